@@ -56,6 +56,37 @@ void sort_by_start(std::vector<IdMapEntry>& entries) {
   std::stable_sort(entries.begin(), entries.end(), [](const IdMapEntry& a, const IdMapEntry& b) { return a.start < b.start; });
 }
 
+// virDiskNameToIndex: "sdb" is 1, "vdaa" 26, partition numbers do not count; -1: no such name.
+int disk_index(std::string_view name) {
+  for (const std::string_view prefix : {"fd", "hd", "vd", "sd", "xvd", "ubd"}) {
+    if (!name.starts_with(prefix)) continue;
+    int index = 0;
+    std::size_t letters = 0;
+    for (const char c : name.substr(prefix.size())) {
+      if (c < 'a' || c > 'z') break;
+      if (++letters > 5) return -1;
+      index = index * 26 + (c - 'a' + 1);
+    }
+    return index - 1;
+  }
+  return -1;
+}
+
+// virDomainDiskInsert: disks of one bus stand together, in the order of their names. Unlike libvirt the bus is known
+// by now, so that a second round trip changes nothing.
+void order_disks(std::vector<DiskDef>& disks) {
+  std::vector<DiskDef> ordered;
+  for (auto& disk : disks) {
+    const auto is_same_bus = [&](const DiskDef& d) { return d.target_bus == disk.target_bus; };
+    const auto is_later = [&](const DiskDef& d) { return is_same_bus(d) && disk_index(d.target_dev) > disk_index(disk.target_dev); };
+    auto at = std::find_if(ordered.begin(), ordered.end(), is_later);
+    if (at == ordered.end()) at = std::find_if(ordered.rbegin(), ordered.rend(), is_same_bus).base();
+    if (at == ordered.begin() && !std::any_of(ordered.begin(), ordered.end(), is_same_bus)) at = ordered.end();
+    ordered.insert(at, std::move(disk));
+  }
+  disks = std::move(ordered);
+}
+
 }  // namespace
 
 void apply_defaults(DomainDef& def, const DefaultsContext& context) {
@@ -76,6 +107,7 @@ void apply_defaults(DomainDef& def, const DefaultsContext& context) {
   const FillDevice fill;
   for (auto& device : def.filesystems) fill(device);
   for (auto& device : def.disks) fill(device);
+  order_disks(def.disks);
   for (auto& device : def.interfaces) fill(device);
   for (auto& device : def.hostdevs) fill(device);
 }

@@ -1,6 +1,7 @@
 #include "xml/domain.h"
 
 #include <algorithm>
+#include <set>
 
 #include "xml/devices.h"
 #include "xml/idmap.h"
@@ -81,10 +82,10 @@ Result<void> parse_lifecycle(const Node& root, DomainDef& def) {
 }
 
 Result<void> parse_labels(const Node& root, unsigned flags, DomainDef& def) {
+  std::set<std::string> models;
   for (const Node node : root.children("seclabel")) {
     auto label = TRY(parse_seclabel(node, flags));
-    const auto is_same = [&](const SeclabelDef& other) { return other.model == label.model; };
-    if (std::any_of(def.seclabels.begin(), def.seclabels.end(), is_same))
+    if (!models.insert(label.model).second)
       return node.error(VIR_ERR_XML_DETAIL, "a seclabel for model " + quote(label.model) + " is already there");
     def.seclabels.push_back(std::move(label));
   }

@@ -14,6 +14,18 @@ std::string_view view(const xmlChar* text) {
   return text ? std::string_view(reinterpret_cast<const char*>(text)) : std::string_view();
 }
 
+// Attributes whose order libvirt fixes, of elements that are kept yet common.
+constexpr std::string_view kPortProfile[] = {"managerid", "typeid", "typeidversion", "instanceid", "interfaceid", "profileid"};
+constexpr std::string_view kCatchup[] = {"threshold", "slew", "limit"};
+constexpr std::string_view kBandwidth[] = {"average", "peak", "floor", "burst"};
+
+Order attribute_order(std::string_view element) {
+  if (element == "parameters") return kPortProfile;
+  if (element == "catchup") return kCatchup;
+  if (element == "inbound" || element == "outbound") return kBandwidth;
+  return {};
+}
+
 bool is_blank(std::string_view text) { return trim(text).empty(); }
 
 class Printer {
@@ -26,11 +38,12 @@ class Printer {
     const auto name = qualified(node->ns, node->name);
     out.append("<").append(name);
     declare(node);
-    for (const xmlAttr* a = node->properties; a; a = a->next) {
-      xmlChar* value = xmlNodeListGetString(node->doc, a->children, 1);
-      attribute(qualified(a->ns, a->name), view(value));
-      xmlFree(value);
+    auto attributes = Node(const_cast<xmlNode*>(node)).attributes();
+    if (const auto order = dialect_ == Dialect::kLibvirt ? attribute_order(name) : Order(); !order.empty()) {
+      const auto rank = [&](const Node::Attribute& a) { return std::find(order.begin(), order.end(), a.name) - order.begin(); };
+      std::stable_sort(attributes.begin(), attributes.end(), [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
     }
+    for (const auto& a : attributes) attribute(a.name, a.value);
     content(node, depth, is_inline, name);
     in_scope_.resize(scopes);
   }
@@ -54,15 +67,13 @@ class Printer {
   }
 
   [[nodiscard]] std::string escaped(std::string_view text, bool is_attribute) const {
-    std::string result = is_attribute ? escape_attribute(text) : escape_text(text);
-    const auto replace = [&](std::string_view from, std::string_view to) {
-      for (auto at = result.find(from); at != std::string::npos; at = result.find(from, at + to.size()))
-        result.replace(at, from.size(), to);
-    };
-    if (!is_attribute) replace("\n", "&#10;");
-    if (dialect_ == Dialect::kMetadata) {
-      replace("&apos;", "'");
-      if (!is_attribute) replace("&quot;", "\"");
+    std::string result;
+    for (const char c : text) {
+      // libxml2 leaves quotes alone where they do no harm.
+      const bool is_plain_quote = dialect_ == Dialect::kMetadata && (c == '\'' || (c == '"' && !is_attribute));
+      if (is_plain_quote) result += c;
+      else if (c == '\n') result += "&#10;";
+      else result += is_attribute ? escape_attribute({&c, 1}) : escape_text({&c, 1});
     }
     return result;
   }

@@ -3,6 +3,7 @@
 #include <libxml/tree.h>
 
 #include <algorithm>
+#include <set>
 
 #include "xml/kept.h"
 #include "xml/writer.h"
@@ -41,9 +42,9 @@ Result<T> needed_number(const Node& node, std::string_view attribute) {
 
 std::vector<MetadataElement> parse_metadata(const Node& node) {
   std::vector<MetadataElement> list;
+  std::set<std::string_view> seen;
   for (const Node child : node.children()) {
-    const auto is_same = [&](const MetadataElement& e) { return e.uri == child.uri(); };
-    if (child.uri().empty() || std::any_of(list.begin(), list.end(), is_same)) continue;
+    if (child.uri().empty() || !seen.insert(child.uri()).second) continue;
     list.push_back({std::string(child.uri()), canonical(child, Dialect::kMetadata)});
   }
   return list;
