@@ -7,6 +7,9 @@
  *
  * The exec is seen as the end of file of a close-on-exec pipe.
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
