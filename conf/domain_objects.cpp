@@ -61,8 +61,17 @@ bool assign_persistent_def(DomainObject& domain, DomainDef def) {
   return was_defined;
 }
 
+Result<void> assign_transient_def(DomainObject& domain, DomainDef def) {
+  if (domain.is_active()) {
+    return fail(VIR_ERR_OPERATION_INVALID, "domain '" + domain.def.name + "' is already active");
+  }
+  if (domain.persistent) domain.next_def = std::move(domain.def);
+  domain.def = std::move(def);
+  return {};
+}
+
 void begin_running(DomainObject& domain, int id, int running_reason) {
-  if (domain.persistent) domain.next_def = domain.def;
+  if (domain.persistent && !domain.next_def) domain.next_def = domain.def;
   domain.def.id = id;
   domain.updated = false;
   domain.set_state(VIR_DOMAIN_RUNNING, running_reason);
@@ -77,6 +86,29 @@ bool end_running(DomainObject& domain, int shutoff_reason) {
     domain.next_def.reset();
   }
   return domain.persistent;
+}
+
+DomainDef without_live_values(DomainDef def) {
+  const auto drop_alias = [](auto& devices) {
+    for (auto& device : devices) {
+      // Aliases that start with "ua-" are the user's own (libvirt's rule); all others were generated at start.
+      if (device.alias && !device.alias->name.starts_with("ua-")) device.alias.reset();
+    }
+  };
+  def.id = -1;
+  drop_alias(def.disks);
+  drop_alias(def.filesystems);
+  drop_alias(def.interfaces);
+  drop_alias(def.consoles);
+  drop_alias(def.hostdevs);
+  for (ConsoleDef& console : def.consoles) {
+    if (console.type == "pty") console.source_path.clear();
+    console.tty.clear();
+  }
+  for (InterfaceDef& link : def.interfaces) {
+    if (link.target_dev.starts_with("vnet")) link.target_dev.clear();
+  }
+  return def;
 }
 
 bool passes_list_filter(const ListFacts& facts, unsigned flags) {

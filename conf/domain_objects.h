@@ -61,6 +61,9 @@ struct DomainObject {
   int reason = VIR_DOMAIN_SHUTOFF_UNKNOWN;
 
   [[nodiscard]] bool is_active() const { return def.id >= 0; }
+  // False between DomainList::claim and the moment its driver defined or started it, and after its end: nobody but
+  // the claimer may see it.
+  [[nodiscard]] bool exists() const { return !removed && (persistent || is_active()); }
   // The definition that the next start will use; of a transient domain, the running one.
   [[nodiscard]] DomainDef& config_def() { return next_def ? *next_def : def; }
   [[nodiscard]] const DomainDef& config_def() const { return next_def ? *next_def : def; }
@@ -78,15 +81,25 @@ struct AffectedDefs { DomainDef* live = nullptr; DomainDef* config = nullptr; };
 // Puts `def` where virDomainDefineXML or virDomainCreateXML puts it in an object that DomainList::claim returned:
 // a running domain keeps what runs. Says whether a persistent definition was there before (DEFINED_UPDATED).
 bool assign_persistent_def(DomainObject& domain, DomainDef def);
+// For virDomainCreateXML: a persistent definition of the same name and uuid waits as next_def until this one ends.
+// VIR_ERR_OPERATION_INVALID when the domain is active. Undone by end_running.
+[[nodiscard]] Result<void> assign_transient_def(DomainObject& domain, DomainDef def);
 // The definition now runs under `id`; a persistent domain keeps a copy for the next start.
 void begin_running(DomainObject& domain, int id, int running_reason);
 // It does not run any more: the next definition takes its place. False: nothing is left of it (transient), the
 // caller removes it from its list.
 [[nodiscard]] bool end_running(DomainObject& domain, int shutoff_reason);
 
+// What VIR_DOMAIN_XML_INACTIVE shows: without id, generated aliases, terminal paths and generated link names.
+[[nodiscard]] DomainDef without_live_values(DomainDef def);
+
 // Of virConnectListAllDomainsFlags and virConnectGetAllDomainStatsFlags: true when the domain passes every group of
 // filters that `flags` has a bit of.
-struct ListFacts { int state = 0; bool active = false, persistent = false, autostart = false, managed_save = false, snapshot = false, checkpoint = false; };
+struct ListFacts {
+  int state = 0;
+  bool active = false, persistent = false, autostart = false;
+  bool managed_save = false, snapshot = false, checkpoint = false;
+};
 [[nodiscard]] bool passes_list_filter(const ListFacts& facts, unsigned flags);
 
 // ---- metadata ---------------------------------------------------------------------------------------------------
@@ -120,13 +133,16 @@ class DomainList {
   using Pointer = std::shared_ptr<Object>;
   struct Claim { Pointer object; bool is_new = false; };
 
-  // The object of this name and uuid: the one that is there, or a new and empty one (which the caller fills, or
-  // removes again when it cannot). Refuses a name or uuid that belongs to another domain.
+  // The object of this name and uuid: the one that is there, or a new one that has only these two (the caller fills
+  // it, or removes it again when it cannot). Refuses a name or uuid that belongs to another domain. One that is
+  // there may be gone by the time the caller has its mutex (`removed`): claim again.
   [[nodiscard]] Result<Claim> claim(const std::string& name, const Uuid& uuid) {
     const std::lock_guard lock(mutex_);
     TRY(names_.check(name, uuid));
     if (auto found = objects_.find(uuid); found != objects_.end()) return Claim{found->second, false};
     auto object = std::make_shared<Object>();
+    object->def.name = name;
+    object->def.uuid = uuid;
     names_.insert(name, uuid);
     objects_.emplace(uuid, object);
     return Claim{std::move(object), true};

@@ -43,6 +43,17 @@ std::optional<std::uint64_t> limit(std::uint64_t kib) {
   return kib;
 }
 
+// Of a kept element, which is canonical: single quotes, no blanks around '='. Enough for the two plain attributes of
+// <vcpupin>; anything else is the XML layer's.
+std::string_view attribute(std::string_view element, std::string_view name) {
+  const std::string opening = " " + std::string(name) + "='";
+  const auto at = element.find(opening);
+  if (at == std::string_view::npos) return {};
+  const auto begin = at + opening.size();
+  const auto end = element.find('\'', begin);
+  return end == std::string_view::npos ? std::string_view{} : element.substr(begin, end - begin);
+}
+
 // ---- blkio devices ----------------------------------------------------------------------------------------------
 
 using DeviceValues = std::vector<std::pair<std::string, std::uint64_t>>;
@@ -287,6 +298,43 @@ Result<void> apply_memory_size(const AffectedDefs& defs, std::uint64_t kib, unsi
   for (DomainDef* def : {defs.live, defs.config}) {
     if (def) def->current_memory_kib = kib;
   }
+  return {};
+}
+
+std::vector<std::vector<bool>> vcpu_pins(const DomainDef& def, std::size_t host_cpus) {
+  const auto fit = [host_cpus](std::vector<bool> cpus) {
+    cpus.resize(host_cpus);
+    return cpus;
+  };
+  std::vector<bool> everywhere(host_cpus, true);
+  if (auto cpuset = parse_bitmap(def.vcpu.cpuset)) everywhere = fit(std::move(*cpuset));
+  std::vector<std::vector<bool>> pins(def.vcpu.max, everywhere);
+  for (const KeptXml& kept : def.cputune.kept) {
+    if (kept.name != "vcpupin") continue;
+    const auto vcpu = parse_number<std::uint32_t>(attribute(kept.xml, "vcpu"));
+    auto cpus = parse_bitmap(attribute(kept.xml, "cpuset"));
+    if (vcpu && *vcpu < pins.size() && cpus) pins[*vcpu] = fit(std::move(*cpus));
+  }
+  return pins;
+}
+
+Result<void> apply_vcpu_pin(DomainDef& def, unsigned vcpu, const std::vector<bool>& cpus) {
+  if (vcpu >= def.vcpu.max) {
+    return fail(VIR_ERR_INVALID_ARG, "vcpu " + std::to_string(vcpu) + " is out of range of cpus in the definition " +
+                                         std::to_string(def.vcpu.max));
+  }
+  if (std::find(cpus.begin(), cpus.end(), true) == cpus.end()) {
+    return fail(VIR_ERR_INVALID_ARG, "empty cpu list for pinning");
+  }
+  const std::string number = std::to_string(vcpu);
+  std::erase_if(def.cputune.kept, [&](const KeptXml& kept) {
+    return kept.name == "vcpupin" && attribute(kept.xml, "vcpu") == number;
+  });
+  def.cputune.kept.push_back({"vcpupin", "<vcpupin vcpu='" + number + "' cpuset='" + format_bitmap(cpus) + "'/>"});
+  std::stable_sort(def.cputune.kept.begin(), def.cputune.kept.end(), [](const KeptXml& a, const KeptXml& b) {
+    if (a.name != "vcpupin" || b.name != "vcpupin") return a.name == "vcpupin" && b.name != "vcpupin";
+    return parse_number<std::uint32_t>(attribute(a.xml, "vcpu")) < parse_number<std::uint32_t>(attribute(b.xml, "vcpu"));
+  });
   return {};
 }
 

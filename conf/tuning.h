@@ -49,6 +49,11 @@ inline constexpr SchedulerValues kLiveSchedulerDefaults{1024, 100'000, -1};
 // All checks before the first change. A running domain's maximum is fixed: VIR_ERR_OPERATION_INVALID.
 [[nodiscard]] Result<void> apply_memory_size(const AffectedDefs& defs, std::uint64_t kib, unsigned flags);
 
+// <vcpupin>, which lives among the kept elements of <cputune>. One set of host cpus per vcpu of the maximum; all of
+// `host_cpus` (or the <vcpu cpuset>) where nothing is pinned.
+[[nodiscard]] std::vector<std::vector<bool>> vcpu_pins(const DomainDef& def, std::size_t host_cpus);
+[[nodiscard]] Result<void> apply_vcpu_pin(DomainDef& def, unsigned vcpu, const std::vector<bool>& cpus);
+
 [[nodiscard]] std::uint32_t current_vcpus(const DomainDef& def);
 // virDomainSetVcpusFlags, likewise. `host_max`: what virConnectGetMaxVcpus says.
 [[nodiscard]] Result<void> apply_vcpu_count(const AffectedDefs& defs, unsigned count, unsigned host_max, unsigned flags);
