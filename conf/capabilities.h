@@ -18,10 +18,23 @@ struct HostCpu {
   bool operator==(const HostCpu&) const = default;
 };
 
+struct NumaPages {
+  std::uint32_t size_kib = 4;
+  std::uint64_t count = 0;
+  bool operator==(const NumaPages&) const = default;
+};
+
+struct NumaDistance {
+  int cell = 0, value = 10;
+  bool operator==(const NumaDistance&) const = default;
+};
+
 struct NumaCell {
   int id = 0;
   std::uint64_t memory_kib = 0, free_kib = 0;
   std::vector<HostCpu> cpus;
+  std::vector<NumaPages> pages;         // may be empty
+  std::vector<NumaDistance> distances;  // may be empty
   bool operator==(const NumaCell&) const = default;
 };
 

@@ -22,7 +22,9 @@ namespace virtuserns {
 
 // An element (or attribute) that is kept and formatted back, but not honoured.
 struct KeptXml {
-  std::string name;  // element name, "tpm"; or attribute name with a leading '@', "@foo"
+  // Where it stood, from the struct that keeps it: "tpm" a child element, "@foo" an attribute of the element itself,
+  // "source/@portgroup" and "target/model" an attribute and a child of a modelled child.
+  std::string name;
   std::string xml;   // the element, canonically indented from column 0; or the attribute's value
   bool operator==(const KeptXml&) const = default;
 };
@@ -74,6 +76,7 @@ struct OsDef {
 
 struct MemoryTune {
   std::optional<std::uint64_t> hard_limit_kib, soft_limit_kib, swap_hard_limit_kib, min_guarantee_kib;
+  std::vector<KeptXml> kept;
   bool operator==(const MemoryTune&) const = default;
 };
 
@@ -95,6 +98,7 @@ struct BlkioDevice {
 struct BlkioTune {
   std::optional<std::uint32_t> weight;
   std::vector<BlkioDevice> devices;
+  std::vector<KeptXml> kept;
   bool operator==(const BlkioTune&) const = default;
 };
 
@@ -112,6 +116,7 @@ struct VcpuDef {
   std::optional<std::uint32_t> current;  // current='N' when fewer than max
   std::string placement;                 // static | auto
   std::string cpuset;                    // normalised "0-1,4"; empty: all
+  std::vector<KeptXml> kept;
   bool operator==(const VcpuDef&) const = default;
 };
 
@@ -150,7 +155,8 @@ struct ClockDef {
   bool operator==(const ClockDef&) const = default;
 };
 
-enum class LifecycleAction { kDestroy, kRestart, kPreserve, kRenameRestart };
+// The last two only for on_crash; kept for libvirt's sake, a container has no core of its own: they act as the first two.
+enum class LifecycleAction { kDestroy, kRestart, kPreserve, kRenameRestart, kCoredumpDestroy, kCoredumpRestart };
 
 // ---- devices --------------------------------------------------------------------------------------------------
 

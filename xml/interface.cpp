@@ -1,0 +1,154 @@
+#include <algorithm>
+
+#include "xml/devices.h"
+#include "xml/kept.h"
+#include "xml/order.h"
+#include "xml/parts.h"
+
+namespace virtuserns::xml {
+
+namespace {
+
+constexpr Word<InterfaceType> kTypes[] = {{"bridge", InterfaceType::kBridge},
+                                          {"network", InterfaceType::kNetwork},
+                                          {"ethernet", InterfaceType::kEthernet},
+                                          {"direct", InterfaceType::kDirect},
+                                          {"user", InterfaceType::kUser}};
+
+// The attribute of <source> that DomainDef holds; empty: none.
+std::string_view source_attribute(InterfaceType type) {
+  switch (type) {
+    case InterfaceType::kBridge: return "bridge";
+    case InterfaceType::kNetwork: return "network";
+    case InterfaceType::kDirect:
+    case InterfaceType::kUser: return "dev";
+    case InterfaceType::kEthernet: break;
+  }
+  return {};
+}
+
+// Names that a daemon gave (virDomainNetDefParseXML): of no meaning in a definition.
+bool is_generated_name(std::string_view name) {
+  return name.starts_with("vnet") || name.starts_with("macvtap") || name.starts_with("macvlan");
+}
+
+Result<void> parse_source(const Node& node, unsigned flags, InterfaceDef& def) {
+  const auto source = TRY(node.only_child("source"));
+  const auto name = source_attribute(def.type);
+  const bool is_needed = !name.empty() && def.type != InterfaceType::kUser;
+  if (is_needed && source.attribute_or(name).empty())
+    return node.error("<interface type='" + std::string(word_of(def.type, kTypes)) + "'> needs <source " +
+                      std::string(name) + "=''/>");
+  if (!source) return {};
+  if (!name.empty()) def.source = source.attribute_or(name);
+  if (def.type == InterfaceType::kDirect)
+    def.direct_mode = TRY(parse_choice(source, "mode of a direct interface", source.attribute_or("mode", "vepa"),
+                                       {"vepa", "bridge", "private", "passthrough"}));
+  TRY(parse_ip_info(source, def.source_ips, def.source_routes));
+  // What a network resolved to is live.
+  const bool is_stale = def.type == InterfaceType::kNetwork && (flags & kParseLive) == 0;
+  std::vector<KeptXml> rest;
+  keep_rest(source, {name, def.type == InterfaceType::kDirect ? "mode" : ""}, {"ip", "route"}, rest, "source/");
+  for (auto& item : rest)
+    if (!is_stale || (item.name != "source/@bridge" && item.name != "source/@portid" && item.name != "source/@macTableManager"))
+      def.kept.push_back(std::move(item));
+  return {};
+}
+
+Result<void> parse_small_children(const Node& node, unsigned flags, InterfaceDef& def) {
+  if (const auto target = TRY(node.only_child("target"))) {
+    def.target_dev = target.attribute_or("dev");
+    if ((flags & kParseLive) == 0 && is_generated_name(def.target_dev)) def.target_dev.clear();
+    keep_rest(target, {"dev"}, {}, def.kept, "target/");
+  }
+  if (const auto guest = TRY(node.only_child("guest"))) {
+    def.guest_dev = guest.attribute_or("dev");
+    std::vector<KeptXml> rest;
+    keep_rest(guest, {"dev"}, {}, rest, "guest/");
+    for (auto& item : rest)
+      if ((flags & kParseLive) != 0 || item.name != "guest/@actual") def.kept.push_back(std::move(item));
+  }
+  if (const auto model = TRY(node.only_child("model"))) {
+    def.model = model.attribute_or("type");
+    keep_rest(model, {"type"}, {}, def.kept, "model/");
+  }
+  if (const auto link = TRY(node.only_child("link"))) {
+    constexpr Word<LinkState> kStates[] = {{"up", LinkState::kUp}, {"down", LinkState::kDown}};
+    def.link_state = TRY(parse_word(link, "link state", link.attribute_or("state"), kStates));
+  }
+  if (const auto mtu = TRY(node.only_child("mtu"))) {
+    def.mtu = TRY(mtu.number<std::uint32_t>("size"));
+    if (!def.mtu) return mtu.error("<mtu> has no size");
+    if (*def.mtu == 0) def.mtu.reset();
+  }
+  return {};
+}
+
+}  // namespace
+
+std::optional<MacAddress> parse_mac(std::string_view text) {
+  MacAddress mac;
+  const auto parts = split(text, ':');
+  if (parts.size() != mac.bytes.size()) return std::nullopt;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const auto byte = parse_number<std::uint8_t>(parts[i], 16);
+    if (!byte || parts[i].size() > 2) return std::nullopt;
+    mac.bytes[i] = *byte;
+  }
+  return mac;
+}
+
+std::string format_mac(const MacAddress& mac) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string text;
+  for (const auto byte : mac.bytes) {
+    if (!text.empty()) text += ':';
+    text += {kHex[byte >> 4], kHex[byte & 15]};
+  }
+  return text;
+}
+
+Result<InterfaceDef> parse_interface(const Node& node, unsigned flags) {
+  InterfaceDef def;
+  def.type = TRY(parse_word(node, "interface type", node.attribute_or("type", "user"), kTypes));
+  if (const auto mac = TRY(node.only_child("mac"))) {
+    const auto text = mac.attribute_or("address");
+    def.mac = parse_mac(text);
+    if (!def.mac) return mac.error("invalid MAC address " + quote(text) + ": write it as '52:54:00:12:34:56'");
+    keep_rest(mac, {"address"}, {}, def.kept, "mac/");
+  }
+  TRY(parse_source(node, flags, def));
+  TRY(parse_ip_info(node, def.ips, def.routes));
+  TRY(parse_small_children(node, flags, def));
+  def.alias = parse_alias(node, flags);
+  keep_rest(node, {"type"}, {"mac", "source", "target", "guest", "model", "link", "mtu", "ip", "route", "alias"}, def.kept);
+  return def;
+}
+
+Element make_interface(const InterfaceDef& def, FormatKind kind) {
+  Element element("interface");
+  element.attribute("type", word_of(def.type, kTypes));
+  Element mac("mac");
+  if (def.mac) mac.attribute("address", format_mac(*def.mac));
+  element.child_if(std::move(mac.kept(def.kept, "mac/")));
+  Element source("source");
+  if (const auto name = source_attribute(def.type); !name.empty()) source.attribute_if(name, def.source);
+  source.attribute_if("mode", def.direct_mode);
+  add_ip_info(source, def.source_ips, def.source_routes);
+  element.child_if(std::move(source.kept(def.kept, "source/").sort(order::kInterfaceSourceAttributes, {})));
+  add_ip_info(element, def.ips, def.routes);
+  Element target("target");
+  if (kind != FormatKind::kInactive || !is_generated_name(def.target_dev)) target.attribute_if("dev", def.target_dev);
+  element.child_if(std::move(target.kept(def.kept, "target/")));
+  Element guest("guest");
+  element.child_if(std::move(guest.attribute_if("dev", def.guest_dev).kept(def.kept, "guest/")));
+  Element model("model");
+  element.child_if(std::move(model.attribute_if("type", def.model).kept(def.kept, "model/")));
+  if (def.link_state != LinkState::kDefault)
+    element.child(std::move(Element("link").attribute("state", def.link_state == LinkState::kUp ? "up" : "down")));
+  if (def.mtu) element.child(std::move(Element("mtu").attribute("size", *def.mtu)));
+  add_alias(element, def.alias, kind);
+  return element.kept(def.kept).sort({}, order::kInterface);
+}
+
+}  // namespace virtuserns::xml
