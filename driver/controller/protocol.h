@@ -13,10 +13,12 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "conf/base/fd.h"
 #include "conf/base/xdr.h"
 
 namespace virtuserns::controller {
@@ -98,5 +100,16 @@ struct Reply {
 
 // Everything on the channel from controller to daemon.
 using FromController = std::variant<Note, Reply>;
+
+// ---- packets ----
+inline constexpr std::size_t kMaxPacketFiles = 16;
+struct Packet {
+  std::vector<std::uint8_t> bytes;  // empty: the peer has closed
+  std::vector<Fd> files;            // received close-on-exec
+};
+// One message. `socket` is SOCK_SEQPACKET; a non-blocking one that is full gives EAGAIN in Error::sys_errno.
+[[nodiscard]] Result<void> send_packet(int socket, std::span<const std::uint8_t> bytes, std::span<const int> files = {});
+// One message; larger ones and surplus descriptors are an error, and nothing is leaked.
+[[nodiscard]] Result<Packet> recv_packet(int socket);
 
 }  // namespace virtuserns::controller

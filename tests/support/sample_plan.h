@@ -1,0 +1,50 @@
+// A plan with every step in it, for codec, describe and fuzz tests. It is never carried out.
+#pragma once
+
+#include "driver/controller/plan.h"
+
+namespace virtuserns::test {
+
+inline LaunchPlan make_full_plan() {
+  LaunchPlan plan;
+  plan.name = "web";
+  plan.uuid[0] = 1;
+  plan.host_uid = plan.host_gid = 2000000;
+  plan.socket_path = "/run/virtuserns/web.sock";
+  plan.exit_record_path = "/run/virtuserns/web.exit";
+  plan.stage_path = "/run/virtuserns/web.stage";
+  plan.consoles = {{0, "/var/log/web.log", true}, {1, "", true}};
+  plan.before = {CgroupStep{"/sys/fs/cgroup/memory", false, {"memory"}, "machine/web", {{"memory.limit_in_bytes", "1"}}, false, false},
+                 SourceStep{1, SourceKind::kDirectory, "/srv/web", "", true, false},
+                 SourceStep{2, SourceKind::kLoopFile, "/srv/web.img", "ext4", false, true},
+                 DeviceSourceStep{3, "/dev/null", false}};
+  plan.from_parent = {IdMapStep{{{{0, 2000000, 65536}}, {{0, 2000000, 65536}}}},
+                      RootStep{1, OwnerShift::kIdmappedMount, true},
+                      BindStep{2, "/data", OwnerShift::kAlreadyShifted, true},
+                      InnerBindStep{"/data", "/mnt", false},
+                      TmpfsStep{"/tmp", 1048576, 01777, false},
+                      DevStep{65536, 2, 2000005},
+                      DeviceNodeStep{3, "/dev/null"},
+                      ProcStep{{"/proc/kcore"}, {"/proc/sys"}, {"/proc/sys/net"}},
+                      SysStep{{"/sys/firmware"}},
+                      CgroupMountStep{},
+                      MqueueStep{},
+                      VethStep{"vnet%d", "eth0", {2, 0, 0, 0, 0, 1}, "br0", 1400, true},
+                      MacvlanStep{"eth9", "eth1", "bridge", {2, 0, 0, 0, 0, 2}},
+                      MoveLinkStep{"eth8", "eth2"}};
+  plan.inside = {LinkUpStep{"lo"},
+                 AddressStep{"eth0", {192, 0, 2, 2}, 24, {}},
+                 RouteStep{"", {0, 0, 0, 0}, 0, {192, 0, 2, 1}, 100},
+                 HostnameStep{"web"},
+                 PivotStep{},
+                 ConsoleStep{},
+                 RlimitStep{7, 1024, 4096},
+                 PersonalityStep{8},
+                 CapabilitiesStep{0xff, true},
+                 UserStep{"+0", "+0"},
+                 SeccompStep{{6, 0, 0, 0, 0, 0, 0xff, 0x7f}},
+                 ExecStep{"/sbin/init", {"/sbin/init"}, {"container=lxc-libvirt"}, "", 0}};
+  return plan;
+}
+
+}  // namespace virtuserns::test
