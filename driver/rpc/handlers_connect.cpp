@@ -12,7 +12,7 @@ namespace {
 enum Feature : std::int32_t {
   kFdPassing = 8,
   kTypedParamString = 9,
-  kKeepaliveProgram = 10,
+  kServerKeepalive = 10,
   kEventCallbackIds = 14,
   kCloseCallback = 15,
   kNetworkUpdateOrder = 16,
@@ -45,7 +45,7 @@ Result<wire::IntReply> auth_polkit(Call& call) {
 
 Result<wire::IntReply> connect_supports_feature(Call& call, const wire::IntArgs& args) {
   switch (args.value) {
-    case kKeepaliveProgram: call.session.want_keepalive(); return wire::IntReply{1};
+    case kServerKeepalive: call.session.want_keepalive(); return wire::IntReply{1};
     case kFdPassing:
     case kTypedParamString:
     case kEventCallbackIds:
@@ -96,7 +96,7 @@ Result<wire::TextReply> connect_xml_from_native(Call& call, const wire::NativeAr
 }
 
 Result<wire::TextReply> connect_xml_to_native(Call& call, const wire::NativeArgs& args) {
-  DomainDef def = TRY(xml::parse_domain(args.text, 0));
+  DomainDef def = TRY(xml::parse_domain(args.text));
   return wire::TextReply{TRY(call.driver->to_native(args.format, std::move(def), args.flags))};
 }
 

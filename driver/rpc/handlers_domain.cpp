@@ -11,13 +11,14 @@ namespace {
 wire::IntReply yes_or_no(bool fact) { return {fact ? 1 : 0}; }
 
 Result<wire::DomainReply> define(Call& call, const std::string& text, unsigned flags) {
-  DomainDef def = TRY(xml::parse_domain(text, flags & VIR_DOMAIN_DEFINE_VALIDATE));
+  const bool is_checked = (flags & VIR_DOMAIN_DEFINE_VALIDATE) != 0;
+  DomainDef def = TRY(xml::parse_domain(text, is_checked ? xml::kParseSchema : xml::kParseInactive));
   return wire::DomainReply{TRY(call.driver->define(call.caller, std::move(def), flags))};
 }
 
 Result<wire::DomainReply> create_transient(Call& call, const wire::XmlFlagsArgs& args) {
-  const unsigned parse_flags = (args.flags & VIR_DOMAIN_START_VALIDATE) != 0 ? VIR_DOMAIN_DEFINE_VALIDATE : 0U;
-  DomainDef def = TRY(xml::parse_domain(args.xml, parse_flags));
+  const bool is_checked = (args.flags & VIR_DOMAIN_START_VALIDATE) != 0;
+  DomainDef def = TRY(xml::parse_domain(args.xml, is_checked ? xml::kParseSchema : xml::kParseInactive));
   return wire::DomainReply{
       TRY(call.driver->create_transient(call.caller, std::move(def), std::move(call.fds), args.flags))};
 }
@@ -41,7 +42,8 @@ Result<void> domain_undefine_flags(Call& call, const wire::DomainFlagsArgs& args
 Result<wire::TextReply> domain_get_xml_desc(Call& call, const wire::DomainFlagsArgs& args) {
   const DomainDef def = TRY(call.driver->definition(call.caller, args.dom.uuid, args.flags));
   const bool is_live = def.id != -1 && (args.flags & VIR_DOMAIN_XML_INACTIVE) == 0;
-  return wire::TextReply{xml::format_domain(def, is_live ? xml::FormatKind::kActive : xml::FormatKind::kInactive)};
+  const auto secrets = (args.flags & VIR_DOMAIN_XML_SECURE) != 0 ? xml::Secrets::kShow : xml::Secrets::kHide;
+  return wire::TextReply{xml::format_domain(def, is_live ? xml::FormatKind::kActive : xml::FormatKind::kInactive, secrets)};
 }
 
 Result<wire::TextReply> domain_get_os_type(Call& call, const wire::DomainArgs& args) {

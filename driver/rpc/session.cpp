@@ -132,7 +132,7 @@ Result<void> Session::set_identity(const TypedParams& params) {
 }
 
 Result<std::int32_t> Session::add_registration(std::int32_t event_id, std::optional<Uuid> domain, bool is_legacy) {
-  if (event_id < 0 || event_id >= VIR_DOMAIN_EVENT_ID_LAST)
+  if (event_id < 0 || event_id > VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE)
     return fail(VIR_ERR_INTERNAL_ERROR, "unsupported event ID " + std::to_string(event_id));
   const std::lock_guard lock(mutex_);
   if (registrations_.size() >= kMaxRegistrations) return fail(VIR_ERR_OPERATION_FAILED, "too many event registrations");
