@@ -83,11 +83,15 @@ class BoundsScanner {
   std::size_t at_ = 0, depth_ = 0, nodes_ = 0;
 };
 
-Error parse_error(xmlParserCtxt* context) {
-  const xmlError* error = xmlCtxtGetLastError(context);
-  if (!error || !error->message) return fail(VIR_ERR_XML_ERROR, "the text is not well-formed XML");
-  return fail(VIR_ERR_XML_DETAIL, "line " + std::to_string(error->line) + ": " + printable(trim(error->message)));
-}
+// The first complaint is the cause; what follows it is libxml2 losing its way.
+struct FirstError {
+  std::string text;
+  static void keep(void* context, xmlErrorPtr error) {
+    auto& text = static_cast<FirstError*>(static_cast<xmlParserCtxt*>(context)->_private)->text;
+    if (text.empty() && error && error->message)
+      text = "line " + std::to_string(error->line) + ": " + printable(trim(error->message));
+  }
+};
 
 }  // namespace
 
@@ -106,11 +110,17 @@ Result<Document> Document::parse(std::string_view text) {
   if (trim(text).empty()) return fail(VIR_ERR_XML_ERROR, "the XML text is empty");
   const std::unique_ptr<xmlParserCtxt, FreeContext> context(xmlNewParserCtxt());
   if (!context) return fail(VIR_ERR_NO_MEMORY, "create an XML parser");
+  FirstError first;
+  context->_private = &first;
+  context->sax->serror = FirstError::keep;
   // The encoding is fixed: what is_utf8 has checked is what the scanner has seen is what libxml2 reads.
   constexpr int kOptions = XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING | XML_PARSE_BIG_LINES |
                            XML_PARSE_NOCDATA | XML_PARSE_IGNORE_ENC;
   Document document(xmlCtxtReadMemory(context.get(), text.data(), static_cast<int>(text.size()), nullptr, "UTF-8", kOptions));
-  if (!document.doc_ || !context->wellFormed || !context->nsWellFormed) return parse_error(context.get());
+  if (!document.doc_ || !context->wellFormed || !context->nsWellFormed) {
+    if (first.text.empty()) return fail(VIR_ERR_XML_ERROR, "the text is not well-formed XML");
+    return fail(VIR_ERR_XML_DETAIL, std::move(first.text));
+  }
   if (!document.root()) return fail(VIR_ERR_XML_ERROR, "the XML text has no element");
   if (document.doc_->intSubset) return fail(VIR_ERR_XML_ERROR, "a document type declaration is not accepted");
   return document;
