@@ -1,0 +1,140 @@
+#include "conf/leases.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "conf/idpool.h"
+
+namespace virtuserns {
+
+namespace {
+
+constexpr std::string_view kHeader = "virtuserns-lease 1\n";
+constexpr std::size_t kMaxLeaseBytes = 64 * 1024;
+
+// FNV-1a: against accidents (torn writes, flipped bits), not against people; the file is root's.
+std::string checksum(std::string_view text) {
+  std::uint64_t sum = 14'695'981'039'346'656'037ULL;
+  for (const char c : text) sum = (sum ^ static_cast<std::uint8_t>(c)) * 1'099'511'628'211ULL;
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string hex(16, '0');
+  for (std::size_t i = 16; i-- > 0; sum >>= 4) hex[i] = kDigits[sum & 15];
+  return hex;
+}
+
+void append_lines(std::string& text, const char* kind, const IdMapLines& lines) {
+  for (const auto& line : lines)
+    text += std::string(kind) + " " + std::to_string(line.inside) + " " + std::to_string(line.outside) + " " +
+            std::to_string(line.count) + "\n";
+}
+
+Result<void> check_lines(const char* kind, const IdMapLines& lines) {
+  if (const auto why = refuse_kernel_map(lines)) return fail(VIR_ERR_INTERNAL_ERROR, std::string(kind) + " map: " + *why);
+  for (const auto& line : lines)
+    if (line.outside == 0) return fail(VIR_ERR_INTERNAL_ERROR, std::string(kind) + " map holds host id 0");
+  return {};
+}
+
+bool overlap(const IdMapLines& a, const IdMapLines& b) {
+  return std::any_of(a.begin(), a.end(), [&](const IdMapLine& x) {
+    return std::any_of(b.begin(), b.end(), [&](const IdMapLine& y) {
+      return IdRange{x.outside, x.count}.overlaps({y.outside, y.count});
+    });
+  });
+}
+
+bool overlap(const Lease& a, const Lease& b) { return overlap(a.maps.uid, b.maps.uid) || overlap(a.maps.gid, b.maps.gid); }
+
+void set_aside(const std::string& directory, const std::string& name, const std::string& why, std::vector<std::string>& problems) {
+  const std::string broken = directory + "/.broken-" + name;
+  // A directory or a previous ".broken-" of that name in the way: the file stays, and stays ignored.
+  if (::rename((directory + "/" + name).c_str(), broken.c_str()) == 0) (void)sync_directory(directory);
+  problems.push_back("lease " + quote(name) + " was set aside: " + why);
+}
+
+}  // namespace
+
+std::string format_lease(const Lease& lease) {
+  std::string text(kHeader);
+  text += "name " + printable(lease.name) + "\n";
+  append_lines(text, "uid", lease.maps.uid);
+  append_lines(text, "gid", lease.maps.gid);
+  return text + "sum " + checksum(text) + "\n";
+}
+
+Result<Lease> parse_lease(std::string_view text) {
+  const auto broken = [](const std::string& why) { return fail(VIR_ERR_INTERNAL_ERROR, why); };
+  const auto sum_at = text.rfind("sum ");
+  if (!text.starts_with(kHeader) || sum_at == std::string_view::npos || text.size() - sum_at != 21 || text.back() != '\n')
+    return broken("not a complete lease");
+  const auto body = text.substr(0, sum_at);
+  if (text.substr(sum_at + 4, 16) != checksum(body)) return broken("wrong checksum");
+  Lease lease;
+  auto lines = split(body.substr(kHeader.size()), '\n');
+  for (const auto line : lines) {
+    if (line.starts_with("name ")) { lease.name = line.substr(5); continue; }
+    if (line.empty()) continue;
+    const auto fields = split(line, ' ');
+    if (fields.size() != 4 || (fields[0] != "uid" && fields[0] != "gid")) return broken("unknown line " + quote(line));
+    const auto inside = parse_number<std::uint32_t>(fields[1]), outside = parse_number<std::uint32_t>(fields[2]),
+               count = parse_number<std::uint32_t>(fields[3]);
+    if (!inside || !outside || !count) return broken("bad number in line " + quote(line));
+    auto& map = fields[0] == "uid" ? lease.maps.uid : lease.maps.gid;
+    if (map.size() >= kMaxIdMapLines) return broken("too many lines");
+    map.push_back({*inside, *outside, *count});
+  }
+  if (lease.maps.uid.empty() || lease.maps.gid.empty()) return broken("a map is missing");
+  TRY(check_lines("uid", lease.maps.uid));
+  TRY(check_lines("gid", lease.maps.gid));
+  return lease;
+}
+
+Result<Ledger::Opened> Ledger::open(const std::string& directory, const std::vector<Uuid>& live) {
+  Opened opened;
+  TRY(make_directories(directory, 0700));
+  opened.ledger.directory_ = directory;
+  opened.ledger.lock_ = TRY(lock_file(directory + "/.lock"), "id leases");
+
+  struct Found { Uuid uuid; std::string name; Lease lease; bool is_live; };
+  std::vector<Found> found;
+  for (const auto& name : TRY(list_directory(directory), "id leases")) {
+    if (name.front() == '.') continue;
+    const auto uuid = parse_uuid(name);
+    if (!uuid || format_uuid(*uuid) != name) {
+      // What write_atomic left when it was killed before its rename: never acknowledged, so nobody's.
+      if (name.find(".new.") != std::string::npos) ::unlink((directory + "/" + name).c_str());
+      continue;
+    }
+    const auto text = read_file(directory + "/" + name, kMaxLeaseBytes);
+    auto lease = text ? parse_lease(*text) : Result<Lease>(text.error());
+    if (!lease) { set_aside(directory, name, lease.error().text, opened.problems); continue; }
+    found.push_back({*uuid, name, std::move(*lease), std::find(live.begin(), live.end(), *uuid) != live.end()});
+  }
+  std::stable_sort(found.begin(), found.end(), [](const Found& a, const Found& b) { return a.is_live > b.is_live; });
+  for (auto& candidate : found) {
+    const auto holder = std::find_if(opened.ledger.leases_.begin(), opened.ledger.leases_.end(),
+                                     [&](const auto& other) { return overlap(other.second, candidate.lease); });
+    if (holder != opened.ledger.leases_.end())
+      set_aside(directory, candidate.name, "overlaps the lease of " + format_uuid(holder->first), opened.problems);
+    else
+      opened.ledger.leases_.emplace(candidate.uuid, std::move(candidate.lease));
+  }
+  return opened;
+}
+
+Result<void> Ledger::write(const Uuid& domain, Lease lease) {
+  TRY(write_atomic(directory_ + "/" + format_uuid(domain), format_lease(lease)), "lease of ids");
+  leases_[domain] = std::move(lease);
+  return {};
+}
+
+void Ledger::remove(const Uuid& domain) {
+  if (leases_.erase(domain) != 0) ::unlink((directory_ + "/" + format_uuid(domain)).c_str());
+}
+
+}  // namespace virtuserns

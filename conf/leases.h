@@ -1,0 +1,55 @@
+// The durable ledger: which domain holds which automatic id range.
+//
+// One small file for each lease, <dir>/<uuid>: a torn one costs one domain its lease, never the others, and taking
+// one does not rewrite the rest. The directory's lock file is held as long as the Ledger lives, so that two daemons
+// cannot hand out ids from one ledger.
+//
+// A lease is on disk (file and directory fsynced) before `write` returns, and therefore before any process of the
+// domain exists. Removing one need not be durable: a lease that comes back after a power failure belongs to no
+// domain and is collected by the next start of the daemon.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "conf/base/fd.h"
+#include "conf/base/result.h"
+#include "conf/idmap.h"
+#include "conf/uuid.h"
+
+namespace virtuserns {
+
+struct Lease {
+  std::string name;  // of the domain when it was taken; for people
+  IdMaps maps;
+  bool operator==(const Lease&) const = default;
+};
+
+// "virtuserns-lease 1", name, lines, checksum. A text whose checksum is wrong (torn, bit-flipped), whose maps the
+// kernel would refuse, or that holds ids below 65536 is VIR_ERR_INTERNAL_ERROR with the reason.
+[[nodiscard]] std::string format_lease(const Lease& lease);
+[[nodiscard]] Result<Lease> parse_lease(std::string_view text);
+
+class Ledger {
+ public:
+  struct Opened;
+  // Makes the directory when there is none and takes the lock (VIR_ERR_RESOURCE_BUSY when another daemon has it).
+  // Broken files are renamed to ".broken-<uuid>" and reported; of two leases that overlap the one of `is_live` stays,
+  // else the one with the lower uuid, and the other is set aside.
+  [[nodiscard]] static Result<Opened> open(const std::string& directory, const std::vector<Uuid>& live);
+
+  [[nodiscard]] const std::map<Uuid, Lease>& all() const { return leases_; }
+  [[nodiscard]] Result<void> write(const Uuid& domain, Lease lease);
+  void remove(const Uuid& domain);
+
+ private:
+  std::string directory_;
+  Fd lock_;
+  std::map<Uuid, Lease> leases_;
+};
+
+struct Ledger::Opened { Ledger ledger; std::vector<std::string> problems; };
+
+}  // namespace virtuserns

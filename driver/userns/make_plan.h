@@ -1,0 +1,83 @@
+// make_plan: a definition, the ids it was leased, and what this machine offers, to the plan that the controller
+// carries out. Pure: everything read from the host is in PlanContext (driver/userns/observe.h reads it), so that the
+// whole of a start can be compared with a golden file without root.
+//
+// What it decides on its own, where the definition is silent:
+//  * its own user, pid, mount, uts, ipc, net and cgroup namespaces, always; lo is up;
+//  * a limit on processes (userns:pids, else the daemon's pids_limit); devices by an allow-list;
+//  * owner of a tree: one that belongs to container root already is used as it is, any other through an idmapped mount;
+//  * /proc and /sys: masked where they tell of the host, read-only where they change it (kMasked.. in plan_mounts.cpp);
+//  * capabilities: libvirt's default policy drops sys_module, sys_time, mknod, audit_control and mac_admin; ours drops
+//    sys_rawio, syslog, wake_alarm, block_suspend, audit_read, mac_override, perfmon and bpf too (none of them means
+//    anything in a user namespace but risk). <capabilities> brings back each by name; policy='allow' brings back all;
+//  * the seccomp filter of driver/kernel/seccomp_filter.h, always.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "conf/base/result.h"
+#include "conf/daemon_config.h"
+#include "conf/domain.h"
+#include "conf/idmap.h"
+#include "conf/paths.h"
+#include "driver/controller/plan.h"
+#include "driver/kernel/facts.h"
+
+namespace virtuserns::userns {
+
+// What stands behind DomainDef::filesystems[i].
+struct FilesystemFacts {
+  std::uint32_t owner_uid = 0, owner_gid = 0;  // of the root of the tree (kMount; kFile and kBlock: unknown, 0)
+  std::string fstype;                          // kFile, kBlock: what blkid found
+};
+
+struct DeviceNumber { bool is_block = false; std::uint32_t major = 0, minor = 0; };
+
+struct PlanContext {
+  HostFacts host;
+  DaemonConfig config;
+  Paths paths;
+  std::vector<FilesystemFacts> filesystems;
+  std::map<std::string, DeviceNumber> devices;          // by path: disks, hostdevs, blkio devices, block filesystems
+  std::map<std::string, std::string> network_bridges;   // <interface type='network'>: name -> bridge
+  std::string cpuset_cpus = "0", cpuset_mems = "0";      // v1: effective values of the parent group
+  bool has_swap_limit = false;                          // v1: memory.memsw.limit_in_bytes exists
+  std::string blkio_weight_file;                        // v1: "blkio.bfq.weight", "blkio.weight" or none
+  std::vector<std::uint8_t> seccomp_program;
+  std::uint32_t passed_files = 0;
+};
+
+struct MadePlan {
+  LaunchPlan plan;
+  std::vector<std::string> messages;  // what the definition asks for and this host cannot do (virDomainGetMessages)
+};
+
+// VIR_ERR_CONFIG_UNSUPPORTED names the element that cannot be done and the remedy.
+[[nodiscard]] Result<MadePlan> make_plan(const DomainDef& def, const IdMaps& maps, const PlanContext& context);
+
+// "virtuserns-<uuid>": the group's name in every hierarchy.
+[[nodiscard]] std::string group_name(const DomainDef& def);
+// "<cgroup_parent>/<partition>/virtuserns-<uuid>", without a leading slash.
+[[nodiscard]] std::string group_path(const DomainDef& def, const DaemonConfig& config);
+// libvirt's rule: [A-Za-z0-9-] of the name, without leading dashes; at most 64 characters.
+[[nodiscard]] std::string guest_hostname(const std::string& name);
+[[nodiscard]] std::uint64_t capability_bounds(const FeaturesDef& features, std::uint64_t last_capability);
+// What cpuset.cpus becomes: <vcpu cpuset>, or all of `available`; the first <vcpu current> of them where that is given.
+[[nodiscard]] std::string cpu_list(const VcpuDef& vcpu, const std::string& available);
+
+// ---- limits as writes to kernel files, shared with live tuning ----
+
+enum class LimitFiles { kV1, kV2 };
+struct LimitContext { LimitFiles files = LimitFiles::kV1; bool has_swap_limit = false; std::string blkio_weight_file; };
+// In an order the kernel accepts in a fresh group.
+[[nodiscard]] std::vector<FileWrite> memory_writes(const DomainDef& def, const LimitContext& context);
+[[nodiscard]] std::vector<FileWrite> cpu_writes(const DomainDef& def, LimitFiles files);
+[[nodiscard]] std::vector<FileWrite> io_writes(const DomainDef& def, const LimitContext& context,
+                                               const std::map<std::string, DeviceNumber>& devices);
+// cpu.shares <-> cpu.weight: 1024 shares are the default weight of 100.
+[[nodiscard]] std::uint64_t weight_of_shares(std::uint64_t shares);
+[[nodiscard]] std::uint64_t shares_of_weight(std::uint64_t weight);
+
+}  // namespace virtuserns::userns

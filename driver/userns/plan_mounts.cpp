@@ -1,0 +1,154 @@
+// The tree of a domain: root, /dev, /proc, /sys, its filesystems, and the device nodes it may use.
+#include "conf/base/text.h"
+#include "driver/userns/plan_parts.h"
+
+namespace virtuserns::userns {
+
+namespace {
+
+// Tells of the host, or reaches it (runc's and nspawn's lists together).
+const std::vector<std::string> kMaskedProc = {
+    "/proc/kcore", "/proc/kmsg", "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/timer_stats",
+    "/proc/sched_debug", "/proc/latency_stats", "/proc/sysrq-trigger", "/proc/acpi", "/proc/scsi", "/proc/asound",
+    "/proc/interrupts", "/proc/kallsyms", "/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup", "/proc/vmallocinfo",
+    "/proc/pagetypeinfo", "/proc/slabinfo", "/proc/config.gz"};
+const std::vector<std::string> kReadonlyProc = {"/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/mtrr", "/proc/sysvipc",
+                                                "/proc/dynamic_debug", "/proc/driver", "/proc/tty"};
+// The network namespace's own knobs, as libvirt leaves them open.
+const std::vector<std::string> kWritableProc = {"/proc/sys/net/ipv4", "/proc/sys/net/ipv6"};
+const std::vector<std::string> kMaskedSys = {"/sys/firmware", "/sys/kernel/debug", "/sys/kernel/tracing", "/sys/kernel/security",
+                                             "/sys/kernel/config", "/sys/fs/bpf", "/sys/fs/pstore", "/sys/devices/virtual/powercap",
+                                             "/sys/power", "/sys/hypervisor", "/sys/kernel/slab"};
+
+std::string element(const FilesystemDef& fs) { return "<filesystem> at " + quote(fs.target); }
+
+Result<OwnerShift> owner_shift(const Draft& draft, const FilesystemDef& fs, const FilesystemFacts& facts) {
+  const bool is_shifted = facts.owner_uid == draft.plan_uid() && facts.owner_gid == draft.plan_gid();
+  if (is_shifted && fs.access_mode != "mapped") return OwnerShift::kAlreadyShifted;
+  if (!draft.context.host.has_idmapped_mounts)
+    return unsupported(element(fs) + ": this kernel has no idmapped mounts; change the owners of " + quote(fs.source) +
+                       " to the domain's own ids first (its root directory to " + std::to_string(draft.plan_uid()) + ":" +
+                       std::to_string(draft.plan_gid()) + ")");
+  return OwnerShift::kIdmappedMount;
+}
+
+Result<SourceStep> source_of(const FilesystemDef& fs, const FilesystemFacts& facts, std::uint32_t id) {
+  SourceStep step{id, SourceKind::kDirectory, fs.source, {}, false, fs.readonly};
+  if (fs.type == FilesystemType::kMount) return step;
+  if (fs.type == FilesystemType::kFile) {
+    if (!fs.driver_format.empty() && fs.driver_format != "raw")
+      return unsupported(element(fs) + ": images of format " + quote(fs.driver_format) + " are not supported, only 'raw'");
+    if (!fs.driver_type.empty() && fs.driver_type != "loop")
+      return unsupported(element(fs) + ": filesystem driver " + quote(fs.driver_type) + " is not supported, only 'loop'");
+    step.kind = SourceKind::kLoopFile;
+  } else {
+    step.kind = SourceKind::kBlockDevice;
+  }
+  if (facts.fstype.empty()) return unsupported(element(fs) + ": no file system was recognised in " + quote(fs.source));
+  step.fstype = facts.fstype;
+  return step;
+}
+
+Result<void> plan_filesystem(Draft& draft, const FilesystemDef& fs, const FilesystemFacts& facts) {
+  auto& plan = draft.plan();
+  switch (fs.type) {
+    case FilesystemType::kMount:
+    case FilesystemType::kFile:
+    case FilesystemType::kBlock: {
+      const auto shift = TRY(owner_shift(draft, fs, facts));
+      const std::uint32_t id = draft.next_source++;
+      plan.before.push_back(TRY(source_of(fs, facts, id)));
+      if (fs.target == "/") plan.from_parent.push_back(RootStep{id, shift, fs.readonly});
+      else plan.from_parent.push_back(BindStep{id, fs.target, shift, fs.readonly});
+      break;
+    }
+    case FilesystemType::kBind:
+      plan.from_parent.push_back(InnerBindStep{fs.source, fs.target, fs.readonly});
+      break;
+    case FilesystemType::kRam:
+      plan.from_parent.push_back(TmpfsStep{fs.target, fs.ram_usage_kib * 1024, 0755, fs.readonly});
+      break;
+    case FilesystemType::kTemplate:
+    case FilesystemType::kVolume:
+      return unsupported(element(fs) + ": types 'template' and 'volume' are not supported");
+  }
+  if (fs.space_hard_limit_bytes || fs.space_soft_limit_bytes) draft.message(element(fs) + ": space limits are not applied");
+  return {};
+}
+
+void add_node(Draft& draft, const std::string& host_source, const std::string& target, bool is_optional) {
+  const std::uint32_t id = draft.next_source++;
+  draft.plan().before.push_back(DeviceSourceStep{id, host_source, is_optional});
+  draft.plan().from_parent.push_back(DeviceNodeStep{id, target});
+}
+
+bool has_unified(const HostFacts& host) {
+  for (const auto& hierarchy : host.hierarchies)
+    if (hierarchy.is_v2) return true;
+  return false;
+}
+
+}  // namespace
+
+std::uint32_t Draft::plan_uid() const { return made.plan.host_uid; }
+std::uint32_t Draft::plan_gid() const { return made.plan.host_gid; }
+
+Result<void> plan_mounts(Draft& draft) {
+  const auto& def = draft.def;
+  const FilesystemDef* root = nullptr;
+  const auto facts_of = [&](std::size_t i) { return i < draft.context.filesystems.size() ? draft.context.filesystems[i] : FilesystemFacts{}; };
+  for (std::size_t i = 0; i < def.filesystems.size(); ++i) {
+    if (def.filesystems[i].target != "/") continue;
+    if (root) return unsupported("two <filesystem> elements have the target '/'");
+    root = &def.filesystems[i];
+    if (root->type != FilesystemType::kMount && root->type != FilesystemType::kFile && root->type != FilesystemType::kBlock)
+      return unsupported("the root filesystem must be of type 'mount', 'file' or 'block'");
+    if (root->type == FilesystemType::kMount && root->source == "/")
+      return unsupported("the host's own root directory cannot be the root filesystem of a domain");
+    TRY(plan_filesystem(draft, *root, facts_of(i)));
+  }
+  // libvirt's driver would start such a domain on the host's own files.
+  if (!root) return unsupported("domain has no root filesystem: add <filesystem type='mount'> with <target dir='/'/>");
+
+  auto& steps = draft.plan().from_parent;
+  std::optional<std::uint32_t> pts_gid;
+  if (to_host(draft.maps.gid, 5)) pts_gid = 5;
+  steps.push_back(DevStep{65'536, static_cast<std::uint32_t>(draft.plan().consoles.size()), pts_gid});
+  for (const char* node : {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}) add_node(draft, node, node, false);
+  steps.push_back(ProcStep{kMaskedProc, kReadonlyProc, kWritableProc});
+  steps.push_back(SysStep{kMaskedSys});
+  if (has_unified(draft.context.host) && !draft.context.paths.is_session) steps.push_back(CgroupMountStep{});
+  steps.push_back(MqueueStep{});
+  for (std::size_t i = 0; i < def.filesystems.size(); ++i)
+    if (&def.filesystems[i] != root) TRY(plan_filesystem(draft, def.filesystems[i], facts_of(i)));
+  return {};
+}
+
+Result<void> plan_devices(Draft& draft) {
+  for (const auto& disk : draft.def.disks) {
+    const std::string name = "<disk> " + quote(disk.target_dev);
+    if (disk.type == DiskType::kFile)
+      return unsupported(name + ": disks of type 'file' are not supported; use <filesystem type='file'>");
+    if (!draft.context.devices.count(disk.source)) return unsupported(name + ": " + quote(disk.source) + " is no device of this host");
+    add_node(draft, disk.source, "/dev/" + disk.target_dev, false);
+  }
+  for (const auto& hostdev : draft.def.hostdevs) {
+    switch (hostdev.type) {
+      case HostdevType::kCapsNet: break;  // plan_network
+      case HostdevType::kCapsStorage:
+      case HostdevType::kCapsMisc: {
+        const auto found = draft.context.devices.find(hostdev.source);
+        if (found == draft.context.devices.end()) return unsupported("<hostdev> " + quote(hostdev.source) + " is no device of this host");
+        if (found->second.is_block != (hostdev.type == HostdevType::kCapsStorage))
+          return unsupported("<hostdev> " + quote(hostdev.source) + " is a " + (found->second.is_block ? "block" : "character") +
+                             " device: use type='" + (found->second.is_block ? "storage" : "misc") + "'");
+        add_node(draft, hostdev.source, hostdev.source, false);
+        break;
+      }
+      case HostdevType::kSubsysUsb: return unsupported("<hostdev type='usb'> is not supported");
+    }
+  }
+  return {};
+}
+
+}  // namespace virtuserns::userns

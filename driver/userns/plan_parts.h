@@ -1,0 +1,30 @@
+// The parts of make_plan, one file each. Internal to driver/userns.
+#pragma once
+
+#include "driver/userns/make_plan.h"
+
+namespace virtuserns::userns {
+
+// A plan in the making.
+struct Draft {
+  const DomainDef& def;
+  const IdMaps& maps;
+  const PlanContext& context;
+  MadePlan made;
+  std::uint32_t next_source = 1;
+
+  [[nodiscard]] LaunchPlan& plan() { return made.plan; }
+  [[nodiscard]] std::uint32_t plan_uid() const;  // host ids of container root
+  [[nodiscard]] std::uint32_t plan_gid() const;
+  void message(std::string text) { made.messages.push_back(std::move(text)); }
+};
+
+void plan_groups(Draft& draft);                          // plan_groups.cpp
+[[nodiscard]] Result<void> plan_mounts(Draft& draft);    // plan_mounts.cpp
+[[nodiscard]] Result<void> plan_devices(Draft& draft);   // plan_mounts.cpp
+[[nodiscard]] Result<void> plan_network(Draft& draft);   // plan_network.cpp
+[[nodiscard]] Result<void> plan_init(Draft& draft);      // plan_init.cpp
+
+[[nodiscard]] inline Error unsupported(std::string text) { return fail(VIR_ERR_CONFIG_UNSUPPORTED, std::move(text)); }
+
+}  // namespace virtuserns::userns
