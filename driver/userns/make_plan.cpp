@@ -8,7 +8,9 @@ namespace virtuserns::userns {
 namespace {
 
 AfterExit after_exit(LifecycleAction action) {
-  return action == LifecycleAction::kRestart || action == LifecycleAction::kRenameRestart ? AfterExit::kRestart : AfterExit::kDestroy;
+  const bool restarts = action == LifecycleAction::kRestart || action == LifecycleAction::kRenameRestart ||
+                        action == LifecycleAction::kCoredumpRestart;
+  return restarts ? AfterExit::kRestart : AfterExit::kDestroy;
 }
 
 void plan_identity(Draft& draft, std::uint32_t host_uid, std::uint32_t host_gid) {

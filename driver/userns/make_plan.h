@@ -64,8 +64,9 @@ struct MadePlan {
 // libvirt's rule: [A-Za-z0-9-] of the name, without leading dashes; at most 64 characters.
 [[nodiscard]] std::string guest_hostname(const std::string& name);
 [[nodiscard]] std::uint64_t capability_bounds(const FeaturesDef& features, std::uint64_t last_capability);
-// What cpuset.cpus becomes: <vcpu cpuset>, or all of `available`; the first <vcpu current> of them where that is given.
-[[nodiscard]] std::string cpu_list(const VcpuDef& vcpu, const std::string& available);
+// What cpuset.cpus becomes: what <vcpupin> names, else <vcpu cpuset>, else all of `available`; of these the first
+// <vcpu current>, where that is given (a plain <vcpu> limits nothing, as in libvirt).
+[[nodiscard]] std::string cpu_list(const DomainDef& def, const std::string& available);
 
 // ---- limits as writes to kernel files, shared with live tuning ----
 

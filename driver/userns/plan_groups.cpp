@@ -1,5 +1,6 @@
 // Control groups and limits. One step for each hierarchy; v1, v2 and the hybrid of both.
 #include <algorithm>
+#include <limits>
 #include <set>
 
 #include "conf/base/text.h"
@@ -49,7 +50,7 @@ std::vector<FileWrite> cpuset_writes_v1(const Draft& draft) {
   // A fresh v1 group has neither cpus nor memory nodes, and nobody can enter it before it has both.
   const auto& tune = draft.def.numatune;
   return {{"cpuset.mems", tune.present && !tune.nodeset.empty() ? tune.nodeset : draft.context.cpuset_mems},
-          {"cpuset.cpus", cpu_list(draft.def.vcpu, draft.context.cpuset_cpus)}};
+          {"cpuset.cpus", cpu_list(draft.def, draft.context.cpuset_cpus)}};
 }
 
 std::vector<FileWrite> writes_of(Draft& draft, const std::string& controller, LimitFiles files) {
@@ -63,8 +64,7 @@ std::vector<FileWrite> writes_of(Draft& draft, const std::string& controller, Li
   if (controller == "cpuset" && is_v1) return cpuset_writes_v1(draft);
   if (controller == "cpuset") {
     std::vector<FileWrite> writes;
-    const auto& vcpu = draft.def.vcpu;
-    if (!vcpu.cpuset.empty() || vcpu.current) writes.push_back({"cpuset.cpus", cpu_list(vcpu, draft.context.cpuset_cpus)});
+    if (const auto cpus = cpu_list(draft.def, draft.context.cpuset_cpus); cpus != draft.context.cpuset_cpus) writes.push_back({"cpuset.cpus", cpus});
     if (draft.def.numatune.present && !draft.def.numatune.nodeset.empty()) writes.push_back({"cpuset.mems", draft.def.numatune.nodeset});
     return writes;
   }
@@ -113,18 +113,30 @@ void plan_groups(Draft& draft) {
   report_missing(draft, present);
 }
 
-std::string cpu_list(const VcpuDef& vcpu, const std::string& available) {
+std::string cpu_list(const DomainDef& def, const std::string& available) {
+  const auto& vcpu = def.vcpu;
   const std::string& wanted = vcpu.cpuset.empty() ? available : vcpu.cpuset;
-  if (!vcpu.current) return wanted;
+  const bool is_pinned = std::any_of(def.cputune.kept.begin(), def.cputune.kept.end(), [](const KeptXml& kept) { return kept.name == "vcpupin"; });
+  if (!vcpu.current && !is_pinned) return wanted;
+  const auto host = parse_bitmap(available);
   auto cpus = parse_bitmap(wanted);
-  if (!cpus) return wanted;
-  std::uint32_t left = std::max<std::uint32_t>(1, *vcpu.current);
+  if (!cpus || !host) return wanted;
+  // The processes of a container are no vcpus: together they get what all the vcpus have.
+  if (is_pinned) {
+    cpus->assign(host->size(), false);
+    const auto pins = vcpu_pins(def, host->size());
+    for (std::size_t number = 0; number < pins.size() && number < current_vcpus(def); ++number)
+      for (std::size_t cpu = 0; cpu < pins[number].size() && cpu < host->size(); ++cpu)
+        if (pins[number][cpu] && (*host)[cpu]) (*cpus)[cpu] = true;
+  }
+  std::uint32_t left = vcpu.current ? std::max<std::uint32_t>(1, *vcpu.current) : std::numeric_limits<std::uint32_t>::max();
   for (std::size_t i = 0; i < cpus->size(); ++i) {
     if (!(*cpus)[i]) continue;
     if (left == 0) (*cpus)[i] = false;
     else --left;
   }
-  return format_bitmap(*cpus);
+  const auto text = format_bitmap(*cpus);
+  return text.empty() ? wanted : text;
 }
 
 std::vector<FileWrite> memory_writes(const DomainDef& def, const LimitContext& context) {
