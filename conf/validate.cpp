@@ -77,6 +77,7 @@ Result<void> validate_resources(const DomainDef& def) {
   if (def.vcpu.current && (*def.vcpu.current == 0 || *def.vcpu.current > def.vcpu.max))
     return xml_error("current='" + std::to_string(*def.vcpu.current) + "' of <vcpu> must be from 1 to " + std::to_string(def.vcpu.max));
   const auto& tune = def.memtune;
+  if (tune.hard_limit_kib == 0U) return xml_error("<hard_limit> of <memtune> is 0: nothing could run, raise it or remove it");
   if (tune.hard_limit_kib && tune.swap_hard_limit_kib && *tune.swap_hard_limit_kib < *tune.hard_limit_kib)
     return xml_error("<swap_hard_limit> counts memory and swap together: it must not be below <hard_limit>");
   const auto& cpu = def.cputune;

@@ -26,6 +26,15 @@ Order attribute_order(std::string_view element) {
   return {};
 }
 
+constexpr std::string_view kBandwidthChildren[] = {"inbound", "outbound"};
+constexpr std::string_view kMemoryBacking[] = {"hugepages", "nosharepages", "locked", "source", "access", "allocation", "discard"};
+
+Order child_order(std::string_view element) {
+  if (element == "bandwidth") return kBandwidthChildren;
+  if (element == "memoryBacking") return kMemoryBacking;
+  return {};
+}
+
 bool is_blank(std::string_view text) { return trim(text).empty(); }
 
 class Printer {
@@ -102,6 +111,17 @@ class Printer {
            (node->type == XML_COMMENT_NODE && dialect_ == Dialect::kMetadata);
   }
 
+  [[nodiscard]] std::vector<const xmlNode*> ordered_children(const xmlNode* node, std::string_view name, bool is_mixed) const {
+    std::vector<const xmlNode*> list;
+    for (const xmlNode* n = node->children; n; n = n->next)
+      if (is_shown(n)) list.push_back(n);
+    const auto order = is_mixed || dialect_ == Dialect::kMetadata ? Order() : child_order(name);
+    const auto rank = [&](const xmlNode* n) { return std::find(order.begin(), order.end(), view(n->name)) - order.begin(); };
+    if (!order.empty())
+      std::stable_sort(list.begin(), list.end(), [&](const xmlNode* a, const xmlNode* b) { return rank(a) < rank(b); });
+    return list;
+  }
+
   void content(const xmlNode* node, std::size_t depth, bool is_inline, const std::string& name) {
     bool has_text = false, has_child = false, has_blank = false;
     for (const xmlNode* n = node->children; n; n = n->next) {
@@ -116,8 +136,7 @@ class Printer {
       return;
     }
     out += '>';
-    for (const xmlNode* n = node->children; n; n = n->next) {
-      if (!is_shown(n)) continue;
+    for (const xmlNode* n : ordered_children(node, name, is_mixed)) {
       const bool is_text = n->type == XML_TEXT_NODE || n->type == XML_CDATA_SECTION_NODE;
       if (is_text && !is_mixed) continue;
       if (!is_mixed) out.append("\n").append(2 * (depth + 1), ' ');

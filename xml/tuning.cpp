@@ -89,7 +89,8 @@ Result<void> parse_memtune(const Node& node, MemoryTune& tune) {
     const auto child = TRY(node.only_child(name));
     if (!child) continue;
     const auto kib = TRY(parse_kib(child));
-    if (kib != 0 && kib < kUnlimitedKib) *limit = kib;
+    const bool is_set = kib < kUnlimitedKib && (kib != 0 || limit != &tune.min_guarantee_kib);
+    if (is_set) *limit = kib;
   }
   keep_rest(node, {}, {"hard_limit", "soft_limit", "min_guarantee", "swap_hard_limit"}, tune.kept);
   return {};

@@ -1,0 +1,165 @@
+#include "driver/controller/boot.h"
+
+#include <grp.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "conf/base/text.h"
+#include "conf/base/undo.h"
+#include "driver/controller/tree.h"
+#include "driver/kernel/caps.h"
+#include "driver/kernel/clone.h"
+#include "driver/kernel/pidfd.h"
+#include "driver/kernel/process.h"
+
+namespace virtuserns::controller {
+
+namespace {
+
+// A file system that never answers (FUSE, NFS) must not hold the controller for ever; nothing else here waits.
+constexpr int kBootTimeoutMs = 60'000;
+
+constexpr std::uint64_t kNamespaces = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP;
+
+struct Entry {
+  std::vector<Fd> v1_tasks;
+  const kernel::Cgroup* v2 = nullptr;
+};
+
+Result<Entry> open_groups(const Host& host) {
+  Entry entry;
+  for (const auto& group : host.groups) {
+    if (group.is_v2()) entry.v2 = &group;
+    else entry.v1_tasks.push_back(TRY(group.open_tasks()));
+  }
+  return entry;
+}
+
+// The starter: still host root, one thread. Everything that only the host may do for the child happens here, then it
+// takes the domain's own ids and only then makes the namespaces, which therefore belong to those ids.
+Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, const SocketFd& channel, const std::vector<Fd>& passed_files) {
+  // "0" is the writer itself: the kernel then moves one thread and skips the wait that a move by pid pays for.
+  for (const auto& tasks : entry.v1_tasks)
+    if (::write(tasks.get(), "0", 1) != 1) return sys_fail("enter control group");
+  // Groups first: without them gone, the caller's would be inside for ever (CVE-2022-2989). The map still allows
+  // setgroups inside because host root writes it.
+  if (::setgroups(0, nullptr) != 0) return sys_fail("drop groups");
+  if (::setresgid(plan.host_gid, plan.host_gid, plan.host_gid) != 0) return sys_fail("take group id " + std::to_string(plan.host_gid));
+  // CAP_SYS_ADMIN outlives the change of ids, because hosts may forbid user namespaces to the unprivileged
+  // (kernel.unprivileged_userns_clone). The child has none of it: its capabilities are of its own namespace.
+  if (::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0) return sys_fail("keep capabilities");
+  if (::setresuid(plan.host_uid, plan.host_uid, plan.host_uid) != 0) return sys_fail("take user id " + std::to_string(plan.host_uid));
+  TRY(kernel::limit_capabilities(std::uint64_t{1} << CAP_SYS_ADMIN));
+  // CLONE_PARENT: the controller, not this short-lived process, is init's parent, waits for it, and its death signal
+  // reaches init.
+  auto cloned = kernel::clone_process({kNamespaces | CLONE_PARENT, nullptr});
+  if (!cloned) return std::move(cloned).error().with_context("make namespaces");
+  if (cloned->pid == 0) run_init(plan, channel.get(), passed_files);
+  return cloned->pid;
+}
+
+[[noreturn]] void run_starter(const LaunchPlan& plan, const Entry& entry, const SocketFd& channel, const std::vector<Fd>& passed_files) {
+  const auto pid = start_init(plan, entry, channel, passed_files);
+  ChildMessage message = Born{pid ? *pid : 0};
+  if (!pid) message = to_wire(pid.error());
+  (void)send_packet(channel.get(), xdr::encode(message));
+  ::_exit(pid ? 0 : 1);
+}
+
+// nullopt: the other side has closed.
+Result<std::optional<ChildMessage>> receive(const SocketFd& channel) {
+  pollfd entry{channel.get(), POLLIN, 0};
+  int ready = 0;
+  while ((ready = ::poll(&entry, 1, kBootTimeoutMs)) < 0 && errno == EINTR) {
+  }
+  if (ready == 0) return fail(VIR_ERR_OPERATION_TIMEOUT, "the child does not answer");
+  auto packet = recv_packet(channel.get());
+  if (!packet && packet.error().sys_errno == ECONNRESET) return std::optional<ChildMessage>();
+  if (!packet) return std::move(packet).error();
+  if (packet->bytes.empty()) return std::optional<ChildMessage>();
+  return std::optional<ChildMessage>(TRY(xdr::decode_exact<ChildMessage>(packet->bytes, 64 * 1024)));
+}
+
+std::string describe_status(int status) {
+  if (WIFEXITED(status)) return "exited with status " + std::to_string(WEXITSTATUS(status));
+  return "was killed by signal " + std::to_string(WTERMSIG(status));
+}
+
+// After the gate: AboutToExec and then the closing of the socket by exec (it is close-on-exec) is success.
+Result<void> await_exec(const SocketFd& channel, const PidFd& init) {
+  bool is_ready = false;
+  for (;;) {
+    auto message = TRY(receive(channel));
+    if (!message && is_ready) return {};
+    if (!message) {
+      const auto status = TRY(kernel::wait_process(init, 1000));
+      return fail(VIR_ERR_OPERATION_FAILED, "init " + (status ? describe_status(*status) : std::string("vanished")) + " before exec");
+    }
+    if (std::holds_alternative<AboutToExec>(*message)) is_ready = true;
+    else if (auto* error = std::get_if<WireError>(&*message)) return from_wire(std::move(*error));
+    else return fail(VIR_ERR_INTERNAL_ERROR, "unexpected message of the child");
+  }
+}
+
+Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Entry& entry, SocketFd& ours, SocketFd theirs,
+                                           const std::vector<Fd>& passed_files) {
+  const auto starter = TRY(kernel::clone_process({0, entry.v2 ? &entry.v2->dir() : nullptr}), "clone starter");
+  if (starter.pid == 0) {
+    ours.reset();
+    run_starter(plan, entry, theirs, passed_files);
+  }
+  theirs.reset();
+  auto message = receive(ours);
+  (void)kernel::send_signal(starter.pidfd, SIGKILL);  // it has said all it had to say; a stuck one must not stay
+  (void)kernel::wait_process(starter.pidfd);
+  if (!message) return std::move(message).error();
+  if (!*message) return fail(VIR_ERR_OPERATION_FAILED, "the starter was killed");
+  if (auto* error = std::get_if<WireError>(&**message)) return from_wire(std::move(*error));
+  const auto* born = std::get_if<Born>(&**message);
+  if (!born) return fail(VIR_ERR_INTERNAL_ERROR, "unexpected message of the starter");
+  // Our own child, not reaped yet: the number cannot have become another's.
+  return std::pair(static_cast<pid_t>(born->pid), TRY(kernel::open_process(born->pid)));
+}
+
+}  // namespace
+
+WireError to_wire(const Error& error) { return {error.code, error.sys_errno, error.text.substr(0, kMaxErrorText)}; }
+Error from_wire(WireError error) { return Error{error.code, error.sys_errno, std::move(error.text)}; }
+
+Result<Boot> boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd>& passed_files) {
+  Tree::clear();
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
+  SocketFd ours(pair[0]), theirs(pair[1]);
+  const Entry entry = TRY(open_groups(host));
+  auto [pid, init] = TRY(clone_init(plan, entry, ours, std::move(theirs), passed_files), "clone init");
+  Undo undo;
+  undo.add([&, &child = init] {
+    (void)kernel::send_signal(child, SIGKILL);
+    (void)kernel::wait_process(child, kBootTimeoutMs);
+    Tree::clear();
+  });
+  Boot result;
+  const NsFd user_ns = TRY(kernel::open_namespace(host.proc, pid, "user"));
+  if (const uid_t owner = TRY(kernel::owner_of_user_namespace(user_ns)); owner != plan.host_uid)
+    return fail(VIR_ERR_INTERNAL_ERROR, "user namespace belongs to " + std::to_string(owner) + " instead of " + std::to_string(plan.host_uid));
+  TRY(apply_from_parent(plan, host, {pid, init}, result));
+  TRY(send_packet(ours.get(), xdr::encode(std::uint32_t{1})), "open the gate");
+  TRY(await_exec(ours, init));
+  // The container has its own copy of the tree now; ours would only keep its file systems busy.
+  Tree::clear();
+  result.record.init_pid = pid;
+  if (const auto time = kernel::read_start_time(host.proc, pid)) result.record.init_start_time = *time;
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  result.record.time_ms = static_cast<std::uint64_t>(now.tv_sec) * 1000 + static_cast<std::uint64_t>(now.tv_nsec) / 1'000'000;
+  undo.commit();
+  result.init = std::move(init);
+  return result;
+}
+
+}  // namespace virtuserns::controller

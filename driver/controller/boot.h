@@ -1,0 +1,42 @@
+// One boot of the container: from nothing to an exec'd init, or to nothing again and a reason.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "driver/controller/host.h"
+#include "driver/controller/protocol.h"
+#include "driver/kernel/console.h"
+
+namespace virtuserns::controller {
+
+struct Boot {
+  PidFd init;
+  BootRecord record;                      // `boots` is the caller's
+  std::vector<kernel::Pty> consoles;
+};
+
+// What the starter and the child say to the controller.
+struct Born { std::int32_t pid = 0; };
+struct AboutToExec {};
+using ChildMessage = std::variant<Born, AboutToExec, WireError>;
+// What they are told: go on.
+struct GateOpen {};
+
+// Called by the single-threaded controller after Host::prepare. On failure init is dead and reaped, its links and
+// mounts are gone; the groups stay (Host::release, or the next boot).
+[[nodiscard]] Result<Boot> boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd>& passed_files);
+
+// from_parent's steps, for boot() alone.
+struct Child { pid_t pid = 0; const PidFd& pidfd; };
+[[nodiscard]] Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const Child& child, Boot& result);
+
+// The child between clone and exec. Never returns; reports on `channel`; never logs, never locks.
+[[noreturn]] void run_init(const LaunchPlan& plan, int channel, const std::vector<Fd>& passed_files);
+
+[[nodiscard]] WireError to_wire(const Error& error);
+[[nodiscard]] Error from_wire(WireError error);
+// Bound: an error crosses a packet and may quote foreign text.
+inline constexpr std::size_t kMaxErrorText = 4096;
+
+}  // namespace virtuserns::controller

@@ -1,0 +1,222 @@
+#include "driver/controller/consoles.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "conf/base/text.h"
+
+namespace virtuserns::controller {
+
+namespace {
+
+constexpr std::size_t kMaxToClient = 64 * 1024;
+constexpr std::size_t kMaxToMaster = 4096;
+constexpr std::uint64_t kMaxLogBytes = 2 * 1024 * 1024;  // as virtlogd's default; one backup, ".0"
+constexpr std::int64_t kRetryMs = 50;
+
+bool is_again() { return errno == EAGAIN || errno == EINTR; }
+
+}  // namespace
+
+std::int64_t monotonic_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
+}
+
+Consoles::Consoles(const LaunchPlan& plan, const Host& host, const Fd& epoll) : epoll_(epoll) {
+  consoles_.resize(plan.consoles.size());
+  for (std::size_t i = 0; i < consoles_.size(); ++i) {
+    consoles_[i].port = plan.consoles[i].port;
+    if (i >= host.console_logs.size() || host.console_logs[i].name.empty()) continue;
+    consoles_[i].log_file = &host.console_logs[i];
+    open_log(consoles_[i], !plan.consoles[i].log_append);
+  }
+}
+
+void Consoles::open_log(Console& console, bool is_truncated) {
+  const auto& file = *console.log_file;
+  console.log = Fd(::openat(file.dir.get(), file.name.c_str(),
+                            O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | (is_truncated ? O_TRUNC : 0), 0600));
+  struct stat st {};
+  // A log that cannot be written is no reason to stop a container that runs.
+  if (!console.log || ::fstat(console.log.get(), &st) != 0 || !S_ISREG(st.st_mode)) console.log.reset();
+  else console.log_bytes = static_cast<std::uint64_t>(st.st_size);
+}
+
+void Consoles::write_log(Console& console, std::string_view text) {
+  if (!console.log) return;
+  if (console.log_bytes + text.size() > kMaxLogBytes) {
+    const auto& file = *console.log_file;
+    const std::string backup = file.name + ".0";
+    ::renameat(file.dir.get(), file.name.c_str(), file.dir.get(), backup.c_str());
+    open_log(console, true);
+    if (!console.log) return;
+  }
+  if (const auto written = ::write(console.log.get(), text.data(), text.size()); written > 0)
+    console.log_bytes += static_cast<std::uint64_t>(written);
+}
+
+void Consoles::adopt(std::vector<kernel::Pty> ptys) {
+  for (std::size_t i = 0; i < consoles_.size() && i < ptys.size(); ++i) {
+    close_master(consoles_[i]);
+    consoles_[i].master = std::move(ptys[i].master);
+    if (auto slave = kernel::open_slave(consoles_[i].master)) consoles_[i].slave = std::move(slave).value();
+    watch(consoles_[i]);
+  }
+}
+
+void Consoles::drain_and_close() {
+  for (auto& console : consoles_) {
+    // Bounded: at most what a terminal buffers, though the container's processes are gone by now anyway.
+    for (int i = 0; i < 64 && console.master && read_master(console); ++i) {
+    }
+    close_master(console);
+    watch(console);
+  }
+}
+
+Result<SocketFd> Consoles::attach(std::uint32_t port, bool force) {
+  for (auto& console : consoles_) {
+    if (console.port != port) continue;
+    if (console.client && !force) return fail(VIR_ERR_OPERATION_FAILED, "console " + std::to_string(port) + " is in use");
+    close_client(console);
+    int pair[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
+    SocketFd theirs(pair[1]);
+    console.client = SocketFd(pair[0]);
+    ::fcntl(console.client.get(), F_SETFL, O_NONBLOCK);
+    watch(console);
+    return theirs;
+  }
+  return fail(VIR_ERR_INVALID_ARG, "the domain has no console " + std::to_string(port));
+}
+
+// False when nothing came.
+bool Consoles::read_master(Console& console) {
+  char buffer[4096];
+  const auto got = ::read(console.master.get(), buffer, sizeof buffer);
+  if (got > 0) {
+    const std::string_view text(buffer, static_cast<std::size_t>(got));
+    write_log(console, text);
+    if (console.client) {
+      console.to_client.append(text);
+      flush_client(console);
+      if (console.to_client.size() > kMaxToClient) console.to_client.erase(0, console.to_client.size() - kMaxToClient);
+    }
+    return true;
+  }
+  if (got < 0 && is_again()) return false;
+  // EIO: every slave was closed or hung up (pty(7)). Not read again until a slave is open, or epoll would spin.
+  console.slave.reset();
+  console.retry_at_ms = monotonic_ms() + kRetryMs;
+  return false;
+}
+
+void Consoles::flush_client(Console& console) {
+  while (!console.to_client.empty()) {
+    const auto sent = ::send(console.client.get(), console.to_client.data(), console.to_client.size(), MSG_NOSIGNAL);
+    if (sent < 0 && is_again()) return;
+    if (sent <= 0) return close_client(console);
+    console.to_client.erase(0, static_cast<std::size_t>(sent));
+  }
+}
+
+void Consoles::flush_master(Console& console) {
+  while (console.master && !console.to_master.empty()) {
+    const auto written = ::write(console.master.get(), console.to_master.data(), console.to_master.size());
+    if (written <= 0) return;  // full: EPOLLOUT will tell; hung up: retry() reopens
+    console.to_master.erase(0, static_cast<std::size_t>(written));
+  }
+}
+
+void Consoles::on_master(std::size_t index, std::uint32_t events) {
+  if (index >= consoles_.size()) return;
+  auto& console = consoles_[index];
+  if ((events & EPOLLOUT) != 0) flush_master(console);
+  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0)
+    for (int i = 0; i < 8 && read_master(console); ++i) {
+    }
+  watch(console);
+}
+
+void Consoles::on_client(std::size_t index, std::uint32_t events) {
+  if (index >= consoles_.size() || !consoles_[index].client) return;
+  auto& console = consoles_[index];
+  if ((events & EPOLLOUT) != 0) flush_client(console);
+  if (console.client && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 && console.to_master.empty()) {
+    char buffer[kMaxToMaster];
+    const auto got = ::recv(console.client.get(), buffer, sizeof buffer, 0);
+    if (got > 0) {
+      console.to_master.assign(buffer, static_cast<std::size_t>(got));
+      flush_master(console);
+    } else if (got == 0 || !is_again()) {
+      close_client(console);
+    }
+  } else if ((events & (EPOLLHUP | EPOLLERR)) != 0) {
+    close_client(console);  // gone, with input that the container does not take
+  }
+  watch(console);
+}
+
+std::int64_t Consoles::next_retry_ms() const {
+  std::int64_t next = -1;
+  for (const auto& console : consoles_)
+    if (console.retry_at_ms >= 0 && (next < 0 || console.retry_at_ms < next)) next = console.retry_at_ms;
+  return next;
+}
+
+void Consoles::retry(std::int64_t now_ms) {
+  for (auto& console : consoles_) {
+    if (console.retry_at_ms < 0 || console.retry_at_ms > now_ms) continue;
+    console.retry_at_ms = -1;
+    if (!console.master) continue;
+    // Opening a slave ends the hang-up of the master.
+    if (auto slave = kernel::open_slave(console.master)) console.slave = std::move(slave).value();
+    else console.retry_at_ms = now_ms + kRetryMs;
+    watch(console);
+  }
+}
+
+void Consoles::close_client(Console& console) {
+  if (console.client_events != 0) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, console.client.get(), nullptr);
+  console.client_events = 0;
+  console.client.reset();
+  console.to_client = {};  // and its memory: an idle controller stays small
+  console.to_master = {};
+}
+
+void Consoles::close_master(Console& console) {
+  if (console.master_events != 0) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, console.master.get(), nullptr);
+  console.master_events = 0;
+  console.master.reset();
+  console.slave.reset();
+  console.retry_at_ms = -1;
+  console.to_master.clear();
+}
+
+void Consoles::watch(Console& console) {
+  const bool is_hung_up = console.retry_at_ms >= 0;
+  std::uint32_t master = 0;
+  if (console.master && !is_hung_up) master = EPOLLIN | (console.to_master.empty() ? 0u : EPOLLOUT);
+  set_events(console.master, EventKind::kMaster, console, console.master_events, master);
+  // With input pending a client is not read, and EPOLLHUP is enough to notice that it went away.
+  std::uint32_t client = 0;
+  if (console.client) client = EPOLLRDHUP | (console.to_master.empty() ? EPOLLIN : 0u) | (console.to_client.empty() ? 0u : EPOLLOUT);
+  set_events(console.client, EventKind::kClient, console, console.client_events, client);
+}
+
+void Consoles::set_events(const Fd& fd, EventKind kind, const Console& console, std::uint32_t& registered, std::uint32_t wanted) {
+  if (registered == wanted || !fd) return;
+  epoll_event event{};
+  event.events = wanted;
+  event.data.u64 = event_tag(kind, static_cast<std::size_t>(&console - consoles_.data()));
+  const int operation = wanted == 0 ? EPOLL_CTL_DEL : registered == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+  ::epoll_ctl(epoll_.get(), operation, fd.get(), &event);
+  registered = wanted;
+}
+
+}  // namespace virtuserns::controller

@@ -1,0 +1,68 @@
+// The container's consoles: output to a log and to whoever is attached, input from them.
+//
+// The container is the untrusted side and the attached client may never read: neither can stop the other, the
+// controller or the log, nor make memory grow. Output that a client does not take is dropped, oldest first; with nobody
+// attached it goes to the log alone. A terminal that is hung up (systemd does so at each start) comes back.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "driver/controller/host.h"
+#include "driver/kernel/console.h"
+
+namespace virtuserns::controller {
+
+// What an epoll event belongs to. The low half is an index.
+enum class EventKind : std::uint32_t { kInit = 1, kListener, kSignals, kConnection, kMaster, kClient };
+constexpr std::uint64_t event_tag(EventKind kind, std::size_t index) {
+  return static_cast<std::uint64_t>(kind) << 32 | static_cast<std::uint32_t>(index);
+}
+[[nodiscard]] std::int64_t monotonic_ms();
+
+class Consoles {
+ public:
+  // `epoll` outlives this.
+  Consoles(const LaunchPlan& plan, const Host& host, const Fd& epoll);
+
+  // The terminals of a new boot. Attached clients stay.
+  void adopt(std::vector<kernel::Pty> ptys);
+  // What the dying container had still written is taken, then its terminals are closed.
+  void drain_and_close();
+  // The peer of a new client socket. Busy unless `force`, which hangs up the present client.
+  [[nodiscard]] Result<SocketFd> attach(std::uint32_t port, bool force);
+
+  void on_master(std::size_t index, std::uint32_t events);
+  void on_client(std::size_t index, std::uint32_t events);
+  // Terminals that hung up are tried again. The time of the next try, or -1.
+  [[nodiscard]] std::int64_t next_retry_ms() const;
+  void retry(std::int64_t now_ms);
+
+ private:
+  struct Console {
+    std::uint32_t port = 0;
+    Fd master, slave;         // the slave is held so that the terminal lives while nobody in the container has it open
+    SocketFd client;
+    std::string to_client, to_master;
+    const HostFile* log_file = nullptr;
+    Fd log;
+    std::uint64_t log_bytes = 0;
+    std::int64_t retry_at_ms = -1;
+    std::uint32_t master_events = 0, client_events = 0;  // as registered; 0: not registered
+  };
+  bool read_master(Console& console);
+  void write_log(Console& console, std::string_view text);
+  void open_log(Console& console, bool is_truncated);
+  void flush_client(Console& console);
+  void flush_master(Console& console);
+  void close_client(Console& console);
+  void close_master(Console& console);
+  void watch(Console& console);
+  void set_events(const Fd& fd, EventKind kind, const Console& console, std::uint32_t& registered, std::uint32_t wanted);
+
+  const Fd& epoll_;
+  std::vector<Console> consoles_;
+};
+
+}  // namespace virtuserns::controller

@@ -1,0 +1,159 @@
+// The steps that the controller takes as host root while the child waits at the gate.
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "conf/base/text.h"
+#include "conf/base/undo.h"
+#include "driver/controller/boot.h"
+#include "driver/controller/tree.h"
+#include "driver/kernel/clone.h"
+#include "driver/kernel/idmap.h"
+#include "driver/kernel/link.h"
+#include "driver/kernel/mount.h"
+#include "driver/kernel/pidfd.h"
+
+namespace virtuserns::controller {
+
+namespace {
+
+struct Wanted { bool proc = false, sys = false, mqueue = false, cgroup = false; };
+
+Wanted wanted_mounts(const LaunchPlan& plan) {
+  Wanted wanted;
+  for (const auto& step : plan.from_parent) {
+    wanted.proc |= std::holds_alternative<ProcStep>(step);
+    wanted.sys |= std::holds_alternative<SysStep>(step);
+    wanted.mqueue |= std::holds_alternative<MqueueStep>(step);
+    wanted.cgroup |= std::holds_alternative<CgroupMountStep>(step);
+  }
+  return wanted;
+}
+
+// In the helper: a file system takes its namespace from the process that makes it, procfs from the active pid
+// namespace, which only a newly cloned process can be in.
+Result<void> make_namespace_mounts(const Wanted& wanted, const Child& child, const SocketFd& channel) {
+  TRY(kernel::enter_namespaces(child.pidfd, CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWCGROUP));
+  constexpr std::uint64_t kAttributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+  std::vector<MountFd> mounts;
+  if (wanted.proc) mounts.push_back(TRY(kernel::make_filesystem("proc", {}, kAttributes)));
+  if (wanted.sys) mounts.push_back(TRY(kernel::make_filesystem("sysfs", {}, kAttributes | MOUNT_ATTR_RDONLY)));
+  if (wanted.mqueue) mounts.push_back(TRY(kernel::make_filesystem("mqueue", {}, kAttributes)));
+  if (wanted.cgroup) mounts.push_back(TRY(kernel::make_filesystem("cgroup2", {}, kAttributes)));
+  std::vector<int> files;
+  for (const auto& mount : mounts) files.push_back(mount.get());
+  return send_packet(channel.get(), xdr::encode(ChildMessage(AboutToExec{})), files);
+}
+
+[[noreturn]] void run_helper(const Wanted& wanted, const Child& child, const SocketFd& channel) {
+  ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  if (auto made = make_namespace_mounts(wanted, child, channel); !made)
+    (void)send_packet(channel.get(), xdr::encode(ChildMessage(to_wire(made.error()))));
+  ::_exit(0);
+}
+
+Result<NamespaceMounts> open_namespace_mounts(const LaunchPlan& plan, const Host& host, const Child& child) {
+  const Wanted wanted = wanted_mounts(plan);
+  if (!wanted.proc && !wanted.sys && !wanted.mqueue && !wanted.cgroup) return NamespaceMounts();
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
+  SocketFd ours(pair[0]), theirs(pair[1]);
+  // Only children born from here on are in that pid namespace (setns(2)); at once back again.
+  TRY(kernel::enter_namespaces(child.pidfd, CLONE_NEWPID), "enter the pid namespace");
+  auto helper = kernel::clone_process({});
+  if (helper && helper->pid == 0) run_helper(wanted, child, theirs);
+  TRY(kernel::enter_namespace(host.pid_ns, CLONE_NEWPID), "leave the pid namespace");
+  if (!helper) return std::move(helper).error();
+  theirs.reset();
+  auto packet = recv_packet(ours.get());
+  (void)kernel::send_signal(helper->pidfd, SIGKILL);
+  (void)kernel::wait_process(helper->pidfd);
+  if (!packet) return std::move(packet).error();
+  if (packet->bytes.empty()) return fail(VIR_ERR_OPERATION_FAILED, "the helper was killed");
+  auto message = TRY(xdr::decode_exact<ChildMessage>(packet->bytes, 64 * 1024));
+  if (auto* error = std::get_if<WireError>(&message)) return from_wire(std::move(*error));
+  NamespaceMounts mounts;
+  auto next = packet->files.begin();
+  for (auto [is_wanted, mount] : {std::pair(wanted.proc, &mounts.proc), {wanted.sys, &mounts.sys}, {wanted.mqueue, &mounts.mqueue}, {wanted.cgroup, &mounts.cgroup}})
+    if (is_wanted && next != packet->files.end()) *mount = MountFd((next++)->release());
+  if (next != packet->files.end()) return fail(VIR_ERR_INTERNAL_ERROR, "the helper sent too many mounts");
+  return mounts;
+}
+
+// The name that the kernel made of "vnet%d". The guest's end knows the host's by index, and nobody else has touched it.
+Result<std::string> name_of_peer(const Host& host, const NsFd& net_ns, const std::string& guest_name, kernel::RouteSocket& route) {
+  TRY(kernel::enter_namespace(net_ns, CLONE_NEWNET));
+  auto inside = kernel::RouteSocket::open();
+  TRY(kernel::enter_namespace(host.net_ns, CLONE_NEWNET), "come back");
+  if (!inside) return std::move(inside).error();
+  const auto guest = TRY(kernel::find_link(*inside, guest_name));
+  return TRY(kernel::find_link(route, guest.peer_index)).name;
+}
+
+// Links, whose sockets and handles are opened at the first one.
+class Links {
+ public:
+  Links(const Host& host, const Child& child, Boot& result) : host_(host), child_(child), result_(result) {}
+
+  Result<void> apply(const VethStep& step) {
+    auto& route = *TRY(socket());
+    TRY(kernel::create_veth(route, {step.host_name, step.guest_name, step.guest_mac, step.bridge, step.mtu, step.is_up}, net_ns_));
+    std::string name = step.host_name;
+    if (name.find('%') != std::string::npos) name = TRY(name_of_peer(host_, net_ns_, step.guest_name, route), "name of the veth");
+    // On success the link dies with the namespace. After a failure it is removed at once: "nothing is left" is then true.
+    undo_.add([this, name] { (void)kernel::remove_link(*route_, name); });
+    result_.record.host_links.push_back(name);
+    return {};
+  }
+  Result<void> apply(const MacvlanStep& step) {
+    return kernel::create_macvlan(*TRY(socket()), {step.host_device, step.guest_name, step.mode, step.mac}, net_ns_);
+  }
+  Result<void> apply(const MoveLinkStep& step) {
+    return kernel::move_link(*TRY(socket()), step.host_device, step.guest_name, net_ns_);
+  }
+  void commit() { undo_.commit(); }
+
+ private:
+  Result<kernel::RouteSocket*> socket() {
+    if (!route_) {
+      route_.emplace(TRY(kernel::RouteSocket::open()));
+      net_ns_ = TRY(kernel::open_namespace(host_.proc, child_.pid, "net"));
+    }
+    return &*route_;
+  }
+  const Host& host_;
+  const Child& child_;
+  Boot& result_;
+  std::optional<kernel::RouteSocket> route_;
+  NsFd net_ns_;
+  Undo undo_;
+};
+
+}  // namespace
+
+Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const Child& child, Boot& result) {
+  const NsFd user_ns = TRY(kernel::open_namespace(host.proc, child.pid, "user"));
+  // The map comes first wherever the plan has it: an idmapped mount takes it as it is at that moment.
+  for (const auto& step : plan.from_parent)
+    if (const auto* maps = std::get_if<IdMapStep>(&step)) TRY(kernel::write_id_maps(host.proc, child.pid, maps->maps));
+  const auto mounts = TRY(open_namespace_mounts(plan, host, child), "mounts of the container's namespaces");
+  Tree tree(plan, host, user_ns);
+  Links links(host, child, result);
+  for (const auto& step : plan.from_parent) {
+    TRY(std::visit([&](const auto& s) -> Result<void> {
+      using Step = std::decay_t<decltype(s)>;
+      if constexpr (std::is_same_v<Step, IdMapStep>) return {};
+      else if constexpr (requires { links.apply(s); }) return links.apply(s);
+      else if constexpr (requires { tree.apply(s, mounts); }) return tree.apply(s, mounts);
+      else return tree.apply(s);
+    }, step));
+  }
+  TRY(tree.finish());
+  result.consoles = tree.take_consoles();
+  links.commit();
+  return {};
+}
+
+}  // namespace virtuserns::controller

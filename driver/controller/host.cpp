@@ -1,0 +1,182 @@
+#include "driver/controller/host.h"
+
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "driver/kernel/clone.h"
+#include "driver/kernel/device.h"
+#include "driver/kernel/mount.h"
+
+namespace virtuserns::controller {
+
+namespace {
+
+constexpr int kRemoveTimeoutMs = 10'000;
+
+Result<void> make_group(const CgroupStep& step, const LaunchPlan& plan, Host& host) {
+  auto made = kernel::Cgroup::make({step.mount, step.is_v2, step.controllers, step.path});
+  if (!made) {
+    if (step.is_optional) return {};
+    return std::move(made).error();
+  }
+  const auto& group = host.groups.emplace_back(std::move(made).value());
+  for (const auto& write : step.writes)
+    if (auto done = kernel::write_group(group, write.file, write.value); !done && !step.is_optional)
+      return std::move(done).error().with_context("group " + quote(step.mount + "/" + step.path));
+  if (step.delegate) TRY(group.delegate(plan.host_uid, plan.host_gid));
+  return {};
+}
+
+// Puts `mount` at /src/<id> of the stage, on an empty directory or file as it needs.
+Result<void> keep_source(Host& host, const DirFd& stage, std::uint32_t id, const MountFd& mount) {
+  struct stat st {};
+  if (::fstat(mount.get(), &st) != 0) return sys_fail("stat source");
+  Source source{"/src/" + std::to_string(id), S_ISDIR(st.st_mode)};
+  const char* place = source.place.c_str() + 1;
+  if (source.is_directory) {
+    if (::mkdirat(stage.get(), place, 0700) != 0) return sys_fail("create place of a source");
+  } else if (const Fd file(::openat(stage.get(), place, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600)); !file) {
+    return sys_fail("create place of a source");
+  }
+  const Fd target(::openat(stage.get(), place, O_PATH | O_CLOEXEC));
+  if (!target) return sys_fail("open place of a source");
+  TRY(kernel::attach_mount(mount, target));
+  host.sources[id] = std::move(source);
+  return {};
+}
+
+Result<MountFd> open_source(const SourceStep& step) {
+  if (step.kind == SourceKind::kDirectory) {
+    MountFd mount = TRY(kernel::clone_mount(step.host_source, step.is_recursive ? kernel::Depth::kWithMountsBelow : kernel::Depth::kTopOnly));
+    if (step.is_readonly) TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, kernel::Depth::kWithMountsBelow));
+    return mount;
+  }
+  std::string device = step.host_source;
+  Fd loop;  // autoclear: the device is freed with the mount, and this descriptor only bridges the time until then
+  if (step.kind == SourceKind::kLoopFile) {
+    auto attached = TRY(kernel::attach_loop(step.host_source, step.is_readonly ? kernel::LoopAccess::kReadOnly : kernel::LoopAccess::kReadWrite));
+    loop = std::move(attached.device);
+    device = attached.path;
+  }
+  kernel::MountOptions options = {{"source", device}};
+  if (step.is_readonly) options.emplace_back("ro", "");
+  return TRY(kernel::make_filesystem(step.fstype, options, MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0)));
+}
+
+Result<void> take_source(const SourceStep& step, Host& host, const DirFd& stage) {
+  const std::string context = "source " + quote(step.host_source);
+  const MountFd mount = TRY(open_source(step), context);
+  TRY(keep_source(host, stage, step.id, mount), context);
+  return {};
+}
+
+Result<void> take_device(const DeviceSourceStep& step, Host& host, const DirFd& stage) {
+  const std::string context = "device " + quote(step.host_source);
+  auto mount = kernel::clone_mount(step.host_source, kernel::Depth::kTopOnly);
+  if (!mount && step.is_optional && mount.error().sys_errno == ENOENT) {
+    host.sources[step.id] = {};
+    return {};
+  }
+  if (!mount) return std::move(mount).error().with_context(context);
+  struct stat st {};
+  if (::fstat(mount->get(), &st) != 0 || !(S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)))
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED, context + " is no device node");
+  TRY(keep_source(host, stage, step.id, *mount), context);
+  return {};
+}
+
+Result<DirFd> make_stage(const std::string& path) {
+  const Fd place(::open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!place) return sys_fail("open stage " + quote(path));
+  // 0711: the child passes through it to the tree when it is container root already, a stranger to these ids.
+  const MountFd tmpfs = TRY(kernel::make_filesystem("tmpfs", {{"size", "1m"}, {"mode", "0711"}}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
+  TRY(kernel::attach_mount(tmpfs, place), "stage " + quote(path));
+  DirFd stage = TRY(open_directory(path));
+  for (const char* name : {"src", "tree", "empty"})
+    if (::mkdirat(stage.get(), name, 0755) != 0) return sys_fail(std::string("create '") + name + "' of the stage");
+  return stage;
+}
+
+// What masks are made of. The host's node, because the container's own could be anything (CVE-2025-31133).
+Result<void> make_masks(const DirFd& stage) {
+  const Fd file(::openat(stage.get(), "null", O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600));
+  if (!file) return sys_fail("create 'null' of the stage");
+  const MountFd node = TRY(kernel::clone_mount("/dev/null", kernel::Depth::kTopOnly));
+  TRY(kernel::attach_mount(node, file));
+  const Fd place(::openat(stage.get(), "empty", O_PATH | O_CLOEXEC));
+  if (!place) return sys_fail("open 'empty' of the stage");
+  const MountFd empty = TRY(kernel::make_filesystem("tmpfs", {{"size", "4k"}, {"mode", "0555"}},
+                                                    MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
+  TRY(kernel::attach_mount(empty, place));
+  return {};
+}
+
+Result<void> open_own(const LaunchPlan& plan, Host& host) {
+  host.proc = DirFd(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!host.proc) return sys_fail("open '/proc'");
+  host.pid_ns = TRY(kernel::open_namespace(host.proc, ::getpid(), "pid"));
+  host.net_ns = TRY(kernel::open_namespace(host.proc, ::getpid(), "net"));
+  host.stage = TRY(HostFile::open(plan.stage_path));
+  if (!plan.socket_path.empty()) host.socket = TRY(HostFile::open(plan.socket_path));
+  if (!plan.exit_record_path.empty()) host.exit_record = TRY(HostFile::open(plan.exit_record_path));
+  for (const auto& console : plan.consoles) {
+    host.console_logs.emplace_back();
+    if (!console.log_file.empty()) host.console_logs.back() = TRY(HostFile::open(console.log_file), "console log");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<HostFile> HostFile::open(const std::string& path) {
+  const auto slash = path.rfind('/');
+  if (slash == std::string::npos || slash + 1 == path.size()) return fail(VIR_ERR_INTERNAL_ERROR, quote(path) + " is no file path");
+  HostFile file{TRY(open_directory(slash == 0 ? "/" : path.substr(0, slash))), path.substr(slash + 1)};
+  return file;
+}
+
+void HostFile::remove() const {
+  if (dir) ::unlinkat(dir.get(), name.c_str(), 0);
+}
+
+Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
+  TRY(open_own(plan, host));
+  TRY(kernel::make_private_mount_namespace());
+  const DirFd stage = TRY(make_stage(plan.stage_path));
+  TRY(make_masks(stage), "stage");
+  for (const auto& step : plan.before) {
+    if (const auto* group = std::get_if<CgroupStep>(&step)) TRY(make_group(*group, plan, host));
+    if (const auto* source = std::get_if<SourceStep>(&step)) TRY(take_source(*source, host, stage));
+    if (const auto* device = std::get_if<DeviceSourceStep>(&step)) TRY(take_device(*device, host, stage));
+  }
+  TRY(kernel::change_root(plan.stage_path), "stage");
+  return {};
+}
+
+Result<void> Host::release() {
+  auto removed = kernel::remove_cgroups(groups, kRemoveTimeoutMs);
+  socket.remove();
+  // A directory that was a mount point in our namespace only may be removed (rmdir(2), since Linux 3.19).
+  if (stage.dir) ::unlinkat(stage.dir.get(), stage.name.c_str(), AT_REMOVEDIR);
+  return removed;
+}
+
+const kernel::Cgroup* Host::find_group(const std::string& controller) const {
+  for (const auto& group : groups)
+    if (group.has_controller(controller)) return &group;
+  for (const auto& group : groups)
+    if (group.is_v2() && controller.empty()) return &group;
+  return nullptr;
+}
+
+const kernel::Cgroup* Host::freezer() const {
+  const kernel::Cgroup* found = nullptr;
+  for (const auto& group : groups)
+    if (group.can_freeze() && (!found || !group.is_v2())) found = &group;
+  return found;
+}
+
+}  // namespace virtuserns::controller

@@ -1,0 +1,54 @@
+// What the controller holds of the host for one domain: groups, sources of mounts, directories for its few files.
+//
+// prepare() carries out LaunchPlan::before and moves the process into the stage: a tmpfs that is its whole file system
+// from then on, with the sources as mounts below /src. No host path resolves afterwards; what is still needed of the
+// host is a descriptor in here. So nothing of the host's tree is pinned but the sources, a host unmount (Nova unmounts
+// the root right after the start) goes through, and a hostile path has nothing to lead to.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "conf/base/fd.h"
+#include "conf/base/result.h"
+#include "driver/controller/plan.h"
+#include "driver/kernel/cgroup.h"
+
+namespace virtuserns::controller {
+
+inline constexpr const char* kTreePath = "/tree";    // where the container's tree is built at every boot
+inline constexpr const char* kNullPath = "/null";    // the host's /dev/null, for masks
+inline constexpr const char* kEmptyPath = "/empty";  // an empty read-only directory, for masks
+
+struct Source {
+  std::string place;  // "/src/3"; empty: an optional one that the host does not have
+  bool is_directory = false;
+};
+
+// A file of the host that is replaced or removed later, after host paths are gone.
+struct HostFile {
+  DirFd dir;
+  std::string name;
+  [[nodiscard]] static Result<HostFile> open(const std::string& path);
+  void remove() const;
+};
+
+struct Host {
+  DirFd proc;                       // the host's procfs
+  NsFd pid_ns, net_ns;              // our own, to come back to
+  std::vector<kernel::Cgroup> groups;
+  std::map<std::uint32_t, Source> sources;
+  HostFile socket, exit_record, stage;
+  std::vector<HostFile> console_logs;   // parallel to LaunchPlan::consoles; empty name: none
+
+  // Fills in `host` step by step, so that after a failure release() undoes exactly what was made.
+  [[nodiscard]] static Result<void> prepare(const LaunchPlan& plan, Host& host);
+  // Kills what is in the groups, removes them, the socket and the stage's directory.
+  [[nodiscard]] Result<void> release();
+  [[nodiscard]] const kernel::Cgroup* find_group(const std::string& controller) const;
+  // The group through which the domain is frozen: v1's freezer when there is one, else the v2 group.
+  [[nodiscard]] const kernel::Cgroup* freezer() const;
+};
+
+}  // namespace virtuserns::controller

@@ -1,0 +1,237 @@
+// The child between clone and exec: container root of new namespaces, and the only process in them.
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/keyctl.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "driver/controller/boot.h"
+#include "driver/controller/users.h"
+#include "driver/kernel/caps.h"
+#include "driver/kernel/link.h"
+#include "driver/kernel/mount.h"
+
+namespace virtuserns::controller {
+
+namespace {
+
+constexpr std::size_t kMaxUserFile = 4 * 1024 * 1024;
+
+class Init {
+ public:
+  Init(const LaunchPlan& plan, int channel, const std::vector<Fd>& passed_files)
+      : plan_(plan), channel_(channel), passed_files_(passed_files) {}
+
+  // Returns only with an error: success is exec.
+  Result<void> run() {
+    TRY(wait_at_gate());
+    reset_signals();
+    for (const auto& step : plan_.inside)
+      TRY(std::visit([this](const auto& s) { return apply(s); }, step));
+    return fail(VIR_ERR_INTERNAL_ERROR, "the plan does not exec");
+  }
+
+ private:
+  Result<void> wait_at_gate() {
+    // Dies with the controller, also while it waits. Set again after the ids have changed, which clears it.
+    if (::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return sys_fail("set death signal");
+    const auto packet = TRY(recv_packet(channel_));
+    if (packet.bytes.empty()) ::_exit(1);  // the controller is gone or has given up: nobody is left to tell
+    // 0 is the map's: a failure means that the map is not what the plan said.
+    if (::setgroups(0, nullptr) != 0) return sys_fail("drop groups");
+    if (::setresgid(0, 0, 0) != 0) return sys_fail("become group 0 of the container");
+    if (::setresuid(0, 0, 0) != 0) return sys_fail("become user 0 of the container");
+    ::umask(022);
+    return {};
+  }
+
+  // exec keeps ignored signals ignored and blocked ones blocked (execve(2)); the controller has some of both.
+  static void reset_signals() {
+    for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
+    sigset_t none;
+    ::sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  }
+
+  Result<kernel::RouteSocket*> route() {
+    if (!route_) route_.emplace(TRY(kernel::RouteSocket::open()));
+    return &*route_;
+  }
+
+  Result<void> apply(const LinkUpStep& step) { return kernel::set_link_up(*TRY(route()), step.device); }
+  Result<void> apply(const AddressStep& step) {
+    return kernel::add_address(*TRY(route()), {step.device, step.address, step.prefix, step.peer});
+  }
+  Result<void> apply(const RouteStep& step) {
+    return kernel::add_route(*TRY(route()), {step.device, step.network, step.prefix, step.gateway, step.metric});
+  }
+  Result<void> apply(const HostnameStep& step) {
+    if (::sethostname(step.name.data(), step.name.size()) != 0) return sys_fail("set hostname " + quote(step.name));
+    return {};
+  }
+
+  Result<void> apply(const PivotStep&) {
+    // Less privileged than the owner of the tree: in this copy the kernel locks every mount and its read-only and nodev
+    // flags against us for ever (mount_namespaces(7)).
+    if (::unshare(CLONE_NEWNS) != 0) return sys_fail("make a mount namespace");
+    // The copy of the tree's top is locked to the stage too and could not be pivoted to; a bind of it is not.
+    if (::mount(kTreePath, kTreePath, nullptr, MS_BIND | MS_REC, nullptr) != 0) return sys_fail("bind the root");
+    TRY(kernel::change_root(kTreePath), "enter the root");
+    return {};
+  }
+
+  Result<void> apply(const ConsoleStep&) {
+    if (::setsid() < 0 && errno != EPERM) return sys_fail("make a session");
+    // Our own keyring instead of the caller's session keyring, which exec would hand on (keyrings(7)). ENOSYS: a kernel
+    // without keys has none to leak.
+    if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS) return sys_fail("make a session keyring");
+    const bool has_console = !plan_.consoles.empty();
+    const char* path = has_console ? "/dev/console" : "/dev/null";
+    const Fd console(::open(path, O_RDWR | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC));
+    if (!console) return sys_fail(std::string("open '") + path + "'");
+    if (has_console && ::ioctl(console.get(), TIOCSCTTY, 0) != 0) return sys_fail("make '/dev/console' the controlling terminal");
+    for (int fd = 0; fd < 3; ++fd)
+      if (::dup2(console.get(), fd) < 0) return sys_fail("make '/dev/console' stdio");
+    has_stdio_ = true;
+    return {};
+  }
+
+  Result<void> apply(const RlimitStep& step) {
+    const rlimit limit{step.soft, step.hard};
+    if (::setrlimit(static_cast<__rlimit_resource>(step.resource), &limit) != 0) return sys_fail("set resource limit " + std::to_string(step.resource));
+    return {};
+  }
+  Result<void> apply(const PersonalityStep& step) {
+    if (::personality(step.persona) < 0) return sys_fail("set personality");
+    return {};
+  }
+
+  // These four only take effect together and in one order (finish): each of them takes away what another needs.
+  Result<void> apply(const CapabilitiesStep& step) {
+    capabilities_ = &step;
+    return {};
+  }
+  Result<void> apply(const SeccompStep& step) {
+    seccomp_ = &step;
+    return {};
+  }
+  Result<void> apply(const UserStep& step) {
+    // Read after the pivot: "/" is the container's. A regular file of bounded size or nothing.
+    const auto passwd = read_file("/etc/passwd", kMaxUserFile);
+    const auto groups = read_file("/etc/group", kMaxUserFile);
+    identity_ = TRY(resolve_identity(step.user, step.group, passwd ? *passwd : std::string(), groups ? *groups : std::string()));
+    return {};
+  }
+
+  Result<void> apply(const ExecStep& step) {
+    if (!has_stdio_) TRY(apply(ConsoleStep{}));
+    if (::chdir(step.directory.empty() ? "/" : step.directory.c_str()) != 0) return sys_fail("enter " + quote(step.directory));
+    TRY(keep_only_passed(step.passed_files));
+    TRY(give_up_privileges());
+    // The parent cannot be asked by getppid here (it is outside of the pid namespace: 0), so by the socket.
+    pollfd parent{channel_, 0, 0};
+    if (::poll(&parent, 1, 0) > 0 && (parent.revents & POLLHUP) != 0) ::_exit(1);
+    TRY(send_packet(channel_, xdr::encode(ChildMessage(AboutToExec{}))));
+    TRY(install_filter());
+    ::execve(step.path.c_str(), pointers(step.argv).data(), pointers(step.env).data());
+    return sys_fail("exec " + quote(step.path));
+  }
+
+  // Descriptors 3.. become the passed ones; of all others only the channel is left, and exec closes it.
+  Result<void> keep_only_passed(std::uint32_t count) {
+    if (count > passed_files_.size()) return fail(VIR_ERR_INTERNAL_ERROR, "the plan passes more files than were given");
+    const int base = 3 + static_cast<int>(count);
+    // Out of the way first: a source may have the number of a target.
+    std::vector<int> high;
+    for (std::uint32_t i = 0; i < count; ++i) {
+      high.push_back(::fcntl(passed_files_[i].get(), F_DUPFD_CLOEXEC, base + 1));
+      if (high.back() < 0) return sys_fail("pass files");
+    }
+    const int channel = ::fcntl(channel_, F_DUPFD_CLOEXEC, base + 1);
+    if (channel < 0) return sys_fail("pass files");
+    for (std::uint32_t i = 0; i < count; ++i)
+      if (::dup2(high[i], 3 + static_cast<int>(i)) < 0) return sys_fail("pass files");
+    if (channel != base && ::dup3(channel, base, O_CLOEXEC) < 0) return sys_fail("pass files");
+    channel_ = base;
+    if (::close_range(static_cast<unsigned>(base) + 1, ~0u, 0) != 0) return sys_fail("close files");
+    return {};
+  }
+
+  Result<void> give_up_privileges() {
+    constexpr std::uint64_t kSysAdmin = std::uint64_t{1} << CAP_SYS_ADMIN;
+    const std::uint64_t keep = capabilities_ ? capabilities_->bounding : ~std::uint64_t{0};
+    TRY(kernel::limit_bounding_set(keep));
+    if (identity_) {
+      if (::setgroups(identity_->groups.size(), identity_->groups.data()) != 0) return sys_fail("set groups");
+      if (::setresgid(identity_->gid, identity_->gid, identity_->gid) != 0) return sys_fail("become group " + std::to_string(identity_->gid));
+      if (::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0) return sys_fail("keep capabilities");
+      if (::setresuid(identity_->uid, identity_->uid, identity_->uid) != 0) return sys_fail("become user " + std::to_string(identity_->uid));
+    }
+    if (capabilities_ && capabilities_->no_new_privs && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return sys_fail("set no_new_privs");
+    // A filter without no_new_privs takes CAP_SYS_ADMIN (seccomp(2)): it is kept until the filter is in, then dropped.
+    const bool is_user = identity_ && identity_->uid != 0;
+    final_capabilities_ = is_user ? 0 : keep;
+    TRY(kernel::limit_capabilities(final_capabilities_ | (seccomp_ ? kSysAdmin : 0)));
+    // After the last change of ids, which clears it (prctl(2)); dropping capabilities does not.
+    if (::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return sys_fail("set death signal");
+    return {};
+  }
+
+  // Last, because from here on the filter judges us as well.
+  Result<void> install_filter() {
+    if (!seccomp_) return {};
+    std::vector<sock_filter> program(seccomp_->program.size() / sizeof(sock_filter));
+    std::memcpy(program.data(), seccomp_->program.data(), program.size() * sizeof(sock_filter));
+    const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
+    if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) != 0) return sys_fail("install seccomp filter");
+    return kernel::limit_capabilities(final_capabilities_);
+  }
+
+  static std::vector<char*> pointers(const std::vector<std::string>& texts) {
+    std::vector<char*> result;
+    for (const auto& text : texts) result.push_back(const_cast<char*>(text.c_str()));
+    result.push_back(nullptr);
+    return result;
+  }
+
+  const LaunchPlan& plan_;
+  int channel_;
+
+ public:
+  [[nodiscard]] int channel() const { return channel_; }
+
+ private:
+  const std::vector<Fd>& passed_files_;
+  std::optional<kernel::RouteSocket> route_;
+  bool has_stdio_ = false;
+  const CapabilitiesStep* capabilities_ = nullptr;
+  const SeccompStep* seccomp_ = nullptr;
+  std::optional<Identity> identity_;
+  std::uint64_t final_capabilities_ = 0;
+};
+
+}  // namespace
+
+void run_init(const LaunchPlan& plan, int channel, const std::vector<Fd>& passed_files) {
+  Init init(plan, channel, passed_files);
+  const auto result = init.run();
+  // Stays close-on-exec and open until here; the socket's end is the only thing left of the controller in here.
+  (void)send_packet(init.channel(), xdr::encode(ChildMessage(to_wire(result.error()))));
+  ::_exit(1);
+}
+
+}  // namespace virtuserns::controller

@@ -1,0 +1,131 @@
+// virtuserns-controller: starts one domain from a plan and supervises it until it is gone. See protocol.h for what it is
+// given and what it answers.
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "driver/controller/reap.h"
+#include "driver/controller/supervise.h"
+
+namespace virtuserns::controller {
+namespace {
+
+constexpr std::size_t kMaxPlanFile = 4 * 1024 * 1024;
+
+Result<LaunchPlan> read_plan() {
+  struct stat st {};
+  if (::fstat(kPlanFd, &st) != 0) return sys_fail("launch plan on descriptor 3");
+  if (st.st_size < 0 || static_cast<std::size_t>(st.st_size) > kMaxPlanFile) return fail(VIR_ERR_INTERNAL_ERROR, "launch plan: larger than 4 MiB");
+  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(st.st_size));
+  // At an offset: the descriptor may be shared with whoever wrote it.
+  if (const auto got = ::pread(kPlanFd, bytes.data(), bytes.size(), 0); got != static_cast<ssize_t>(bytes.size()))
+    return sys_fail("read launch plan");
+  return decode_plan(bytes);
+}
+
+// The files for init, and nothing else of what the daemon or its parent had open.
+std::vector<Fd> take_files(const LaunchPlan& plan) {
+  std::vector<Fd> files;
+  const auto count = std::get<ExecStep>(plan.inside.back()).passed_files;
+  const auto end = kFirstPassedFd + static_cast<int>(std::min(count, 1024u));
+  ::close_range(static_cast<unsigned>(end), ~0u, 0);
+  for (int fd = kFirstPassedFd; fd < end; ++fd) {
+    ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+    files.emplace_back(fd);
+  }
+  return files;
+}
+
+Result<SocketFd> listen_at(const HostFile& file) {
+  if (!file.dir) return SocketFd();
+  SocketFd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!listener) return sys_fail("make control socket");
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (file.name.size() >= sizeof address.sun_path) return fail(VIR_ERR_INTERNAL_ERROR, "control socket: name is too long");
+  std::memcpy(address.sun_path, file.name.data(), file.name.size());
+  // By its name in the directory, because the 108 bytes of an address are too few for a path (unix(7)).
+  if (::fchdir(file.dir.get()) != 0) return sys_fail("control socket: enter its directory");
+  ::unlink(address.sun_path);
+  const mode_t mask = ::umask(0177);
+  const int bound = ::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
+  const int err = errno;
+  ::umask(mask);
+  if (::chdir("/") != 0 || bound != 0) return sys_fail("bind control socket " + quote(file.name), err);
+  if (::listen(listener.get(), 8) != 0) return sys_fail("listen on control socket");
+  return listener;
+}
+
+void make_own_session(const char* name) {
+  (void)::setsid();
+  ::umask(077);
+  ::signal(SIGHUP, SIG_IGN);
+  ::signal(SIGPIPE, SIG_IGN);
+  ::prctl(PR_SET_NAME, "virtuserns-ctl", 0, 0, 0);
+  // No no_new_privs here: init would inherit it, and set-user-id programs in the container would stop working.
+  ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  (void)name;
+}
+
+Result<int> start(LaunchPlan plan, SocketFd& channel) {
+  std::vector<Fd> files = take_files(plan);
+  Host host;
+  auto prepared = Host::prepare(plan, host);
+  auto listener = prepared ? listen_at(host.socket) : Result<SocketFd>(prepared.error());
+  if (!listener) {
+    auto error = std::move(listener).error().with_context("start domain " + quote(plan.name));
+    if (auto released = host.release(); !released) error.text += " (and clean up: " + released.error().text + ")";
+    return error;
+  }
+  Supervisor supervisor(std::move(plan), std::move(host), std::move(files), std::move(channel), std::move(listener).value());
+  return supervisor.run();
+}
+
+int run(const char* name) {
+  make_own_session(name);
+  SocketFd channel(kChannelFd);
+  ::fcntl(kChannelFd, F_SETFD, FD_CLOEXEC);
+  auto plan = read_plan();
+  ::close(kPlanFd);
+  auto status = plan ? start(std::move(plan).value(), channel) : Result<int>(plan.error());
+  if (status) return *status;
+  (void)send_packet(kChannelFd, xdr::encode(FromController(Note(FailedNote{to_wire(status.error())}))));
+  return 1;
+}
+
+int explain() {
+  const auto plan = read_plan();
+  const std::string text = plan ? describe(*plan) : plan.error().text + "\n";
+  std::fputs(text.c_str(), plan ? stdout : stderr);
+  return plan ? 0 : 1;
+}
+
+int reap_plan() {
+  const auto plan = read_plan();
+  const auto reaped = plan ? reap(*plan) : Result<void>(plan.error());
+  if (!reaped) std::fprintf(stderr, "virtuserns-controller: reap: %s\n", reaped.error().text.c_str());
+  return reaped ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace virtuserns::controller
+
+int main(int argc, char** argv) {
+  using namespace virtuserns::controller;
+  if (argc != 2) {
+    std::fputs("usage: virtuserns-controller NAME | --explain | --reap   (the plan is read from descriptor 3)\n", stderr);
+    return 2;
+  }
+  if (std::strcmp(argv[1], "--explain") == 0) return explain();
+  if (std::strcmp(argv[1], "--reap") == 0) return reap_plan();
+  return run(argv[1]);
+}

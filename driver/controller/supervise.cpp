@@ -1,0 +1,205 @@
+#include "driver/controller/supervise.h"
+
+#include <fcntl.h>
+#include <malloc.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "conf/base/text.h"
+#include "driver/kernel/pidfd.h"
+
+namespace virtuserns::controller {
+
+namespace {
+
+constexpr std::size_t kStormBoots = 10;         // more boots than this
+constexpr std::int64_t kStormWindowMs = 10'000;  // in this time wait until it is over (a container that only reboots)
+constexpr std::size_t kMaxNotes = 64;
+constexpr std::int64_t kFreezePollMs = 2;
+
+std::uint64_t realtime_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1000 + static_cast<std::uint64_t>(now.tv_nsec) / 1'000'000;
+}
+
+// reboot(2) in a pid namespace ends its init as if by SIGHUP (restart) or SIGINT (halt, power off); no real signal of
+// these numbers can kill it, because the kernel drops what init has no handler for.
+ExitCause cause_of(int status) {
+  if (WIFEXITED(status)) return ExitCause::kExited;
+  if (WTERMSIG(status) == SIGHUP) return ExitCause::kReboot;
+  if (WTERMSIG(status) == SIGINT) return ExitCause::kPoweroff;
+  return ExitCause::kKilled;
+}
+
+Fd open_signals() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  for (const int signal : {SIGTERM, SIGINT}) ::sigaddset(&set, signal);
+  ::sigprocmask(SIG_BLOCK, &set, nullptr);
+  return Fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+// Never torn, not durable: /run does not outlive the machine.
+void write_record(const HostFile& file, const ExitRecord& record) {
+  if (!file.dir) return;
+  const auto bytes = xdr::encode(record);
+  const std::string temp = file.name + ".new";
+  ::unlinkat(file.dir.get(), temp.c_str(), 0);
+  const Fd out(::openat(file.dir.get(), temp.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!out || ::write(out.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) return;
+  ::renameat(file.dir.get(), temp.c_str(), file.dir.get(), file.name.c_str());
+}
+
+}  // namespace
+
+Supervisor::Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files, SocketFd channel, SocketFd listener)
+    : plan_(std::move(plan)), host_(std::move(host)), passed_files_(std::move(passed_files)),
+      epoll_(::epoll_create1(EPOLL_CLOEXEC)), signals_(open_signals()), listener_(std::move(listener)),
+      consoles_(plan_, host_, epoll_) {
+  watch(signals_, EventKind::kSignals, 0);
+  if (listener_) watch(listener_, EventKind::kListener, 0);
+  if (channel) add_connection(std::move(channel));
+}
+
+void Supervisor::watch(const Fd& fd, EventKind kind, std::size_t index) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = event_tag(kind, index);
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event);
+}
+
+Result<void> Supervisor::boot_now() {
+  const auto now = monotonic_ms();
+  boot_times_ms_.push_back(now);
+  if (boot_times_ms_.size() > kStormBoots) boot_times_ms_.pop_front();
+  Boot booted = TRY(boot(plan_, host_, passed_files_));
+  booted.record.boots = ++boots_;
+  last_boot_ = booted.record;
+  boot_ = std::move(booted);
+  watch(boot_->init, EventKind::kInit, 0);
+  consoles_.adopt(std::move(boot_->consoles));
+  // What a boot allocates is not needed while the container runs; an idle controller is to stay small.
+  ::malloc_trim(0);
+  return {};
+}
+
+int Supervisor::run() {
+  if (auto booted = boot_now(); !booted) {
+    auto error = std::move(booted).error().with_context("start domain " + quote(plan_.name));
+    if (auto released = host_.release(); !released) error.text += " (and clean up: " + released.error().text + ")";
+    for (const auto& [id, connection] : connections_) (void)send_packet(connection.socket.get(), xdr::encode(FromController(Note(FailedNote{to_wire(error)}))));
+    return 1;
+  }
+  for (auto& [id, connection] : connections_)
+    (void)send_packet(connection.socket.get(), xdr::encode(FromController(Note(StartedNote{last_boot_}))));
+  while (!has_ended_) {
+    epoll_event events[16];
+    const int count = ::epoll_wait(epoll_.get(), events, 16, timeout_ms());
+    for (int i = 0; i < count && !has_ended_; ++i)
+      dispatch(static_cast<EventKind>(events[i].data.u64 >> 32), events[i].data.u64 & 0xffffffff, events[i].events);
+    if (!has_ended_) on_timers();
+  }
+  return 0;
+}
+
+void Supervisor::dispatch(EventKind kind, std::size_t index, std::uint32_t events) {
+  switch (kind) {
+    case EventKind::kInit: return on_init_exit();
+    case EventKind::kListener: return accept_connection();
+    case EventKind::kSignals: return on_signals();
+    case EventKind::kConnection: return on_connection(index);
+    case EventKind::kMaster: return consoles_.on_master(index, events);
+    case EventKind::kClient: return consoles_.on_client(index, events);
+  }
+}
+
+void Supervisor::on_signals() {
+  signalfd_siginfo info{};
+  while (::read(signals_.get(), &info, sizeof info) > 0) {
+    // The host goes down or the administrator means it: the domain ends the way destroy ends it.
+    is_destroying_ = true;
+    kill_init();
+  }
+}
+
+int Supervisor::timeout_ms() const {
+  std::int64_t next = consoles_.next_retry_ms();
+  const auto sooner = [&](std::int64_t when) {
+    if (when >= 0 && (next < 0 || when < next)) next = when;
+  };
+  sooner(reboot_at_ms_);
+  if (!freezes_.empty()) sooner(monotonic_ms() + kFreezePollMs);
+  if (next < 0) return -1;
+  return static_cast<int>(std::max<std::int64_t>(0, next - monotonic_ms()));
+}
+
+void Supervisor::on_timers() {
+  const auto now = monotonic_ms();
+  consoles_.retry(now);
+  if (!freezes_.empty()) poll_freezes();
+  if (reboot_at_ms_ >= 0 && now >= reboot_at_ms_) {
+    reboot_at_ms_ = -1;
+    reboot();
+  }
+}
+
+void Supervisor::kill_init() {
+  if (!boot_) {  // between two boots: there is nobody to kill
+    if (is_destroying_) finish(ExitCause::kDestroyed, 0);
+    return;
+  }
+  (void)kernel::send_signal(boot_->init, SIGKILL);
+  // v1 lets a frozen process not even die; and the signal is already pending, so that none of them runs again.
+  if (const auto* freezer = host_.freezer()) (void)freezer->set_frozen(false);
+}
+
+void Supervisor::on_init_exit() {
+  if (!boot_) return;
+  const auto waited = kernel::wait_process(boot_->init, 0);
+  if (waited && !*waited) return;
+  const int status = waited ? **waited : 0;
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, boot_->init.get(), nullptr);
+  boot_.reset();
+  consoles_.drain_and_close();
+  if (const auto* freezer = host_.freezer()) (void)freezer->set_frozen(false);
+  freezes_.clear();
+  if (is_destroying_) return finish(ExitCause::kDestroyed, status);
+  const auto cause = cause_of(status);
+  const AfterExit action = is_resetting_ || restart_once_       ? AfterExit::kRestart
+                           : cause == ExitCause::kReboot        ? plan_.after_reboot
+                           : cause == ExitCause::kKilled        ? plan_.after_crash
+                                                                : plan_.after_poweroff;
+  if (action == AfterExit::kDestroy) return finish(cause, status);
+  const auto now = monotonic_ms();
+  const bool is_storm = boot_times_ms_.size() >= kStormBoots && now - boot_times_ms_.front() < kStormWindowMs;
+  if (is_storm && !is_resetting_) reboot_at_ms_ = boot_times_ms_.front() + kStormWindowMs;
+  else reboot();
+}
+
+void Supervisor::reboot() {
+  is_resetting_ = restart_once_ = false;
+  // Whoever entered the groups from outside of the pid namespace did not die with it.
+  for (const auto& group : host_.groups) group.kill_all();
+  const auto booted = boot_now();
+  for (const auto& [id, serial] : std::exchange(waiting_resets_, {})) reply(id, serial, booted);
+  if (!booted) return finish(ExitCause::kRebootFailed, 0, booted.error().text);
+  note(RebootedNote{++sequence_, last_boot_});
+  if (unacknowledged_.size() > kMaxNotes) unacknowledged_.pop_front();
+}
+
+void Supervisor::finish(ExitCause cause, int wait_status, const std::string& error) {
+  ExitRecord record{cause, wait_status, realtime_ms(), boots_, error};
+  if (auto released = host_.release(); !released)
+    record.error += (record.error.empty() ? "clean up: " : "; clean up: ") + released.error().text;
+  write_record(host_.exit_record, record);
+  note(EndedNote{++sequence_, record});
+  for (const auto& [id, serial] : std::exchange(waiting_destroys_, {})) reply(id, serial, Result<void>());
+  for (const auto& [id, serial] : std::exchange(waiting_resets_, {}))
+    reply(id, serial, fail(VIR_ERR_OPERATION_FAILED, "the domain ended"));
+  has_ended_ = true;
+}
+
+}  // namespace virtuserns::controller

@@ -1,0 +1,88 @@
+// The controller's life after the first boot: one epoll loop, one thread, plain state.
+#pragma once
+
+#include <deque>
+#include <map>
+
+#include "driver/controller/boot.h"
+#include "driver/controller/consoles.h"
+
+namespace virtuserns::controller {
+
+class Supervisor {
+ public:
+  // `channel`: the daemon that started us, the first connection. `listener`: where later ones come from.
+  Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files, SocketFd channel, SocketFd listener);
+
+  // Boots, reports the outcome, and supervises until the domain has ended and everything of it is gone.
+  // The exit status of the program.
+  [[nodiscard]] int run();
+
+ private:
+  struct Connection { SocketFd socket; std::uint64_t age = 0; };
+  struct PendingFreeze { std::size_t connection; std::uint32_t serial; bool freeze; std::int64_t deadline_ms; };
+
+  // supervise.cpp: the loop, boots and ends
+  void watch(const Fd& fd, EventKind kind, std::size_t index);
+  [[nodiscard]] Result<void> boot_now();
+  void reboot();
+  void on_init_exit();
+  void finish(ExitCause cause, int wait_status, const std::string& error = {});
+  void on_signals();
+  void on_timers();
+  [[nodiscard]] int timeout_ms() const;
+  void dispatch(EventKind kind, std::size_t index, std::uint32_t events);
+
+  // connections.cpp: who talks to us
+  void accept_connection();
+  void add_connection(SocketFd socket);
+  void on_connection(std::size_t id);
+  bool send(std::size_t id, const FromController& message, std::span<const int> files = {});
+  void close_connection(std::size_t id);
+  void note(const Note& note);
+  void reply(std::size_t id, std::uint32_t serial, const Result<void>& result);
+
+  // requests.cpp: one function per request
+  void handle(std::size_t id, const Request& request);
+  void handle(std::size_t id, std::uint32_t serial, const StatusRequest& request);
+  void handle(std::size_t id, std::uint32_t serial, const AckRequest& request);
+  void handle(std::size_t id, std::uint32_t serial, const DestroyRequest& request);
+  void handle(std::size_t id, std::uint32_t serial, const FreezeRequest& request);
+  void handle(std::size_t id, std::uint32_t serial, const SignalRequest& request);
+  void handle(std::size_t id, std::uint32_t serial, const ShutdownRequest& request);
+  void handle(std::size_t id, std::uint32_t serial, const ResetRequest& request);
+  void handle(std::size_t id, std::uint32_t serial, const ConsoleRequest& request);
+  void handle(std::size_t id, std::uint32_t serial, const NamespacesRequest& request);
+  void handle(std::size_t id, std::uint32_t serial, const CgroupWriteRequest& request);
+  void handle(std::size_t id, std::uint32_t serial, const PolicyRequest& request);
+  void handle(std::size_t id, std::uint32_t serial, const AddressesRequest& request);
+  [[nodiscard]] Result<void> signal_inside(std::int32_t inside_pid, int signal) const;
+  [[nodiscard]] Result<AddressesReply> read_addresses() const;
+  [[nodiscard]] Result<void> write_groups(const CgroupWriteRequest& request) const;
+  [[nodiscard]] Result<const Boot*> running() const;
+  void kill_init();
+  void poll_freezes();
+
+  LaunchPlan plan_;
+  Host host_;
+  std::vector<Fd> passed_files_;
+  Fd epoll_, signals_;
+  SocketFd listener_;
+  Consoles consoles_;
+  std::map<std::size_t, Connection> connections_;
+  std::size_t next_connection_ = 0;
+
+  std::optional<Boot> boot_;           // empty: between two boots
+  BootRecord last_boot_;
+  std::uint64_t boots_ = 0;
+  std::deque<std::int64_t> boot_times_ms_;
+  std::int64_t reboot_at_ms_ = -1;
+  bool is_destroying_ = false, is_resetting_ = false, restart_once_ = false, has_ended_ = false;
+
+  std::deque<Note> unacknowledged_;
+  std::uint64_t sequence_ = 0;
+  std::vector<std::pair<std::size_t, std::uint32_t>> waiting_destroys_, waiting_resets_;
+  std::vector<PendingFreeze> freezes_;
+};
+
+}  // namespace virtuserns::controller

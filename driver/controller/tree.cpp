@@ -1,0 +1,220 @@
+#include "driver/controller/tree.h"
+
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "driver/kernel/mount.h"
+
+namespace virtuserns::controller {
+
+using kernel::Depth;
+using kernel::Symlinks;
+using kernel::TargetKind;
+
+namespace {
+
+constexpr std::uint64_t kNoSuidDevExec = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+
+// The container's group for its terminals, as a host id; container root's when the plan has none or it is not mapped.
+gid_t tty_group(const LaunchPlan& plan, const DevStep& step) {
+  for (const auto& other : plan.from_parent)
+    if (const auto* maps = std::get_if<IdMapStep>(&other); maps && step.pts_gid) return to_host(maps->maps.gid, *step.pts_gid).value_or(plan.host_gid);
+  return plan.host_gid;
+}
+
+bool is_directory(const Fd& place) {
+  struct stat st {};
+  return ::fstat(place.get(), &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+}  // namespace
+
+void Tree::clear() {
+  // Once for the tree and everything on it; more often when a failed boot had mounted twice.
+  while (::umount2(kTreePath, MNT_DETACH) == 0) {
+  }
+}
+
+Result<const Source*> Tree::find_source(std::uint32_t id) const {
+  const auto found = host_.sources.find(id);
+  if (found == host_.sources.end()) return fail(VIR_ERR_INTERNAL_ERROR, "the plan opens no source " + std::to_string(id));
+  return &found->second;
+}
+
+Result<MountFd> Tree::clone_source(const Source& source, OwnerShift shift) const {
+  MountFd mount = TRY(kernel::clone_mount(source.place, Depth::kWithMountsBelow));
+  if (shift == OwnerShift::kIdmappedMount) TRY(kernel::set_mount_idmap(mount, user_ns_, Depth::kWithMountsBelow));
+  // A device node in an image belongs to container root once owners are shifted: without this it would open the disk.
+  TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_NODEV, 0, Depth::kWithMountsBelow));
+  return mount;
+}
+
+// `is_system`: /dev, /proc, /sys. Their place must be a plain directory: behind a symbolic link masks would cover
+// something else than what is mounted (CVE-2019-19921), and anything else means a tampered tree.
+Result<DirFd> Tree::attach_at(const MountFd& mount, const std::string& target, bool is_system) {
+  if (!root_) return fail(VIR_ERR_INTERNAL_ERROR, "the plan mounts before its root");
+  const auto symlinks = is_system ? Symlinks::kRefuse : Symlinks::kFollowInRoot;
+  {
+    const kernel::OnDiskIdentity as_container_root(plan_.host_uid, plan_.host_gid);
+    const DirFd place = TRY(kernel::make_target(root_, target, is_directory(mount) ? TargetKind::kDirectory : TargetKind::kFile, symlinks));
+    TRY(kernel::attach_mount(mount, place), "mount on " + quote(target));
+  }
+  return TRY(kernel::resolve_in_root(root_, target, symlinks));
+}
+
+Result<void> Tree::apply(const RootStep& step) {
+  const Source& source = *TRY(find_source(step.source_id), "root");
+  if (!source.is_directory) return fail(VIR_ERR_CONFIG_UNSUPPORTED, "root: the source is no directory");
+  const MountFd mount = TRY(clone_source(source, step.shift), "root");
+  if (step.is_readonly) {
+    // The top stays writable until every target exists (finish); what is mounted below it never becomes so.
+    TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow), "root");
+    TRY(kernel::set_mount_attributes(mount, 0, MOUNT_ATTR_RDONLY, Depth::kTopOnly), "root");
+  }
+  is_root_readonly_ = step.is_readonly;
+  const Fd place(::open(kTreePath, O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!place) return sys_fail("root: open its place");
+  TRY(kernel::attach_mount(mount, place), "root");
+  root_ = DirFd(::open(kTreePath, O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!root_) return sys_fail("root: open");
+  return {};
+}
+
+Result<void> Tree::finish() {
+  if (!root_) return fail(VIR_ERR_INTERNAL_ERROR, "the plan has no root");
+  if (!is_root_readonly_) return {};
+  const MountFd top(::open(kTreePath, O_PATH | O_DIRECTORY | O_CLOEXEC));
+  TRY(kernel::set_mount_attributes(top, MOUNT_ATTR_RDONLY, 0, Depth::kTopOnly), "root");
+  if (!kernel::is_readonly_mount(top)) return fail(VIR_ERR_OPERATION_FAILED, "root: did not become read-only");
+  return {};
+}
+
+Result<void> Tree::apply(const BindStep& step) {
+  const std::string context = "filesystem " + quote(step.target);
+  const Source& source = *TRY(find_source(step.source_id), context);
+  const MountFd mount = TRY(clone_source(source, step.shift), context);
+  // All of the tree or an error: the kernel changes no mount unless it can change every one (mount_setattr(2)).
+  if (step.is_readonly) TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow), context);
+  const DirFd place = TRY(attach_at(mount, step.target, false), context);
+  if (step.is_readonly && !kernel::is_readonly_mount(place)) return fail(VIR_ERR_OPERATION_FAILED, context + ": did not become read-only");
+  return {};
+}
+
+Result<void> Tree::apply(const InnerBindStep& step) {
+  const std::string context = "filesystem " + quote(step.target);
+  if (!root_) return fail(VIR_ERR_INTERNAL_ERROR, "the plan mounts before its root");
+  const DirFd from = TRY(kernel::resolve_in_root(root_, step.source, Symlinks::kFollowInRoot), context);
+  const MountFd mount = TRY(kernel::clone_mount(from, "", Depth::kWithMountsBelow), context);
+  if (step.is_readonly) TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow), context);
+  TRY(attach_at(mount, step.target, false), context);
+  return {};
+}
+
+Result<void> Tree::apply(const TmpfsStep& step) {
+  const std::string context = "tmpfs " + quote(step.target);
+  char mode[16];
+  std::snprintf(mode, sizeof mode, "%o", step.mode & 07777);
+  kernel::MountOptions options = {{"mode", mode}, {"uid", std::to_string(plan_.host_uid)}, {"gid", std::to_string(plan_.host_gid)}};
+  if (step.size_bytes != 0) options.emplace_back("size", std::to_string(step.size_bytes));
+  const MountFd mount = TRY(kernel::make_filesystem("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0)), context);
+  TRY(attach_at(mount, step.target, false), context);
+  return {};
+}
+
+Result<void> Tree::attach_console(const DirFd& dev, const DirFd& pts, const std::string& name, std::uint32_t number) {
+  const MountFd slave = TRY(kernel::clone_mount(pts, std::to_string(number), Depth::kTopOnly));
+  const DirFd place = TRY(kernel::make_target(dev, name, TargetKind::kFile, Symlinks::kRefuse));
+  TRY(kernel::attach_mount(slave, place));
+  return {};
+}
+
+Result<void> Tree::apply(const DevStep& step) {
+  const std::string uid = std::to_string(plan_.host_uid), gid = std::to_string(plan_.host_gid);
+  const MountFd tmpfs = TRY(kernel::make_filesystem(
+      "tmpfs", {{"mode", "0755"}, {"size", std::to_string(step.size_bytes)}, {"uid", uid}, {"gid", gid}}, kNoSuidDevExec), "/dev");
+  const DirFd dev = TRY(attach_at(tmpfs, "/dev", true));
+  // max: the kernel's limit for ptys is for the whole machine, so one container must not be able to take them all.
+  const MountFd devpts = TRY(kernel::make_filesystem(
+      "devpts", {{"newinstance", ""}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", std::to_string(tty_group(plan_, step))}, {"max", "1024"}},
+      MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC), "/dev/pts");
+  const DirFd pts = TRY(attach_at(devpts, "/dev/pts", true));
+  const kernel::OnDiskIdentity as_container_root(plan_.host_uid, plan_.host_gid);
+  static constexpr const char* kLinks[][2] = {{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
+                                              {"/proc/self/fd/2", "stderr"}, {"/proc/kcore", "core"}, {"pts/ptmx", "ptmx"}};
+  for (const auto& [to, name] : kLinks)
+    if (::symlinkat(to, dev.get(), name) != 0) return sys_fail(std::string("/dev: link '") + name + "'");
+  for (const char* name : {"shm", "mqueue"})
+    if (::mkdirat(dev.get(), name, 01777) != 0) return sys_fail(std::string("/dev: create '") + name + "'");
+  for (std::uint32_t i = 0; i < step.console_count; ++i) {
+    auto pty = TRY(kernel::open_pty(pts), "console " + std::to_string(i));
+    if (i == 0) TRY(attach_console(dev, pts, "console", pty.number), "/dev/console");
+    TRY(attach_console(dev, pts, "tty" + std::to_string(i + 1), pty.number), "/dev/tty" + std::to_string(i + 1));
+    consoles_.push_back(std::move(pty));
+  }
+  return {};
+}
+
+Result<void> Tree::apply(const DeviceNodeStep& step) {
+  const std::string context = "device " + quote(step.target);
+  const Source& source = *TRY(find_source(step.source_id), context);
+  if (source.place.empty()) return {};  // an optional one
+  const MountFd mount = TRY(kernel::clone_mount(source.place, Depth::kTopOnly), context);
+  TRY(attach_at(mount, step.target, true), context);
+  return {};
+}
+
+Result<void> Tree::mask(const std::vector<std::string>& paths) {
+  for (const auto& path : paths) {
+    auto place = kernel::resolve_in_root(root_, path, Symlinks::kRefuse);
+    if (!place && place.error().sys_errno == ENOENT) continue;
+    if (!place) return std::move(place).error().with_context("mask");
+    const MountFd cover = TRY(kernel::clone_mount(is_directory(*place) ? kEmptyPath : kNullPath, Depth::kTopOnly), "mask " + quote(path));
+    TRY(kernel::attach_mount(cover, *place), "mask " + quote(path));
+  }
+  return {};
+}
+
+Result<void> Tree::apply(const ProcStep& step, const NamespaceMounts& mounts) {
+  TRY(attach_at(mounts.proc, "/proc", true));
+  const auto clone_inner = [&](const std::string& path) -> Result<std::optional<std::pair<DirFd, MountFd>>> {
+    auto place = kernel::resolve_in_root(root_, path, Symlinks::kRefuse);
+    if (!place && place.error().sys_errno == ENOENT) return std::optional<std::pair<DirFd, MountFd>>();
+    if (!place) return std::move(place).error();
+    MountFd mount = TRY(kernel::clone_mount(*place, "", Depth::kTopOnly), quote(path));
+    return std::optional(std::pair(std::move(place).value(), std::move(mount)));
+  };
+  // Cloned while all of /proc is still writable, attached after the read-only mounts that would cover them.
+  std::vector<std::pair<std::string, MountFd>> writable;
+  for (const auto& path : step.writable)
+    if (auto inner = TRY(clone_inner(path), "/proc")) writable.emplace_back(path, std::move(inner->second));
+  for (const auto& path : step.readonly) {
+    const auto inner = TRY(clone_inner(path), "/proc");
+    if (!inner) continue;
+    TRY(kernel::set_mount_attributes(inner->second, MOUNT_ATTR_RDONLY, 0, Depth::kTopOnly), "read-only " + quote(path));
+    TRY(kernel::attach_mount(inner->second, inner->first), "read-only " + quote(path));
+  }
+  for (const auto& [path, mount] : writable)
+    TRY(kernel::attach_mount(mount, TRY(kernel::resolve_in_root(root_, path, Symlinks::kRefuse))), "writable " + quote(path));
+  return mask(step.masked);
+}
+
+Result<void> Tree::apply(const SysStep& step, const NamespaceMounts& mounts) {
+  TRY(attach_at(mounts.sys, "/sys", true));
+  return mask(step.masked);
+}
+
+Result<void> Tree::apply(const CgroupMountStep& step, const NamespaceMounts& mounts) {
+  if (step.is_readonly) TRY(kernel::set_mount_attributes(mounts.cgroup, MOUNT_ATTR_RDONLY, 0, Depth::kTopOnly), "cgroup");
+  TRY(attach_at(mounts.cgroup, step.target, true));
+  return {};
+}
+
+Result<void> Tree::apply(const MqueueStep& step, const NamespaceMounts& mounts) {
+  TRY(attach_at(mounts.mqueue, step.target, true));
+  return {};
+}
+
+}  // namespace virtuserns::controller

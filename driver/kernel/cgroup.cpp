@@ -1,0 +1,181 @@
+#include "driver/kernel/cgroup.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <algorithm>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+
+namespace virtuserns::kernel {
+
+namespace {
+
+constexpr std::size_t kMaxGroupFile = 4 * 1024 * 1024;
+constexpr int kMaxDepth = 64;
+
+Result<DirFd> open_group(const DirFd& parent, const std::string& name) {
+  DirFd dir(::openat(parent.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!dir) return sys_fail("open group " + quote(name));
+  return dir;
+}
+
+std::vector<std::string> groups_below(const DirFd& dir) {
+  std::vector<std::string> names;
+  // A handle of its own: reading moves the position that dup'ed descriptors share.
+  const int fd = ::openat(dir.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR* stream = fd < 0 ? nullptr : ::fdopendir(fd);
+  if (!stream) return names;
+  while (const dirent* entry = ::readdir(stream))
+    if (entry->d_type == DT_DIR && entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+  ::closedir(stream);
+  return names;
+}
+
+template <class Visit>
+void for_each_group(const DirFd& dir, const Visit& visit, int depth = 0) {
+  visit(dir);
+  if (depth >= kMaxDepth) return;
+  for (const auto& name : groups_below(dir))
+    if (auto below = open_group(dir, name)) for_each_group(*below, visit, depth + 1);
+}
+
+void remove_below(const DirFd& dir, int depth = 0) {
+  if (depth >= kMaxDepth) return;
+  for (const auto& name : groups_below(dir)) {
+    if (auto below = open_group(dir, name)) remove_below(*below, depth + 1);
+    ::unlinkat(dir.get(), name.c_str(), AT_REMOVEDIR);
+  }
+}
+
+std::int64_t now_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
+}
+
+}  // namespace
+
+Result<std::vector<pid_t>> parse_pids(const std::string& text) {
+  std::vector<pid_t> pids;
+  for (const auto line : split_blanks(text)) {
+    const auto pid = parse_number<pid_t>(line);
+    if (!pid || *pid < 0) return fail(VIR_ERR_INTERNAL_ERROR, "list of processes is malformed");
+    if (*pid > 0) pids.push_back(*pid);  // 0: of a pid namespace that we do not see
+  }
+  return pids;
+}
+
+Result<Cgroup> Cgroup::make(const CgroupSpec& spec) {
+  const auto context = "group " + quote(spec.mount + "/" + spec.path);
+  DirFd parent = TRY(open_directory(spec.mount), context);
+  const auto names = split(spec.path, '/');
+  for (const auto part : names) {
+    const std::string name(part);
+    const bool is_last = part.data() == names.back().data();
+    if (spec.is_v2) TRY(v2::prepare_parent(spec, parent), context);
+    if (is_last) ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR);
+    const bool is_new = ::mkdirat(parent.get(), name.c_str(), 0755) == 0;
+    if (!is_new && (errno != EEXIST || is_last)) {
+      if (errno == EEXIST) return fail(VIR_ERR_OPERATION_INVALID, context + " exists and is in use");
+      return sys_fail("create " + context);
+    }
+    DirFd dir = TRY(open_group(parent, name), context);
+    if (!spec.is_v2)
+      if (auto ready = v1::prepare_child(spec, parent, dir); !ready) {
+        if (is_new) ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR);
+        return std::move(ready).error().with_context(context);
+      }
+    if (is_last) return Cgroup(spec, std::move(parent), name, std::move(dir));
+    parent = std::move(dir);
+  }
+  return fail(VIR_ERR_INTERNAL_ERROR, context + " has no name");
+}
+
+Result<Cgroup> Cgroup::open(const CgroupSpec& spec) {
+  DirFd parent = TRY(open_directory(spec.mount));
+  const auto names = split(spec.path, '/');
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::string name(names[i]);
+    DirFd dir = TRY(open_group(parent, name));
+    if (i + 1 == names.size()) return Cgroup(spec, std::move(parent), name, std::move(dir));
+    parent = std::move(dir);
+  }
+  return fail(VIR_ERR_INTERNAL_ERROR, "group without a name");
+}
+
+bool Cgroup::has_controller(const std::string& name) const {
+  return std::find(spec_.controllers.begin(), spec_.controllers.end(), name) != spec_.controllers.end();
+}
+
+Result<void> Cgroup::write(const std::string& file, const std::string& value) const {
+  return write_kernel_file_at(dir_, file, value);
+}
+
+Result<std::string> Cgroup::read(const std::string& file) const { return read_kernel_file_at(dir_, file, kMaxGroupFile); }
+
+Result<void> Cgroup::delegate(uid_t uid, gid_t gid) const {
+  // Only a group that we made is ever given away: libvirt's driver and nspawn chowned the root of a hierarchy.
+  if (!spec_.is_v2) return fail(VIR_ERR_OPERATION_UNSUPPORTED, "a v1 group is never delegated");
+  if (::fchown(dir_.get(), uid, gid) != 0) return sys_fail("delegate group");
+  for (const char* file : {"cgroup.procs", "cgroup.threads", "cgroup.subtree_control"})
+    if (::fchownat(dir_.get(), file, uid, gid, AT_SYMLINK_NOFOLLOW) != 0) return sys_fail(std::string("delegate '") + file + "'");
+  return {};
+}
+
+Result<Fd> Cgroup::open_tasks() const {
+  Fd tasks(::openat(dir_.get(), "tasks", O_WRONLY | O_CLOEXEC));
+  if (!tasks) return sys_fail("open tasks of group " + quote(spec_.mount + "/" + spec_.path));
+  return tasks;
+}
+
+Result<std::vector<pid_t>> Cgroup::processes() const { return parse_pids(TRY(read("cgroup.procs"))); }
+
+void Cgroup::kill_all() const {
+  for_each_group(dir_, [&](const DirFd& dir) { spec_.is_v2 ? v2::kill_processes(dir) : v1::kill_processes(dir); });
+  if (can_freeze()) (void)set_frozen(false);
+}
+
+bool Cgroup::try_remove() {
+  // Other controllers of the same hierarchy ("cpu,cpuacct") name the same directory: gone is gone.
+  if (::unlinkat(parent_.get(), name_.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT) return true;
+  remove_below(dir_);
+  return ::unlinkat(parent_.get(), name_.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT;
+}
+
+bool Cgroup::can_freeze() const { return spec_.is_v2 || has_controller("freezer"); }
+
+Result<void> Cgroup::set_frozen(bool is_frozen) const {
+  if (spec_.is_v2) return write("cgroup.freeze", is_frozen ? "1" : "0");
+  return write("freezer.state", is_frozen ? "FROZEN" : "THAWED");
+}
+
+Result<FreezerState> Cgroup::freezer_state() const {
+  if (!spec_.is_v2) return v1::parse_freezer_state(TRY(read("freezer.state")));
+  const bool is_wanted = trim(TRY(read("cgroup.freeze"))) == "1";
+  return v2::parse_events(TRY(read("cgroup.events")), is_wanted);
+}
+
+Result<void> remove_cgroups(std::vector<Cgroup>& groups, int timeout_ms) {
+  const auto deadline = now_ms() + timeout_ms;
+  int pause_ms = 0;
+  for (;;) {
+    while (!groups.empty() && groups.back().try_remove()) groups.pop_back();
+    if (groups.empty()) return {};
+    if (now_ms() >= deadline) {
+      const auto& spec = groups.back().spec();
+      return fail(VIR_ERR_OPERATION_FAILED, "group " + quote(spec.mount + "/" + spec.path) + " is still in use");
+    }
+    groups.back().kill_all();
+    // A task leaves its group after its parent was told of its death, when it is switched out for the last time. v1
+    // sends no event for that, so the wait grows from nothing to 20 ms.
+    ::poll(nullptr, 0, pause_ms);
+    pause_ms = std::min(pause_ms * 2 + 1, 20);
+  }
+}
+
+}  // namespace virtuserns::kernel

@@ -1,0 +1,43 @@
+#include "driver/kernel/pidfd.h"
+
+#include <poll.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+namespace virtuserns::kernel {
+
+Result<PidFd> open_process(pid_t pid) {
+  PidFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!process) return sys_fail("open process " + std::to_string(pid));
+  return process;
+}
+
+Result<void> send_signal(const PidFd& process, int signal) {
+  if (::syscall(SYS_pidfd_send_signal, process.get(), signal, nullptr, 0) != 0)
+    return sys_fail("send signal " + std::to_string(signal));
+  return {};
+}
+
+bool has_ended(const PidFd& process, int timeout_ms) {
+  pollfd entry{process.get(), POLLIN, 0};
+  int ready = 0;
+  while ((ready = ::poll(&entry, 1, timeout_ms)) < 0 && errno == EINTR) {
+  }
+  return ready > 0;
+}
+
+Result<std::optional<int>> wait_process(const PidFd& process, int timeout_ms) {
+  if (!has_ended(process, timeout_ms)) return std::optional<int>();
+  siginfo_t info{};
+  // __WALL: children made without an exit signal are waited for only when asked (wait(2)).
+  while (::waitid(P_PIDFD, static_cast<id_t>(process.get()), &info, WEXITED | __WALL) != 0)
+    if (errno != EINTR) return sys_fail("wait for process");
+  const int status = info.si_status;
+  switch (info.si_code) {
+    case CLD_EXITED: return std::optional<int>((status & 0xff) << 8);
+    case CLD_DUMPED: return std::optional<int>(status | 0x80);
+    default: return std::optional<int>(status);
+  }
+}
+
+}  // namespace virtuserns::kernel
