@@ -1,0 +1,142 @@
+// libvirtd.conf's syntax (key = value, "strings", [lists], # comments) is a subset of TOML, with two exceptions that
+// TOML refuses and nobody misses: octal numbers with a bare leading zero, and strings over several lines. Modes are
+// strings there as here ("0770").
+#include "conf/daemon_config.h"
+
+#include <functional>
+#include <map>
+#include <sstream>
+
+#define TOML_EXCEPTIONS 0
+#define TOML_ENABLE_FORMATTERS 0
+#include <toml++/toml.h>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+
+namespace virtuserns {
+namespace {
+
+// Takes a value over, or says what is wrong with it.
+using Take = std::function<Result<void>(DaemonConfig&, const toml::node&)>;
+
+Error wrong(const std::string& what) { return fail(VIR_ERR_CONF_SYNTAX, what); }
+
+Take text(std::string DaemonConfig::*field) {
+  return [field](DaemonConfig& config, const toml::node& node) -> Result<void> {
+    const auto value = node.value_exact<std::string>();
+    if (!value) return wrong("needs a string");
+    config.*field = *value;
+    return {};
+  };
+}
+
+Take choice(std::string DaemonConfig::*field, std::vector<std::string> choices) {
+  return [field, choices](DaemonConfig& config, const toml::node& node) -> Result<void> {
+    const auto value = node.value_exact<std::string>();
+    for (const std::string& known : choices)
+      if (value && *value == known) { config.*field = known; return {}; }
+    return wrong("needs one of \"" + join(choices, "\", \"") + "\"");
+  };
+}
+
+template <class T>
+Take number(T DaemonConfig::*field, std::int64_t least, std::int64_t most) {
+  return [field, least, most](DaemonConfig& config, const toml::node& node) -> Result<void> {
+    const auto value = node.value_exact<std::int64_t>();
+    if (!value || *value < least || *value > most)
+      return wrong("needs a number from " + std::to_string(least) + " to " + std::to_string(most));
+    config.*field = static_cast<T>(*value);
+    return {};
+  };
+}
+
+// libvirtd.conf writes booleans as 0 and 1.
+Take flag(bool DaemonConfig::*field) {
+  return [field](DaemonConfig& config, const toml::node& node) -> Result<void> {
+    const auto value = node.value_exact<std::int64_t>();
+    if (!value || *value < 0 || *value > 1) return wrong("needs 0 or 1");
+    config.*field = *value == 1;
+    return {};
+  };
+}
+
+Take mode(unsigned DaemonConfig::*field) {
+  return [field](DaemonConfig& config, const toml::node& node) -> Result<void> {
+    const auto value = node.value_exact<std::string>();
+    const auto bits = value ? parse_number<unsigned>(*value, 8) : std::nullopt;
+    if (!bits || *bits > 0777) return wrong("needs a mode such as \"0770\"");
+    config.*field = *bits;
+    return {};
+  };
+}
+
+const std::map<std::string, Take>& keys() {
+  using C = DaemonConfig;
+  constexpr std::int64_t kMany = 1'000'000, kMaxId = 4'294'967'294;
+  static const std::map<std::string, Take> all = {
+      {"unix_sock_group", text(&C::unix_sock_group)},
+      {"unix_sock_ro_perms", mode(&C::unix_sock_ro_perms)},
+      {"unix_sock_rw_perms", mode(&C::unix_sock_rw_perms)},
+      {"auth_unix_ro", choice(&C::auth_unix_ro, {"none", "polkit"})},
+      {"auth_unix_rw", choice(&C::auth_unix_rw, {"none", "polkit"})},
+      {"max_clients", number(&C::max_clients, 1, kMany)},
+      {"max_queued_clients", number(&C::max_queued_clients, 1, kMany)},
+      {"max_anonymous_clients", number(&C::max_anonymous_clients, 1, kMany)},
+      {"max_clients_per_uid", number(&C::max_clients_per_uid, 1, kMany)},
+      {"min_workers", number(&C::min_workers, 1, 1000)},
+      {"max_workers", number(&C::max_workers, 1, 1000)},
+      {"prio_workers", number(&C::prio_workers, 1, 1000)},
+      {"max_client_requests", number(&C::max_client_requests, 1, 1000)},
+      {"keepalive_interval", number(&C::keepalive_interval, -1, 86400)},
+      {"keepalive_count", number(&C::keepalive_count, 0, 1000)},
+      {"log_level", number(&C::log_level, 1, 4)},
+      {"log_filters", text(&C::log_filters)},
+      {"log_outputs", text(&C::log_outputs)},
+      {"host_uuid", text(&C::host_uuid)},
+      {"id_range_first", number(&C::id_range_first, 1, kMaxId)},
+      {"id_range_last", number(&C::id_range_last, 1, kMaxId)},
+      {"id_range_size", number(&C::id_range_size, 1, kMaxId)},
+      {"pids_limit", number(&C::pids_limit, 1, 4'194'304)},
+      {"cgroup_parent", text(&C::cgroup_parent)},
+      {"allow_enter_namespace", flag(&C::allow_enter_namespace)},
+      {"shutdown_timeout_s", number(&C::shutdown_timeout_s, 0, 86400)},
+  };
+  return all;
+}
+
+Error error_at(const std::string& file_name, const toml::source_position& at, const std::string& what) {
+  return fail(VIR_ERR_CONF_SYNTAX, file_name + ":" + std::to_string(at.line) + ": " + what);
+}
+
+}  // namespace
+
+Result<DaemonConfig> parse_daemon_config(const std::string& text, const std::string& file_name) {
+  const toml::parse_result parsed = toml::parse(text, file_name);
+  if (!parsed) return error_at(file_name, parsed.error().source().begin, printable(parsed.error().description()));
+  DaemonConfig config;
+  for (const auto& [key, node] : parsed.table()) {
+    const std::string name(key.str());
+    const auto found = keys().find(name);
+    if (found == keys().end()) return error_at(file_name, key.source().begin, "unknown key " + quote(name));
+    if (const auto taken = found->second(config, node); !taken)
+      return error_at(file_name, key.source().begin, "key " + quote(name) + " " + taken.error().text);
+  }
+  // A group is named so that its members may connect.
+  if (!config.unix_sock_group.empty() && !parsed.table().contains("unix_sock_rw_perms")) config.unix_sock_rw_perms = 0770;
+  if (config.auth_unix_rw == "polkit" && !parsed.table().contains("unix_sock_rw_perms")) config.unix_sock_rw_perms = 0777;
+  if (config.max_workers < config.min_workers)
+    return fail(VIR_ERR_CONF_SYNTAX, file_name + ": max_workers is less than min_workers");
+  if (config.id_range_first > config.id_range_last)
+    return fail(VIR_ERR_CONF_SYNTAX, file_name + ": id_range_last is less than id_range_first");
+  return config;
+}
+
+Result<DaemonConfig> read_daemon_config(const std::string& path) {
+  const auto text = read_file(path, 1024 * 1024);
+  if (!text && text.error().sys_errno == ENOENT) return DaemonConfig{};
+  if (!text) return text.error();
+  return parse_daemon_config(*text, path);
+}
+
+}  // namespace virtuserns
