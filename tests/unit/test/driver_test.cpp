@@ -307,7 +307,7 @@ TEST_F(TestDriverTest, VcpusArePinnedAndCounted) {
   const Uuid web = define(def);
   ASSERT_TRUE(driver_.set_vcpus(kCaller, web, 2, VIR_DOMAIN_AFFECT_CONFIG));
   EXPECT_EQ(*driver_.vcpu_count(web, VIR_DOMAIN_AFFECT_CONFIG), 2);
-  EXPECT_EQ(*driver_.vcpu_count(web, VIR_DOMAIN_AFFECT_CONFIG | VIR_DOMAIN_VCPU_MAXIMUM), 4);
+  EXPECT_EQ(*driver_.vcpu_count(web, VIR_DOMAIN_AFFECT_CONFIG | unsigned{VIR_DOMAIN_VCPU_MAXIMUM}), 4);
   EXPECT_EQ(driver_.set_vcpus(kCaller, web, 5, 0).error().text, "requested cpu amount exceeds maximum (5 > 4)");
   ASSERT_TRUE(driver_.pin_vcpu(kCaller, web, 1, {false, false, true, true}, VIR_DOMAIN_AFFECT_CONFIG));
   ASSERT_TRUE(driver_.create(kCaller, web, {}, 0));

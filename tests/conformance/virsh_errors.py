@@ -1,0 +1,136 @@
+"""What goes wrong says so: exit codes and texts; and a read-only client reads but does not write."""
+from harness import ALL_DRIVERS, OURS, check, contains, equal, main, test
+import raw_rpc
+
+MISSING = "error: failed to get domain 'nosuch'"
+
+
+@test()
+def missing_domains(env):
+    for command in (["start"], ["destroy"], ["shutdown"], ["reboot"], ["suspend"], ["resume"], ["undefine"], ["dominfo"],
+                    ["dumpxml"], ["domstate"], ["domid"], ["autostart"], ["setmem", "1024"], ["memtune"], ["schedinfo"],
+                    ["vcpuinfo"], ["dommemstat"], ["domrename", "x"], ["desc"], ["console"]):
+        outcome = env.virsh(command[0], "nosuch", *command[1:]).fails(MISSING)
+        equal(outcome.out.strip(), "", command[0])
+
+
+@test()
+def not_running(env):
+    env.define("web")
+    for command in ("shutdown", "reboot", "suspend", "resume", "destroy"):
+        outcome = env.virsh(command, "web").fails("error: Failed to " if command != "resume" else "error: ")
+        if env.is_reference and command in ("shutdown", "suspend", "resume"):
+            continue  # its words differ
+        contains(outcome.err, "error: Requested operation is not valid: domain is not running")
+    for command in (["domifaddr", "web"], ["cpu-stats", "web"], ["dommemstat", "web"]):
+        env.virsh(*command).fails("domain is not running")
+
+
+@test()
+def already_running(env):
+    env.start("web")
+    env.virsh("start", "web").fails("error: Domain is already active")
+    if not env.is_reference:
+        env.virsh("resume", "web").fails("error: Requested operation is not valid: domain is already running")
+
+
+@test()
+def name_taken_by_another(env):
+    env.define("web", uuid="3f0e8a7c-5c57-4b87-9d9c-0f4fd5a1c0de")
+    other = env.write_xml(env.domain_xml("web", uuid="3f0e8a7c-5c57-4b87-9d9c-0f4fd5a1c0df"))
+    env.virsh("define", other).fails(
+        "error: operation failed: domain 'web' already exists with uuid 3f0e8a7c-5c57-4b87-9d9c-0f4fd5a1c0de")
+    same_uuid = env.write_xml(env.domain_xml("other", uuid="3f0e8a7c-5c57-4b87-9d9c-0f4fd5a1c0de"))
+    env.virsh("define", same_uuid).fails(
+        "domain 'web' is already defined with uuid 3f0e8a7c-5c57-4b87-9d9c-0f4fd5a1c0de")
+    env.virsh("start", "web").ok()
+    again = env.write_xml(env.domain_xml("web", uuid="3f0e8a7c-5c57-4b87-9d9c-0f4fd5a1c0de"))
+    env.virsh("create", again).fails("Requested operation is not valid: domain 'web' is already active")
+
+
+@test()
+def bad_xml(env):
+    for text, part in (("<domain", "error: "), ("<network/>", "error: "), ("", "error: "),
+                       ("<domain type='nosuch'><name>x</name></domain>", "error: "),
+                       (env.domain_xml("a/b"), "error: "), (env.domain_xml("ok", memory_kib=0), "error: ")):
+        if env.is_reference and text == env.domain_xml("ok", memory_kib=0):
+            continue
+        env.virsh("define", env.write_xml(text)).fails(part)
+    equal(env.virsh("list", "--all").ok().table(), [])
+
+
+@test(OURS)
+def config_of_a_transient_domain(env):
+    env.virsh("create", env.write_xml(env.domain_xml("job"))).ok()
+    for command in (["setmem", "job", "65536", "--config"], ["memtune", "job", "--config", "--hard-limit", "100000"],
+                    ["schedinfo", "job", "--config", "--set", "cpu_shares=100"], ["desc", "job", "--config", "x"]):
+        env.virsh(*command).fails("transient domains do not have any persistent config")
+    env.virsh("undefine", "job").fails("Cannot undefine transient domain")
+
+
+@test(OURS)
+def unsupported_calls(env):
+    env.start("web")
+    for command in (["screenshot", "web", "/dev/null"], ["send-key", "web", "KEY_A"], ["inject-nmi", "web"]):
+        env.virsh(*command).fails("this function is not supported by the connection driver")
+
+
+@test(OURS)
+def unknown_flags(env):
+    import libvirt
+    from harness import libvirt_error
+    env.define("web")
+    connection = env.open()
+    domain = connection.lookupByName("web")
+    with libvirt_error(libvirt.VIR_ERR_INVALID_ARG, "unsupported flags"):
+        domain.createWithFlags(1 << 20)
+    with libvirt_error(libvirt.VIR_ERR_INVALID_ARG, "unsupported flags"):
+        domain.undefineFlags(1 << 20)
+    check(not domain.isActive())
+    connection.close()
+
+
+# ---- read-only ----------------------------------------------------------------------------------------------------
+
+@test()
+def read_only_reads(env):
+    env.start("web")
+    equal(env.virsh("list", "--name", read_only=True).ok().out.split(), ["web"])
+    equal(env.virsh("domstate", "web", read_only=True).ok().out.strip(), "running")
+    contains(env.virsh("dumpxml", "web", read_only=True).ok().out, "<name>web</name>")
+    env.virsh("dominfo", "web", read_only=True).ok()
+    env.virsh("domstats", read_only=True).ok()
+    env.virsh("capabilities", read_only=True).ok()
+
+
+@test()
+def read_only_does_not_write(env):
+    env.start("web")
+    for command in (["destroy", "web"], ["suspend", "web"], ["undefine", "web"], ["setmem", "web", "1024"],
+                    ["autostart", "web"], ["desc", "web", "x"]):
+        env.virsh(*command, read_only=True).fails("read only access prevents")
+    equal(env.state("web"), ("running", "booted"))
+
+
+@test(OURS)
+def the_daemon_itself_refuses_writes_of_read_only_clients(env):
+    """libvirt's library refuses before it sends; one that does not must meet the same wall."""
+    env.start("web")
+    for path, flag in (("/run/libvirt/virtusernsd-sock-ro", False), ("/run/libvirt/virtusernsd-sock-ro", True),
+                       ("/run/libvirt/virtusernsd-sock", True)):
+        client = raw_rpc.RawClient(path).open(read_only=flag)
+        answer = client.call(23, raw_rpc.string("web"))  # DOMAIN_LOOKUP_BY_NAME
+        for procedure, payload in ((12, answer), (34, answer), (35, answer), (201, answer + raw_rpc.u32(0) * 2),
+                                   (11, raw_rpc.string(env.domain_xml("evil")))):
+            try:
+                client.call(procedure, payload)
+            except raw_rpc.RemoteError as error:
+                equal(error.code, 29, f"procedure {procedure} on {path}: {error.message}")
+            else:
+                check(False, f"procedure {procedure} was allowed on {path}, read-only {flag}")
+        client.close()
+    equal(env.state("web"), ("running", "booted"))
+    equal(len(env.virsh("list", "--all").ok().table()), 1)
+
+
+main()
