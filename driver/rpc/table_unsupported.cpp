@@ -118,6 +118,7 @@ constexpr UnsupportedRow kRows[] = {
     {352, "virDomainPinIOThread", kWrite, kLow}, {355, "virDomainAddIOThread", kWrite, kLow},
     {356, "virDomainDelIOThread", kWrite, kLow}, {357, "virDomainSetUserPassword", kWrite, kLow},
     {364, "virDomainMigrateStartPostCopy", kWrite, kLow},
+    {365, "virDomainGetPerfEvents", kRead, kLow}, {366, "virDomainSetPerfEvents", kWrite, kLow},
     {368, "virConnectStoragePoolEventRegisterAny", kRead, kHigh},
     {369, "virConnectStoragePoolEventDeregisterAny", kRead, kHigh}, {371, "virDomainGetGuestVcpus", kWrite, kLow},
     {372, "virDomainSetGuestVcpus", kWrite, kLow}, {374, "virConnectNodeDeviceEventRegisterAny", kRead, kHigh},

@@ -149,11 +149,11 @@ def bulk_stats(env):
 def typed_parameters(env):
     connection = env.open()
     domain = connection.defineXML(env.domain_xml("web"))
-    unlimited = libvirt.VIR_DOMAIN_MEMORY_PARAM_UNLIMITED
+    unlimited = 9007199254740991  # VIR_DOMAIN_MEMORY_PARAM_UNLIMITED
     equal(domain.memoryParameters(), {"hard_limit": unlimited, "soft_limit": unlimited, "swap_hard_limit": unlimited})
     domain.setMemoryParameters({"hard_limit": 200000, "soft_limit": 100000}, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
     equal(domain.memoryParameters(libvirt.VIR_DOMAIN_AFFECT_CONFIG)["hard_limit"], 200000)
-    equal(domain.schedulerType(), ["posix", 3])
+    equal(list(domain.schedulerType()), ["posix", 3])
     domain.setSchedulerParametersFlags({"cpu_shares": 512, "vcpu_quota": -1}, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
     equal(domain.schedulerParametersFlags(libvirt.VIR_DOMAIN_AFFECT_CONFIG),
           {"cpu_shares": 512, "vcpu_period": 0, "vcpu_quota": -1})

@@ -3,9 +3,10 @@ import os
 import pty
 import select
 import subprocess
+import termios
 import time
 
-from harness import OURS, check, equal, main, test
+from harness import OURS, check, equal, eventually, main, test
 
 
 class Terminal:
@@ -29,6 +30,11 @@ class Terminal:
                     got = b""
                 check(got, f"terminal ended before {part!r}; so far {self.text!r}")
                 self.text += got.decode(errors="replace")
+
+    def wait_for_raw_mode(self, timeout_s=10):
+        """virsh throws away what was typed before it took the terminal over."""
+        self.wait_for("Escape character is ^]")
+        eventually(lambda: not termios.tcgetattr(self.ours)[3] & termios.ICANON, "raw mode", timeout_s)
 
     def type(self, text):
         os.write(self.ours, text.encode())
@@ -57,7 +63,7 @@ def again_after_leaving(env):
     env.start("web")
     for _ in range(3):
         terminal = Terminal(env, "console", "web", "--force")
-        terminal.wait_for("Escape character is ^]")
+        terminal.wait_for_raw_mode()
         terminal.type("ping\r")
         terminal.wait_for("ping")
         terminal.type("\x1d")

@@ -91,6 +91,25 @@ def start_paused(env):
     equal(env.state("web"), ("paused", "user"))
 
 
+@test(OURS)
+def start_with_descriptors(env):
+    import os
+    import subprocess
+    env.define("web")
+    end, other = os.pipe()
+    result = subprocess.run(["virsh", "-c", env.uri, "start", "web", "--pass-fds", str(end)], pass_fds=[end],
+                            capture_output=True, text=True)
+    os.close(end), os.close(other)
+    equal(result.returncode, 0, result.stderr)
+    equal(env.state("web"), ("running", "booted"))
+
+
+@test(("test",))
+def namespaces_of_a_test_domain(env):
+    env.start("web")
+    env.virsh("lxc-enter-namespace", "web", "--noseclabel", "--", "/bin/true").fails("Operation not supported")
+
+
 @test()
 def transient(env):
     contains(env.virsh("create", env.write_xml(env.domain_xml("job"))).ok().out, "Domain 'job' created from")

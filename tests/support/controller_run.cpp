@@ -137,7 +137,7 @@ LaunchPlan make_plan_for(const RootTree& tree, const std::string& script) {
                                {"/proc/sys", "/proc/irq", "/proc/bus"},
                                {"/proc/sys/net"}},
                       SysStep{{"/sys/firmware"}},
-                      DevStep{65536, 1, kHostId + 5},
+                      DevStep{65536, 1, 5},
                       MqueueStep{},
                       TmpfsStep{"/dev/shm", 1048576, 01777, false}};
   plan.from_parent.insert(plan.from_parent.end(), nodes.begin(), nodes.end());

@@ -84,6 +84,7 @@ class Daemon:
         self.socket = "/run/libvirt/libvirt-sock" if self.is_reference else "/run/libvirt/virtusernsd-sock"
         self.uri = "test+unix:///default" if self.is_reference else "userns:///system"
         self._holder = None
+        self.is_unprivileged = pathlib.Path("/proc/self/uid_map").read_text().split()[2] == "1"
 
     def argv(self) -> list[str]:
         if self.is_reference:
@@ -94,6 +95,11 @@ class Daemon:
         program = os.path.join(self.build, "driver", "virtusernsd")
         if not os.access(program, os.X_OK):
             raise NotPossible(f"{program} is not built")
+        module = os.path.join(self.build, "driver", self.driver, f"virtuserns-driver-{self.driver}.so")
+        if not os.path.exists(module):
+            raise NotPossible(f"{module} is not built")
+        if self.driver == "userns" and self.is_unprivileged:
+            raise NotPossible("real containers need root")
         return [program, "--driver", self.driver, "--module-dir", os.path.join(self.build, "driver", self.driver),
                 "--controller", os.path.join(self.build, "driver", "controller", "virtuserns-controller")]
 

@@ -1,0 +1,78 @@
+#include "conf/daemon_config.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "conf/paths.h"
+
+namespace virtuserns {
+namespace {
+
+std::string error_of(const std::string& text) {
+  const auto config = parse_daemon_config(text, "virtusernsd.conf");
+  return config ? "" : config.error().text;
+}
+
+TEST(DaemonConfig, LibvirtdSyntax) {
+  const auto config = parse_daemon_config(
+      "# comment\n"
+      "unix_sock_group = \"libvirt\"\n"
+      "unix_sock_ro_perms = \"0777\"   # trailing\n"
+      "auth_unix_rw = \"polkit\"\n"
+      "max_clients=7\n"
+      "keepalive_interval = -1\n"
+      "log_filters=\"1:rpc 3:userns\"\n"
+      "id_range_last = 4000000000\n"
+      "allow_enter_namespace = 1\n", "x");
+  ASSERT_TRUE(config) << config.error().text;
+  EXPECT_EQ(config->unix_sock_group, "libvirt");
+  EXPECT_EQ(config->unix_sock_ro_perms, 0777U);
+  EXPECT_EQ(config->auth_unix_rw, "polkit");
+  EXPECT_EQ(config->max_clients, 7U);
+  EXPECT_EQ(config->keepalive_interval, -1);
+  EXPECT_EQ(config->id_range_last, 4'000'000'000U);
+  EXPECT_TRUE(config->allow_enter_namespace);
+}
+
+TEST(DaemonConfig, ModeFollowsGroupAndPolkit) {
+  EXPECT_EQ(parse_daemon_config("", "x")->unix_sock_rw_perms, 0700U);
+  EXPECT_EQ(parse_daemon_config("unix_sock_group = \"g\"", "x")->unix_sock_rw_perms, 0770U);
+  EXPECT_EQ(parse_daemon_config("auth_unix_rw = \"polkit\"", "x")->unix_sock_rw_perms, 0777U);
+  EXPECT_EQ(parse_daemon_config("unix_sock_rw_perms = \"0750\"\nunix_sock_group = \"g\"", "x")->unix_sock_rw_perms, 0750U);
+}
+
+TEST(DaemonConfig, ErrorsNameFileLineAndKey) {
+  EXPECT_EQ(error_of("\n\nmax_clientz = 5\n"), "virtusernsd.conf:3: unknown key 'max_clientz'");
+  EXPECT_EQ(error_of("max_clients = \"5\"\n"), "virtusernsd.conf:1: key 'max_clients' needs a number from 1 to 1000000");
+  EXPECT_EQ(error_of("max_clients = 0\n").substr(0, 21), "virtusernsd.conf:1: k");
+  EXPECT_EQ(error_of("\nauth_unix_ro = \"sasl\""), "virtusernsd.conf:2: key 'auth_unix_ro' needs one of \"none\", \"polkit\"");
+  EXPECT_EQ(error_of("unix_sock_rw_perms = \"0999\"").substr(0, 19), "virtusernsd.conf:1:");
+  EXPECT_EQ(error_of("host_uuid = 5").substr(0, 19), "virtusernsd.conf:1:");
+  EXPECT_EQ(error_of("\n\n\nmax_clients = = 5").substr(0, 19), "virtusernsd.conf:4:");
+  EXPECT_EQ(error_of("max_clients = 5\nmax_clients = 6").substr(0, 19), "virtusernsd.conf:2:");
+  EXPECT_NE(error_of("min_workers = 10\nmax_workers = 5"), "");
+}
+
+TEST(DaemonConfig, MissingFileIsTheDefaults) {
+  EXPECT_TRUE(read_daemon_config("/nonexistent/virtusernsd.conf"));
+  EXPECT_FALSE(read_daemon_config("/dev/null"));
+}
+
+TEST(Paths, SessionFollowsXdg) {
+  ::setenv("HOME", "/home/u", 1);
+  ::setenv("XDG_RUNTIME_DIR", "/run/user/1", 1);
+  ::unsetenv("XDG_CONFIG_HOME");
+  ::setenv("XDG_STATE_HOME", "relative/is/ignored", 1);
+  ::unsetenv("XDG_CACHE_HOME");
+  Paths paths = session_paths();
+  EXPECT_EQ(paths.run, "/run/user/1/libvirt");
+  EXPECT_EQ(paths.definitions, "/home/u/.config/libvirt/userns");
+  EXPECT_EQ(paths.state, "/home/u/.local/state/libvirt/userns");
+  EXPECT_TRUE(paths.is_session);
+  ::unsetenv("XDG_RUNTIME_DIR");
+  EXPECT_EQ(session_paths().run, "/home/u/.cache/libvirt");
+}
+
+}  // namespace
+}  // namespace virtuserns
