@@ -132,8 +132,8 @@ void Receiver::consume(std::size_t bytes) {
 Result<std::optional<Message>> Receiver::next() {
   const std::size_t length = TRY(frame_bytes());
   if (length == 0 || end_ - start_ < length) {
-    // Descriptors come after the frame that announces them; with no byte of a frame at hand they belong to nothing.
-    if (start_ == end_ && !fds_.empty()) return fail(VIR_ERR_RPC, "unexpected descriptors");
+    // Descriptors come after the whole frame that announces them: with no whole frame at hand they belong to none.
+    if (!fds_.empty()) return fail(VIR_ERR_RPC, "unexpected descriptors");
     return std::optional<Message>();
   }
   const std::span<const std::uint8_t> frame(buffer_.data() + start_, length);

@@ -74,7 +74,7 @@ class TableCalls : public ::testing::Test {
   Error ask(Session& session, std::int32_t procedure, std::vector<std::uint8_t> payload) {
     const Header header{kRemoteProgram, 1, procedure, MessageType::kCall, 1, Status::kOk};
     const auto row = admit(session, header);
-    if (!row) return row.error();
+    if (!row) return {row.error().code, 0, *make_remote_error(row.error()).message};
     const Answer answer = serve(session, **row, Message{header, std::move(payload), {}});
     const auto reply = std::span(answer.frame.bytes).subspan(kLengthBytes);
     const auto head = xdr::decode<Header>(reply);
