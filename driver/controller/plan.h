@@ -108,6 +108,7 @@ struct TmpfsStep { std::string target; std::uint64_t size_bytes = 0; std::uint32
 // /dev: tmpfs owned by container root, standard symlinks (fd, stdin, stdout, stderr, core, ptmx -> pts/ptmx), shm and
 // mqueue directories, devpts (new instance, ptmxmode 0666, gid: the container's group 5 if mapped, else container
 // root), and for each console a pty of that instance: /dev/console is the first, /dev/tty1.. and /dev/pts/N follow.
+// pts_gid: as the container counts.
 struct DevStep { std::uint64_t size_bytes = 65536; std::uint32_t console_count = 1; std::optional<std::uint32_t> pts_gid; };
 
 // A node kept by DeviceSourceStep, bound over an empty file at `target` ("/dev/null").

@@ -18,17 +18,11 @@ namespace {
 
 constexpr std::uint64_t kNoSuidDevExec = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
-// The host's id for one inside, as the plan maps it; the number itself when it is a host id already.
-std::optional<std::uint32_t> host_gid(const LaunchPlan& plan, std::uint32_t gid) {
-  for (const auto& step : plan.from_parent) {
-    const auto* maps = std::get_if<IdMapStep>(&step);
-    if (!maps) continue;
-    for (const auto& line : maps->maps.gid)
-      if (gid >= line.outside && gid - line.outside < line.count) return gid;
-    for (const auto& line : maps->maps.gid)
-      if (gid >= line.inside && gid - line.inside < line.count) return line.outside + (gid - line.inside);
-  }
-  return std::nullopt;
+// The container's group for its terminals, as a host id; container root's when the plan has none or it is not mapped.
+gid_t tty_group(const LaunchPlan& plan, const DevStep& step) {
+  for (const auto& other : plan.from_parent)
+    if (const auto* maps = std::get_if<IdMapStep>(&other); maps && step.pts_gid) return to_host(maps->maps.gid, *step.pts_gid).value_or(plan.host_gid);
+  return plan.host_gid;
 }
 
 bool is_directory(const Fd& place) {
@@ -142,10 +136,9 @@ Result<void> Tree::apply(const DevStep& step) {
   const MountFd tmpfs = TRY(kernel::make_filesystem(
       "tmpfs", {{"mode", "0755"}, {"size", std::to_string(step.size_bytes)}, {"uid", uid}, {"gid", gid}}, kNoSuidDevExec), "/dev");
   const DirFd dev = TRY(attach_at(tmpfs, "/dev", true));
-  const auto tty_gid = host_gid(plan_, step.pts_gid.value_or(5)).value_or(plan_.host_gid);
   // max: the kernel's limit for ptys is for the whole machine, so one container must not be able to take them all.
   const MountFd devpts = TRY(kernel::make_filesystem(
-      "devpts", {{"newinstance", ""}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", std::to_string(tty_gid)}, {"max", "1024"}},
+      "devpts", {{"newinstance", ""}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", std::to_string(tty_group(plan_, step))}, {"max", "1024"}},
       MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC), "/dev/pts");
   const DirFd pts = TRY(attach_at(devpts, "/dev/pts", true));
   const kernel::OnDiskIdentity as_container_root(plan_.host_uid, plan_.host_gid);

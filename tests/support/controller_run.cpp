@@ -59,6 +59,7 @@ RootTree::RootTree() {
   for (const char* dir : {"bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "run", "root", "out"}) fs::create_directories(path() + "/" + dir);
   fs::permissions(path() + "/..", fs::perms(0711));
   fs::copy_file("/bin/busybox", path() + "/bin/busybox");
+  if (const std::string probe = build_root() + "/tests/root/probe"; fs::exists(probe)) fs::copy_file(probe, path() + "/bin/probe");
   for (const char* applet : {"sh", "cat", "ls", "mount", "umount", "sleep", "kill", "reboot", "poweroff", "init", "mknod", "id", "ip",
                              "hostname", "stty", "readlink", "ping", "chmod", "dd", "touch", "echo", "grep", "stat", "head", "tail", "wc",
                              "true", "false", "mkdir", "ln", "tty", "nc", "ps", "cut", "ttysize", "test", "rm", "env"})
@@ -137,7 +138,7 @@ LaunchPlan make_plan_for(const RootTree& tree, const std::string& script) {
                                {"/proc/sys", "/proc/irq", "/proc/bus"},
                                {"/proc/sys/net"}},
                       SysStep{{"/sys/firmware"}},
-                      DevStep{65536, 1, kHostId + 5},
+                      DevStep{65536, 1, 5},
                       MqueueStep{},
                       TmpfsStep{"/dev/shm", 1048576, 01777, false}};
   plan.from_parent.insert(plan.from_parent.end(), nodes.begin(), nodes.end());

@@ -23,7 +23,7 @@ inline LaunchPlan make_full_plan() {
                       BindStep{2, "/data", OwnerShift::kAlreadyShifted, true},
                       InnerBindStep{"/data", "/mnt", false},
                       TmpfsStep{"/tmp", 1048576, 01777, false},
-                      DevStep{65536, 2, 2000005},
+                      DevStep{65536, 2, 5},
                       DeviceNodeStep{3, "/dev/null"},
                       ProcStep{{"/proc/kcore"}, {"/proc/sys"}, {"/proc/sys/net"}},
                       SysStep{{"/sys/firmware"}},

@@ -1,0 +1,207 @@
+#include "driver/userns/broker.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <set>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+
+namespace virtuserns::userns {
+
+namespace {
+
+constexpr std::size_t kMaxMapBytes = 64 * 1024;
+
+HostIdFiles read_id_files(const std::string& subid, const std::string& accounts) {
+  HostIdFiles files{subid, accounts, {}, {}};
+  // A missing or unreadable file delegates nothing and names nobody.
+  if (const auto text = read_file(subid)) files.subid = parse_subid(*text);
+  if (const auto text = read_file(accounts)) files.accounts = parse_accounts(*text);
+  return files;
+}
+
+std::vector<std::string> own_names(bool is_session) {
+  if (!is_session) return {"root", "0"};
+  std::vector<std::string> names = {std::to_string(::geteuid())};
+  passwd entry{}, *found = nullptr;
+  char buffer[4096];
+  if (::getpwuid_r(::geteuid(), &entry, buffer, sizeof buffer, &found) == 0 && found) names.emplace_back(found->pw_name);
+  return names;
+}
+
+void append_map(std::vector<IdClaim>& claims, const std::string& text, const std::string& owner) {
+  const auto lines = parse_kernel_map(text);
+  if (!lines) return;
+  for (const auto& line : *lines) {
+    // The initial namespace, and those that map all of it: they own nothing in particular.
+    if (line.count > 0x7fffffff) continue;
+    claims.push_back({{line.outside, line.count}, owner, std::nullopt});
+  }
+}
+
+}  // namespace
+
+IdClaims read_foreign_maps(const std::string& proc) {
+  IdClaims claims;
+  const auto names = list_directory(proc);
+  if (!names) return claims;
+  std::set<std::string> seen;
+  for (const auto& name : *names) {
+    if (!parse_number<std::uint32_t>(name)) continue;
+    const auto uid = read_kernel_file(proc + "/" + name + "/uid_map", kMaxMapBytes);
+    const auto gid = read_kernel_file(proc + "/" + name + "/gid_map", kMaxMapBytes);
+    // It has ended, or it shares its map with somebody seen before.
+    if (!uid || !gid || !seen.insert(*uid + "/" + *gid).second) continue;
+    append_map(claims.uid, *uid, "process " + name);
+    append_map(claims.gid, *gid, "process " + name);
+  }
+  return claims;
+}
+
+Result<std::vector<std::string>> RangeBroker::open(const std::vector<Uuid>& live) {
+  auto opened = TRY(Ledger::open(paths_.state + "/leases", live));
+  const std::lock_guard lock(mutex_);
+  ledger_ = std::move(opened.ledger);
+  for (const auto& [uuid, lease] : ledger_.all()) held_[uuid] = {lease.name, {}, lease.maps};
+  return std::move(opened.problems);
+}
+
+IdClaims RangeBroker::claims_locked() const {
+  IdClaims claims;
+  for (const auto& [uuid, held] : held_) {
+    const std::string owner = "domain " + quote(held.name);
+    const auto append = [&](std::vector<IdClaim>& to, const std::vector<IdRange>& ranges) {
+      for (const auto& range : ranges) to.push_back({range, owner, uuid});
+    };
+    append(claims.uid, host_ranges(held.leased.uid));
+    append(claims.gid, host_ranges(held.leased.gid));
+    append(claims.uid, explicit_ranges(held.asked.uid));
+    append(claims.gid, explicit_ranges(held.asked.gid));
+  }
+  return claims;
+}
+
+IdClaims RangeBroker::all_claims_locked(TargetRules& rules) const {
+  IdClaims claims = claims_locked();
+  const auto uids = read_id_files(paths_.subuid, paths_.passwd), gids = read_id_files(paths_.subgid, paths_.group);
+  const auto owners = own_names(paths_.is_session);
+  append_claims(claims.uid, uids, owners);
+  append_claims(claims.gid, gids, owners);
+  rules = {delegated_ranges(uids.subid, owners), delegated_ranges(gids.subid, owners), paths_.is_session};
+  return claims;
+}
+
+Result<void> RangeBroker::claim(const DomainDef& def) {
+  const std::lock_guard lock(mutex_);
+  if (!explicit_ranges(def.idmap.uid).empty() || !explicit_ranges(def.idmap.gid).empty()) {
+    TargetRules rules;
+    const auto claims = all_claims_locked(rules);
+    TRY(check_targets(def.idmap, claims, rules, def.uuid));
+  }
+  auto& held = held_[def.uuid];
+  held.name = def.name;
+  held.asked = def.idmap;
+  return {};
+}
+
+void RangeBroker::restore(const DomainDef& def) {
+  const std::lock_guard lock(mutex_);
+  auto& held = held_[def.uuid];
+  held.name = def.name;
+  held.asked = def.idmap;
+}
+
+// In a session the pool is what /etc/subuid and /etc/subgid both delegate.
+Result<IdMaps> RangeBroker::choose_locked(const DomainDef& def, const IdClaims& claims, const TargetRules& rules) const {
+  if (!paths_.is_session) return choose_maps(def, {config_.id_range_first, config_.id_range_last, config_.id_range_size}, claims);
+  Error last = fail(VIR_ERR_OPERATION_FAILED, "/etc/subuid and /etc/subgid delegate no common range to you");
+  for (const auto& range : rules.granted_uid) {
+    const bool is_group_too = std::any_of(rules.granted_gid.begin(), rules.granted_gid.end(), [&](const IdRange& gids) { return gids.contains(range); });
+    if (!is_group_too) continue;
+    const auto first = static_cast<std::uint32_t>(range.first), end = static_cast<std::uint32_t>(range.end() - 1);
+    auto maps = choose_maps(def, {first, end, config_.id_range_size}, claims);
+    if (maps) return maps;
+    last = maps.error();
+  }
+  return last;
+}
+
+Result<IdMaps> RangeBroker::lease(const DomainDef& def) {
+  const std::lock_guard lock(mutex_);
+  TargetRules rules;
+  auto claims = all_claims_locked(rules);
+  TRY(check_targets(def.idmap, claims, rules, def.uuid));
+  if (is_fully_explicit(def.idmap)) {
+    IdMaps maps = TRY(choose_maps(def, {}, claims));
+    held_[def.uuid].leased = maps;
+    return maps;
+  }
+  const auto fits = [&](const IdMapLines& held, const std::vector<IdMapEntry>& asked, std::uint32_t whole) {
+    if (asked.empty()) return held.size() == 1 && held[0].inside == 0 && held[0].count == whole;
+    return held.size() == asked.size() && std::equal(held.begin(), held.end(), asked.begin(), [](const IdMapLine& a, const IdMapEntry& b) {
+      return a.inside == b.start && a.count == b.count && (!b.target || *b.target == a.outside);
+    });
+  };
+  const std::uint32_t whole = def.userns.id_count.value_or(config_.id_range_size);
+  if (const auto known = ledger_.all().find(def.uuid); known != ledger_.all().end()) {
+    const auto& maps = known->second.maps;
+    if (fits(maps.uid, def.idmap.uid, whole) && fits(maps.gid, def.idmap.gid, whole)) {
+      // Kept between starts. Somebody may have been given a part of it meanwhile.
+      for (const auto& [lines, all, kind] : {std::tuple(&maps.uid, &claims.uid, IdKind::kUid), std::tuple(&maps.gid, &claims.gid, IdKind::kGid)})
+        for (const auto& range : host_ranges(*lines))
+          if (const auto* owner = find_conflict(range, *all, def.uuid))
+            return fail(VIR_ERR_OPERATION_FAILED, std::string("the host ") + id_kind_name(kind) + "s " + std::to_string(range.first) + "-" +
+                                                      std::to_string(range.end() - 1) + " of domain " + quote(def.name) + " overlap " +
+                                                      std::to_string(owner->range.first) + "-" + std::to_string(owner->range.end() - 1) +
+                                                      " of " + owner->owner);
+      held_[def.uuid].leased = maps;
+      return maps;
+    }
+  }
+  const auto foreign = read_foreign_maps(paths_.proc);
+  claims.uid.insert(claims.uid.end(), foreign.uid.begin(), foreign.uid.end());
+  claims.gid.insert(claims.gid.end(), foreign.gid.begin(), foreign.gid.end());
+  IdMaps maps = TRY(choose_locked(def, claims, rules));
+  TRY(ledger_.write(def.uuid, {def.name, maps}));
+  auto& held = held_[def.uuid];
+  held.name = def.name;
+  held.leased = maps;
+  return maps;
+}
+
+void RangeBroker::adopt(const DomainDef& def, const IdMaps& maps) {
+  const std::lock_guard lock(mutex_);
+  auto& held = held_[def.uuid];
+  held.name = def.name;
+  held.leased = maps;
+}
+
+void RangeBroker::ended(const Uuid& domain) {
+  const std::lock_guard lock(mutex_);
+  const auto held = held_.find(domain);
+  if (held == held_.end()) return;
+  const auto lease = ledger_.all().find(domain);
+  held->second.leased = lease == ledger_.all().end() ? IdMaps{} : lease->second.maps;
+}
+
+void RangeBroker::release(const Uuid& domain) {
+  const std::lock_guard lock(mutex_);
+  held_.erase(domain);
+  ledger_.remove(domain);
+}
+
+void RangeBroker::collect(const std::vector<Uuid>& known) {
+  const std::lock_guard lock(mutex_);
+  std::vector<Uuid> strays;
+  for (const auto& [uuid, held] : held_)
+    if (std::find(known.begin(), known.end(), uuid) == known.end()) strays.push_back(uuid);
+  for (const auto& uuid : strays) {
+    held_.erase(uuid);
+    ledger_.remove(uuid);
+  }
+}
+
+}  // namespace virtuserns::userns

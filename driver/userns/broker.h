@@ -1,0 +1,56 @@
+// The range broker: every host id has one owner. Definitions are checked when they are defined, automatic ranges are
+// chosen when a domain first starts and kept until it is undefined (transient: until it ends).
+//
+// One lock for all of it: what was checked is what is then recorded. It is never held together with a domain's.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "conf/daemon_config.h"
+#include "conf/idpool.h"
+#include "conf/leases.h"
+#include "conf/paths.h"
+
+namespace virtuserns::userns {
+
+// Ranges of id maps of live processes that are not in the initial user namespace; at most one claim for each map.
+[[nodiscard]] IdClaims read_foreign_maps(const std::string& proc);
+
+class RangeBroker {
+ public:
+  RangeBroker(const DaemonConfig& config, const Paths& paths) : config_(config), paths_(paths) {}
+  // `live`: domains that may be running. The problems are for the log.
+  [[nodiscard]] Result<std::vector<std::string>> open(const std::vector<Uuid>& live);
+
+  // The ranges that a definition asks for: checked against everybody else's, and remembered as the domain's.
+  // `old`, if any, is put back by whoever fails later with restore().
+  [[nodiscard]] Result<void> claim(const DomainDef& def);
+  // Of a definition that was accepted before: remembered without a check.
+  void restore(const DomainDef& def);
+  // The maps of a start: durable when this returns. Stands against subuid lines that came later (row A6).
+  [[nodiscard]] Result<IdMaps> lease(const DomainDef& def);
+  // Of a domain found running: its maps are its own whatever the ledger says.
+  void adopt(const DomainDef& def, const IdMaps& maps);
+  // It does not run any more: given maps are what its definition says, automatic ones stay leased.
+  void ended(const Uuid& domain);
+  void release(const Uuid& domain);
+  // Leases of domains that `is_known` does not know are given back.
+  void collect(const std::vector<Uuid>& known);
+
+ private:
+  struct Held { std::string name; IdMapDef asked; IdMaps leased; };
+  [[nodiscard]] IdClaims claims_locked() const;
+  [[nodiscard]] IdClaims all_claims_locked(TargetRules& rules) const;
+  [[nodiscard]] Result<IdMaps> choose_locked(const DomainDef& def, const IdClaims& claims, const TargetRules& rules) const;
+
+  const DaemonConfig& config_;
+  const Paths& paths_;
+  std::mutex mutex_;
+  Ledger ledger_;
+  std::map<Uuid, Held> held_;
+};
+
+}  // namespace virtuserns::userns

@@ -1,0 +1,153 @@
+#include "driver/userns/channel.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <chrono>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+
+namespace virtuserns::userns {
+
+Result<void> Reactor::start() {
+  epoll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
+  wake_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!epoll_ || !wake_) return sys_fail("epoll");
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = 0;
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event);
+  thread_ = std::thread([this] { run(); });
+  return {};
+}
+
+void Reactor::stop() {
+  if (!thread_.joinable()) return;
+  stopping_ = true;
+  const std::uint64_t one = 1;
+  (void)!::write(wake_.get(), &one, sizeof one);
+  thread_.join();
+}
+
+std::uint64_t Reactor::add(const Fd& fd, Handler handler) {
+  const std::lock_guard lock(mutex_);
+  const std::uint64_t id = next_id_++;
+  watched_[id] = {fd.get(), std::make_shared<Handler>(std::move(handler))};
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = id;
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event);
+  return id;
+}
+
+void Reactor::remove(std::uint64_t id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = watched_.find(id);
+  if (found == watched_.end()) return;
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, found->second.fd, nullptr);
+  watched_.erase(found);
+}
+
+void Reactor::run() {
+  epoll_event events[64];
+  while (!stopping_) {
+    const int count = ::epoll_wait(epoll_.get(), events, 64, -1);
+    for (int i = 0; i < count && !stopping_; ++i) {
+      std::shared_ptr<Handler> handler;
+      {
+        const std::lock_guard lock(mutex_);
+        if (const auto found = watched_.find(events[i].data.u64); found != watched_.end()) handler = found->second.handler;
+      }
+      if (handler) (*handler)();
+    }
+  }
+}
+
+Channel::Channel(SocketFd socket) : socket_(std::move(socket)) {
+  ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
+}
+
+Result<SocketFd> Channel::connect(const std::string& path) {
+  SocketFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket) return sys_fail("socket");
+  // Through the directory's descriptor: 108 bytes are too few for a path (unix(7)).
+  const auto slash = path.rfind('/');
+  const DirFd dir = TRY(open_directory(slash == 0 ? "/" : path.substr(0, slash)));
+  const std::string name = "/proc/self/fd/" + std::to_string(dir.get()) + "/" + path.substr(slash + 1);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (name.size() >= sizeof address.sun_path) return fail(VIR_ERR_INTERNAL_ERROR, "connect to " + quote(path) + ": name is too long");
+  name.copy(address.sun_path, name.size());
+  if (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return sys_fail("connect to " + quote(path));
+  return socket;
+}
+
+Result<void> Channel::send(const controller::Request& request, int timeout_ms) {
+  const auto bytes = xdr::encode(request);
+  for (;;) {
+    auto sent = controller::send_packet(socket_.get(), bytes);
+    if (sent || sent.error().sys_errno != EAGAIN) return sent;
+    pollfd writable{socket_.get(), POLLOUT, 0};
+    if (::poll(&writable, 1, timeout_ms) == 0) return fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller does not read");
+  }
+}
+
+Result<Answer> Channel::request(RequestBody body, int timeout_ms) {
+  controller::Request request{0, std::move(body)};
+  {
+    const std::lock_guard lock(mutex_);
+    if (is_closed_) return fail(VIR_ERR_OPERATION_FAILED, "the domain's controller is gone");
+    request.serial = next_serial_++;
+    waiters_[request.serial];
+  }
+  const auto sent = send(request, timeout_ms);
+  std::unique_lock lock(mutex_);
+  if (!sent) {
+    waiters_.erase(request.serial);
+    return sent.error();
+  }
+  const auto is_done = [&] { return is_closed_ || waiters_[request.serial].answer.has_value(); };
+  const bool in_time = arrived_.wait_for(lock, std::chrono::milliseconds(timeout_ms), is_done);
+  auto waiter = std::move(waiters_[request.serial]);
+  waiters_.erase(request.serial);
+  if (!waiter.answer)
+    return in_time ? fail(VIR_ERR_OPERATION_FAILED, "the domain's controller is gone")
+                   : fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller does not answer");
+  if (const auto* error = std::get_if<controller::WireError>(&waiter.answer->body)) return Error{error->code, error->sys_errno, error->text};
+  return std::move(*waiter.answer);
+}
+
+bool Channel::read_available(const std::function<void(controller::Note)>& on_note) {
+  for (;;) {
+    auto packet = controller::recv_packet(socket_.get());
+    if (!packet && packet.error().sys_errno == EAGAIN) return true;
+    if (!packet || packet->bytes.empty()) break;
+    auto message = xdr::decode_exact<controller::FromController>(packet->bytes);
+    if (!message) break;  // nobody who speaks our language
+    if (auto* note = std::get_if<controller::Note>(&*message)) {
+      on_note(std::move(*note));
+      continue;
+    }
+    auto& reply = std::get<controller::Reply>(*message);
+    const std::lock_guard lock(mutex_);
+    // Nobody waits any more: its files are closed here.
+    if (const auto waiter = waiters_.find(reply.serial); waiter != waiters_.end())
+      waiter->second.answer = Answer{std::move(reply.body), std::move(packet->files)};
+    arrived_.notify_all();
+  }
+  close();
+  return false;
+}
+
+void Channel::close() {
+  const std::lock_guard lock(mutex_);
+  is_closed_ = true;
+  arrived_.notify_all();
+}
+
+}  // namespace virtuserns::userns

@@ -1,0 +1,122 @@
+// The machine the domains run on.
+#include <libvirt/libvirt.h>
+#include <sys/utsname.h>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "driver/userns/backend.h"
+
+namespace virtuserns::userns {
+
+namespace {
+
+constexpr std::uint64_t kNsPerTick = 10'000'000;
+
+std::uint64_t meminfo_kib(const std::string& text, std::string_view key) {
+  for (const auto line : split(text, '\n')) {
+    const auto fields = split_blanks(line);
+    // "MemFree: 1 kB", and of a node "Node 0 MemFree: 1 kB".
+    for (std::size_t i = 0; i + 1 < fields.size(); ++i)
+      if (fields[i].size() == key.size() + 1 && fields[i].starts_with(key) && fields[i].back() == ':')
+        return parse_number<std::uint64_t>(fields[i + 1]).value_or(0);
+  }
+  return 0;
+}
+
+}  // namespace
+
+// The kernel's version, as libvirt's LXC driver says: it is what makes the containers.
+Result<std::uint64_t> Backend::hypervisor_version() {
+  utsname name{};
+  if (::uname(&name) != 0) return sys_fail("uname");
+  std::uint64_t parts[3] = {};
+  std::string_view rest = name.release;
+  for (auto& part : parts) {
+    const auto end = rest.find_first_not_of("0123456789");
+    part = parse_number<std::uint64_t>(rest.substr(0, end)).value_or(0);
+    rest.remove_prefix(std::min(rest.size(), end == std::string_view::npos ? rest.size() : end + 1));
+  }
+  return parts[0] * 1'000'000 + parts[1] * 1'000 + parts[2];
+}
+
+Result<NodeFacts> Backend::node_facts() {
+  NodeFacts facts = host_.node;
+  if (!config_.host_uuid.empty())
+    if (const auto uuid = parse_uuid(config_.host_uuid)) facts.host_uuid = *uuid;
+  return facts;
+}
+
+Result<Capabilities> Backend::capabilities() {
+  Capabilities caps;
+  caps.node = TRY(node_facts());
+  caps.guests.push_back({caps.node.arch, 64, paths_.controller});
+  if (caps.node.arch == "x86_64") caps.guests.push_back({"i686", 32, paths_.controller});
+  caps.secmodels = {"none"};
+  return caps;
+}
+
+Result<DomainCapabilities> Backend::domain_capabilities(const std::string& emulator, const std::string& arch, const std::string& machine,
+                                                        const std::string& virt_type) {
+  if (!virt_type.empty() && virt_type != "lxc") return fail(VIR_ERR_INVALID_ARG, "unknown virttype: " + virt_type);
+  const bool is_known = arch.empty() || arch == host_.node.arch || (host_.node.arch == "x86_64" && arch == "i686");
+  if (!is_known) return fail(VIR_ERR_INVALID_ARG, "unknown architecture: " + arch);
+  DomainCapabilities caps;
+  caps.path = emulator.empty() ? paths_.controller : emulator;
+  caps.arch = arch.empty() ? host_.node.arch : arch;
+  caps.machine = machine;
+  caps.max_vcpus = static_cast<std::uint32_t>(TRY(max_vcpus("lxc")));
+  caps.filesystem_driver_types = {"path", "loop"};
+  return caps;
+}
+
+Result<int> Backend::max_vcpus(const std::string&) { return static_cast<int>(std::max<std::uint32_t>(1, host_.node.cpus)); }
+
+Result<std::vector<NodeStat>> Backend::node_cpu_stats(int cpu, unsigned flags) {
+  TRY(refuse_unknown_flags(flags, 0, "node_cpu_stats"));
+  const std::string text = TRY(read_kernel_file(paths_.proc + "/stat", 1024 * 1024));
+  const std::string wanted = cpu == VIR_NODE_CPU_STATS_ALL_CPUS ? "cpu" : "cpu" + std::to_string(cpu);
+  for (const auto line : split(text, '\n')) {
+    const auto fields = split_blanks(line);
+    if (fields.size() < 8 || fields[0] != wanted) continue;
+    const auto ticks = [&](std::size_t i) { return parse_number<std::uint64_t>(fields[i]).value_or(0); };
+    return std::vector<NodeStat>{{VIR_NODE_CPU_STATS_KERNEL, (ticks(3) + ticks(6) + ticks(7)) * kNsPerTick},
+                                 {VIR_NODE_CPU_STATS_USER, (ticks(1) + ticks(2)) * kNsPerTick},
+                                 {VIR_NODE_CPU_STATS_IDLE, ticks(4) * kNsPerTick},
+                                 {VIR_NODE_CPU_STATS_IOWAIT, ticks(5) * kNsPerTick}};
+  }
+  return fail(VIR_ERR_INVALID_ARG, "invalid cpuNum in node_cpu_stats");
+}
+
+Result<std::vector<NodeStat>> Backend::node_memory_stats(int cell, unsigned flags) {
+  TRY(refuse_unknown_flags(flags, 0, "node_memory_stats"));
+  const bool is_whole = cell == VIR_NODE_MEMORY_STATS_ALL_CELLS;
+  const auto text = read_kernel_file(is_whole ? paths_.proc + "/meminfo" : paths_.sys + "/devices/system/node/node" + std::to_string(cell) + "/meminfo", 64 * 1024);
+  if (!text && !is_whole)
+    return fail(VIR_ERR_INVALID_ARG, "cellNum in node_memory_stats must be less than or equal to " + std::to_string(std::max<std::uint32_t>(1, host_.node.nodes) - 1));
+  if (!text) return text.error();
+  std::vector<NodeStat> stats = {{VIR_NODE_MEMORY_STATS_TOTAL, meminfo_kib(*text, "MemTotal")}, {VIR_NODE_MEMORY_STATS_FREE, meminfo_kib(*text, "MemFree")}};
+  if (is_whole) {
+    stats.push_back({VIR_NODE_MEMORY_STATS_BUFFERS, meminfo_kib(*text, "Buffers")});
+    stats.push_back({VIR_NODE_MEMORY_STATS_CACHED, meminfo_kib(*text, "Cached")});
+  }
+  return stats;
+}
+
+Result<std::uint64_t> Backend::node_free_memory_bytes() {
+  return meminfo_kib(TRY(read_kernel_file(paths_.proc + "/meminfo", 64 * 1024)), "MemFree") * 1024;
+}
+
+Result<std::vector<std::uint64_t>> Backend::node_cells_free_memory_bytes(int start, int max) {
+  const int cells = static_cast<int>(std::max<std::size_t>(1, host_.node.cells.size()));
+  if (start < 0 || start >= cells) return fail(VIR_ERR_INVALID_ARG, "start cell " + std::to_string(start) + " out of range (0-" + std::to_string(cells - 1) + ")");
+  std::vector<std::uint64_t> free;
+  for (int cell = start; cell < cells && cell - start < max; ++cell) {
+    const auto stats = node_memory_stats(cell, 0);
+    free.push_back(stats ? (*stats)[1].value * 1024 : TRY(node_free_memory_bytes()));
+  }
+  return free;
+}
+
+Result<SecurityModel> Backend::security_model() { return SecurityModel{"none", "0"}; }
+
+}  // namespace virtuserns::userns

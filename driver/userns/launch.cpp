@@ -1,0 +1,171 @@
+#include "driver/userns/launch.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "driver/controller/protocol.h"
+
+namespace virtuserns::userns {
+
+namespace {
+
+// A plan on a descriptor that nobody can change any more.
+Result<Fd> sealed_plan(const LaunchPlan& plan) {
+  const auto bytes = encode_plan(plan);
+  Fd file(::memfd_create("virtuserns-plan", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file) return sys_fail("memfd_create");
+  if (::write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) return sys_fail("write plan");
+  if (::lseek(file.get(), 0, SEEK_SET) != 0) return sys_fail("rewind plan");
+  if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) return sys_fail("seal plan");
+  return file;
+}
+
+// dup2 to 3, 4, 5.. must not hit a source that is still to be copied: sources are moved out of the way first.
+Result<Fd> moved_up(int fd) {
+  Fd high(::fcntl(fd, F_DUPFD_CLOEXEC, 64));
+  if (!high) return sys_fail("duplicate descriptor");
+  return high;
+}
+
+class Spawn {
+ public:
+  Spawn() {
+    ::posix_spawn_file_actions_init(&actions_);
+    ::posix_spawnattr_init(&attributes_);
+    sigset_t none, all;
+    ::sigemptyset(&none);
+    ::sigfillset(&all);
+    ::posix_spawnattr_setsigmask(&attributes_, &none);
+    ::posix_spawnattr_setsigdefault(&attributes_, &all);
+    ::posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    ::posix_spawn_file_actions_addopen(&actions_, 0, "/dev/null", O_RDONLY, 0);
+  }
+  ~Spawn() {
+    ::posix_spawn_file_actions_destroy(&actions_);
+    ::posix_spawnattr_destroy(&attributes_);
+  }
+  Spawn(const Spawn&) = delete;
+  Spawn& operator=(const Spawn&) = delete;
+
+  Result<void> pass(int fd, int as) {
+    sources_.push_back(TRY(moved_up(fd)));
+    ::posix_spawn_file_actions_adddup2(&actions_, sources_.back().get(), as);
+    return {};
+  }
+
+  Result<void> log_to(const std::string& path) {
+    Fd log(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
+    if (!log) log = Fd(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+    if (!log) return sys_fail("open /dev/null");
+    TRY(pass(log.get(), 1));
+    return pass(log.get(), 2);
+  }
+
+  // `first_unused`: everything from there on is closed.
+  Result<pid_t> run(const std::string& program, const std::string& argument, int first_unused) {
+    ::posix_spawn_file_actions_addclosefrom_np(&actions_, first_unused);
+    std::string name = program, word = argument;
+    char* argv[] = {name.data(), word.data(), nullptr};
+    char path[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+    char* environment[] = {path, nullptr};
+    pid_t pid = 0;
+    if (const int err = ::posix_spawn(&pid, program.c_str(), &actions_, &attributes_, argv, environment); err != 0)
+      return sys_fail("run " + quote(program), err);
+    return pid;
+  }
+
+ private:
+  posix_spawn_file_actions_t actions_{};
+  posix_spawnattr_t attributes_{};
+  std::vector<Fd> sources_;
+};
+
+}  // namespace
+
+Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan, const std::vector<Fd>& files, const std::string& log_path) {
+  const Fd plan_file = TRY(sealed_plan(plan));
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("socketpair");
+  Launched launched;
+  launched.channel = SocketFd(pair[0]);
+  const SocketFd theirs(pair[1]);
+  Spawn spawn;
+  TRY(spawn.log_to(log_path));
+  TRY(spawn.pass(plan_file.get(), controller::kPlanFd));
+  TRY(spawn.pass(theirs.get(), controller::kChannelFd));
+  int next = controller::kFirstPassedFd;
+  for (const auto& file : files) TRY(spawn.pass(file.get(), next++));
+  launched.pid = TRY(spawn.run(program, plan.name, next));
+  // A child that nobody has waited for: the number is its own even if it is dead already.
+  auto process = open_pidfd(launched.pid);
+  if (!process) {
+    ::kill(launched.pid, SIGKILL);
+    ::waitpid(launched.pid, nullptr, 0);
+    return std::move(process).error();
+  }
+  launched.process = std::move(process).value();
+  if (const auto time = read_start_time("/proc", launched.pid)) launched.start_time = *time;
+  return launched;
+}
+
+Result<void> reap_domain(const std::string& program, const LaunchPlan& plan, const std::string& log_path, int timeout_ms) {
+  const Fd plan_file = TRY(sealed_plan(plan));
+  Spawn spawn;
+  TRY(spawn.log_to(log_path));
+  TRY(spawn.pass(plan_file.get(), controller::kPlanFd));
+  const pid_t pid = TRY(spawn.run(program, "--reap", controller::kChannelFd));
+  const PidFd process = TRY(open_pidfd(pid));
+  pollfd ended{process.get(), POLLIN, 0};
+  if (::poll(&ended, 1, timeout_ms) <= 0) {
+    kill_and_wait(process, 1000);
+    return fail(VIR_ERR_OPERATION_TIMEOUT, "clean up after domain " + quote(plan.name) + ": not finished in time");
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  if (status != 0) return fail(VIR_ERR_OPERATION_FAILED, "clean up after domain " + quote(plan.name) + ": see " + quote(log_path));
+  return {};
+}
+
+Result<PidFd> open_pidfd(pid_t pid) {
+  PidFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!process) return sys_fail("pidfd_open " + std::to_string(pid));
+  return process;
+}
+
+Result<std::uint64_t> read_start_time(const std::string& proc, pid_t pid) {
+  const std::string stat = TRY(read_kernel_file(proc + "/" + std::to_string(pid) + "/stat", 4096));
+  // The second field may hold anything, also blanks and brackets; the last ')' ends it.
+  const auto fields = split_blanks(std::string_view(stat).substr(std::min(stat.size(), stat.rfind(')') + 1)));
+  const auto time = fields.size() > 19 ? parse_number<std::uint64_t>(fields[19]) : std::nullopt;
+  if (!time) return fail(VIR_ERR_INTERNAL_ERROR, "start time of process " + std::to_string(pid) + " is unknown");
+  return *time;
+}
+
+void kill_and_wait(const PidFd& process, int timeout_ms) {
+  ::syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0);
+  pollfd ended{process.get(), POLLIN, 0};
+  (void)::poll(&ended, 1, timeout_ms);
+  reap_zombie(process);
+}
+
+void await_exit(const PidFd& process, int timeout_ms) {
+  pollfd ended{process.get(), POLLIN, 0};
+  if (::poll(&ended, 1, timeout_ms) <= 0) kill_and_wait(process, 1000);
+  reap_zombie(process);
+}
+
+void reap_zombie(const PidFd& process) {
+  siginfo_t info{};
+  (void)::waitid(P_PIDFD, static_cast<id_t>(process.get()), &info, WEXITED | WNOHANG);
+}
+
+}  // namespace virtuserns::userns

@@ -1,0 +1,36 @@
+// Starting programs of ours: the controller of a domain, and its clean-up after a dead one. The daemon never forks: it
+// posix_spawns, and the child keeps no descriptor but those it is given.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "conf/base/fd.h"
+#include "conf/base/result.h"
+#include "driver/controller/plan.h"
+
+namespace virtuserns::userns {
+
+struct Launched {
+  pid_t pid = 0;
+  std::uint64_t start_time = 0;  // field 22 of /proc/PID/stat
+  PidFd process;
+  SocketFd channel;
+};
+
+// `log_path` takes what the controller prints; a log that cannot be opened is no reason not to start.
+[[nodiscard]] Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan, const std::vector<Fd>& files,
+                                                 const std::string& log_path);
+// Runs `program --reap` and waits, at most `timeout_ms`.
+[[nodiscard]] Result<void> reap_domain(const std::string& program, const LaunchPlan& plan, const std::string& log_path, int timeout_ms);
+
+[[nodiscard]] Result<PidFd> open_pidfd(pid_t pid);
+[[nodiscard]] Result<std::uint64_t> read_start_time(const std::string& proc, pid_t pid);
+// SIGKILL by pidfd, and wait until it is dead; a child of ours is reaped.
+void kill_and_wait(const PidFd& process, int timeout_ms);
+// It is about to end by itself: waits a moment for that, then as above.
+void await_exit(const PidFd& process, int timeout_ms);
+// Takes the exit status of a child of ours; no-op for others'.
+void reap_zombie(const PidFd& process);
+
+}  // namespace virtuserns::userns

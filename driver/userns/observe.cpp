@@ -1,0 +1,111 @@
+#include "driver/userns/observe.h"
+
+#include <blkid/blkid.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "xml/node.h"
+
+namespace virtuserns::userns {
+
+namespace {
+
+// libblkid reads the device; a source that is a FIFO or worse is refused before.
+Result<std::string> probe_fstype(const std::string& path) {
+  const blkid_probe probe = ::blkid_new_probe_from_filename(path.c_str());
+  if (!probe) return sys_fail("open " + quote(path));
+  ::blkid_probe_enable_superblocks(probe, 1);
+  ::blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_TYPE);
+  const char* value = nullptr;
+  std::string type;
+  if (::blkid_do_safeprobe(probe) == 0 && ::blkid_probe_lookup_value(probe, "TYPE", &value, nullptr) == 0 && value) type = value;
+  ::blkid_free_probe(probe);
+  return type;
+}
+
+Result<FilesystemFacts> observe_filesystem(const FilesystemDef& fs) {
+  FilesystemFacts facts;
+  if (fs.type != FilesystemType::kMount && fs.type != FilesystemType::kFile && fs.type != FilesystemType::kBlock) return facts;
+  struct stat st {};
+  if (::stat(fs.source.c_str(), &st) != 0) return sys_fail("source " + quote(fs.source) + " of <filesystem> at " + quote(fs.target));
+  const auto wrong = [&](const char* wanted) {
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED, "source " + quote(fs.source) + " of <filesystem> at " + quote(fs.target) + " is no " + wanted);
+  };
+  if (fs.type == FilesystemType::kMount) {
+    if (!S_ISDIR(st.st_mode)) return wrong("directory");
+    facts.owner_uid = st.st_uid;
+    facts.owner_gid = st.st_gid;
+    return facts;
+  }
+  if (fs.type == FilesystemType::kFile && !S_ISREG(st.st_mode)) return wrong("regular file");
+  if (fs.type == FilesystemType::kBlock && !S_ISBLK(st.st_mode)) return wrong("block device");
+  facts.fstype = TRY(probe_fstype(fs.source));
+  return facts;
+}
+
+void observe_groups(PlanContext& context) {
+  for (const auto& hierarchy : context.host.hierarchies) {
+    const auto has = [&](const char* controller) {
+      return std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), controller) != hierarchy.controllers.end();
+    };
+    const auto exists = [&](const char* file) { return ::access((hierarchy.mount + "/" + file).c_str(), F_OK) == 0; };
+    const auto first_line = [&](std::string& to, const std::string& file) {
+      const auto text = read_kernel_file(hierarchy.mount + "/" + file, 4096);
+      if (text && !trim(*text).empty()) to = trim(*text);
+    };
+    if (has("cpuset")) {
+      // Of the nearest group that has any: a partition that is still to be made gets its parent's.
+      first_line(context.cpuset_cpus, hierarchy.is_v2 ? "cpuset.cpus.effective" : "cpuset.effective_cpus");
+      first_line(context.cpuset_mems, hierarchy.is_v2 ? "cpuset.mems.effective" : "cpuset.effective_mems");
+    }
+    if (has("memory") && !hierarchy.is_v2) context.has_swap_limit = exists("memory.memsw.limit_in_bytes");
+    if (has("blkio")) context.blkio_weight_file = exists("blkio.bfq.weight") ? "blkio.bfq.weight" : exists("blkio.weight") ? "blkio.weight" : "";
+  }
+}
+
+}  // namespace
+
+std::optional<DeviceNumber> device_number(const std::string& path) {
+  struct stat st {};
+  if (path.empty() || ::stat(path.c_str(), &st) != 0 || !(S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode))) return std::nullopt;
+  return DeviceNumber{S_ISBLK(st.st_mode), major(st.st_rdev), minor(st.st_rdev)};
+}
+
+std::string bridge_of_network(const std::string& network) {
+  if (network.empty() || network.find('/') != std::string::npos) return {};
+  for (const char* directory : {"/run/libvirt/network/", "/var/run/libvirt/network/", "/var/lib/libvirt/network/"}) {
+    const auto text = read_file(directory + network + ".xml", 1024 * 1024);
+    if (!text) continue;
+    const auto document = xml::Document::parse(*text);
+    if (!document) continue;
+    const auto root = document->root();
+    const auto definition = root.is("network") ? root : root.child("network");
+    if (definition) return definition.child("bridge").attribute_or("name");
+  }
+  return {};
+}
+
+Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const DaemonConfig& config, const Paths& paths) {
+  PlanContext context;
+  context.host = host;
+  context.config = config;
+  context.paths = paths;
+  for (const auto& fs : def.filesystems) context.filesystems.push_back(TRY(observe_filesystem(fs)));
+  const auto add = [&](const std::string& path) {
+    if (const auto number = device_number(path)) context.devices[path] = *number;
+  };
+  for (const auto& disk : def.disks) add(disk.source);
+  for (const auto& hostdev : def.hostdevs) add(hostdev.source);
+  for (const auto& device : def.blkio.devices) add(device.path);
+  for (const auto& interface : def.interfaces)
+    if (interface.type == InterfaceType::kNetwork) context.network_bridges[interface.source] = bridge_of_network(interface.source);
+  observe_groups(context);
+  return context;
+}
+
+}  // namespace virtuserns::userns

@@ -1,0 +1,266 @@
+// The first second of a daemon: definitions, leases, and the domains that ran on while nobody watched.
+//
+// Every step of a start left enough behind (see backend.h): a status and a plan before the spawn, a socket of a name
+// that follows from the uuid. So each status file ends in one of three ways: its controller answers and is taken over;
+// it has ended and left an exit record; or it is dead, and what it left is cleaned up.
+#include <libvirt/libvirt.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <thread>
+
+#include "conf/base/file.h"
+#include "conf/base/log.h"
+#include "conf/base/text.h"
+#include "conf/defaults.h"
+#include "conf/validate.h"
+#include "driver/userns/backend.h"
+#include "xml/domain.h"
+
+namespace virtuserns::userns {
+
+namespace {
+
+constexpr int kStatusTimeoutMs = 2'000;
+constexpr int kReapTimeoutMs = 20'000;
+constexpr std::size_t kRecoverers = 8;
+constexpr std::size_t kMaxStatusBytes = 8 * 1024 * 1024;
+
+// The uuid of "<uuid><suffix>".
+std::optional<Uuid> uuid_of(const std::string& file) {
+  if (file.size() < 36) return std::nullopt;
+  const auto uuid = parse_uuid(file.substr(0, 36));
+  return uuid && format_uuid(*uuid) == file.substr(0, 36) ? uuid : std::nullopt;
+}
+
+// Who listens there: the credentials that the kernel kept at listen(2).
+pid_t peer_pid(const SocketFd& socket) {
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  return ::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
+}
+
+}  // namespace
+
+Backend::Backend(const DaemonConfig& config, const Paths& paths, EventHub& events)
+    : config_(config), paths_(paths), events_(events), store_(paths.definitions, ".xml"), broker_(config, paths) {}
+
+Result<void> Backend::start() {
+  TRY(make_directories(paths_.driver_run, 0700));
+  TRY(make_directories(paths_.state, 0700));
+  TRY(make_directories(paths_.log, 0700));
+  host_ = TRY(read_host_facts(paths_.proc, paths_.sys), "facts about this host");
+  std::vector<Uuid> live;
+  for (const auto& file : TRY(list_directory(paths_.driver_run)))
+    if (const auto uuid = uuid_of(file); uuid && file.ends_with(".status")) live.push_back(*uuid);
+  for (const auto& problem : TRY(broker_.open(live))) log_error("userns", problem);
+  TRY(reactor_.start());
+  housekeeper_ = std::thread([this] { keep_house(); });
+  load_definitions();
+  recover_all();
+  std::vector<Uuid> known;
+  for (auto& object : domains_.all()) known.push_back(lock(std::move(object))->def.uuid);
+  broker_.collect(known);
+  return {};
+}
+
+void Backend::stop() {
+  reactor_.stop();
+  {
+    const std::lock_guard lock(tasks_mutex_);
+    is_stopping_ = true;
+  }
+  tasks_changed_.notify_all();
+  if (housekeeper_.joinable()) housekeeper_.join();
+  // Handlers hold runs, runs hold domains: let go of them.
+  for (auto& object : domains_.all()) {
+    const Locked domain = lock(std::move(object));
+    if (domain->run) unwatch(*domain->run);
+  }
+}
+
+void Backend::load_definitions() {
+  auto loaded = store_.load();
+  if (!loaded) return log_error("userns", "definitions: " + loaded.error().text);
+  for (const auto& problem : loaded->problems) log_error("userns", problem);
+  for (const auto& item : loaded->items) {
+    const auto load = [&]() -> Result<void> {
+      DomainDef def = TRY(xml::parse_domain(item.content));
+      TRY(prepare_def(def));
+      if (format_uuid(def.uuid) != item.name) return fail(VIR_ERR_INTERNAL_ERROR, "holds another uuid than its name");
+      const auto claim = TRY(domains_.claim(def.name, def.uuid));
+      broker_.restore(def);
+      const Locked domain = lock(claim.object);
+      domain->autostart = item.autostart;
+      assign_persistent_def(*domain, std::move(def));
+      return {};
+    };
+    if (auto done = load(); !done) {
+      log_error("userns", "definition " + quote(item.name) + " was set aside: " + done.error().text);
+      store_.set_aside(item.name);
+    }
+  }
+}
+
+void Backend::recover_all() {
+  std::set<std::string> known;
+  std::vector<std::function<void()>> work;
+  const auto files = list_directory(paths_.driver_run);
+  if (!files) return;
+  for (const auto& file : *files) {
+    const auto uuid = uuid_of(file);
+    if (!uuid || !file.ends_with(".status") || file.size() != 43) continue;
+    known.insert(format_uuid(*uuid));
+    const auto text = read_file(paths_.driver_run + "/" + file, kMaxStatusBytes);
+    auto status = text ? xml::parse_status(*text) : Result<xml::DomainStatus>(text.error());
+    if (status && status->live.uuid != *uuid) status = fail(VIR_ERR_INTERNAL_ERROR, "status of another domain");
+    if (!status) log_error("userns", "status " + quote(file) + ": " + status.error().text);
+    if (status) work.push_back([this, uuid = *uuid, status = std::move(*status)] { recover(uuid, status); });
+    else work.push_back([this, uuid = *uuid] { bury(uuid, nullptr); });
+  }
+  // A controller that hangs must not make the others wait.
+  std::atomic<std::size_t> next{0};
+  std::vector<std::jthread> threads;
+  for (std::size_t i = 0; i < std::min(kRecoverers, work.size()); ++i)
+    threads.emplace_back([&] {
+      for (std::size_t mine; (mine = next++) < work.size();) work[mine]();
+    });
+  threads.clear();
+  clean_leftovers(known);
+}
+
+void Backend::recover(const Uuid& uuid, xml::DomainStatus status) {
+  auto claim = domains_.claim(status.live.name, uuid);
+  if (!claim) {
+    log_error("userns", "domain " + quote(status.live.name) + " that was running: " + claim.error().text);
+    return bury(uuid, &status);
+  }
+  const Object domain = claim->object;
+  auto run = std::make_shared<Run>();
+  run->domain = domain;
+  run->uuid = uuid;
+  run->pid = status.controller_pid;
+  run->start_time = status.controller_start_time;
+  run->live = status.live;
+  run->maps = status.maps;
+  run->started_ms = status.started_ms;
+  run->log_path = paths_.log + "/" + status.live.name + ".log";
+  for (std::size_t i = 0; status.facts.count("message" + std::to_string(i)); ++i) run->messages.push_back(status.facts["message" + std::to_string(i)]);
+  {
+    const Locked locked = lock(domain);
+    locked->run = run;
+    // A definition that was not loaded (set aside) is gone: the domain runs on as a transient one.
+    if (!locked->persistent) locked->def = status.live, locked->def.id = -1;
+  }
+  broker_.adopt(status.live, status.maps);
+  if (reconnect(run, status)) return;
+  {
+    const Locked locked = lock(domain);
+    locked->run.reset();
+  }
+  bury(uuid, &status);
+  forget_if_empty(domain);
+}
+
+bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
+  const bool was_starting = status.facts.count("phase") && status.facts.at("phase") == "starting";
+  auto socket = Channel::connect(run_file(run->uuid, ".sock"));
+  // The daemon may have died right after the spawn: a controller makes its socket first of all.
+  for (int i = 0; !socket && was_starting && i < 15; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    socket = Channel::connect(run_file(run->uuid, ".sock"));
+  }
+  if (!socket) return false;
+  if (run->pid == 0) run->pid = peer_pid(*socket);
+  auto process = open_pidfd(run->pid);
+  const auto start_time = read_start_time(paths_.proc, run->pid);
+  if (!process || !start_time || (run->start_time != 0 && *start_time != run->start_time)) return false;
+  run->start_time = *start_time;
+  run->process = std::move(process).value();
+  run->channel = std::make_unique<Channel>(std::move(socket).value());
+  watch(run);
+  const auto answer = run->channel->request(controller::StatusRequest{}, was_starting ? 10'000 : kStatusTimeoutMs);
+  controller::StatusReply reply;
+  if (answer && std::holds_alternative<controller::StatusReply>(answer->body)) {
+    reply = std::get<controller::StatusReply>(answer->body);
+  } else if (answer || answer.error().code != VIR_ERR_OPERATION_TIMEOUT || was_starting) {
+    unwatch(*run);
+    return false;
+  } else {
+    // It is there and silent (stopped, say): what the status says is the best there is.
+    reply.boot.init_pid = status.init_pid;
+    reply.is_frozen = status.state == VIR_DOMAIN_PAUSED;
+  }
+  if (was_starting) {
+    on_started(run, reply.boot, VIR_DOMAIN_RUNNING_BOOTED);
+  } else {
+    const auto domain = run->domain.lock();
+    const Locked locked = lock(domain);
+    begin_running(*locked, run->pid, VIR_DOMAIN_RUNNING_UNKNOWN);
+    locked->def = status.live;
+    locked->def.id = run->pid;
+    locked->boot = reply.boot;
+    if (reply.is_frozen) locked->set_state(VIR_DOMAIN_PAUSED, status.state == VIR_DOMAIN_PAUSED ? status.reason : VIR_DOMAIN_PAUSED_UNKNOWN);
+    else if (status.state == VIR_DOMAIN_PAUSED) locked->set_state(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_UNPAUSED);
+    else locked->set_state(VIR_DOMAIN_RUNNING, status.reason);
+    const std::lock_guard run_lock(run->mutex);
+    run->outcome = Result<void>();
+  }
+  for (const auto& note : reply.unacknowledged) on_note(run, note);
+  if (const auto domain = run->domain.lock()) {
+    save_status(domain);
+    // The client that asked for it went with the daemon that served it.
+    if (status.autodestroy) submit([this, uuid = run->uuid] {
+      if (auto job = take_job(uuid)) (void)end_by_destroy(*job);
+    });
+  }
+  return true;
+}
+
+// A status without a live controller: says how it ended, and cleans up.
+void Backend::bury(const Uuid& uuid, const xml::DomainStatus* status) {
+  int shutoff = VIR_DOMAIN_SHUTOFF_CRASHED, stopped = VIR_DOMAIN_EVENT_STOPPED_CRASHED;
+  bool has_ended_itself = false;
+  if (const auto bytes = read_file(run_file(uuid, ".exit"), 64 * 1024)) {
+    const auto record = xdr::decode_exact<controller::ExitRecord>(std::span(reinterpret_cast<const std::uint8_t*>(bytes->data()), bytes->size()));
+    if (record) {
+      const auto [reason, detail] = end_reason_of(record->cause);
+      shutoff = reason, stopped = detail;
+      has_ended_itself = true;
+    }
+  }
+  // One that lives but has no socket: it was killed before it had one, or it hangs.
+  if (status && status->controller_pid != 0 && !has_ended_itself) {
+    const auto start_time = read_start_time(paths_.proc, status->controller_pid);
+    if (start_time && *start_time == status->controller_start_time)
+      if (const auto process = open_pidfd(status->controller_pid)) kill_and_wait(*process, 2000);
+  }
+  if (const auto plan = read_plan(uuid)) {
+    if (auto reaped = reap_domain(paths_.controller, *plan, paths_.log + "/" + plan->name + ".log", kReapTimeoutMs); !reaped)
+      log_error("userns", reaped.error().text);
+  }
+  remove_run_files(uuid);
+  if (auto domain = domains_.find(uuid)) {
+    const Locked locked = lock(*domain);
+    locked->set_state(VIR_DOMAIN_SHUTOFF, shutoff);
+    const bool was_running = status && status->facts.count("phase") && status->facts.at("phase") == "running";
+    if (was_running) emit_lifecycle_locked(*locked, VIR_DOMAIN_EVENT_STOPPED, stopped);
+  }
+  broker_.ended(uuid);
+}
+
+// Files of starts that got no further than these, and of ends that were cut short.
+void Backend::clean_leftovers(const std::set<std::string>& known) {
+  const auto files = list_directory(paths_.driver_run);
+  if (!files) return;
+  for (const auto& file : *files) {
+    const auto uuid = uuid_of(file);
+    if (!uuid || known.count(format_uuid(*uuid))) continue;
+    remove_run_files(*uuid);
+    ::unlink((paths_.driver_run + "/" + file).c_str());  // also what an atomic write left half way
+  }
+}
+
+}  // namespace virtuserns::userns

@@ -1,0 +1,379 @@
+// What can be seen of a domain: read from its groups and links at the time of asking.
+#include <arpa/inet.h>
+#include <libvirt/libvirt.h>
+
+#include <algorithm>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "conf/domain_devices.h"
+#include "conf/validate.h"
+#include "driver/userns/backend.h"
+#include "driver/userns/observe.h"
+
+namespace virtuserns::userns {
+
+namespace {
+
+constexpr int kRequestTimeoutMs = 5'000;
+constexpr std::uint64_t kNsPerTick = 10'000'000;  // USER_HZ is 100 on every Linux
+
+std::optional<std::uint64_t> read_number(const std::string& path) {
+  const auto text = path.empty() ? Result<std::string>(Error{}) : read_kernel_file(path, 4096);
+  return text ? parse_number<std::uint64_t>(trim(*text)) : std::nullopt;
+}
+
+// "key value" lines.
+std::map<std::string, std::uint64_t, std::less<>> read_table(const std::string& path) {
+  std::map<std::string, std::uint64_t, std::less<>> table;
+  if (path.empty()) return table;
+  const auto text = read_kernel_file(path, 256 * 1024);
+  if (!text) return table;
+  for (const auto line : split(*text, '\n')) {
+    const auto fields = split_blanks(line);
+    if (fields.size() != 2) continue;
+    if (const auto value = parse_number<std::uint64_t>(fields[1])) table[std::string(fields[0])] = *value;
+  }
+  return table;
+}
+
+// "8:0 Read 4096" lines of v1: adds up, of one device or of all.
+void add_blkio(const std::string& path, const std::string& device, std::int64_t& reads, std::int64_t& writes) {
+  const auto text = path.empty() ? Result<std::string>(Error{}) : read_kernel_file(path, 256 * 1024);
+  if (!text) return;
+  reads = std::max<std::int64_t>(reads, 0), writes = std::max<std::int64_t>(writes, 0);
+  for (const auto line : split(*text, '\n')) {
+    const auto fields = split_blanks(line);
+    if (fields.size() != 3 || (!device.empty() && fields[0] != device)) continue;
+    const auto value = parse_number<std::int64_t>(fields[2]);
+    if (value && fields[1] == "Read") reads += *value;
+    if (value && fields[1] == "Write") writes += *value;
+  }
+}
+
+// "8:0 rbytes=1 wbytes=2 rios=3 wios=4 ..." lines of v2.
+BlockStats read_io_stat(const std::string& path, const std::string& device) {
+  BlockStats stats{0, 0, 0, 0, -1};
+  const auto text = read_kernel_file(path, 256 * 1024);
+  if (!text) return {};
+  for (const auto line : split(*text, '\n')) {
+    const auto fields = split_blanks(line);
+    if (fields.empty() || (!device.empty() && fields[0] != device)) continue;
+    for (const auto field : fields) {
+      const auto add = [&](std::string_view key, std::int64_t& to) {
+        if (field.starts_with(key)) to += parse_number<std::int64_t>(field.substr(key.size())).value_or(0);
+      };
+      add("rbytes=", stats.read_bytes), add("wbytes=", stats.write_bytes), add("rios=", stats.read_requests), add("wios=", stats.write_requests);
+    }
+  }
+  return stats;
+}
+
+// The host's end of a veth sees what the domain sees, mirrored.
+InterfaceStats read_link(const std::string& sys, const std::string& host_name) {
+  const auto counter = [&](const char* name) {
+    return static_cast<std::int64_t>(read_number(sys + "/class/net/" + host_name + "/statistics/" + name).value_or(static_cast<std::uint64_t>(-1)));
+  };
+  return {counter("tx_bytes"), counter("tx_packets"), counter("tx_errors"), counter("tx_dropped"),
+          counter("rx_bytes"), counter("rx_packets"), counter("rx_errors"), counter("rx_dropped")};
+}
+
+bool is_link_name(const std::string& name) { return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos; }
+
+std::string device_text(const std::string& path) {
+  const auto number = device_number(path);
+  return number ? std::to_string(number->major) + ":" + std::to_string(number->minor) : "";
+}
+
+struct CpuTimes { std::uint64_t total_ns = 0, user_ns = 0, system_ns = 0; };
+
+}  // namespace
+
+// Empty: this host has no such controller.
+std::string Backend::group_file(const DomainDef& def, const char* controller, const char* file) const {
+  for (const auto& hierarchy : host_.hierarchies) {
+    const bool has = std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), controller) != hierarchy.controllers.end();
+    // cpu.stat and its like are there without the controller.
+    if (has || (hierarchy.is_v2 && *controller == '\0')) return hierarchy.mount + "/" + group_path(def, config_) + "/" + file;
+  }
+  return {};
+}
+
+namespace {
+
+template <class GroupFile>
+CpuTimes read_cpu(const GroupFile& file) {
+  if (const auto total = read_number(file("cpuacct", "cpuacct.usage"))) {
+    auto user = read_number(file("cpuacct", "cpuacct.usage_user")), system = read_number(file("cpuacct", "cpuacct.usage_sys"));
+    if (!user || !system) {
+      const auto ticks = read_table(file("cpuacct", "cpuacct.stat"));
+      user = ticks.count("user") ? ticks.at("user") * kNsPerTick : 0, system = ticks.count("system") ? ticks.at("system") * kNsPerTick : 0;
+    }
+    return {*total, *user, *system};
+  }
+  const auto table = read_table(file("", "cpu.stat"));
+  const auto us = [&](const char* key) { return table.count(key) ? table.at(key) * 1000 : 0; };
+  return {us("usage_usec"), us("user_usec"), us("system_usec")};
+}
+
+template <class GroupFile>
+std::vector<MemorySample> read_memory(const GroupFile& file, const DomainDef& def) {
+  std::vector<MemorySample> samples = {{VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON, current_memory_kib(def)}};
+  const auto table = read_table(file("memory", "memory.stat"));
+  const auto add = [&](int tag, std::initializer_list<const char*> keys, std::uint64_t divisor) {
+    for (const char* key : keys)
+      if (const auto found = table.find(key); found != table.end()) return samples.push_back({tag, found->second / divisor});
+  };
+  // swap_in is pages read back from swap, or nothing: never the usage of memory and swap (bug X14 of libvirt's driver).
+  add(VIR_DOMAIN_MEMORY_STAT_SWAP_IN, {"pswpin"}, 1);
+  add(VIR_DOMAIN_MEMORY_STAT_SWAP_OUT, {"pswpout"}, 1);
+  add(VIR_DOMAIN_MEMORY_STAT_MAJOR_FAULT, {"total_pgmajfault", "pgmajfault"}, 1);
+  add(VIR_DOMAIN_MEMORY_STAT_MINOR_FAULT, {"total_pgfault", "pgfault"}, 1);
+  add(VIR_DOMAIN_MEMORY_STAT_RSS, {"total_rss", "anon"}, 1024);
+  add(VIR_DOMAIN_MEMORY_STAT_DISK_CACHES, {"total_cache", "file"}, 1024);
+  return samples;
+}
+
+template <class GroupFile>
+std::uint64_t memory_usage_kib(const GroupFile& file) {
+  if (const auto bytes = read_number(file("memory", "memory.usage_in_bytes"))) return *bytes / 1024;
+  return read_number(file("memory", "memory.current")).value_or(0) / 1024;
+}
+
+template <class GroupFile>
+BlockStats read_block(const GroupFile& file, const std::string& device) {
+  BlockStats stats;
+  add_blkio(file("blkio", "blkio.throttle.io_service_bytes"), device, stats.read_bytes, stats.write_bytes);
+  add_blkio(file("blkio", "blkio.throttle.io_serviced"), device, stats.read_requests, stats.write_requests);
+  if (stats.read_bytes < 0)
+    if (const auto path = file("io", "io.stat"); !path.empty()) return read_io_stat(path, device);
+  return stats;
+}
+
+}  // namespace
+
+Result<DomainInfo> Backend::info(const Uuid& uuid) {
+  DomainInfo info;
+  DomainDef def;  // only what names the group
+  {
+    const Locked domain = TRY(find(uuid));
+    info.state = domain->state;
+    info.max_memory_kib = domain->def.max_memory_kib;
+    info.memory_kib = current_memory_kib(domain->def);
+    info.vcpus = current_vcpus(domain->def);
+    if (!domain->is_active()) return info;
+    def.uuid = uuid;
+    def.resource.partition = domain->def.resource.partition;
+  }
+  const auto file = [&](const char* controller, const char* name) { return group_file(def, controller, name); };
+  info.cpu_time_ns = read_cpu(file).total_ns;
+  info.memory_kib = std::min(memory_usage_kib(file), info.max_memory_kib);
+  return info;
+}
+
+Result<DomainState> Backend::state(const Uuid& uuid, unsigned flags) {
+  TRY(refuse_unknown_flags(flags, 0, "state"));
+  const Locked domain = TRY(find(uuid));
+  return DomainState{domain->state, domain->reason};
+}
+
+Result<ControlInfo> Backend::control_info(const Uuid& uuid, unsigned flags) {
+  TRY(refuse_unknown_flags(flags, 0, "control_info"));
+  const Locked domain = TRY(find_active(uuid));
+  // A job in work is told, and not waited for.
+  const std::unique_lock job(domain->job, std::try_to_lock);
+  return ControlInfo{static_cast<std::uint32_t>(job ? VIR_DOMAIN_CONTROL_OK : VIR_DOMAIN_CONTROL_JOB), 0, 0};
+}
+
+Result<std::vector<VcpuInfo>> Backend::vcpus(const Uuid& uuid) {
+  DomainDef def;
+  {
+    const Locked domain = TRY(find(uuid));
+    if (!domain->is_active()) return fail(VIR_ERR_OPERATION_INVALID, "cannot retrieve vcpu information for inactive domain");
+    def = domain->def;
+  }
+  const std::size_t cpus = host_.node.present_cpus.empty() ? host_.node.cpus : host_.node.present_cpus.size();
+  const auto pins = virtuserns::vcpu_pins(def, cpus);
+  const auto total = read_cpu([&](const char* controller, const char* name) { return group_file(def, controller, name); }).total_ns;
+  const std::uint32_t count = std::max(1u, current_vcpus(def));
+  std::vector<VcpuInfo> list;
+  for (std::uint32_t number = 0; number < count; ++number) {
+    VcpuInfo vcpu;
+    vcpu.number = number;
+    vcpu.state = VIR_VCPU_RUNNING;
+    // The processes of a container are no vcpus: its time is shared out among them.
+    vcpu.cpu_time_ns = total / count;
+    if (number < pins.size()) vcpu.affinity = pins[number];
+    const auto first = std::find(vcpu.affinity.begin(), vcpu.affinity.end(), true);
+    vcpu.cpu = first == vcpu.affinity.end() ? -1 : static_cast<int>(first - vcpu.affinity.begin());
+    list.push_back(std::move(vcpu));
+  }
+  return list;
+}
+
+Result<std::vector<MemoryStat>> Backend::memory_stats(const Uuid& uuid, unsigned flags) {
+  TRY(refuse_unknown_flags(flags, 0, "memory_stats"));
+  const DomainDef def = TRY(find_active(uuid))->def;
+  std::vector<MemoryStat> stats;
+  for (const auto& sample : read_memory([&](const char* c, const char* f) { return group_file(def, c, f); }, def)) stats.push_back({sample.tag, sample.value});
+  return stats;
+}
+
+Result<BlockStats> Backend::block_stats(const Uuid& uuid, const std::string& path) {
+  const DomainDef def = TRY(find_active(uuid))->def;
+  std::string device;
+  if (!path.empty()) {
+    const auto disk = std::find_if(def.disks.begin(), def.disks.end(), [&](const DiskDef& d) { return d.target_dev == path || d.source == path; });
+    const auto fs = std::find_if(def.filesystems.begin(), def.filesystems.end(), [&](const FilesystemDef& f) {
+      return f.type == FilesystemType::kBlock && (f.source == path || f.target == path);
+    });
+    if (disk == def.disks.end() && fs == def.filesystems.end()) return fail(VIR_ERR_INVALID_ARG, "invalid path: " + path);
+    device = device_text(disk != def.disks.end() ? disk->source : fs->source);
+    if (device.empty()) return fail(VIR_ERR_INTERNAL_ERROR, "no device behind " + quote(path));
+  }
+  return read_block([&](const char* c, const char* f) { return group_file(def, c, f); }, device);
+}
+
+Result<InterfaceStats> Backend::interface_stats(const Uuid& uuid, const std::string& device) {
+  const Locked domain = TRY(find_active(uuid));
+  const auto& links = domain->def.interfaces;
+  const auto found = std::find_if(links.begin(), links.end(), [&](const InterfaceDef& link) {
+    return link.target_dev == device || (link.mac && format_mac(*link.mac) == device);
+  });
+  if (found == links.end()) return fail(VIR_ERR_INVALID_ARG, "'" + device + "' is not a known interface");
+  if (!is_link_name(found->target_dev)) return fail(VIR_ERR_OPERATION_UNSUPPORTED, "interface '" + device + "' has no end on the host");
+  return read_link(paths_.sys, found->target_dev);
+}
+
+Result<std::vector<InterfaceAddresses>> Backend::interface_addresses(const Uuid& uuid, unsigned source, unsigned flags) {
+  TRY(refuse_unknown_flags(flags, 0, "interface_addresses"));
+  if (source > VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP) return fail(VIR_ERR_ARGUMENT_UNSUPPORTED, "Unknown IP address data source " + std::to_string(source));
+  RunPtr run;
+  std::vector<InterfaceDef> links;
+  {
+    const Locked domain = TRY(find_active(uuid));
+    run = domain->run;
+    links = domain->def.interfaces;
+  }
+  // Whatever the source that is asked for: what the links inside really have answers all of them.
+  Answer answer = TRY(run->channel->request(controller::AddressesRequest{}, kRequestTimeoutMs));
+  const auto* reply = std::get_if<controller::AddressesReply>(&answer.body);
+  if (!reply) return fail(VIR_ERR_INTERNAL_ERROR, "the domain's controller answered something else");
+  std::vector<InterfaceAddresses> list;
+  for (const auto& link : reply->links) {
+    const auto outside = std::find_if(links.begin(), links.end(), [&](const InterfaceDef& def) { return def.mac && format_mac(*def.mac) == link.hardware_address; });
+    // From the lease or ARP table a host knows its own ends only; an agent's view has the names inside, and lo.
+    if (source != VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT && outside == links.end()) continue;
+    InterfaceAddresses one{source == VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT ? link.name : outside->target_dev, link.hardware_address, {}};
+    for (const auto& address : link.addresses) {
+      char text[INET6_ADDRSTRLEN];
+      const bool is_v4 = address.bytes.size() == 4;
+      if ((!is_v4 && address.bytes.size() != 16) || !::inet_ntop(is_v4 ? AF_INET : AF_INET6, address.bytes.data(), text, sizeof text)) continue;
+      one.addresses.push_back({is_v4 ? VIR_IP_ADDR_TYPE_IPV4 : VIR_IP_ADDR_TYPE_IPV6, text, address.prefix});
+    }
+    list.push_back(std::move(one));
+  }
+  return list;
+}
+
+Result<CpuStats> Backend::cpu_stats(const Uuid& uuid, unsigned flags) {
+  TRY(refuse_unknown_flags(flags, VIR_TYPED_PARAM_STRING_OKAY, "cpu_stats"));
+  const DomainDef def = TRY(find_active(uuid))->def;
+  const auto file = [&](const char* controller, const char* name) { return group_file(def, controller, name); };
+  const auto times = read_cpu(file);
+  CpuStats stats;
+  stats.cpus = host_.node.present_cpus.empty() ? host_.node.cpus : static_cast<std::uint32_t>(host_.node.present_cpus.size());
+  stats.total = {{VIR_DOMAIN_CPU_STATS_CPUTIME, times.total_ns}, {VIR_DOMAIN_CPU_STATS_USERTIME, times.user_ns}, {VIR_DOMAIN_CPU_STATS_SYSTEMTIME, times.system_ns}};
+  const auto text = read_kernel_file(file("cpuacct", "cpuacct.usage_percpu"), 64 * 1024);
+  const auto numbers = text ? split_blanks(*text) : std::vector<std::string_view>();
+  for (std::uint32_t cpu = 0; cpu < stats.cpus; ++cpu) {
+    const auto value = cpu < numbers.size() ? parse_number<std::uint64_t>(numbers[cpu]) : std::nullopt;
+    // v2 does not count by cpu: no field is better than a made-up one.
+    stats.per_cpu.push_back(value ? TypedParams{{VIR_DOMAIN_CPU_STATS_CPUTIME, *value}} : TypedParams{});
+  }
+  return stats;
+}
+
+StatsSample Backend::sample(const Uuid&, const DomainDef& def, int state, int reason, bool active) const {
+  StatsSample sample;
+  sample.state = state;
+  sample.reason = reason;
+  sample.active = active;
+  sample.balloon_current_kib = current_memory_kib(def);
+  sample.balloon_maximum_kib = def.max_memory_kib;
+  sample.vcpu_current = current_vcpus(def);
+  sample.vcpu_maximum = def.vcpu.max;
+  if (!active) return sample;
+  const auto file = [&](const char* controller, const char* name) { return group_file(def, controller, name); };
+  const auto times = read_cpu(file);
+  sample.cpu_time_ns = times.total_ns;
+  sample.cpu_user_ns = times.user_ns;
+  sample.cpu_system_ns = times.system_ns;
+  sample.memory = read_memory(file, def);
+  for (std::uint32_t vcpu = 0; vcpu < sample.vcpu_current; ++vcpu) sample.vcpus.push_back({vcpu, VIR_VCPU_RUNNING, times.total_ns / sample.vcpu_current});
+  for (const auto& link : def.interfaces) {
+    if (!is_link_name(link.target_dev)) continue;
+    const auto stats = read_link(paths_.sys, link.target_dev);
+    sample.interfaces.push_back({link.target_dev, stats.rx_bytes, stats.rx_packets, stats.rx_errors, stats.rx_dropped, stats.tx_bytes,
+                                 stats.tx_packets, stats.tx_errors, stats.tx_dropped});
+  }
+  for (const auto& disk : def.disks) {
+    const auto device = device_text(disk.source);
+    if (device.empty()) continue;
+    const auto io = read_block(file, device);
+    sample.blocks.push_back({disk.target_dev, disk.source, io.read_requests, io.read_bytes, io.write_requests, io.write_bytes});
+  }
+  return sample;
+}
+
+Result<std::vector<DomainStats>> Backend::all_stats(const std::vector<Uuid>& uuids, unsigned stats, unsigned flags) {
+  constexpr unsigned kFilters = VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | VIR_CONNECT_GET_ALL_DOMAINS_STATS_INACTIVE |
+                                VIR_CONNECT_GET_ALL_DOMAINS_STATS_PERSISTENT | VIR_CONNECT_GET_ALL_DOMAINS_STATS_TRANSIENT |
+                                VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING | VIR_CONNECT_GET_ALL_DOMAINS_STATS_PAUSED |
+                                VIR_CONNECT_GET_ALL_DOMAINS_STATS_SHUTOFF | VIR_CONNECT_GET_ALL_DOMAINS_STATS_OTHER;
+  TRY(refuse_unknown_flags(flags, kFilters | VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT | VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING |
+                                      static_cast<unsigned>(VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS), "all_stats"));
+  const unsigned selected = TRY(select_stats(stats, flags));
+  std::vector<Object> objects;
+  if (uuids.empty()) objects = domains_.all();
+  for (const auto& uuid : uuids)
+    if (auto found = domains_.find(uuid)) objects.push_back(std::move(found).value());  // one that has gone is left out
+  std::vector<DomainStats> list;
+  for (auto& object : objects) {
+    DomainDef def;
+    DomainRef ref;
+    int state = 0, reason = 0;
+    bool active = false;
+    {
+      const Locked domain = lock(std::move(object));
+      if (!domain->exists() || !passes_list_filter({domain->state, domain->is_active(), domain->persistent}, flags & kFilters)) continue;
+      def = domain->def, ref = ref_of(*domain), state = domain->state, reason = domain->reason, active = domain->is_active();
+    }
+    list.push_back({std::move(ref), bulk_stats(sample(def.uuid, def, state, reason, active), selected)});
+  }
+  return list;
+}
+
+Result<std::string> Backend::domain_hostname(const Uuid& uuid, unsigned flags) {
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_GET_HOSTNAME_LEASE | VIR_DOMAIN_GET_HOSTNAME_AGENT, "domain_hostname"));
+  const Locked domain = TRY(find_active(uuid));
+  const auto name = guest_hostname(domain->def.name);
+  if (name.empty()) return fail(VIR_ERR_NO_HOSTNAME, "no hostname found for domain " + domain->def.name);
+  return name;
+}
+
+Result<std::vector<std::string>> Backend::messages(const Uuid& uuid, unsigned flags) {
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_MESSAGE_DEPRECATION | VIR_DOMAIN_MESSAGE_TAINTING, "messages"));
+  const Locked domain = TRY(find(uuid));
+  if (flags == VIR_DOMAIN_MESSAGE_DEPRECATION) return std::vector<std::string>{};
+  auto list = unhonoured(domain->def);
+  if (domain->is_active() && domain->run) list.insert(list.end(), domain->run->messages.begin(), domain->run->messages.end());
+  return list;
+}
+
+Result<SecurityLabel> Backend::security_label(const Uuid& uuid) {
+  (void)TRY(find(uuid));
+  return SecurityLabel{};
+}
+
+}  // namespace virtuserns::userns
