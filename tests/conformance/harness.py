@@ -10,6 +10,7 @@ see tests/support/host_state.py.
 """
 import argparse
 import contextlib
+import faulthandler
 import os
 import pathlib
 import re
@@ -27,6 +28,7 @@ from daemon import NotPossible  # noqa: E402
 
 ALL_DRIVERS = ("test", "userns", "reference")
 OURS = ("test", "userns")
+TEST_TIMEOUT_S = 120
 TESTS = []
 
 
@@ -232,6 +234,8 @@ def _require_clients():
 
 
 def _run_one(name, function, env):
+    # A call into libvirt that does not return cannot be interrupted: say where it is, and end (the daemon ends too).
+    faulthandler.dump_traceback_later(TEST_TIMEOUT_S, exit=True)
     try:
         function(env)
     except Skip as skip:
@@ -243,6 +247,8 @@ def _run_one(name, function, env):
         lines = [f"{pathlib.Path(frame.filename).name}:{frame.lineno}" for frame in where
                  if frame.filename.startswith(str(pathlib.Path(__file__).parent)) and "harness" not in frame.filename]
         return "FAIL", f"[{' '.join(lines)}] {type(failure).__name__}: {failure}"
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return "ok", ""
 
 
@@ -289,8 +295,8 @@ def _session(arguments, suite):
     daemon.argv()  # before anything else: is there something to run?
     with tempfile.TemporaryDirectory(prefix="virtuserns-conformance-") as folder:
         os.chmod(folder, 0o755)  # containers must be able to reach their roots
-        # The name of the folder stands in nothing but what these tests made.
-        look = lambda: host_state.snapshot(daemon_module.PRIVATE_FOLDERS, "virtuserns|userns", [folder])  # noqa: E731
+        daemon.configure()
+        look = lambda: host_state.snapshot(daemon_module.PRIVATE_FOLDERS, daemon.cgroup + "/", [folder])  # noqa: E731
         before = look()
         env = Env(daemon, folder)
         try:
@@ -302,6 +308,7 @@ def _session(arguments, suite):
             raise
         code = daemon.stop() if daemon.is_running() else 0
         left = [] if daemon.is_reference else host_state.differences(before, look(), ignore_files=IGNORED_FILES)
+    daemon.remove_cgroups()
     if code != 0 and not daemon.is_reference:
         left.append(f"daemon's exit code at SIGTERM: {code}\n{daemon.log_text()}")
     for line in left:

@@ -73,6 +73,12 @@ def enter_private_namespaces() -> None:
     os.rmdir(scratch)
 
 
+def _die_with_parent() -> None:
+    """A suite that is killed must not leave its daemon behind."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+
+
 class Daemon:
     """One daemon process: virtusernsd with a driver module, or libvirtd as the reference."""
 
@@ -84,6 +90,8 @@ class Daemon:
         self.socket = "/run/libvirt/libvirt-sock" if self.is_reference else "/run/libvirt/virtusernsd-sock"
         self.uri = "test+unix:///default" if self.is_reference else "userns:///system"
         self._holder = None
+        # The machine is shared: domains of this run have a cgroup of their own above them, by which they are told apart.
+        self.cgroup = f"virtuserns-conformance-{os.getpid()}"
         self.is_unprivileged = pathlib.Path("/proc/self/uid_map").read_text().split()[2] == "1"
 
     def argv(self) -> list[str]:
@@ -113,9 +121,20 @@ class Daemon:
                                       'unix_sock_ro_perms = "0777"\nmdns_adv = 0\n')
         return path
 
+    def configure(self) -> None:
+        """Once, before the first start."""
+        if self.driver == "userns":
+            pathlib.Path("/etc/libvirt/virtusernsd.conf").write_text(f'cgroup_parent = "{self.cgroup}"\n')
+
+    def remove_cgroups(self) -> None:
+        """The empty parents, which are this run's and not the daemon's to remove. Fails where one is not empty."""
+        for folder in pathlib.Path("/sys/fs/cgroup").glob(f"**/{self.cgroup}"):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
     def start(self) -> None:
         self.process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=open(self.log.name, "a"),
-                                        stderr=subprocess.STDOUT, env=self._environment())
+                                        stderr=subprocess.STDOUT, env=self._environment(), preexec_fn=_die_with_parent)
         self._wait_for_socket()
         if self.is_reference:
             self._hold_reference_open()
