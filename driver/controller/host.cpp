@@ -6,6 +6,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "conf/base/undo.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/device.h"
 #include "driver/kernel/mount.h"
@@ -145,6 +146,9 @@ void HostFile::remove() const {
 Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   TRY(open_own(plan, host));
   TRY(kernel::make_private_mount_namespace());
+  Undo undo;
+  // Until it is our root the stage is a mount point of this very namespace, whose directory could not be removed.
+  undo.add([&] { ::umount2(plan.stage_path.c_str(), MNT_DETACH); });
   const DirFd stage = TRY(make_stage(plan.stage_path));
   TRY(make_masks(stage), "stage");
   for (const auto& step : plan.before) {
@@ -153,6 +157,7 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
     if (const auto* device = std::get_if<DeviceSourceStep>(&step)) TRY(take_device(*device, host, stage));
   }
   TRY(kernel::change_root(plan.stage_path), "stage");
+  undo.commit();
   return {};
 }
 

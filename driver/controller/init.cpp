@@ -61,10 +61,12 @@ class Init {
 
   // exec keeps ignored signals ignored and blocked ones blocked (execve(2)); the controller has some of both.
   static void reset_signals() {
-    for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
-    sigset_t none;
-    ::sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    // By the system calls: the C library hides its own signals 32 and 33, which may have been inherited ignored too.
+    constexpr std::size_t kKernelSetBytes = 8;
+    const char action[64] = {};  // struct sigaction of the kernel: SIG_DFL, no flags
+    for (int signal = 1; signal <= 64; ++signal) ::syscall(SYS_rt_sigaction, signal, action, nullptr, kKernelSetBytes);
+    const std::uint64_t none = 0;
+    ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, kKernelSetBytes);
   }
 
   Result<kernel::RouteSocket*> route() {

@@ -89,6 +89,8 @@ Result<Identity> resolve_identity(const std::string& user, const std::string& gr
     if (!gid) return fail(VIR_ERR_CONFIG_UNSUPPORTED, "the container has no group " + quote(group));
     identity.gid = *gid;
   }
+  // As initgroups(3): a named user's list holds the primary group too.
+  if (!identity.groups.empty() || (!user.empty() && user.front() != '+')) identity.groups.insert(identity.groups.begin(), identity.gid);
   return identity;
 }
 

@@ -59,6 +59,7 @@ RootTree::RootTree() {
   for (const char* dir : {"bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "run", "root", "out"}) fs::create_directories(path() + "/" + dir);
   fs::permissions(path() + "/..", fs::perms(0711));
   fs::copy_file("/bin/busybox", path() + "/bin/busybox");
+  if (const std::string probe = build_root() + "/tests/root/probe"; fs::exists(probe)) fs::copy_file(probe, path() + "/bin/probe");
   for (const char* applet : {"sh", "cat", "ls", "mount", "umount", "sleep", "kill", "reboot", "poweroff", "init", "mknod", "id", "ip",
                              "hostname", "stty", "readlink", "ping", "chmod", "dd", "touch", "echo", "grep", "stat", "head", "tail", "wc",
                              "true", "false", "mkdir", "ln", "tty", "nc", "ps", "cut", "ttysize", "test", "rm", "env"})

@@ -50,7 +50,7 @@ TEST(Users, Resolve) {
   ASSERT_TRUE(web);
   EXPECT_EQ(web->uid, 33u);
   EXPECT_EQ(web->gid, 34u);
-  EXPECT_EQ(web->groups, (std::vector<gid_t>{50, 60}));
+  EXPECT_EQ(web->groups, (std::vector<gid_t>{34, 50, 60}));
   const auto by_number = resolve_identity("+33", "staff", passwd, group);
   ASSERT_TRUE(by_number);
   EXPECT_EQ(by_number->gid, 50u);

@@ -1,0 +1,72 @@
+// Runs inside test containers, statically linked: what a shell cannot ask the kernel.
+#include <linux/keyctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+volatile sig_atomic_t got = 0;
+void on_signal(int signal) { got = signal; }
+
+int keyring() {
+  char text[256] = {};
+  const long size = ::syscall(SYS_keyctl, KEYCTL_DESCRIBE, KEY_SPEC_SESSION_KEYRING, text, sizeof text - 1);
+  const long id = ::syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0);
+  std::printf("%s %08lx\n", size > 0 ? text : "none", id);
+  return 0;
+}
+
+// How many children fit the pids limit.
+int fork_all() {
+  int made = 0;
+  for (; made < 1000; ++made) {
+    const pid_t child = ::fork();
+    if (child < 0) break;
+    if (child == 0) {
+      ::pause();
+      ::_exit(0);
+    }
+  }
+  std::printf("%d\n", made);
+  return 0;
+}
+
+int eat(long megabytes) {
+  for (long i = 0; i < megabytes; ++i) {
+    char* block = static_cast<char*>(std::malloc(1 << 20));
+    if (!block) return 3;
+    std::memset(block, 1, 1 << 20);
+  }
+  std::puts("full");
+  return 0;
+}
+
+// An init that handles one signal: says which one came and exits with its number.
+int handle(int signal) {
+  std::signal(signal, on_signal);
+  std::FILE* ready = std::fopen("/out/ready", "w");
+  if (ready) std::fclose(ready);
+  while (got == 0) ::pause();
+  std::FILE* out = std::fopen("/out/got", "w");
+  if (out) {
+    std::fprintf(out, "%d", static_cast<int>(got));
+    std::fclose(out);
+  }
+  return got;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc >= 2 && std::strcmp(argv[1], "keyring") == 0) return keyring();
+  if (argc >= 2 && std::strcmp(argv[1], "fork") == 0) return fork_all();
+  if (argc >= 3 && std::strcmp(argv[1], "eat") == 0) return eat(std::atol(argv[2]));
+  if (argc >= 3 && std::strcmp(argv[1], "handle") == 0) return handle(std::atoi(argv[2]));
+  return 2;
+}
