@@ -43,11 +43,13 @@ std::uint64_t read_start_time(pid_t pid) {
   return fields.size() > 19 ? parse_number<std::uint64_t>(fields[19]).value_or(0) : 0;
 }
 
-Result<Peer> read_peer(const SocketFd& socket) {
+Result<Peer> read_peer(const SocketFd& socket, AuthMethod method) {
   ucred credentials{};
   socklen_t size = sizeof credentials;
   if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) return sys_fail("read peer credentials");
-  Peer peer{credentials.uid, credentials.gid, credentials.pid, read_start_time(credentials.pid), {}};
+  Peer peer{credentials.uid, credentials.gid, credentials.pid, 0, {}};
+  if (method == AuthMethod::kNone || peer.uid == 0) return peer;
+  peer.start_time = read_start_time(peer.pid);
   int pidfd = -1;
   size = sizeof pidfd;
   if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) == 0) peer.pidfd = PidFd(pidfd);

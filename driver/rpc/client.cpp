@@ -107,6 +107,9 @@ void Client::on_message(Message message) {
       if (closes_when_sent_) return;
       if (in_flight_ < host_->limits.requests && waiting_.empty()) return start_call(std::move(message));
       waiting_.push_back(std::move(message));
+      has_waiting_ = true;
+      // The last reply may have left before it could see the flag.
+      if (in_flight_ < host_->limits.requests) post(&Client::resume);
       return;
     case MessageType::kStream:
     case MessageType::kStreamHole: {
@@ -173,6 +176,10 @@ void Client::stream_over(std::uint32_t serial) {
   post(&Client::resume);
 }
 
+void Client::stream_drained() {
+  if (is_paused_) post(&Client::resume);
+}
+
 bool Client::may_read() const {
   if (closes_when_sent_ || waiting_.size() >= host_->limits.waiting_calls) return false;
   std::size_t queued = 0;
@@ -201,6 +208,8 @@ void Client::resume() {
     waiting_.pop_front();
     start_call(std::move(message));
   }
+  has_waiting_ = !waiting_.empty();
+  if (has_waiting_ && in_flight_ < host_->limits.requests) post(&Client::resume);
   take_messages();
   update_interest();
 }
@@ -275,7 +284,7 @@ void Client::after_sent(std::vector<Outgoing> sent) {
   }
   if (closes_when_sent_ && has_room) is_last = in_flight_ == 0;
   if (is_last) return post(&Client::close_done);
-  if (has_room) post(&Client::resume);
+  if (has_room && has_waiting_) post(&Client::resume);
 }
 
 void Client::post(void (Client::*what)()) {

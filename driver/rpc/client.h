@@ -64,6 +64,7 @@ class Client final : public StreamSink, public std::enable_shared_from_this<Clie
 
   void send_packet(Frame frame, std::uint32_t serial, bool is_data) override;
   void stream_over(std::uint32_t serial) override;
+  void stream_drained() override;
 
  private:
   enum class Kind { kReply, kEvent, kStreamData, kOther };
@@ -111,6 +112,7 @@ class Client final : public StreamSink, public std::enable_shared_from_this<Clie
 
   std::atomic<unsigned> in_flight_{0};
   std::atomic<bool> closes_when_sent_{false};
+  std::atomic<bool> has_waiting_{false};  // a reply that leaves makes room for somebody
 
   std::mutex out_mutex_;  // guards what follows; the socket is read without it, by the loop's thread, which closes it
   SocketFd socket_;

@@ -140,10 +140,10 @@ void Server::accept_some(const Listener& listener) {
 }
 
 void Server::admit_client(SocketFd socket, bool read_only) {
-  auto peer = read_peer(socket);
-  if (!peer) return;
   const std::string& auth = read_only ? config_.auth_unix_ro : config_.auth_unix_rw;
   const AuthMethod method = auth == "polkit" ? AuthMethod::kPolkit : AuthMethod::kNone;
+  auto peer = read_peer(socket, method);
+  if (!peer) return;
   const uid_t uid = peer->uid;
   if (!make_place(*peer, method == AuthMethod::kPolkit && uid != 0)) {
     log_warning("rpc.server", "too many clients: one of uid " + std::to_string(uid) + " is refused");

@@ -77,6 +77,7 @@ void Stream::write_some() {
     to_fd_.pop_front();
     head_written_ = 0;
   }
+  sink_.stream_drained();
   if (is_finishing_) finish();
 }
 

@@ -22,6 +22,8 @@ class StreamSink {
   virtual void send_packet(Frame frame, std::uint32_t serial, bool is_data) = 0;
   // The stream is over. It is destroyed soon, not in this call.
   virtual void stream_over(std::uint32_t serial) = 0;
+  // The descriptor has taken all that was queued for it.
+  virtual void stream_drained() = 0;
 };
 
 class Stream {

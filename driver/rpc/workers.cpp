@@ -85,12 +85,19 @@ void Workers::submit(Lane lane, uid_t owner, Job job) {
   Queue& queue = queues_[index_of(lane)];
   queue.by_owner[owner].push_back(std::move(job));
   ++queue.size;
-  // A high job goes to whoever is idle, its own lane first.
-  const Lane helper = lane == Lane::kHigh && idle_[index_of(lane)] == 0 && idle_[index_of(Lane::kLow)] > 0 ? Lane::kLow : lane;
-  if (queue.size > idle_[index_of(helper)] && threads_count_[index_of(lane)] < max_of(lane)) {
-    if (const auto added = add_thread(lane); !added) log_warning("rpc.workers", added.error().text);
+  wake_[index_of(lane)].notify_one();
+  // Idle threads that were woken but have not run yet count as idle still, and their jobs as queued: the difference is
+  // what nobody is going to take soon.
+  const auto idle = [this](Lane l) { return static_cast<std::size_t>(idle_[index_of(l)]); };
+  if (queue.size <= idle(lane)) return;
+  const Lane helper = lane == Lane::kHigh ? Lane::kLow : lane;
+  std::size_t wanted = queue.size;
+  if (helper != lane) {
+    wake_[index_of(helper)].notify_one();
+    wanted = queue.size - idle(lane) + queues_[index_of(helper)].size;
   }
-  wake_[index_of(helper)].notify_one();
+  if (wanted <= idle(helper) || threads_count_[index_of(helper)] >= max_of(helper)) return;
+  if (const auto added = add_thread(helper); !added) log_warning("rpc.workers", added.error().text);
 }
 
 void Workers::resize(Sizes sizes) {

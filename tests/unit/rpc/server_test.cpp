@@ -445,5 +445,21 @@ TEST_F(Streams, ConsoleThatNeverReadsStopsTheClientOnly) {
   EXPECT_TRUE(other.open());
 }
 
+TEST_F(Streams, ConsoleThatReadsAgainGetsEverything) {
+  const std::size_t total = 4U << 20;
+  std::thread sender([&] {
+    const rpc::Frame frame = rpc::make_data_frame(packet(Status::kContinue), std::vector<std::uint8_t>(64 * 1024, 'x'));
+    for (std::size_t sent = 0; sent < total; sent += 64 * 1024)
+      if (::send(client_.fd(), frame.bytes.data(), frame.bytes.size(), MSG_NOSIGNAL) < 0) return;
+  });
+  std::this_thread::sleep_for(100ms);  // until everything is full
+  std::vector<char> buffer(64 * 1024);
+  std::size_t received = 0;
+  for (ssize_t count = 1; received < total && count > 0; received += count > 0 ? static_cast<std::size_t>(count) : 0)
+    count = ::read(far_, buffer.data(), buffer.size());
+  sender.join();
+  EXPECT_EQ(received, total);
+}
+
 }  // namespace
 }  // namespace virtuserns::test
