@@ -19,7 +19,8 @@ MacAddress make_random_mac() {
 // virDomainDiskDefPostParse: the name of the target tells the bus.
 std::string bus_of(const DiskDef& disk) {
   if (disk.device == "floppy") return "fdc";
-  const std::pair<const char*, const char*> kBuses[] = {{"sd", "scsi"}, {"vd", "virtio"}, {"xvd", "xen"}, {"ubd", "uml"}};
+  const std::pair<const char*, const char*> kBuses[] = {
+      {"sd", "scsi"}, {"vd", "virtio"}, {"xvd", "xen"}, {"ubd", "uml"}};
   for (const auto& [prefix, bus] : kBuses)
     if (disk.target_dev.starts_with(prefix)) return bus;
   return "ide";
@@ -33,7 +34,8 @@ void default_ips(std::vector<IpAddressDef>& ips) {
 struct FillDevice {
   void operator()(FilesystemDef& fs) const {
     const auto is_socket = [](const KeptXml& k) { return k.name == "source/@socket"; };
-    if (fs.access_mode.empty() && std::none_of(fs.kept.begin(), fs.kept.end(), is_socket)) fs.access_mode = "passthrough";
+    if (fs.access_mode.empty() && std::none_of(fs.kept.begin(), fs.kept.end(), is_socket))
+      fs.access_mode = "passthrough";
   }
   void operator()(DiskDef& disk) const {
     if (disk.device.empty()) disk.device = "disk";
@@ -53,7 +55,8 @@ struct FillDevice {
 };
 
 void sort_by_start(std::vector<IdMapEntry>& entries) {
-  std::stable_sort(entries.begin(), entries.end(), [](const IdMapEntry& a, const IdMapEntry& b) { return a.start < b.start; });
+  std::stable_sort(entries.begin(), entries.end(),
+                   [](const IdMapEntry& a, const IdMapEntry& b) { return a.start < b.start; });
 }
 
 // virDiskNameToIndex: "sdb" is 1, "vdaa" 26, partition numbers do not count; -1: no such name.
@@ -78,7 +81,9 @@ void order_disks(std::vector<DiskDef>& disks) {
   std::vector<DiskDef> ordered;
   for (auto& disk : disks) {
     const auto is_same_bus = [&](const DiskDef& d) { return d.target_bus == disk.target_bus; };
-    const auto is_later = [&](const DiskDef& d) { return is_same_bus(d) && disk_index(d.target_dev) > disk_index(disk.target_dev); };
+    const auto is_later = [&](const DiskDef& d) {
+      return is_same_bus(d) && disk_index(d.target_dev) > disk_index(disk.target_dev);
+    };
     auto at = std::find_if(ordered.begin(), ordered.end(), is_later);
     if (at == ordered.end()) at = std::find_if(ordered.rbegin(), ordered.rend(), is_same_bus).base();
     if (at == ordered.begin() && !std::any_of(ordered.begin(), ordered.end(), is_same_bus)) at = ordered.end();
@@ -92,7 +97,8 @@ void order_disks(std::vector<DiskDef>& disks) {
 void apply_defaults(DomainDef& def, const DefaultsContext& context) {
   if (!def.has_uuid && !is_valid_uuid(def.uuid)) def.uuid = make_random_uuid();
   def.has_uuid = true;
-  if (def.current_memory_kib == 0 || def.current_memory_kib > def.max_memory_kib) def.current_memory_kib = def.max_memory_kib;
+  if (def.current_memory_kib == 0 || def.current_memory_kib > def.max_memory_kib)
+    def.current_memory_kib = def.max_memory_kib;
   if (def.vcpu.placement.empty()) def.vcpu.placement = "static";
   if (def.os.type.empty()) def.os.type = "exe";
   if (def.os.arch.empty()) def.os.arch = context.arch;
@@ -114,7 +120,8 @@ void apply_defaults(DomainDef& def, const DefaultsContext& context) {
 
 void apply_device_defaults(DeviceDef& device, const DomainDef& domain) {
   std::visit(FillDevice{}, device);
-  if (auto* console = std::get_if<ConsoleDef>(&device); console && console->target_port == 0 && !domain.consoles.empty())
+  if (auto* console = std::get_if<ConsoleDef>(&device);
+      console && console->target_port == 0 && !domain.consoles.empty())
     console->target_port = static_cast<std::uint32_t>(domain.consoles.size());
 }
 

@@ -28,13 +28,15 @@ std::vector<IdRange> inside_ranges(const IdMapLines& lines) {
 }
 
 std::string show(const IdMapLine& line) {
-  return "'" + std::to_string(line.inside) + " " + std::to_string(line.outside) + " " + std::to_string(line.count) + "'";
+  return "'" + std::to_string(line.inside) + " " + std::to_string(line.outside) + " " + std::to_string(line.count) +
+         "'";
 }
 
 // "<uid start='0' target='1000' count='10'/>"
 std::string show(const char* kind, const IdMapEntry& entry) {
   return std::string("<") + kind + " start='" + std::to_string(entry.start) +
-         (entry.target ? "' target='" + std::to_string(*entry.target) : "") + "' count='" + std::to_string(entry.count) + "'/>";
+         (entry.target ? "' target='" + std::to_string(*entry.target) : "") + "' count='" +
+         std::to_string(entry.count) + "'/>";
 }
 
 Error refuse(const std::string& what) { return fail(VIR_ERR_XML_ERROR, "idmap: " + what); }
@@ -52,14 +54,15 @@ Result<void> validate_entry(const char* kind, const IdMapEntry& entry) {
   if (entry.target && *entry.target + std::uint64_t{entry.count} == kIdSpace)
     return refuse(shown + " maps to host id 4294967295, which the kernel reserves: lower count by one");
   if (entry.target && *entry.target == 0)
-    return refuse(shown + " maps to host id 0, which is root of the host: choose a target above 0, or leave target out");
+    return refuse(shown +
+                  " maps to host id 0, which is root of the host: choose a target above 0, or leave target out");
   return {};
 }
 
 Result<void> validate_entries(const char* kind, const std::vector<IdMapEntry>& entries) {
   if (entries.size() > kMaxIdMapLines)
-    return refuse(std::to_string(entries.size()) + " <" + kind + "> entries are more than the kernel takes: at most " +
-                  std::to_string(kMaxIdMapLines));
+    return refuse(std::to_string(entries.size()) + " <" + kind +
+                  "> entries are more than the kernel takes: at most " + std::to_string(kMaxIdMapLines));
   std::vector<IdRange> starts, targets;
   for (const auto& entry : entries) {
     TRY(validate_entry(kind, entry));
@@ -70,7 +73,8 @@ Result<void> validate_entries(const char* kind, const std::vector<IdMapEntry>& e
     return refuse(show(kind, entries[pair->first]) + " and " + show(kind, entries[pair->second]) +
                   " overlap: an id inside can be mapped only once");
   if (!targets.empty() && targets.size() != entries.size())
-    return refuse(std::string("some <") + kind + "> entries have a target and some have none: give it to all, or to none "
+    return refuse(std::string("some <") + kind +
+                  "> entries have a target and some have none: give it to all, or to none "
                   "for an automatic range");
   if (const auto pair = find_overlap(targets))
     return refuse(show(kind, entries[pair->first]) + " and " + show(kind, entries[pair->second]) +
@@ -134,7 +138,8 @@ std::vector<IdRange> host_ranges(const IdMapLines& lines) {
 std::string format_kernel_map(const IdMapLines& lines) {
   std::string text;
   for (const auto& line : lines)
-    text += std::to_string(line.inside) + " " + std::to_string(line.outside) + " " + std::to_string(line.count) + "\n";
+    text +=
+        std::to_string(line.inside) + " " + std::to_string(line.outside) + " " + std::to_string(line.count) + "\n";
   return text;
 }
 
@@ -143,10 +148,12 @@ Result<IdMapLines> parse_kernel_map(const std::string& text) {
   for (const auto row : split(text, '\n')) {
     const auto words = split_blanks(row);
     if (words.empty()) continue;
-    if (words.size() != 3) return fail(VIR_ERR_INTERNAL_ERROR, "id map line " + quote(row) + " has not three numbers");
+    if (words.size() != 3)
+      return fail(VIR_ERR_INTERNAL_ERROR, "id map line " + quote(row) + " has not three numbers");
     const auto inside = parse_number<std::uint32_t>(words[0]), outside = parse_number<std::uint32_t>(words[1]),
                count = parse_number<std::uint32_t>(words[2]);
-    if (!inside || !outside || !count) return fail(VIR_ERR_INTERNAL_ERROR, "id map line " + quote(row) + " has not three numbers");
+    if (!inside || !outside || !count)
+      return fail(VIR_ERR_INTERNAL_ERROR, "id map line " + quote(row) + " has not three numbers");
     if (lines.size() == kMaxIdMapLines) return fail(VIR_ERR_INTERNAL_ERROR, "id map has more than 340 lines");
     lines.push_back({*inside, *outside, *count});
   }

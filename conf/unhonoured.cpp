@@ -8,9 +8,11 @@ namespace virtuserns {
 
 namespace {
 
-// Kept as text because the model has no use for it, yet without a promise to break: bookkeeping of libvirt and clients.
-constexpr std::string_view kHarmless[] = {"genid",          "source/@bridge", "source/@portid", "source/@macTableManager",
-                                          "guest/@actual",  "clock/@basis",   "master",         "@snapshot"};
+// Kept as text because the model has no use for it, yet without a promise to break: bookkeeping of libvirt and
+// clients.
+constexpr std::string_view kHarmless[] = {
+    "genid",         "source/@bridge", "source/@portid", "source/@macTableManager",
+    "guest/@actual", "clock/@basis",   "master",         "@snapshot"};
 
 class Lines {
  public:
@@ -65,8 +67,10 @@ std::vector<std::string> unhonoured(const DomainDef& def) {
   lines.add("clock: ", def.clock.kept, "clock/");
   for (const auto& timer : def.clock.timers) {
     // A device node, present or absent, is all that a timer can be here.
-    if (timer.name != "rtc" && timer.name != "hpet") lines.add("clock: timer " + quote(timer.name) + " has no effect");
-    else lines.add("timer " + quote(timer.name) + ": ", timer.kept);
+    if (timer.name != "rtc" && timer.name != "hpet")
+      lines.add("clock: timer " + quote(timer.name) + " has no effect");
+    else
+      lines.add("timer " + quote(timer.name) + ": ", timer.kept);
   }
   add_devices(def, lines);
   for (const auto& label : def.seclabels) lines.add("seclabel " + quote(label.model) + ": ", label.kept);

@@ -19,7 +19,8 @@ Error xml_error(std::string text) { return fail(VIR_ERR_XML_ERROR, std::move(tex
 Error unsupported(std::string text) { return fail(VIR_ERR_CONFIG_UNSUPPORTED, std::move(text)); }
 
 bool has_control(std::string_view text) {
-  return std::any_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
+  return std::any_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
 }
 
 bool has_dot_dot(std::string_view path) {
@@ -47,14 +48,18 @@ Result<void> validate_link_name(const std::string& name, const std::string& what
   if (name.empty()) return {};
   const bool is_bad = name.size() > 15 || name == "." || name == ".." || has_control(name) ||
                       name.find_first_of("/: ") != std::string::npos;
-  if (is_bad) return xml_error(what + " " + quote(name) + " is not a valid interface name: at most 15 characters, no '/', ':' or blank");
+  if (is_bad)
+    return xml_error(what + " " + quote(name) +
+                     " is not a valid interface name: at most 15 characters, no '/', ':' or blank");
   return {};
 }
 
 Result<void> validate_os(const OsDef& os) {
-  if (os.type != "exe") return unsupported("os type " + quote(os.type) + " is not supported: containers have <type>exe</type>");
-  static const std::set<std::string_view> kArches = {"x86_64", "i686", "aarch64", "armv7l", "armv6l", "ppc64", "ppc64le",
-                                                     "riscv64", "s390x", "loongarch64", "mips64", "mips64el"};
+  if (os.type != "exe")
+    return unsupported("os type " + quote(os.type) + " is not supported: containers have <type>exe</type>");
+  static const std::set<std::string_view> kArches = {"x86_64", "i686",        "aarch64", "armv7l",
+                                                     "armv6l", "ppc64",       "ppc64le", "riscv64",
+                                                     "s390x",  "loongarch64", "mips64",  "mips64el"};
   if (!os.arch.empty() && !kArches.contains(os.arch)) return unsupported("unknown architecture " + quote(os.arch));
   TRY(validate_absolute(os.init.empty() ? "/sbin/init" : os.init, "<init>"));
   if (!os.init_dir.empty()) TRY(validate_absolute(os.init_dir, "<initdir>"));
@@ -63,7 +68,8 @@ Result<void> validate_os(const OsDef& os) {
       return xml_error("<initenv> name " + quote(env.name) + " is not a valid environment variable name");
   for (const auto& [who, what] : {std::pair{&os.init_user, "<inituser>"}, std::pair{&os.init_group, "<initgroup>"}})
     if (has_control(*who) || who->find_first_of(":/") != std::string::npos)
-      return xml_error(std::string(what) + " " + quote(*who) + " is not a valid name: use a name or '+1000' for a number");
+      return xml_error(std::string(what) + " " + quote(*who) +
+                       " is not a valid name: use a name or '+1000' for a number");
   return {};
 }
 
@@ -73,18 +79,23 @@ Result<void> validate_resources(const DomainDef& def) {
   if (def.max_memory_kib >= kMaxMemoryKib) return fail(VIR_ERR_OVERFLOW, "<memory> is too large");
   if (def.vcpu.max == 0) return xml_error("<vcpu> is 0: at least 1 is needed");
   if (def.vcpu.max > kMaxVcpus)
-    return xml_error("<vcpu> is " + std::to_string(def.vcpu.max) + ": at most " + std::to_string(kMaxVcpus) + " are possible");
+    return xml_error("<vcpu> is " + std::to_string(def.vcpu.max) + ": at most " + std::to_string(kMaxVcpus) +
+                     " are possible");
   if (def.vcpu.current && (*def.vcpu.current == 0 || *def.vcpu.current > def.vcpu.max))
-    return xml_error("current='" + std::to_string(*def.vcpu.current) + "' of <vcpu> must be from 1 to " + std::to_string(def.vcpu.max));
+    return xml_error("current='" + std::to_string(*def.vcpu.current) + "' of <vcpu> must be from 1 to " +
+                     std::to_string(def.vcpu.max));
   const auto& tune = def.memtune;
-  if (tune.hard_limit_kib == 0U) return xml_error("<hard_limit> of <memtune> is 0: nothing could run, raise it or remove it");
+  if (tune.hard_limit_kib == 0U)
+    return xml_error("<hard_limit> of <memtune> is 0: nothing could run, raise it or remove it");
   if (tune.hard_limit_kib && tune.swap_hard_limit_kib && *tune.swap_hard_limit_kib < *tune.hard_limit_kib)
     return xml_error("<swap_hard_limit> counts memory and swap together: it must not be below <hard_limit>");
   const auto& cpu = def.cputune;
   if (cpu.period_us && (*cpu.period_us < 1000 || *cpu.period_us > 1000000))
-    return xml_error("<period> " + std::to_string(*cpu.period_us) + " of <cputune> must be from 1000 to 1000000 microseconds");
+    return xml_error("<period> " + std::to_string(*cpu.period_us) +
+                     " of <cputune> must be from 1000 to 1000000 microseconds");
   if (cpu.quota_us && *cpu.quota_us > 0 && (*cpu.quota_us < 1000 || *cpu.quota_us > 17592186044415))
-    return xml_error("<quota> " + std::to_string(*cpu.quota_us) + " of <cputune> must be from 1000 to 17592186044415 microseconds, or negative");
+    return xml_error("<quota> " + std::to_string(*cpu.quota_us) +
+                     " of <cputune> must be from 1000 to 17592186044415 microseconds, or negative");
   return {};
 }
 
@@ -100,7 +111,8 @@ Result<void> validate_blkio(const BlkioTune& tune) {
   for (const auto& device : tune.devices) {
     TRY(check(device.weight));
     TRY(validate_absolute(device.path, "<path> of <blkiotune>"));
-    if (!seen.insert(device.path).second) return xml_error("<blkiotune> names device " + quote(device.path) + " twice");
+    if (!seen.insert(device.path).second)
+      return xml_error("<blkiotune> names device " + quote(device.path) + " twice");
   }
   return {};
 }
@@ -110,20 +122,23 @@ Result<void> validate_partition(const std::string& partition) {
   TRY(validate_absolute(partition, "<partition>"));
   for (const auto part : split(std::string_view(partition).substr(1), '/'))
     if (part.empty() || part == "." || part == "..")
-      return xml_error("<partition> " + quote(partition) + " has an empty, '.' or '..' part: write it as '/machine/web'");
+      return xml_error("<partition> " + quote(partition) +
+                       " has an empty, '.' or '..' part: write it as '/machine/web'");
   return {};
 }
 
 Result<void> validate_features(const FeaturesDef& features) {
   for (const auto& [name, is_on] : features.capabilities)
     if (!is_capability_name(name))
-      return unsupported("unknown capability " + quote(name) + ": write it as 'net_admin', as in capabilities(7) without CAP_");
+      return unsupported("unknown capability " + quote(name) +
+                         ": write it as 'net_admin', as in capabilities(7) without CAP_");
   return {};
 }
 
 Result<void> validate_filesystem(const FilesystemDef& fs) {
   if (fs.type == FilesystemType::kTemplate || fs.type == FilesystemType::kVolume)
-    return unsupported(std::string("filesystem type '") + (fs.type == FilesystemType::kVolume ? "volume" : "template") +
+    return unsupported(std::string("filesystem type '") +
+                       (fs.type == FilesystemType::kVolume ? "volume" : "template") +
                        "' is not supported: use mount, file, block or ram");
   if (fs.target.empty()) return xml_error("<filesystem> has no target: write <target dir='/'/>");
   TRY(validate_absolute(fs.target, "filesystem target"));
@@ -144,13 +159,15 @@ Result<void> validate_filesystems(const std::vector<FilesystemDef>& filesystems)
   }
   if (!targets.contains("/"))
     return xml_error(
-        "domain has no root filesystem: add <filesystem type='mount'><source dir='/path/to/root'/><target dir='/'/></filesystem>");
+        "domain has no root filesystem: add <filesystem type='mount'><source dir='/path/to/root'/><target "
+        "dir='/'/></filesystem>");
   return {};
 }
 
 Result<void> validate_disk(const DiskDef& disk) {
   if (disk.target_dev.empty()) return xml_error("<disk> has no target: write <target dev='vda'/>");
-  if (disk.target_dev.find('/') != std::string::npos || has_control(disk.target_dev) || disk.target_dev == "." || disk.target_dev == "..")
+  if (disk.target_dev.find('/') != std::string::npos || has_control(disk.target_dev) || disk.target_dev == "." ||
+      disk.target_dev == "..")
     return xml_error("disk target " + quote(disk.target_dev) + " must be a name below /dev, such as 'vda'");
   if (disk.source.empty()) return xml_error("disk " + quote(disk.target_dev) + " has no source");
   return validate_absolute(disk.source, "source of disk " + quote(disk.target_dev));
@@ -159,10 +176,12 @@ Result<void> validate_disk(const DiskDef& disk) {
 Result<void> validate_interface(const InterfaceDef& interface) {
   if (interface.mac && (interface.mac->bytes[0] & 1) != 0)
     return xml_error("MAC address of <interface> is a multicast address: its first byte must be even");
-  if (interface.mac && *interface.mac == MacAddress{}) return xml_error("MAC address of <interface> is 00:00:00:00:00:00");
+  if (interface.mac && *interface.mac == MacAddress{})
+    return xml_error("MAC address of <interface> is 00:00:00:00:00:00");
   for (const auto& kept : interface.kept)
     if (kept.name == "script" || kept.name == "downscript")
-      return unsupported("<" + kept.name + "> of <interface> is not supported: the host runs no scripts for containers");
+      return unsupported("<" + kept.name +
+                         "> of <interface> is not supported: the host runs no scripts for containers");
   const bool needs_source = interface.type != InterfaceType::kEthernet && interface.type != InterfaceType::kUser;
   if (needs_source && interface.source.empty()) return xml_error("<interface> has no source");
   if (interface.type == InterfaceType::kBridge || interface.type == InterfaceType::kDirect)
@@ -174,9 +193,11 @@ Result<void> validate_interface(const InterfaceDef& interface) {
 }
 
 Result<void> validate_console(const ConsoleDef& console) {
-  if (console.type != "pty") return unsupported("console type " + quote(console.type) + " is not supported: use type='pty'");
+  if (console.type != "pty")
+    return unsupported("console type " + quote(console.type) + " is not supported: use type='pty'");
   if (console.target_type != "lxc")
-    return unsupported("console target type " + quote(console.target_type) + " is not supported: use <target type='lxc'/>");
+    return unsupported("console target type " + quote(console.target_type) +
+                       " is not supported: use <target type='lxc'/>");
   if (!console.log_file.empty()) TRY(validate_absolute(console.log_file, "log file of <console>"));
   return {};
 }
@@ -185,7 +206,8 @@ Result<void> validate_hostdev(const HostdevDef& hostdev) {
   if (hostdev.type == HostdevType::kCapsNet) return validate_link_name(hostdev.source, "interface of <hostdev>");
   if (hostdev.type == HostdevType::kSubsysUsb) return {};
   TRY(validate_absolute(hostdev.source, "source of <hostdev>"));
-  if (has_dot_dot(hostdev.source)) return xml_error("source of <hostdev> " + quote(hostdev.source) + " must not have '..' in it");
+  if (has_dot_dot(hostdev.source))
+    return xml_error("source of <hostdev> " + quote(hostdev.source) + " must not have '..' in it");
   return {};
 }
 
@@ -211,7 +233,8 @@ Result<void> validate_kept_devices(const std::vector<KeptXml>& kept) {
   for (const auto& device : kept)
     for (const auto name : {"disk", "filesystem", "interface", "hostdev", "console"})
       if (device.name == name)
-        return unsupported("<" + device.name + "> of type " + quote(kept_type(device)) + " is not supported by containers");
+        return unsupported("<" + device.name + "> of type " + quote(kept_type(device)) +
+                           " is not supported by containers");
   return {};
 }
 
@@ -220,12 +243,14 @@ Result<void> validate_devices(const DomainDef& def) {
   std::set<std::string_view> disks, host_links, guest_links;
   for (const auto& disk : def.disks) {
     TRY(validate_disk(disk));
-    if (!disks.insert(disk.target_dev).second) return xml_error("disk target " + quote(disk.target_dev) + " appears twice");
+    if (!disks.insert(disk.target_dev).second)
+      return xml_error("disk target " + quote(disk.target_dev) + " appears twice");
   }
   std::set<MacAddress> macs;
   for (const auto& interface : def.interfaces) {
     TRY(validate_interface(interface));
-    if (interface.mac && !macs.insert(*interface.mac).second) return xml_error("two interfaces have the same MAC address");
+    if (interface.mac && !macs.insert(*interface.mac).second)
+      return xml_error("two interfaces have the same MAC address");
     if (!interface.guest_dev.empty() && !guest_links.insert(interface.guest_dev).second)
       return xml_error("guest name " + quote(interface.guest_dev) + " of <interface> appears twice");
     if (!interface.target_dev.empty() && !host_links.insert(interface.target_dev).second)
@@ -244,7 +269,8 @@ Result<void> validate_shared_namespaces(const DomainDef& def) {
       return xml_error("network namespace " + quote(shared.value) + " must be a name below /run/netns");
     if (shared.value.empty()) return xml_error("<lxc:" + shared.kind + "> has an empty value");
     const auto pid = parse_number<int>(shared.value);
-    if (shared.type == "pid" && (!pid || *pid <= 0)) return xml_error("<lxc:" + shared.kind + "> value " + quote(shared.value) + " is not a process id");
+    if (shared.type == "pid" && (!pid || *pid <= 0))
+      return xml_error("<lxc:" + shared.kind + "> value " + quote(shared.value) + " is not a process id");
     if (shared.kind == "sharenet" && !def.interfaces.empty())
       return unsupported("<lxc:sharenet> cannot be combined with <interface>: the network is the other domain's");
   }
@@ -259,17 +285,21 @@ Result<void> validate_name(const std::string& name) {
     return xml_error("domain name " + quote(name.substr(0, 32) + "...") + " has " + std::to_string(name.size()) +
                      " bytes: at most " + std::to_string(kMaxNameBytes));
   if (name == "." || name == "..") return xml_error("domain name must not be " + quote(name));
-  if (name.find('/') != std::string::npos) return xml_error("domain name " + quote(name) + " must not have a '/' in it");
+  if (name.find('/') != std::string::npos)
+    return xml_error("domain name " + quote(name) + " must not have a '/' in it");
   if (has_control(name)) return xml_error("domain name " + quote(name) + " must not have control characters in it");
   if (!is_utf8(name)) return xml_error("domain name " + quote(name) + " is not valid UTF-8");
   return {};
 }
 
 Result<void> validate(const DomainDef& def) {
-  if (def.virt_type != "lxc") return unsupported("domain type " + quote(def.virt_type) + " is not supported: use <domain type='lxc'>");
+  if (def.virt_type != "lxc")
+    return unsupported("domain type " + quote(def.virt_type) + " is not supported: use <domain type='lxc'>");
   TRY(validate_name(def.name));
-  if (!is_valid_uuid(def.uuid) && def.has_uuid) return xml_error("uuid " + quote(format_uuid(def.uuid)) + " must not have all bytes equal");
-  if (def.title.find('\n') != std::string::npos) return xml_error("<title> must be one line: use <description> for more");
+  if (!is_valid_uuid(def.uuid) && def.has_uuid)
+    return xml_error("uuid " + quote(format_uuid(def.uuid)) + " must not have all bytes equal");
+  if (def.title.find('\n') != std::string::npos)
+    return xml_error("<title> must be one line: use <description> for more");
   TRY(validate_resources(def));
   TRY(validate_blkio(def.blkio));
   TRY(validate_partition(def.resource.partition));

@@ -14,8 +14,10 @@ Element make_cell(const NumaCell& cell) {
   if (cell.memory_kib != 0)
     element.child(std::move(Element("memory").attribute("unit", "KiB").text(std::to_string(cell.memory_kib))));
   for (const auto& pages : cell.pages)
-    element.child(std::move(
-        Element("pages").attribute("unit", "KiB").attribute("size", pages.size_kib).text(std::to_string(pages.count))));
+    element.child(std::move(Element("pages")
+                                .attribute("unit", "KiB")
+                                .attribute("size", pages.size_kib)
+                                .text(std::to_string(pages.count))));
   Element distances("distances");
   for (const auto& distance : cell.distances)
     distances.child(std::move(Element("sibling").attribute("id", distance.cell).attribute("value", distance.value)));
@@ -112,7 +114,8 @@ std::string format_domain_capabilities(const DomainCapabilities& caps) {
     cpu.child(std::move(Element("mode").attribute("name", mode).attribute("supported", "no")));
   element.child(std::move(cpu)).child(make_supported("memoryBacking", false)).child(make_domain_devices(caps));
   Element features("features");
-  for (const auto name : {"gic", "vmcoreinfo", "genid", "backingStoreInput", "backup"}) features.child(make_supported(name, false));
+  for (const auto name : {"gic", "vmcoreinfo", "genid", "backingStoreInput", "backup"})
+    features.child(make_supported(name, false));
   return element.child(std::move(features)).to_string();
 }
 

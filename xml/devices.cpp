@@ -9,8 +9,8 @@ namespace virtuserns::xml {
 
 namespace {
 
-// Types that DomainDef can hold. The others (disk type='network', interface type='vhostuser', hostdev type='pci') stay
-// text: libvirt's LXC driver takes them in a definition too; conf/validate.h says what becomes of them.
+// Types that DomainDef can hold. The others (disk type='network', interface type='vhostuser', hostdev type='pci')
+// stay text: libvirt's LXC driver takes them in a definition too; conf/validate.h says what becomes of them.
 bool is_modelled(const Node& node) {
   const auto type = node.attribute_or("type");
   const auto is_one_of = [&](std::initializer_list<std::string_view> words) {
@@ -19,7 +19,8 @@ bool is_modelled(const Node& node) {
   if (node.is("filesystem")) return true;
   if (node.is("disk")) return !is_one_of({"dir", "network", "volume", "nvme", "vhostuser"});
   if (node.is("interface"))
-    return !is_one_of({"vhostuser", "server", "client", "mcast", "internal", "hostdev", "udp", "vdpa", "null", "vds"});
+    return !is_one_of(
+        {"vhostuser", "server", "client", "mcast", "internal", "hostdev", "udp", "vdpa", "null", "vds"});
   if (node.is("console")) return true;
   if (node.is("hostdev"))
     return node.attribute_or("mode") == "capabilities" || !is_one_of({"pci", "scsi", "scsi_host", "mdev"});
@@ -71,9 +72,10 @@ Result<DeviceDef> parse_device(std::string_view text, unsigned flags) {
   const auto document = TRY(Document::parse(text), "device");
   const Node root = document.root();
   if (!is_modelled(root))
-    return root.error(VIR_ERR_CONFIG_UNSUPPORTED,
-                      "device <" + std::string(root.name()) + "> of type " + quote(root.attribute_or("type")) +
-                          " is not supported by containers: known are filesystem, disk, interface, console and hostdev");
+    return root.error(
+        VIR_ERR_CONFIG_UNSUPPORTED,
+        "device <" + std::string(root.name()) + "> of type " + quote(root.attribute_or("type")) +
+            " is not supported by containers: known are filesystem, disk, interface, console and hostdev");
   return TRY(parse_modelled(root, flags), "device");
 }
 
@@ -106,7 +108,8 @@ Element make_devices(const DomainDef& def, FormatKind kind, Secrets secrets) {
   for (const auto& device : def.consoles) element.child(make(device));
   for (const auto& device : def.hostdevs) element.child(make(device));
   for (const auto& item : def.kept_devices)
-    element.raw(item.name, secrets == Secrets::kHide && item.name == "graphics" ? without_password(item.xml) : item.xml);
+    element.raw(item.name,
+                secrets == Secrets::kHide && item.name == "graphics" ? without_password(item.xml) : item.xml);
   return element.sort({}, order::kDevices);
 }
 

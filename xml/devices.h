@@ -35,7 +35,8 @@ namespace virtuserns::xml {
 [[nodiscard]] Element make_hostdev(const HostdevDef& def, FormatKind kind);
 
 // <ip> and <route> below `node`.
-[[nodiscard]] Result<void> parse_ip_info(const Node& node, std::vector<IpAddressDef>& ips, std::vector<RouteDef>& routes);
+[[nodiscard]] Result<void> parse_ip_info(const Node& node, std::vector<IpAddressDef>& ips,
+                                         std::vector<RouteDef>& routes);
 void add_ip_info(Element& element, const std::vector<IpAddressDef>& ips, const std::vector<RouteDef>& routes);
 
 // <alias name=''>: of inactive XML only the user's own ("ua-...") count.

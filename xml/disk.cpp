@@ -14,7 +14,8 @@ constexpr Word<DiskType> kTypes[] = {{"file", DiskType::kFile}, {"block", DiskTy
 Result<DiskDef> parse_disk(const Node& node, unsigned flags) {
   DiskDef def;
   def.type = TRY(parse_word(node, "disk type", node.attribute_or("type", "file"), kTypes));
-  def.device = TRY(parse_choice(node, "disk device", node.attribute_or("device", "disk"), {"disk", "cdrom", "floppy", "lun"}));
+  def.device =
+      TRY(parse_choice(node, "disk device", node.attribute_or("device", "disk"), {"disk", "cdrom", "floppy", "lun"}));
   if (const auto driver = TRY(node.only_child("driver"))) {
     def.driver_name = driver.attribute_or("name");
     def.driver_type = driver.attribute_or("type");

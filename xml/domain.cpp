@@ -115,10 +115,10 @@ Result<DomainDef> parse_domain_node(const Node& root, unsigned flags) {
   TRY(parse_devices(TRY(root.only_child("devices")), flags, def));
   TRY(parse_labels(root, flags, def));
   std::vector<KeptXml> rest;
-  keep_rest(root, {"type", "id"},
-            {"name", "uuid", "title", "description", "metadata", "memory", "currentMemory", "memtune", "blkiotune", "vcpu",
-             "cputune", "numatune", "resource", "os", "idmap", "features", "clock", "on_poweroff", "on_reboot", "on_crash",
-             "devices", "seclabel"},
+  keep_rest(root, {"type", "id"}, {"name",          "uuid",     "title",     "description", "metadata", "memory",
+                                   "currentMemory", "memtune",  "blkiotune", "vcpu",        "cputune",  "numatune",
+                                   "resource",      "os",       "idmap",     "features",    "clock",    "on_poweroff",
+                                   "on_reboot",     "on_crash", "devices",   "seclabel"},
             rest);
   for (const Node child : root.children())
     if (child.name() == "namespace" && child.uri() == kLxcUri)
@@ -142,7 +142,9 @@ void add_resources(Element& element, const DomainDef& def) {
   const auto current = def.current_memory_kib == 0 ? def.max_memory_kib : def.current_memory_kib;
   element.child(std::move(Element("currentMemory").attribute("unit", "KiB").text(std::to_string(current))));
   element.child_if(make_blkiotune(def.blkio)).child_if(make_memtune(def.memtune)).child(make_vcpu(def.vcpu));
-  element.child_if(make_cputune(def.cputune)).child_if(make_numatune(def.numatune)).child_if(make_resource(def.resource));
+  element.child_if(make_cputune(def.cputune))
+      .child_if(make_numatune(def.numatune))
+      .child_if(make_resource(def.resource));
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// <domain>: text to DomainDef and back (formatdomain.rst; the printed form is virDomainDefFormat's, byte for byte, for
-// what libvirt's LXC driver honours).
+// <domain>: text to DomainDef and back (formatdomain.rst; the printed form is virDomainDefFormat's, byte for byte,
+// for what libvirt's LXC driver honours).
 //
 // Parsing fills no defaults that depend on a host or on chance (conf/defaults.h does) and applies no rule about the
 // domain as a whole (conf/validate.h does); it refuses what cannot be understood: wrong types, unknown words in an
@@ -21,7 +21,8 @@ enum ParseFlags : unsigned {
   kParseSchema = 2,    // VIR_DOMAIN_DEFINE_VALIDATE: first check the text against libvirt's own domain.rng
 };
 
-// Errors: VIR_ERR_XML_ERROR, VIR_ERR_XML_DETAIL, VIR_ERR_CONFIG_UNSUPPORTED, VIR_ERR_XML_INVALID_SCHEMA; "line N: ...".
+// Errors: VIR_ERR_XML_ERROR, VIR_ERR_XML_DETAIL, VIR_ERR_CONFIG_UNSUPPORTED, VIR_ERR_XML_INVALID_SCHEMA; "line N:
+// ...".
 [[nodiscard]] Result<DomainDef> parse_domain(std::string_view text, unsigned flags = kParseInactive);
 
 // kInactive: the definition. kActive: with id, aliases, ttys and host-side names. kStatus: as kActive, for the status

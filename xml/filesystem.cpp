@@ -8,20 +8,25 @@ namespace virtuserns::xml {
 namespace {
 
 constexpr Word<FilesystemType> kTypes[] = {
-    {"mount", FilesystemType::kMount}, {"bind", FilesystemType::kBind},         {"ram", FilesystemType::kRam},
-    {"file", FilesystemType::kFile},   {"block", FilesystemType::kBlock},       {"template", FilesystemType::kTemplate},
+    {"mount", FilesystemType::kMount},  {"bind", FilesystemType::kBind},   {"ram", FilesystemType::kRam},
+    {"file", FilesystemType::kFile},    {"block", FilesystemType::kBlock}, {"template", FilesystemType::kTemplate},
     {"volume", FilesystemType::kVolume}};
 
 // The attribute of <source> that names it.
 std::string_view source_attribute(FilesystemType type) {
   switch (type) {
     case FilesystemType::kMount:
-    case FilesystemType::kBind: return "dir";
-    case FilesystemType::kFile: return "file";
-    case FilesystemType::kBlock: return "dev";
-    case FilesystemType::kTemplate: return "name";
+    case FilesystemType::kBind:
+      return "dir";
+    case FilesystemType::kFile:
+      return "file";
+    case FilesystemType::kBlock:
+      return "dev";
+    case FilesystemType::kTemplate:
+      return "name";
     case FilesystemType::kRam:
-    case FilesystemType::kVolume: break;
+    case FilesystemType::kVolume:
+      break;
   }
   return {};
 }
@@ -64,7 +69,8 @@ Result<FilesystemDef> parse_filesystem(const Node& node, unsigned flags) {
   def.type = TRY(parse_word(node, "filesystem type", node.attribute_or("type", "mount"), kTypes));
   def.access_mode = node.attribute_or("accessmode");
   if (!def.access_mode.empty())
-    def.access_mode = TRY(parse_choice(node, "filesystem accessmode", def.access_mode, {"passthrough", "mapped", "squash"}));
+    def.access_mode =
+        TRY(parse_choice(node, "filesystem accessmode", def.access_mode, {"passthrough", "mapped", "squash"}));
   if (const auto driver = TRY(node.only_child("driver"))) {
     def.driver_type = driver.attribute_or("type");
     if (!def.driver_type.empty())
@@ -96,10 +102,12 @@ Element make_filesystem(const FilesystemDef& def, FormatKind kind) {
   driver.attribute_if("wrpolicy", def.driver_wrpolicy).kept(def.kept, "driver/");
   element.child_if(std::move(driver));
   Element source("source");
-  if (def.type == FilesystemType::kRam) source.attribute("usage", def.ram_usage_kib).attribute("units", "KiB");
+  if (def.type == FilesystemType::kRam)
+    source.attribute("usage", def.ram_usage_kib).attribute("units", "KiB");
   else if (def.type == FilesystemType::kVolume)
     source.attribute("pool", def.source_pool).attribute("volume", def.source_volume);
-  else source.attribute_if(source_attribute(def.type), def.source);
+  else
+    source.attribute_if(source_attribute(def.type), def.source);
   element.child(std::move(source.kept(def.kept, "source/")));
   Element target("target");
   element.child_if(std::move(target.attribute_if("dir", def.target).kept(def.kept, "target/")));

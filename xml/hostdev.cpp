@@ -15,10 +15,14 @@ constexpr Word<HostdevType> kCapabilityTypes[] = {
 
 std::string_view source_element(HostdevType type) {
   switch (type) {
-    case HostdevType::kCapsStorage: return "block";
-    case HostdevType::kCapsMisc: return "char";
-    case HostdevType::kCapsNet: return "interface";
-    case HostdevType::kSubsysUsb: break;
+    case HostdevType::kCapsStorage:
+      return "block";
+    case HostdevType::kCapsMisc:
+      return "char";
+    case HostdevType::kCapsNet:
+      return "interface";
+    case HostdevType::kSubsysUsb:
+      break;
   }
   return {};
 }
@@ -33,22 +37,27 @@ std::string hex4(std::uint32_t number) {
 Result<void> parse_usb_source(const Node& source, HostdevDef& def) {
   const auto vendor = TRY(source.only_child("vendor")), product = TRY(source.only_child("product"));
   const auto address = TRY(source.only_child("address"));
-  if (!vendor != !product) return source.error("<source> of a USB hostdev needs both <vendor> and <product>, or none");
-  if (!vendor && !address) return source.error("<source> of a USB hostdev needs <vendor> and <product>, or <address>");
+  if (!vendor != !product)
+    return source.error("<source> of a USB hostdev needs both <vendor> and <product>, or none");
+  if (!vendor && !address)
+    return source.error("<source> of a USB hostdev needs <vendor> and <product>, or <address>");
   for (const Node& node : {vendor, product}) {
     if (!node) continue;
     const auto id = TRY(node.number<std::uint16_t>("id", 0));
     if (!id) return node.error("<" + std::string(node.name()) + "> has no id");
     Element element{std::string(node.name())};
-    def.source_kept.push_back({std::string(node.name()), std::string(trim(element.attribute("id", hex4(*id)).to_string()))});
+    def.source_kept.push_back(
+        {std::string(node.name()), std::string(trim(element.attribute("id", hex4(*id)).to_string()))});
   }
   if (!address) return {};
-  const auto bus = TRY(address.number<std::uint32_t>("bus", 0)), device = TRY(address.number<std::uint32_t>("device", 0));
+  const auto bus = TRY(address.number<std::uint32_t>("bus", 0)),
+             device = TRY(address.number<std::uint32_t>("device", 0));
   if (!bus || !device) return address.error("<address> of a USB hostdev needs bus and device");
   // libvirt prints no address that says nothing.
   if (*bus != 0 || *device != 0) {
     Element element("address");
-    def.source_kept.push_back({"address", std::string(trim(element.attribute("bus", *bus).attribute("device", *device).to_string()))});
+    def.source_kept.push_back(
+        {"address", std::string(trim(element.attribute("bus", *bus).attribute("device", *device).to_string()))});
   }
   return {};
 }
@@ -66,12 +75,14 @@ Result<void> parse_usb(const Node& node, const Node& source, HostdevDef& def) {
 
 Result<HostdevDef> parse_hostdev(const Node& node, unsigned flags) {
   HostdevDef def;
-  const auto mode = TRY(parse_choice(node, "hostdev mode", node.attribute_or("mode", "subsystem"), {"subsystem", "capabilities"}));
+  const auto mode =
+      TRY(parse_choice(node, "hostdev mode", node.attribute_or("mode", "subsystem"), {"subsystem", "capabilities"}));
   const auto type = node.attribute_or("type");
   const auto source = TRY(node.only_child("source"));
   if (!source) return node.error("<hostdev> has no <source>");
   if (mode == "subsystem") {
-    if (type != "usb") return node.error(VIR_ERR_CONFIG_UNSUPPORTED, "unknown hostdev type " + quote(type) + ": known is usb");
+    if (type != "usb")
+      return node.error(VIR_ERR_CONFIG_UNSUPPORTED, "unknown hostdev type " + quote(type) + ": known is usb");
     TRY(parse_usb(node, source, def));
   } else {
     def.type = TRY(parse_word(node, "hostdev type", type, kCapabilityTypes, VIR_ERR_CONFIG_UNSUPPORTED));
@@ -84,7 +95,8 @@ Result<HostdevDef> parse_hostdev(const Node& node, unsigned flags) {
   }
   def.alias = parse_alias(node, flags);
   const bool is_net = def.type == HostdevType::kCapsNet;
-  keep_rest(node, {"mode", "type", "managed"}, {"source", is_net ? "ip" : "source", is_net ? "route" : "source", "alias"}, def.kept);
+  keep_rest(node, {"mode", "type", "managed"},
+            {"source", is_net ? "ip" : "source", is_net ? "route" : "source", "alias"}, def.kept);
   return def;
 }
 

@@ -13,12 +13,13 @@ Result<std::vector<IdMapEntry>> parse_entries(const Node& parent, std::string_vi
     const auto count = TRY(node.number<std::uint32_t>("count"));
     const auto target = TRY(node.number<std::uint32_t>("target"));
     if (!start || !count)
-      return node.error("<" + std::string(name) + "> of <idmap> has no " + (start ? "count" : "start") +
-                        ": write <" + std::string(name) + " start='0' count='65536'/>, with target='' to choose the host ids");
+      return node.error("<" + std::string(name) + "> of <idmap> has no " + (start ? "count" : "start") + ": write <" +
+                        std::string(name) + " start='0' count='65536'/>, with target='' to choose the host ids");
     entries.push_back({*start, target, *count});
   }
   // virDomainIdmapDefParseXML sorts too; stable, so that what validation shows is in the order of the text.
-  std::stable_sort(entries.begin(), entries.end(), [](const IdMapEntry& a, const IdMapEntry& b) { return a.start < b.start; });
+  std::stable_sort(entries.begin(), entries.end(),
+                   [](const IdMapEntry& a, const IdMapEntry& b) { return a.start < b.start; });
   return entries;
 }
 
@@ -73,8 +74,10 @@ Element make_idmap_lines(const std::string& name, const IdMaps& maps) {
   Element element(name);
   for (const auto& [kind, lines] : {std::pair{"uid", &maps.uid}, std::pair{"gid", &maps.gid}})
     for (const auto& line : *lines)
-      element.child(std::move(
-          Element(kind).attribute("start", line.inside).attribute("target", line.outside).attribute("count", line.count)));
+      element.child(std::move(Element(kind)
+                                  .attribute("start", line.inside)
+                                  .attribute("target", line.outside)
+                                  .attribute("count", line.count)));
   return element;
 }
 

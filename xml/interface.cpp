@@ -18,11 +18,15 @@ constexpr Word<InterfaceType> kTypes[] = {{"bridge", InterfaceType::kBridge},
 // The attribute of <source> that DomainDef holds; empty: none.
 std::string_view source_attribute(InterfaceType type) {
   switch (type) {
-    case InterfaceType::kBridge: return "bridge";
-    case InterfaceType::kNetwork: return "network";
+    case InterfaceType::kBridge:
+      return "bridge";
+    case InterfaceType::kNetwork:
+      return "network";
     case InterfaceType::kDirect:
-    case InterfaceType::kUser: return "dev";
-    case InterfaceType::kEthernet: break;
+    case InterfaceType::kUser:
+      return "dev";
+    case InterfaceType::kEthernet:
+      break;
   }
   return {};
 }
@@ -50,7 +54,8 @@ Result<void> parse_source(const Node& node, unsigned flags, InterfaceDef& def) {
   std::vector<KeptXml> rest;
   keep_rest(source, {name, def.type == InterfaceType::kDirect ? "mode" : ""}, {"ip", "route"}, rest, "source/");
   for (auto& item : rest)
-    if (!is_stale || (item.name != "source/@bridge" && item.name != "source/@portid" && item.name != "source/@macTableManager"))
+    if (!is_stale ||
+        (item.name != "source/@bridge" && item.name != "source/@portid" && item.name != "source/@macTableManager"))
       def.kept.push_back(std::move(item));
   return {};
 }
@@ -121,7 +126,8 @@ Result<InterfaceDef> parse_interface(const Node& node, unsigned flags) {
   TRY(parse_ip_info(node, def.ips, def.routes));
   TRY(parse_small_children(node, flags, def));
   def.alias = parse_alias(node, flags);
-  keep_rest(node, {"type"}, {"mac", "source", "target", "guest", "model", "link", "mtu", "ip", "route", "alias"}, def.kept);
+  keep_rest(node, {"type"}, {"mac", "source", "target", "guest", "model", "link", "mtu", "ip", "route", "alias"},
+            def.kept);
   return def;
 }
 

@@ -15,7 +15,8 @@ std::string_view view(const xmlChar* text) {
 }
 
 // Attributes whose order libvirt fixes, of elements that are kept yet common.
-constexpr std::string_view kPortProfile[] = {"managerid", "typeid", "typeidversion", "instanceid", "interfaceid", "profileid"};
+constexpr std::string_view kPortProfile[] = {"managerid",  "typeid",      "typeidversion",
+                                             "instanceid", "interfaceid", "profileid"};
 constexpr std::string_view kCatchup[] = {"threshold", "slew", "limit"};
 constexpr std::string_view kBandwidth[] = {"average", "peak", "floor", "burst"};
 
@@ -27,7 +28,8 @@ Order attribute_order(std::string_view element) {
 }
 
 constexpr std::string_view kBandwidthChildren[] = {"inbound", "outbound"};
-constexpr std::string_view kMemoryBacking[] = {"hugepages", "nosharepages", "locked", "source", "access", "allocation", "discard"};
+constexpr std::string_view kMemoryBacking[] = {"hugepages", "nosharepages", "locked", "source",
+                                               "access",    "allocation",   "discard"};
 
 Order child_order(std::string_view element) {
   if (element == "bandwidth") return kBandwidthChildren;
@@ -49,8 +51,11 @@ class Printer {
     declare(node);
     auto attributes = Node(const_cast<xmlNode*>(node)).attributes();
     if (const auto order = dialect_ == Dialect::kLibvirt ? attribute_order(name) : Order(); !order.empty()) {
-      const auto rank = [&](const Node::Attribute& a) { return std::find(order.begin(), order.end(), a.name) - order.begin(); };
-      std::stable_sort(attributes.begin(), attributes.end(), [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+      const auto rank = [&](const Node::Attribute& a) {
+        return std::find(order.begin(), order.end(), a.name) - order.begin();
+      };
+      std::stable_sort(attributes.begin(), attributes.end(),
+                       [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
     }
     for (const auto& a : attributes) attribute(a.name, a.value);
     content(node, depth, is_inline, name);
@@ -80,15 +85,19 @@ class Printer {
     for (const char c : text) {
       // libxml2 leaves quotes alone where they do no harm.
       const bool is_plain_quote = dialect_ == Dialect::kMetadata && (c == '\'' || (c == '"' && !is_attribute));
-      if (is_plain_quote) result += c;
-      else if (c == '\n') result += "&#10;";
-      else result += is_attribute ? escape_attribute({&c, 1}) : escape_text({&c, 1});
+      if (is_plain_quote)
+        result += c;
+      else if (c == '\n')
+        result += "&#10;";
+      else
+        result += is_attribute ? escape_attribute({&c, 1}) : escape_text({&c, 1});
     }
     return result;
   }
 
   [[nodiscard]] bool is_declared(std::string_view prefix, std::string_view uri) const {
-    const auto found = std::find_if(in_scope_.rbegin(), in_scope_.rend(), [&](const Scope& s) { return s.prefix == prefix; });
+    const auto found =
+        std::find_if(in_scope_.rbegin(), in_scope_.rend(), [&](const Scope& s) { return s.prefix == prefix; });
     return found == in_scope_.rend() ? prefix.empty() && uri.empty() : found->uri == uri;
   }
 
@@ -111,14 +120,18 @@ class Printer {
            (node->type == XML_COMMENT_NODE && dialect_ == Dialect::kMetadata);
   }
 
-  [[nodiscard]] std::vector<const xmlNode*> ordered_children(const xmlNode* node, std::string_view name, bool is_mixed) const {
+  [[nodiscard]] std::vector<const xmlNode*> ordered_children(const xmlNode* node, std::string_view name,
+                                                             bool is_mixed) const {
     std::vector<const xmlNode*> list;
     for (const xmlNode* n = node->children; n; n = n->next)
       if (is_shown(n)) list.push_back(n);
     const auto order = is_mixed || dialect_ == Dialect::kMetadata ? Order() : child_order(name);
-    const auto rank = [&](const xmlNode* n) { return std::find(order.begin(), order.end(), view(n->name)) - order.begin(); };
+    const auto rank = [&](const xmlNode* n) {
+      return std::find(order.begin(), order.end(), view(n->name)) - order.begin();
+    };
     if (!order.empty())
-      std::stable_sort(list.begin(), list.end(), [&](const xmlNode* a, const xmlNode* b) { return rank(a) < rank(b); });
+      std::stable_sort(list.begin(), list.end(),
+                       [&](const xmlNode* a, const xmlNode* b) { return rank(a) < rank(b); });
     return list;
   }
 
@@ -126,8 +139,10 @@ class Printer {
     bool has_text = false, has_child = false, has_blank = false;
     for (const xmlNode* n = node->children; n; n = n->next) {
       if (!is_shown(n)) continue;
-      if (n->type == XML_ELEMENT_NODE || n->type == XML_COMMENT_NODE) has_child = true;
-      else (is_blank(view(n->content)) ? has_blank : has_text) = true;
+      if (n->type == XML_ELEMENT_NODE || n->type == XML_COMMENT_NODE)
+        has_child = true;
+      else
+        (is_blank(view(n->content)) ? has_blank : has_text) = true;
     }
     // Blanks next to elements are layout; blanks alone are a text.
     const bool is_mixed = is_inline || has_text || (has_blank && !has_child);
@@ -140,9 +155,12 @@ class Printer {
       const bool is_text = n->type == XML_TEXT_NODE || n->type == XML_CDATA_SECTION_NODE;
       if (is_text && !is_mixed) continue;
       if (!is_mixed) out.append("\n").append(2 * (depth + 1), ' ');
-      if (is_text) out += escaped(view(n->content), false);
-      else if (n->type == XML_COMMENT_NODE) out.append("<!--").append(view(n->content)).append("-->");
-      else element(n, depth + 1, is_mixed);
+      if (is_text)
+        out += escaped(view(n->content), false);
+      else if (n->type == XML_COMMENT_NODE)
+        out.append("<!--").append(view(n->content)).append("-->");
+      else
+        element(n, depth + 1, is_mixed);
     }
     if (!is_mixed) out.append("\n").append(2 * depth, ' ');
     out.append("</").append(name).append(">");
@@ -162,7 +180,8 @@ std::string canonical(const Node& node, Dialect dialect) {
   return std::move(printer.out);
 }
 
-void keep_rest(const Node& node, Names attributes, Names children, std::vector<KeptXml>& out, std::string_view prefix) {
+void keep_rest(const Node& node, Names attributes, Names children, std::vector<KeptXml>& out,
+               std::string_view prefix) {
   for (const auto& a : node.attributes())
     // A foreign attribute would need its namespace declared far away from it: libvirt drops those too.
     if (!a.has_namespace && !has(attributes, a.name)) out.push_back({std::string(prefix) + "@" + a.name, a.value});

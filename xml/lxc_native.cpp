@@ -37,7 +37,9 @@ class Importer {
   using Handler = Result<void> (Importer::*)(std::string_view value);
 
   [[nodiscard]] std::string where() const { return "line " + std::to_string(line_); }
-  [[nodiscard]] Error refuse(const std::string& text) const { return fail(VIR_ERR_INVALID_ARG, where() + ": " + text); }
+  [[nodiscard]] Error refuse(const std::string& text) const {
+    return fail(VIR_ERR_INVALID_ARG, where() + ": " + text);
+  }
   [[nodiscard]] static Error bad(const std::string& text) { return fail(VIR_ERR_INVALID_ARG, text); }
   void ignore(const std::string& what) { result_.ignored.push_back(where() + ": " + what); }
 
@@ -75,11 +77,16 @@ class Importer {
 
   // "key =" resets what came before; the lists are the ones of which that is said (lxc.container.conf(5)).
   Result<void> clear(std::string_view key) {
-    if (key == "lxc.idmap") result_.def.idmap = {};
-    else if (key == "lxc.cap.drop" || key == "lxc.cap.keep") result_.def.features.capabilities.clear();
-    else if (key == "lxc.environment") result_.def.os.init_env.clear();
-    else if (key == "lxc.mount.entry") mounts_.clear();
-    else ignore("key " + quote(key) + " has no value");
+    if (key == "lxc.idmap")
+      result_.def.idmap = {};
+    else if (key == "lxc.cap.drop" || key == "lxc.cap.keep")
+      result_.def.features.capabilities.clear();
+    else if (key == "lxc.environment")
+      result_.def.os.init_env.clear();
+    else if (key == "lxc.mount.entry")
+      mounts_.clear();
+    else
+      ignore("key " + quote(key) + " has no value");
     return {};
   }
 
@@ -87,10 +94,11 @@ class Importer {
 
   Result<void> arch(std::string_view value) {
     static const std::map<std::string_view, std::string_view> kArches = {
-        {"x86", "i686"},     {"i386", "i686"},      {"i486", "i686"},     {"i586", "i686"},    {"i686", "i686"},
-        {"amd64", "x86_64"}, {"x86_64", "x86_64"},  {"arm64", "aarch64"}, {"aarch64", "aarch64"}, {"armhf", "armv7l"},
-        {"armv7l", "armv7l"}, {"ppc64le", "ppc64le"}, {"ppc64el", "ppc64le"}, {"s390x", "s390x"}, {"riscv64", "riscv64"},
-        {"linux64", "x86_64"}, {"linux32", "i686"}};
+        {"x86", "i686"},        {"i386", "i686"},    {"i486", "i686"},       {"i586", "i686"},
+        {"i686", "i686"},       {"amd64", "x86_64"}, {"x86_64", "x86_64"},   {"arm64", "aarch64"},
+        {"aarch64", "aarch64"}, {"armhf", "armv7l"}, {"armv7l", "armv7l"},   {"ppc64le", "ppc64le"},
+        {"ppc64el", "ppc64le"}, {"s390x", "s390x"},  {"riscv64", "riscv64"}, {"linux64", "x86_64"},
+        {"linux32", "i686"}};
     const auto found = kArches.find(value);
     if (found == kArches.end()) return ignore("architecture " + quote(value) + " is not known"), Result<void>();
     return result_.def.os.arch = found->second, Result<void>();
@@ -98,12 +106,15 @@ class Importer {
 
   Result<void> rootfs(std::string_view value) {
     FilesystemDef root;
-    for (const std::string_view storage : {"dir:", "loop:", "nbd:", "zfs:", "btrfs:", "lvm:", "overlay:", "overlayfs:"}) {
+    for (const std::string_view storage :
+         {"dir:", "loop:", "nbd:", "zfs:", "btrfs:", "lvm:", "overlay:", "overlayfs:"}) {
       if (!value.starts_with(storage)) continue;
       if (storage != "dir:" && storage != "btrfs:" && storage != "loop:" && storage != "lvm:")
-        return ignore("root filesystem " + quote(value) + ": storage " + quote(storage) + " is not imported"), Result<void>();
+        return ignore("root filesystem " + quote(value) + ": storage " + quote(storage) + " is not imported"),
+               Result<void>();
       value.remove_prefix(storage.size());
-      if (storage == "loop:") root.type = FilesystemType::kFile, root.driver_type = "loop", root.driver_format = "raw";
+      if (storage == "loop:")
+        root.type = FilesystemType::kFile, root.driver_type = "loop", root.driver_format = "raw";
       break;
     }
     if (value.starts_with("/dev/")) root.type = FilesystemType::kBlock;
@@ -118,19 +129,25 @@ class Importer {
     const auto words = split_blanks(value);
     if (words.size() < 4) return bad("mount entry " + quote(value) + " has not the four fields of fstab");
     const auto options = split(words[3], ',');
-    const auto has = [&](std::string_view option) { return std::find(options.begin(), options.end(), option) != options.end(); };
+    const auto has = [&](std::string_view option) {
+      return std::find(options.begin(), options.end(), option) != options.end();
+    };
     FilesystemDef fs;
     fs.source = unescape(words[0]);
     fs.target = unescape(words[1]);
     fs.readonly = has("ro");
-    static constexpr std::string_view kOwn[] = {"proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "securityfs", "devtmpfs"};
+    static constexpr std::string_view kOwn[] = {"proc",   "sysfs",   "devpts",     "mqueue",
+                                                "cgroup", "cgroup2", "securityfs", "devtmpfs"};
     // Every container has these without being told.
     if (std::find(std::begin(kOwn), std::end(kOwn), words[2]) != std::end(kOwn)) return {};
     if (words[2] == "tmpfs") {
-      const auto size = std::find_if(options.begin(), options.end(), [](std::string_view o) { return o.starts_with("size="); });
+      const auto size =
+          std::find_if(options.begin(), options.end(), [](std::string_view o) { return o.starts_with("size="); });
       if (size == options.end()) return ignore("tmpfs on " + quote(fs.target) + " has no size"), Result<void>();
       const auto bytes = parse_size(size->substr(5));
-      if (!bytes) return bad("size " + quote(size->substr(5)) + " of tmpfs on " + quote(fs.target) + " is not a number of bytes");
+      if (!bytes)
+        return bad("size " + quote(size->substr(5)) + " of tmpfs on " + quote(fs.target) +
+                   " is not a number of bytes");
       fs.type = FilesystemType::kRam;
       fs.ram_usage_kib = *bytes / 1024;
       fs.source.clear();
@@ -233,7 +250,8 @@ class Importer {
     const auto bits = parse_bitmap(value);
     if (!bits) return false;
     if (is_cpus) return result_.def.vcpu.cpuset = format_bitmap(*bits), true;
-    result_.def.numatune = {.mode = "strict", .placement = "static", .nodeset = format_bitmap(*bits), .present = true};
+    result_.def.numatune = {
+        .mode = "strict", .placement = "static", .nodeset = format_bitmap(*bits), .present = true};
     return true;
   }
 
@@ -244,17 +262,24 @@ class Importer {
     const auto words = split_blanks(value);
     const auto numbers = words.empty() ? std::vector<std::string_view>() : split(words[0], ':');
     const auto amount = words.size() == 2 ? parse_number<std::uint64_t>(words[1]) : std::nullopt;
-    if (!amount || numbers.size() != 2 || !parse_number<std::uint32_t>(numbers[0]) || !parse_number<std::uint32_t>(numbers[1]))
+    if (!amount || numbers.size() != 2 || !parse_number<std::uint32_t>(numbers[0]) ||
+        !parse_number<std::uint32_t>(numbers[1]))
       return false;
     const bool is_small = *amount <= 0xffffffffU;
     BlkioDevice change;
     const auto small = static_cast<std::uint32_t>(*amount);
-    if (key == "blkio.device_weight" && is_small) change.weight = small;
-    else if (key == "blkio.throttle.read_iops_device" && is_small) change.read_iops = small;
-    else if (key == "blkio.throttle.write_iops_device" && is_small) change.write_iops = small;
-    else if (key == "blkio.throttle.read_bps_device") change.read_bytes = amount;
-    else if (key == "blkio.throttle.write_bps_device") change.write_bytes = amount;
-    else return false;
+    if (key == "blkio.device_weight" && is_small)
+      change.weight = small;
+    else if (key == "blkio.throttle.read_iops_device" && is_small)
+      change.read_iops = small;
+    else if (key == "blkio.throttle.write_iops_device" && is_small)
+      change.write_iops = small;
+    else if (key == "blkio.throttle.read_bps_device")
+      change.read_bytes = amount;
+    else if (key == "blkio.throttle.write_bps_device")
+      change.write_bytes = amount;
+    else
+      return false;
     change.path = "/dev/block/" + std::string(words[0]);
     merge_device(change);
     return true;
@@ -262,7 +287,8 @@ class Importer {
 
   void merge_device(const BlkioDevice& change) {
     auto& devices = result_.def.blkio.devices;
-    auto found = std::find_if(devices.begin(), devices.end(), [&](const BlkioDevice& d) { return d.path == change.path; });
+    auto found =
+        std::find_if(devices.begin(), devices.end(), [&](const BlkioDevice& d) { return d.path == change.path; });
     if (found == devices.end()) found = devices.insert(devices.end(), BlkioDevice{.path = change.path});
     if (change.weight) found->weight = change.weight;
     if (change.read_iops) found->read_iops = change.read_iops;
@@ -275,19 +301,22 @@ class Importer {
     auto& def = result_.def;
     if (!root_) return bad("the configuration has no root filesystem: set lxc.rootfs.path");
     if (def.name.empty()) return bad("the configuration has no name: set lxc.uts.name");
-    if (swap_kib_ && def.memtune.hard_limit_kib) def.memtune.swap_hard_limit_kib = *def.memtune.hard_limit_kib + *swap_kib_;
+    if (swap_kib_ && def.memtune.hard_limit_kib)
+      def.memtune.swap_hard_limit_kib = *def.memtune.hard_limit_kib + *swap_kib_;
     def.max_memory_kib = def.memtune.hard_limit_kib.value_or(kDefaultMemoryKib);
     def.vcpu.placement = "static";
     // A target below the root's own path is meant inside the container.
     for (auto& fs : mounts_) {
-      if (root_->source.size() > 1 && fs.target.starts_with(root_->source + "/")) fs.target.erase(0, root_->source.size());
+      if (root_->source.size() > 1 && fs.target.starts_with(root_->source + "/"))
+        fs.target.erase(0, root_->source.size());
       if (!fs.target.starts_with('/')) fs.target.insert(0, "/");
     }
     def.filesystems = std::move(mounts_);
     def.filesystems.insert(def.filesystems.begin(), std::move(*root_));
     TRY(networks_.finish(def, [this](const std::string& what) { result_.ignored.push_back(what); }));
     if (!pids_limit_) return {};
-    return set_metadata(def, "<domain><pids limit='" + std::to_string(*pids_limit_) + "'/></domain>", "userns", kUsernsUri);
+    return set_metadata(def, "<domain><pids limit='" + std::to_string(*pids_limit_) + "'/></domain>", "userns",
+                        kUsernsUri);
   }
 
   static std::string unescape(std::string_view text) {

@@ -20,8 +20,8 @@ struct LxcImport {
 };
 
 // The ids of lxc.idmap are container first, host second: `u 0 2000000 65536` is start 0, target 2000000 (libvirt 9.0
-// has them the wrong way round). Pure: reads no file, so lxc.include is reported, not followed. VIR_ERR_INVALID_ARG for
-// a text that is not lxc.conf or a value that cannot be understood.
+// has them the wrong way round). Pure: reads no file, so lxc.include is reported, not followed. VIR_ERR_INVALID_ARG
+// for a text that is not lxc.conf or a value that cannot be understood.
 [[nodiscard]] Result<LxcImport> parse_lxc_config(std::string_view text);
 
 }  // namespace virtuserns::xml

@@ -35,10 +35,10 @@ Result<IpAddressDef> parse_ip(const std::string& family, std::string_view value)
 }  // namespace
 
 Result<bool> LxcNetworks::set(Network& network, std::string_view key, std::string_view value) {
-  const std::pair<std::string_view, std::string*> kTexts[] = {{"type", &network.type},         {"link", &network.link},
-                                                              {"name", &network.name},         {"hwaddr", &network.mac},
-                                                              {"macvlan.mode", &network.mode}, {"vlan.id", &network.vlan},
-                                                              {"veth.pair", &network.pair}};
+  const std::pair<std::string_view, std::string*> kTexts[] = {
+      {"type", &network.type},     {"link", &network.link},         {"name", &network.name},
+      {"hwaddr", &network.mac},    {"macvlan.mode", &network.mode}, {"vlan.id", &network.vlan},
+      {"veth.pair", &network.pair}};
   for (const auto& [name, text] : kTexts)
     if (key == name) return *text = value, true;
   if (key == "flags") return network.is_up = value == "up", true;
@@ -55,8 +55,10 @@ Result<bool> LxcNetworks::set(Network& network, std::string_view key, std::strin
     if (key == family + ".gateway") {
       // The address of the bridge, which only LXC knows at start.
       if (value == "auto" || value == "dev") return false;
-      if (!is_address(family, std::string(value))) return bad("gateway " + quote(value) + " is not an " + family + " address");
-      network.routes.push_back({.family = family, .address = family == "ipv6" ? "::" : "0.0.0.0", .gateway = std::string(value)});
+      if (!is_address(family, std::string(value)))
+        return bad("gateway " + quote(value) + " is not an " + family + " address");
+      network.routes.push_back(
+          {.family = family, .address = family == "ipv6" ? "::" : "0.0.0.0", .gateway = std::string(value)});
       return true;
     }
   }
@@ -74,7 +76,8 @@ Result<void> LxcNetworks::take(std::string_view key, std::string_view value, con
     key.remove_prefix(8);
     const auto dot = key.find('.');
     const auto parsed = parse_number<std::uint32_t>(key.substr(0, dot));
-    if (!parsed || dot == std::string_view::npos) return ignore("key " + quote(full) + " is not imported"), Result<void>();
+    if (!parsed || dot == std::string_view::npos)
+      return ignore("key " + quote(full) + " is not imported"), Result<void>();
     number = *parsed;
     key.remove_prefix(dot + 1);
   }
@@ -87,7 +90,9 @@ Result<InterfaceDef> LxcNetworks::make_interface(const Network& network) {
   InterfaceDef interface;
   if (network.type == "macvlan") {
     interface.type = InterfaceType::kDirect;
-    interface.direct_mode = network.mode.empty() ? "private" : network.mode == "passthru" ? "passthrough" : network.mode;
+    interface.direct_mode = network.mode.empty()         ? "private"
+                            : network.mode == "passthru" ? "passthrough"
+                                                         : network.mode;
   } else {
     interface.type = network.link.empty() ? InterfaceType::kEthernet : InterfaceType::kBridge;
     interface.target_dev = network.pair;

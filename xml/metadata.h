@@ -25,7 +25,8 @@ inline constexpr std::string_view kUsernsUri = "urn:virtuserns:domain:1.0";
 // virDomainGetMetadata: the element of `uri` without that namespace. VIR_ERR_NO_DOMAIN_METADATA when there is none.
 [[nodiscard]] Result<std::string> extract_metadata(const DomainDef& def, std::string_view uri);
 // Replaces the element of its namespace, and reads DomainDef::userns anew when it is ours. Unchanged after an error.
-[[nodiscard]] Result<void> set_metadata(DomainDef& def, std::string_view text, std::string_view key, std::string_view uri);
+[[nodiscard]] Result<void> set_metadata(DomainDef& def, std::string_view text, std::string_view key,
+                                        std::string_view uri);
 // Nothing to remove is not an error, as with libvirt.
 void remove_metadata(DomainDef& def, std::string_view uri);
 

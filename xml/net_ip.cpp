@@ -30,7 +30,8 @@ Result<std::string> address_attribute(const Node& node, std::string_view name, s
                       std::string(node.name()) + ">: an IPv4 or IPv6 address is needed");
   if (family.empty()) family = address->family;
   if (family != address->family)
-    return node.error("address " + quote(*text) + " of <" + std::string(node.name()) + "> is not of family " + quote(family));
+    return node.error("address " + quote(*text) + " of <" + std::string(node.name()) + "> is not of family " +
+                      quote(family));
   return std::move(address->text);
 }
 
@@ -47,7 +48,8 @@ Result<std::string> parse_family(const Node& node) {
   const auto family = node.attribute("family");
   if (!family) return std::string();
   if (*family != "ipv4" && *family != "ipv6")
-    return node.error("unknown address family " + quote(*family) + " in <" + std::string(node.name()) + ">: known are ipv4, ipv6");
+    return node.error("unknown address family " + quote(*family) + " in <" + std::string(node.name()) +
+                      ">: known are ipv4, ipv6");
   return *family;
 }
 
@@ -74,8 +76,10 @@ Result<RouteDef> parse_route(const Node& node) {
   route.metric = TRY(node.number<std::uint32_t>("metric"));
   if (route.address.empty()) return node.error("<route> has no address: the default route is '0.0.0.0' or '::'");
   if (route.gateway.empty()) return node.error("<route> has no gateway");
-  if (route.prefix && !route.netmask.empty()) return node.error("<route> has both a netmask and a prefix: give one of them");
-  if (family == "ipv6" && !route.netmask.empty()) return node.error("<route> of family ipv6 takes a prefix, not a netmask");
+  if (route.prefix && !route.netmask.empty())
+    return node.error("<route> has both a netmask and a prefix: give one of them");
+  if (family == "ipv6" && !route.netmask.empty())
+    return node.error("<route> of family ipv6 takes a prefix, not a netmask");
   if (route.metric == 0U) return node.error("metric of <route> must be above 0");
   return route;
 }
@@ -97,7 +101,9 @@ void add_ip_info(Element& element, const std::vector<IpAddressDef>& ips, const s
   }
   for (const auto& route : routes) {
     Element child("route");
-    child.attribute_if("family", route.family).attribute("address", route.address).attribute_if("netmask", route.netmask);
+    child.attribute_if("family", route.family)
+        .attribute("address", route.address)
+        .attribute_if("netmask", route.netmask);
     if (route.prefix) child.attribute("prefix", *route.prefix);
     child.attribute("gateway", route.gateway);
     if (route.metric) child.attribute("metric", *route.metric);

@@ -36,7 +36,8 @@ class BoundsScanner {
 
  private:
   [[nodiscard]] Error refuse(const std::string& what) const {
-    const auto line = 1 + std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(std::min(at_, text_.size())), '\n');
+    const auto line =
+        1 + std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(std::min(at_, text_.size())), '\n');
     return fail(VIR_ERR_XML_ERROR, "line " + std::to_string(line) + ": " + what);
   }
 
@@ -116,7 +117,8 @@ Result<Document> Document::parse(std::string_view text) {
   // The encoding is fixed: what is_utf8 has checked is what the scanner has seen is what libxml2 reads.
   constexpr int kOptions = XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING | XML_PARSE_BIG_LINES |
                            XML_PARSE_NOCDATA | XML_PARSE_IGNORE_ENC;
-  Document document(xmlCtxtReadMemory(context.get(), text.data(), static_cast<int>(text.size()), nullptr, "UTF-8", kOptions));
+  Document document(
+      xmlCtxtReadMemory(context.get(), text.data(), static_cast<int>(text.size()), nullptr, "UTF-8", kOptions));
   if (!document.doc_ || !context->wellFormed || !context->nsWellFormed) {
     if (first.text.empty()) return fail(VIR_ERR_XML_ERROR, "the text is not well-formed XML");
     return fail(VIR_ERR_XML_DETAIL, std::move(first.text));
@@ -192,7 +194,8 @@ Node Node::child(std::string_view element_name) const {
 Result<Node> Node::only_child(std::string_view element_name) const {
   const auto list = children(element_name);
   if (list.size() > 1)
-    return list[1].error("element <" + std::string(element_name) + "> appears more than once in <" + std::string(name()) + ">");
+    return list[1].error("element <" + std::string(element_name) + "> appears more than once in <" +
+                         std::string(name()) + ">");
   return list.empty() ? Node() : list.front();
 }
 
@@ -209,7 +212,8 @@ Result<std::optional<bool>> two_words(const Node& node, std::string_view attribu
   if (*value == on) return std::optional<bool>(true);
   if (*value == off) return std::optional<bool>(false);
   return node.error("invalid value " + quote(*value) + " for attribute '" + std::string(attribute_name) + "' of <" +
-                    std::string(node.name()) + ">: '" + std::string(on) + "' or '" + std::string(off) + "' is needed");
+                    std::string(node.name()) + ">: '" + std::string(on) + "' or '" + std::string(off) +
+                    "' is needed");
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ namespace virtuserns::xml {
 
 inline constexpr std::size_t kMaxTextBytes = 4 * 1024 * 1024;
 inline constexpr std::size_t kMaxDepth = 64;
-inline constexpr std::size_t kMaxNodes = 20000;  // elements and attributes together
+inline constexpr std::size_t kMaxNodes = 20000;     // elements and attributes together
 inline constexpr std::size_t kMaxAttributes = 200;  // of one element
 
 // A view of one element; valid as long as its Document. A null Node answers every question with "nothing".
@@ -33,11 +33,13 @@ class Node {
   explicit operator bool() const { return node_ != nullptr; }
   [[nodiscard]] _xmlNode* get() const { return node_; }
 
-  [[nodiscard]] std::string_view name() const;    // local name
-  [[nodiscard]] std::string_view uri() const;     // namespace, or empty
+  [[nodiscard]] std::string_view name() const;  // local name
+  [[nodiscard]] std::string_view uri() const;   // namespace, or empty
   [[nodiscard]] std::string_view prefix() const;
   [[nodiscard]] long line() const;
-  [[nodiscard]] bool is(std::string_view element_name) const { return node_ && uri().empty() && name() == element_name; }
+  [[nodiscard]] bool is(std::string_view element_name) const {
+    return node_ && uri().empty() && name() == element_name;
+  }
 
   // An attribute without a namespace.
   [[nodiscard]] std::optional<std::string> attribute(std::string_view attribute_name) const;
@@ -80,7 +82,8 @@ class Node {
   [[nodiscard]] Result<T> text_number() const {
     const auto content = text();
     const auto parsed = parse_number<T>(trim(content));
-    if (!parsed) return error("invalid value " + quote(content) + " in <" + std::string(name()) + ">: a whole number is needed");
+    if (!parsed)
+      return error("invalid value " + quote(content) + " in <" + std::string(name()) + ">: a whole number is needed");
     return *parsed;
   }
   // "yes"/"no" (or "on"/"off"); absent is not an error.

@@ -54,8 +54,8 @@ constexpr Word<CapabilitiesPolicy> kPolicies[] = {{"default", CapabilitiesPolicy
                                                   {"deny", CapabilitiesPolicy::kDeny}};
 
 Result<void> parse_capability_list(const Node& node, FeaturesDef& features) {
-  features.capabilities_policy =
-      TRY(parse_word(node, "capabilities policy", node.attribute_or("policy", "default"), kPolicies, VIR_ERR_CONFIG_UNSUPPORTED));
+  features.capabilities_policy = TRY(parse_word(node, "capabilities policy", node.attribute_or("policy", "default"),
+                                                kPolicies, VIR_ERR_CONFIG_UNSUPPORTED));
   for (const Node child : node.children()) {
     const std::string name(child.name());
     const auto state = TRY(child.on_off("state"));
@@ -109,8 +109,9 @@ Result<TimerDef> parse_timer(const Node& node) {
 }  // namespace
 
 Result<void> parse_clock(const Node& node, ClockDef& clock) {
-  clock.offset = TRY(parse_choice(node, "clock offset", node.attribute_or("offset", "utc"),
-                                  {"utc", "localtime", "variable", "timezone", "absolute"}, VIR_ERR_CONFIG_UNSUPPORTED));
+  clock.offset =
+      TRY(parse_choice(node, "clock offset", node.attribute_or("offset", "utc"),
+                       {"utc", "localtime", "variable", "timezone", "absolute"}, VIR_ERR_CONFIG_UNSUPPORTED));
   for (const Node child : node.children("timer")) clock.timers.push_back(TRY(parse_timer(child)));
   keep_rest(node, {"offset"}, {"timer"}, clock.kept);
   if (clock.offset == "variable")

@@ -1,5 +1,5 @@
-// The pieces of <domain>, for domain.cpp, devices.cpp and status.cpp only. Each parse_ reads one element into its place
-// in the model; each make_ builds the element for printing.
+// The pieces of <domain>, for domain.cpp, devices.cpp and status.cpp only. Each parse_ reads one element into its
+// place in the model; each make_ builds the element for printing.
 #pragma once
 
 #include "conf/base/result.h"

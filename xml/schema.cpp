@@ -32,7 +32,8 @@ struct Complaints {
 Result<void> validate_schema(const Document& document, const std::string& file, const std::string& directory) {
   const std::string path = directory + "/" + file;
   if (::access(path.c_str(), R_OK) != 0) {
-    auto error = sys_fail("validate the XML: libvirt's schema " + quote(path) + " is needed (package libvirt-common)");
+    auto error =
+        sys_fail("validate the XML: libvirt's schema " + quote(path) + " is needed (package libvirt-common)");
     error.code = VIR_ERR_OPERATION_UNSUPPORTED;
     return error;
   }
@@ -46,7 +47,8 @@ Result<void> validate_schema(const Document& document, const std::string& file, 
   if (!validator) return fail(VIR_ERR_NO_MEMORY, "validate the XML");
   xmlRelaxNGSetValidStructuredErrors(validator.get(), Complaints::add, &complaints);
   if (xmlRelaxNGValidateDoc(validator.get(), document.get()) != 0)
-    return fail(VIR_ERR_XML_INVALID_SCHEMA, "the XML does not follow libvirt's schema " + quote(file) + ": " + complaints.text);
+    return fail(VIR_ERR_XML_INVALID_SCHEMA,
+                "the XML does not follow libvirt's schema " + quote(file) + ": " + complaints.text);
   return {};
 }
 

@@ -8,7 +8,8 @@ namespace virtuserns::xml {
 
 Result<SeclabelDef> parse_seclabel(const Node& node, unsigned flags) {
   SeclabelDef label;
-  label.type = TRY(parse_choice(node, "seclabel type", node.attribute_or("type", "dynamic"), {"none", "static", "dynamic"}));
+  label.type =
+      TRY(parse_choice(node, "seclabel type", node.attribute_or("type", "dynamic"), {"none", "static", "dynamic"}));
   label.model = node.attribute_or("model");
   // virSecurityLabelDefParseXML: model 'none' can only be type 'none'.
   if (label.model == "none") label.type = "none";
@@ -33,7 +34,9 @@ Element make_seclabel(const SeclabelDef& label) {
   element.attribute("type", label.type).attribute_if("model", label.model);
   if (label.type != "none") {
     element.attribute("relabel", label.relabel.empty() ? (label.type == "dynamic" ? "yes" : "no") : label.relabel);
-    element.child_if("label", label.label).child_if("imagelabel", label.imagelabel).child_if("baselabel", label.baselabel);
+    element.child_if("label", label.label)
+        .child_if("imagelabel", label.imagelabel)
+        .child_if("baselabel", label.baselabel);
   }
   return element.kept(label.kept);
 }
@@ -42,8 +45,8 @@ Result<std::vector<SharedNamespace>> parse_shared_namespaces(const Node& node) {
   std::vector<SharedNamespace> list;
   for (const Node child : node.children()) {
     SharedNamespace shared;
-    shared.kind = TRY(parse_choice(child, "shared namespace", std::string(child.name()), {"sharenet", "shareipc", "shareuts"},
-                                   VIR_ERR_CONFIG_UNSUPPORTED));
+    shared.kind = TRY(parse_choice(child, "shared namespace", std::string(child.name()),
+                                   {"sharenet", "shareipc", "shareuts"}, VIR_ERR_CONFIG_UNSUPPORTED));
     const auto type = child.attribute("type");
     if (!type) return child.error("<lxc:" + shared.kind + "> has no type: write type='name', 'pid' or 'netns'");
     shared.type = TRY(parse_choice(child, "namespace source", *type, {"none", "name", "pid", "netns"}));
@@ -62,7 +65,8 @@ Result<std::vector<SharedNamespace>> parse_shared_namespaces(const Node& node) {
 Element make_shared_namespaces(const std::vector<SharedNamespace>& list) {
   Element element("lxc:namespace");
   for (const auto& shared : list)
-    element.child(std::move(Element("lxc:" + shared.kind).attribute("type", shared.type).attribute("value", shared.value)));
+    element.child(
+        std::move(Element("lxc:" + shared.kind).attribute("type", shared.type).attribute("value", shared.value)));
   return element;
 }
 

@@ -12,10 +12,10 @@ namespace virtuserns::xml {
 namespace {
 
 // virDomainStateTypeToString
-constexpr Word<int> kStates[] = {{"no state", VIR_DOMAIN_NOSTATE},   {"running", VIR_DOMAIN_RUNNING},
-                                 {"idle", VIR_DOMAIN_BLOCKED},       {"paused", VIR_DOMAIN_PAUSED},
+constexpr Word<int> kStates[] = {{"no state", VIR_DOMAIN_NOSTATE},     {"running", VIR_DOMAIN_RUNNING},
+                                 {"idle", VIR_DOMAIN_BLOCKED},         {"paused", VIR_DOMAIN_PAUSED},
                                  {"in shutdown", VIR_DOMAIN_SHUTDOWN}, {"shut off", VIR_DOMAIN_SHUTOFF},
-                                 {"crashed", VIR_DOMAIN_CRASHED},    {"pmsuspended", VIR_DOMAIN_PMSUSPENDED}};
+                                 {"crashed", VIR_DOMAIN_CRASHED},      {"pmsuspended", VIR_DOMAIN_PMSUSPENDED}};
 
 template <std::integral T>
 Result<T> needed(const Node& node, std::string_view name) {
@@ -90,14 +90,17 @@ std::string format_status(const DomainStatus& status) {
 Result<DomainStatus> parse_status(std::string_view text) {
   const auto document = TRY(Document::parse(text), "status");
   const Node root = document.root();
-  if (!root.is("domstatus")) return root.error("unexpected root element <" + std::string(root.name()) + ">: <domstatus> is needed");
+  if (!root.is("domstatus"))
+    return root.error("unexpected root element <" + std::string(root.name()) + ">: <domstatus> is needed");
   DomainStatus status;
   status.format_version = TRY(needed<unsigned>(root, "version"), "status");
   if (status.format_version > kStatusVersion || status.format_version == 0)
     return fail(VIR_ERR_CONFIG_UNSUPPORTED, "status: format version " + std::to_string(status.format_version) +
-                                                " is not known, this program reads up to " + std::to_string(kStatusVersion));
+                                                " is not known, this program reads up to " +
+                                                std::to_string(kStatusVersion));
   TRY(check_names(root, {"version", "state", "reason", "started", "persistent", "autodestroy"},
-                  {"controller", "init", "cgroup", "idmaps", "fact", "domain"}), "status");
+                  {"controller", "init", "cgroup", "idmaps", "fact", "domain"}),
+      "status");
   TRY(parse_header(root, status), "status");
   const auto controller = TRY(root.only_child("controller"), "status");
   if (!controller) return fail(VIR_ERR_XML_ERROR, "status: <domstatus> has no <controller>");

@@ -18,18 +18,18 @@ inline constexpr unsigned kStatusVersion = 1;
 
 struct DomainStatus {
   unsigned format_version = kStatusVersion;
-  DomainDef live;                           // with id, aliases, ttys, host-side names
-  int state = 0, reason = 0;                // virDomainState and its reason
+  DomainDef live;             // with id, aliases, ttys, host-side names
+  int state = 0, reason = 0;  // virDomainState and its reason
   int controller_pid = 0;
   std::uint64_t controller_start_time = 0;  // /proc/PID/stat field 22: tells a reused pid
   int init_pid = 0;                         // in the host's pid namespace; 0: not known yet
   std::uint64_t init_start_time = 0;
-  std::uint64_t started_ms = 0;             // since the epoch
-  bool persistent = false;                  // there is a definition too
-  bool autodestroy = false;                 // ends with the connection that created it
-  std::string cgroup;                       // below the root of the hierarchy
-  IdMaps maps;                              // as leased and written
-  std::map<std::string, std::string> facts; // whatever else the back end must find again
+  std::uint64_t started_ms = 0;              // since the epoch
+  bool persistent = false;                   // there is a definition too
+  bool autodestroy = false;                  // ends with the connection that created it
+  std::string cgroup;                        // below the root of the hierarchy
+  IdMaps maps;                               // as leased and written
+  std::map<std::string, std::string> facts;  // whatever else the back end must find again
   bool operator==(const DomainStatus&) const = default;
 };
 

@@ -14,7 +14,8 @@ constexpr std::uint64_t kUnlimitedKib = 9007199254740991;
 
 bool equals_ignoring_case(std::string_view a, std::string_view b) {
   const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
+  return a.size() == b.size() &&
+         std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
 }
 
 // virScaleInteger: one letter or letter + "iB" is a power of 1024, letter + "B" of 1000. 0: not a unit.
@@ -55,14 +56,17 @@ Result<std::string> parse_choice(const Node& node, std::string_view what, std::s
   return node.error(code, "unknown " + std::string(what) + " " + quote(text) + ": known are " + known);
 }
 
-Result<std::uint64_t> parse_scaled(const Node& node, std::string_view digits, std::string_view unit, std::uint64_t scale) {
+Result<std::uint64_t> parse_scaled(const Node& node, std::string_view digits, std::string_view unit,
+                                   std::uint64_t scale) {
   const auto number = parse_number<std::uint64_t>(trim(digits));
   if (!number)
-    return node.error("invalid size " + quote(digits) + " in <" + std::string(node.name()) + ">: a whole number is needed");
+    return node.error("invalid size " + quote(digits) + " in <" + std::string(node.name()) +
+                      ">: a whole number is needed");
   if (!unit.empty()) scale = scale_of(unit);
   if (scale == 0) return node.error("unknown unit " + quote(unit) + " in <" + std::string(node.name()) + ">");
   if (*number > std::numeric_limits<std::uint64_t>::max() / scale)
-    return node.error(VIR_ERR_OVERFLOW, "size " + quote(digits) + " in <" + std::string(node.name()) + "> is too large");
+    return node.error(VIR_ERR_OVERFLOW,
+                      "size " + quote(digits) + " in <" + std::string(node.name()) + "> is too large");
   return *number * scale;
 }
 
@@ -81,10 +85,11 @@ Result<void> parse_memory(const Node& root, DomainDef& def) {
 }
 
 Result<void> parse_memtune(const Node& node, MemoryTune& tune) {
-  const std::pair<const char*, std::optional<std::uint64_t>*> limits[] = {{"hard_limit", &tune.hard_limit_kib},
-                                                                          {"soft_limit", &tune.soft_limit_kib},
-                                                                          {"min_guarantee", &tune.min_guarantee_kib},
-                                                                          {"swap_hard_limit", &tune.swap_hard_limit_kib}};
+  const std::pair<const char*, std::optional<std::uint64_t>*> limits[] = {
+      {"hard_limit", &tune.hard_limit_kib},
+      {"soft_limit", &tune.soft_limit_kib},
+      {"min_guarantee", &tune.min_guarantee_kib},
+      {"swap_hard_limit", &tune.swap_hard_limit_kib}};
   for (const auto& [name, limit] : limits) {
     const auto child = TRY(node.only_child(name));
     if (!child) continue;
@@ -173,7 +178,8 @@ Result<void> parse_vcpu(const Node& node, VcpuDef& vcpu) {
   vcpu.max = TRY(node.text_number<std::uint32_t>());
   const auto current = TRY(node.number<std::uint32_t>("current"));
   if (current && *current != vcpu.max) vcpu.current = current;
-  vcpu.placement = TRY(parse_choice(node, "vcpu placement", node.attribute_or("placement", "static"), {"static", "auto"}));
+  vcpu.placement =
+      TRY(parse_choice(node, "vcpu placement", node.attribute_or("placement", "static"), {"static", "auto"}));
   // With automatic placement a cpuset has no meaning, and libvirt does not read it.
   if (vcpu.placement == "static") vcpu.cpuset = TRY(parse_cpuset(node, "cpuset"));
   keep_rest(node, {"current", "placement", "cpuset"}, {}, vcpu.kept);
@@ -182,7 +188,8 @@ Result<void> parse_vcpu(const Node& node, VcpuDef& vcpu) {
 
 Element make_vcpu(const VcpuDef& vcpu) {
   Element element("vcpu");
-  element.attribute("placement", vcpu.placement.empty() ? "static" : vcpu.placement).attribute_if("cpuset", vcpu.cpuset);
+  element.attribute("placement", vcpu.placement.empty() ? "static" : vcpu.placement)
+      .attribute_if("cpuset", vcpu.cpuset);
   if (vcpu.current) element.attribute("current", *vcpu.current);
   return element.kept(vcpu.kept).text(std::to_string(vcpu.max));
 }
@@ -216,8 +223,9 @@ Result<void> parse_numatune(const Node& node, const VcpuDef& vcpu, NumaTune& tun
                                {"strict", "preferred", "interleave", "restrictive"}, VIR_ERR_CONFIG_UNSUPPORTED));
   tune.nodeset = TRY(parse_cpuset(memory, "nodeset"));
   const bool is_auto = tune.nodeset.empty() && vcpu.placement == "auto";
-  tune.placement = TRY(parse_choice(memory, "NUMA memory placement", memory.attribute_or("placement", is_auto ? "auto" : "static"),
-                                    {"static", "auto"}, VIR_ERR_CONFIG_UNSUPPORTED));
+  tune.placement =
+      TRY(parse_choice(memory, "NUMA memory placement", memory.attribute_or("placement", is_auto ? "auto" : "static"),
+                       {"static", "auto"}, VIR_ERR_CONFIG_UNSUPPORTED));
   if (tune.placement == "auto") tune.nodeset.clear();
   if (tune.placement == "static" && tune.nodeset.empty())
     return memory.error(VIR_ERR_CONFIG_UNSUPPORTED,
@@ -230,8 +238,10 @@ Element make_numatune(const NumaTune& tune) {
   if (!tune.mode.empty()) {
     Element memory("memory");
     memory.attribute("mode", tune.mode);
-    if (tune.placement == "auto") memory.attribute("placement", "auto");
-    else memory.attribute("nodeset", tune.nodeset);
+    if (tune.placement == "auto")
+      memory.attribute("placement", "auto");
+    else
+      memory.attribute("nodeset", tune.nodeset);
     element.child(std::move(memory));
   }
   return element.kept(tune.kept);

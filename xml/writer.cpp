@@ -14,16 +14,30 @@ std::string escape(std::string_view text, Place place) {
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
     switch (c) {
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '&': out += "&amp;"; break;
-      case '\'': out += "&apos;"; break;
-      case '"': out += "&quot;"; break;
-      case '\r': out += "&#13;"; break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '&':
+        out += "&amp;";
+        break;
+      case '\'':
+        out += "&apos;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\r':
+        out += "&#13;";
+        break;
       case '\n':
       case '\t':
-        if (place == Place::kText) out += c;
-        else out += c == '\n' ? "&#10;" : "&#9;";
+        if (place == Place::kText)
+          out += c;
+        else
+          out += c == '\n' ? "&#10;" : "&#9;";
         break;
       default:
         if (byte >= 0x20) out += c;
@@ -82,8 +96,10 @@ Element& Element::kept(const std::vector<KeptXml>& items, std::string_view prefi
     if (!name.starts_with(prefix)) continue;
     name.remove_prefix(prefix.size());
     if (name.empty() || name.find('/') != std::string_view::npos) continue;
-    if (name.front() == '@') attribute(name.substr(1), item.xml);
-    else raw(name, item.xml);
+    if (name.front() == '@')
+      attribute(name.substr(1), item.xml);
+    else
+      raw(name, item.xml);
   }
   return *this;
 }
@@ -109,7 +125,8 @@ std::string Element::to_string(std::size_t depth) const {
 void Element::append_to(std::string& out, std::size_t depth) const {
   if (!raw_.empty()) return append_canonical(out, raw_, depth);
   out.append(2 * depth, ' ').append("<").append(name_);
-  for (const auto& a : attributes_) out.append(" ").append(a.name).append("='").append(escape_attribute(a.value)).append("'");
+  for (const auto& a : attributes_)
+    out.append(" ").append(a.name).append("='").append(escape_attribute(a.value)).append("'");
   if (children_.empty() && text_.empty()) {
     out += "/>\n";
     return;
@@ -141,9 +158,12 @@ void append_canonical(std::string& out, std::string_view xml, std::size_t depth)
       continue;
     }
     if (in_tag) {
-      if (quote != 0) quote = c == quote ? '\0' : quote;
-      else if (c == '"' || c == '\'') quote = c;
-      else if (c == '>') in_tag = false;
+      if (quote != 0)
+        quote = c == quote ? '\0' : quote;
+      else if (c == '"' || c == '\'')
+        quote = c;
+      else if (c == '>')
+        in_tag = false;
     } else if (c == '<') {
       in_tag = true;
     } else if (c == '&' && xml.substr(i).starts_with("&#10;")) {

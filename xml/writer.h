@@ -24,7 +24,9 @@ class Element {
   explicit Element(std::string name) : name_(std::move(name)) {}
 
   Element& attribute(std::string_view name, std::string_view value);
-  Element& attribute(std::string_view name, std::integral auto value) { return attribute(name, std::to_string(value)); }
+  Element& attribute(std::string_view name, std::integral auto value) {
+    return attribute(name, std::to_string(value));
+  }
   Element& attribute_if(std::string_view name, std::string_view value);  // nothing for an empty value
   Element& text(std::string_view text);
   Element& child(Element element);
@@ -35,8 +37,8 @@ class Element {
   Element& child_if(std::string_view name, std::string_view text);
   // A canonical element, from column 0 (KeptXml::xml).
   Element& raw(std::string_view name, std::string_view xml);
-  // Those kept items that belong here: with the prefix "source/", "source/@portid" is an attribute and "source/slices"
-  // a child; deeper ones belong to someone else.
+  // Those kept items that belong here: with the prefix "source/", "source/@portid" is an attribute and
+  // "source/slices" a child; deeper ones belong to someone else.
   Element& kept(const std::vector<KeptXml>& items, std::string_view prefix = {});
   // Sorts what was added so far; stable.
   Element& sort(Order attributes, Order children);

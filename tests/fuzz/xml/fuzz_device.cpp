@@ -17,7 +17,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto printed = xml::format_device(*device);
     auto again = xml::parse_device(printed, flags);
     if (again && xml::format_device(*again) == printed) continue;
-    std::fprintf(stderr, "%s%s", printed.c_str(), again ? xml::format_device(*again).c_str() : again.error().text.c_str());
+    std::fprintf(stderr, "%s%s", printed.c_str(),
+                 again ? xml::format_device(*again).c_str() : again.error().text.c_str());
     std::abort();
   }
   return 0;

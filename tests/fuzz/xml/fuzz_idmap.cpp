@@ -19,7 +19,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (refusal) return 0;
   for (const auto& line : *lines) {
     const auto last = line.inside + (line.count - 1);
-    if (to_host(*lines, line.inside) != line.outside || to_inside(*lines, *to_host(*lines, last)) != last) std::abort();
+    if (to_host(*lines, line.inside) != line.outside || to_inside(*lines, *to_host(*lines, last)) != last)
+      std::abort();
   }
   return 0;
 }

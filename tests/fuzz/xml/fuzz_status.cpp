@@ -12,6 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto printed = xml::format_status(*status);
   const auto again = xml::parse_status(printed);
   if (again && xml::format_status(*again) == printed) return 0;
-  std::fprintf(stderr, "%s%s", printed.c_str(), again ? xml::format_status(*again).c_str() : again.error().text.c_str());
+  std::fprintf(stderr, "%s%s", printed.c_str(),
+               again ? xml::format_status(*again).c_str() : again.error().text.c_str());
   std::abort();
 }

@@ -35,35 +35,44 @@ TEST(ValidateIdmap, NamesTheEntryAndTheRemedy) {
   const std::pair<Entries, std::string> cases[] = {
       {{{0, 2000000, 0}}, "idmap: <uid start='0' target='2000000' count='0'/> maps nothing: count must be above 0"},
       {{{0, 2000000, 10}, {5, 3000000, 10}},
-       "idmap: <uid start='0' target='2000000' count='10'/> and <uid start='5' target='3000000' count='10'/> overlap: an id "
+       "idmap: <uid start='0' target='2000000' count='10'/> and <uid start='5' target='3000000' count='10'/> "
+       "overlap: an id "
        "inside can be mapped only once"},
       {{{10, 2000000, 10}, {0, 2000009, 10}},
-       "idmap: <uid start='10' target='2000000' count='10'/> and <uid start='0' target='2000009' count='10'/> overlap on the "
+       "idmap: <uid start='10' target='2000000' count='10'/> and <uid start='0' target='2000009' count='10'/> "
+       "overlap on the "
        "host: a host id can stand for only one id inside"},
       {{{0, 2000000, kMax}, {kMax, 1, 2}},
-       "idmap: <uid start='0' target='2000000' count='4294967295'/> passes the last host id: target + count must not be above "
+       "idmap: <uid start='0' target='2000000' count='4294967295'/> passes the last host id: target + count must not "
+       "be above "
        "4294967296"},
       {{{0, 1, 1}, {kMax, 2000000, 2}},
-       "idmap: <uid start='4294967295' target='2000000' count='2'/> passes the last id: start + count must not be above "
+       "idmap: <uid start='4294967295' target='2000000' count='2'/> passes the last id: start + count must not be "
+       "above "
        "4294967296"},
       {{{0, 1, 1}, {kMax, 2000000, 1}},
-       "idmap: <uid start='4294967295' target='2000000' count='1'/> maps id 4294967295, which the kernel reserves: lower count "
+       "idmap: <uid start='4294967295' target='2000000' count='1'/> maps id 4294967295, which the kernel reserves: "
+       "lower count "
        "by one"},
       {{{0, kMax, 1}},
-       "idmap: <uid start='0' target='4294967295' count='1'/> maps to host id 4294967295, which the kernel reserves: lower "
+       "idmap: <uid start='0' target='4294967295' count='1'/> maps to host id 4294967295, which the kernel reserves: "
+       "lower "
        "count by one"},
       {many(341), "idmap: 341 <uid> entries are more than the kernel takes: at most 340"},
       {{{1, 2000000, 10}}, "idmap: no <uid> entry has start='0': the root of the container must be mapped"},
       {{{0, 0, 65536}},
-       "idmap: <uid start='0' target='0' count='65536'/> maps to host id 0, which is root of the host: choose a target above 0, "
+       "idmap: <uid start='0' target='0' count='65536'/> maps to host id 0, which is root of the host: choose a "
+       "target above 0, "
        "or leave target out"},
       {{{0, 2000000, 10}, {10, std::nullopt, 10}},
-       "idmap: some <uid> entries have a target and some have none: give it to all, or to none for an automatic range"},
+       "idmap: some <uid> entries have a target and some have none: give it to all, or to none for an automatic "
+       "range"},
   };
   for (const auto& [entries, expected] : cases) EXPECT_EQ(verdict(entries, plain), expected);
   EXPECT_EQ(verdict(plain, {}), "idmap: there are <uid> entries but no <gid> entry: both must be mapped");
   EXPECT_EQ(verdict({}, plain), "idmap: there are <gid> entries but no <uid> entry: both must be mapped");
-  EXPECT_EQ(verdict(plain, {{0, 5, 0}}), "idmap: <gid start='0' target='5' count='0'/> maps nothing: count must be above 0");
+  EXPECT_EQ(verdict(plain, {{0, 5, 0}}),
+            "idmap: <gid start='0' target='5' count='0'/> maps nothing: count must be above 0");
   EXPECT_EQ(verdict(plain, {{0, std::nullopt, 65536}}),
             "idmap: only one of <uid> and <gid> has targets: give them to both, or to none for an automatic range");
 }
@@ -95,7 +104,8 @@ TEST(Idmap, KernelTextComesBack) {
 
 TEST(Idmap, TheKernelsRules) {
   EXPECT_EQ(refuse_kernel_map({{0, 1, 1}}), std::nullopt);
-  EXPECT_EQ(refuse_kernel_map({{0, 0, 1}}), std::nullopt);  // the kernel maps host root gladly; validate_idmap does not
+  EXPECT_EQ(refuse_kernel_map({{0, 0, 1}}),
+            std::nullopt);  // the kernel maps host root gladly; validate_idmap does not
   EXPECT_EQ(refuse_kernel_map({}), "the map has no line");
   EXPECT_EQ(refuse_kernel_map({{0, 1, 0}}), "line '0 1 0' has count 0");
   EXPECT_EQ(refuse_kernel_map({{0, 1, kMax}}), "line '0 1 4294967295' passes the last id outside");
@@ -109,7 +119,10 @@ TEST(Idmap, TheKernelsRules) {
 TEST(Idmap, AcceptedDefinitionsAreAcceptedMaps) {
   std::mt19937 random(20140601);
   const std::uint32_t kInteresting[] = {0, 1, 2, 5, 999, 1000, 65535, 65536, 2000000, kMax - 1, kMax};
-  const auto pick = [&] { return random() % 3 == 0 ? static_cast<std::uint32_t>(random()) : kInteresting[random() % std::size(kInteresting)]; };
+  const auto pick = [&] {
+    return random() % 3 == 0 ? static_cast<std::uint32_t>(random())
+                             : kInteresting[random() % std::size(kInteresting)];
+  };
   int accepted = 0;
   for (int i = 0; i < 20000; ++i) {
     IdMapDef def;

@@ -55,8 +55,10 @@ TEST(Validate, AcceptsAPlainDomain) { EXPECT_TRUE(validate(good())); }
 
 TEST(Validate, Domain) {
   const Case cases[] = {
-      {[](auto& d) { d.virt_type = "kvm"; }, VIR_ERR_CONFIG_UNSUPPORTED, "domain type 'kvm' is not supported: use <domain type='lxc'>"},
-      {[](auto& d) { d.uuid = {}; }, VIR_ERR_XML_ERROR, "uuid '00000000-0000-0000-0000-000000000000' must not have all bytes equal"},
+      {[](auto& d) { d.virt_type = "kvm"; }, VIR_ERR_CONFIG_UNSUPPORTED,
+       "domain type 'kvm' is not supported: use <domain type='lxc'>"},
+      {[](auto& d) { d.uuid = {}; }, VIR_ERR_XML_ERROR,
+       "uuid '00000000-0000-0000-0000-000000000000' must not have all bytes equal"},
       {[](auto& d) { d.title = "a\nb"; }, VIR_ERR_XML_ERROR, "<title> must be one line: use <description> for more"},
       {[](auto& d) { d.max_memory_kib = 0; }, VIR_ERR_XML_ERROR,
        "memory size must be specified: write <memory unit='MiB'>512</memory>, above 0"},
@@ -66,40 +68,65 @@ TEST(Validate, Domain) {
       {[](auto& d) { d.vcpu.current = 2; }, VIR_ERR_XML_ERROR, "current='2' of <vcpu> must be from 1 to 1"},
       {[](auto& d) { d.memtune.hard_limit_kib = 0; }, VIR_ERR_XML_ERROR,
        "<hard_limit> of <memtune> is 0: nothing could run, raise it or remove it"},
-      {[](auto& d) { d.memtune.hard_limit_kib = 2; d.memtune.swap_hard_limit_kib = 1; }, VIR_ERR_XML_ERROR,
-       "<swap_hard_limit> counts memory and swap together: it must not be below <hard_limit>"},
+      {[](auto& d) {
+         d.memtune.hard_limit_kib = 2;
+         d.memtune.swap_hard_limit_kib = 1;
+       },
+       VIR_ERR_XML_ERROR, "<swap_hard_limit> counts memory and swap together: it must not be below <hard_limit>"},
       {[](auto& d) { d.cputune.period_us = 10; }, VIR_ERR_XML_ERROR,
        "<period> 10 of <cputune> must be from 1000 to 1000000 microseconds"},
       {[](auto& d) { d.cputune.quota_us = 10; }, VIR_ERR_XML_ERROR,
        "<quota> 10 of <cputune> must be from 1000 to 17592186044415 microseconds, or negative"},
       {[](auto& d) { d.blkio.weight = 5; }, VIR_ERR_XML_ERROR, "<weight> 5 of <blkiotune> must be from 10 to 1000"},
-      {[](auto& d) { d.blkio.devices = {{.path = "/dev/sda"}, {.path = "/dev/sda"}}; }, VIR_ERR_XML_ERROR,
-       "<blkiotune> names device '/dev/sda' twice"},
-      {[](auto& d) { d.blkio.devices = {{.path = "sda"}}; }, VIR_ERR_XML_ERROR, "<path> of <blkiotune> 'sda' must be an absolute path"},
-      {[](auto& d) { d.resource.partition = "machine"; }, VIR_ERR_XML_ERROR, "<partition> 'machine' must be an absolute path"},
+      {[](auto& d) {
+         d.blkio.devices = {{.path = "/dev/sda"}, {.path = "/dev/sda"}};
+       },
+       VIR_ERR_XML_ERROR, "<blkiotune> names device '/dev/sda' twice"},
+      {[](auto& d) { d.blkio.devices = {{.path = "sda"}}; }, VIR_ERR_XML_ERROR,
+       "<path> of <blkiotune> 'sda' must be an absolute path"},
+      {[](auto& d) { d.resource.partition = "machine"; }, VIR_ERR_XML_ERROR,
+       "<partition> 'machine' must be an absolute path"},
       {[](auto& d) { d.resource.partition = "/machine/../x"; }, VIR_ERR_XML_ERROR,
        "<partition> '/machine/../x' has an empty, '.' or '..' part: write it as '/machine/web'"},
       {[](auto& d) { d.resource.partition = "/machine//x"; }, VIR_ERR_XML_ERROR,
        "<partition> '/machine//x' has an empty, '.' or '..' part: write it as '/machine/web'"},
-      {[](auto& d) { d.os.type = "hvm"; }, VIR_ERR_CONFIG_UNSUPPORTED, "os type 'hvm' is not supported: containers have <type>exe</type>"},
+      {[](auto& d) { d.os.type = "hvm"; }, VIR_ERR_CONFIG_UNSUPPORTED,
+       "os type 'hvm' is not supported: containers have <type>exe</type>"},
       {[](auto& d) { d.os.arch = "pdp11"; }, VIR_ERR_CONFIG_UNSUPPORTED, "unknown architecture 'pdp11'"},
       {[](auto& d) { d.os.init = "sbin/init"; }, VIR_ERR_XML_ERROR, "<init> 'sbin/init' must be an absolute path"},
       {[](auto& d) { d.os.init_dir = "srv"; }, VIR_ERR_XML_ERROR, "<initdir> 'srv' must be an absolute path"},
-      {[](auto& d) { d.os.init_env = {{"A=B", "c"}}; }, VIR_ERR_XML_ERROR,
-       "<initenv> name 'A=B' is not a valid environment variable name"},
+      {[](auto& d) {
+         d.os.init_env = {{"A=B", "c"}};
+       },
+       VIR_ERR_XML_ERROR, "<initenv> name 'A=B' is not a valid environment variable name"},
       {[](auto& d) { d.os.init_user = "a:b"; }, VIR_ERR_XML_ERROR,
        "<inituser> 'a:b' is not a valid name: use a name or '+1000' for a number"},
-      {[](auto& d) { d.idmap.uid = {{0, 1, 1}}; }, VIR_ERR_XML_ERROR,
-       "idmap: there are <uid> entries but no <gid> entry: both must be mapped"},
-      {[](auto& d) { d.features.capabilities = {{"fly", true}}; }, VIR_ERR_CONFIG_UNSUPPORTED,
+      {[](auto& d) {
+         d.idmap.uid = {{0, 1, 1}};
+       },
+       VIR_ERR_XML_ERROR, "idmap: there are <uid> entries but no <gid> entry: both must be mapped"},
+      {[](auto& d) {
+         d.features.capabilities = {{"fly", true}};
+       },
+       VIR_ERR_CONFIG_UNSUPPORTED,
        "unknown capability 'fly': write it as 'net_admin', as in capabilities(7) without CAP_"},
-      {[](auto& d) { d.shared_namespaces = {{"shareipc", "netns", "x"}}; }, VIR_ERR_CONFIG_UNSUPPORTED,
-       "<lxc:shareipc> cannot have type 'netns': use 'name' or 'pid'"},
-      {[](auto& d) { d.shared_namespaces = {{"sharenet", "netns", "../x"}}; }, VIR_ERR_XML_ERROR,
-       "network namespace '../x' must be a name below /run/netns"},
-      {[](auto& d) { d.shared_namespaces = {{"sharenet", "pid", "1x"}}; }, VIR_ERR_XML_ERROR,
-       "<lxc:sharenet> value '1x' is not a process id"},
-      {[](auto& d) { d.shared_namespaces = {{"sharenet", "name", "a"}}; d.interfaces = {bridge()}; }, VIR_ERR_CONFIG_UNSUPPORTED,
+      {[](auto& d) {
+         d.shared_namespaces = {{"shareipc", "netns", "x"}};
+       },
+       VIR_ERR_CONFIG_UNSUPPORTED, "<lxc:shareipc> cannot have type 'netns': use 'name' or 'pid'"},
+      {[](auto& d) {
+         d.shared_namespaces = {{"sharenet", "netns", "../x"}};
+       },
+       VIR_ERR_XML_ERROR, "network namespace '../x' must be a name below /run/netns"},
+      {[](auto& d) {
+         d.shared_namespaces = {{"sharenet", "pid", "1x"}};
+       },
+       VIR_ERR_XML_ERROR, "<lxc:sharenet> value '1x' is not a process id"},
+      {[](auto& d) {
+         d.shared_namespaces = {{"sharenet", "name", "a"}};
+         d.interfaces = {bridge()};
+       },
+       VIR_ERR_CONFIG_UNSUPPORTED,
        "<lxc:sharenet> cannot be combined with <interface>: the network is the other domain's"},
   };
   for (const auto& c : cases) {
@@ -115,50 +142,95 @@ TEST(Validate, Domain) {
 TEST(Validate, Devices) {
   const Case cases[] = {
       {[](auto& d) { d.filesystems.clear(); }, VIR_ERR_XML_ERROR,
-       "domain has no root filesystem: add <filesystem type='mount'><source dir='/path/to/root'/><target dir='/'/></filesystem>"},
-      {[](auto& d) { d.filesystems.push_back(filesystem("//.")); }, VIR_ERR_XML_ERROR, "filesystem target '/' appears twice"},
-      {[](auto& d) { d.filesystems.push_back(filesystem("/a/b")); d.filesystems.push_back(filesystem("/a//b/")); }, VIR_ERR_XML_ERROR,
-       "filesystem target '/a/b' appears twice"},
+       "domain has no root filesystem: add <filesystem type='mount'><source dir='/path/to/root'/><target "
+       "dir='/'/></filesystem>"},
+      {[](auto& d) { d.filesystems.push_back(filesystem("//.")); }, VIR_ERR_XML_ERROR,
+       "filesystem target '/' appears twice"},
+      {[](auto& d) {
+         d.filesystems.push_back(filesystem("/a/b"));
+         d.filesystems.push_back(filesystem("/a//b/"));
+       },
+       VIR_ERR_XML_ERROR, "filesystem target '/a/b' appears twice"},
       {[](auto& d) { d.filesystems.push_back(filesystem("")); }, VIR_ERR_XML_ERROR,
        "<filesystem> has no target: write <target dir='/'/>"},
       {[](auto& d) { d.filesystems.push_back(filesystem("etc")); }, VIR_ERR_XML_ERROR,
        "filesystem target 'etc' must be an absolute path"},
       {[](auto& d) { d.filesystems.push_back(filesystem("/a/../b")); }, VIR_ERR_XML_ERROR,
        "filesystem target '/a/../b' must not have '..' in it"},
-      {[](auto& d) { d.filesystems[0].source = "srv"; }, VIR_ERR_XML_ERROR, "source of filesystem '/' 'srv' must be an absolute path"},
-      {[](auto& d) { d.filesystems.push_back(filesystem("/t", FilesystemType::kTemplate)); }, VIR_ERR_CONFIG_UNSUPPORTED,
-       "filesystem type 'template' is not supported: use mount, file, block or ram"},
-      {[](auto& d) { d.filesystems.push_back(filesystem("/t", FilesystemType::kVolume)); }, VIR_ERR_CONFIG_UNSUPPORTED,
-       "filesystem type 'volume' is not supported: use mount, file, block or ram"},
+      {[](auto& d) { d.filesystems[0].source = "srv"; }, VIR_ERR_XML_ERROR,
+       "source of filesystem '/' 'srv' must be an absolute path"},
+      {[](auto& d) { d.filesystems.push_back(filesystem("/t", FilesystemType::kTemplate)); },
+       VIR_ERR_CONFIG_UNSUPPORTED, "filesystem type 'template' is not supported: use mount, file, block or ram"},
+      {[](auto& d) { d.filesystems.push_back(filesystem("/t", FilesystemType::kVolume)); },
+       VIR_ERR_CONFIG_UNSUPPORTED, "filesystem type 'volume' is not supported: use mount, file, block or ram"},
       {[](auto& d) { d.filesystems.push_back(filesystem("/t", FilesystemType::kRam)); }, VIR_ERR_XML_ERROR,
        "filesystem '/t' of type ram has size 0"},
-      {[](auto& d) { d.disks = {disk("vda"), disk("vda")}; }, VIR_ERR_XML_ERROR, "disk target 'vda' appears twice"},
-      {[](auto& d) { d.disks = {disk("../vda")}; }, VIR_ERR_XML_ERROR, "disk target '../vda' must be a name below /dev, such as 'vda'"},
+      {[](auto& d) {
+         d.disks = {disk("vda"), disk("vda")};
+       },
+       VIR_ERR_XML_ERROR, "disk target 'vda' appears twice"},
+      {[](auto& d) { d.disks = {disk("../vda")}; }, VIR_ERR_XML_ERROR,
+       "disk target '../vda' must be a name below /dev, such as 'vda'"},
       {[](auto& d) { d.disks = {disk("vda", "")}; }, VIR_ERR_XML_ERROR, "disk 'vda' has no source"},
-      {[](auto& d) { d.disks = {disk("vda", "x")}; }, VIR_ERR_XML_ERROR, "source of disk 'vda' 'x' must be an absolute path"},
-      {[](auto& d) { d.interfaces = {bridge({{1, 0, 0, 0, 0, 1}})}; }, VIR_ERR_XML_ERROR,
-       "MAC address of <interface> is a multicast address: its first byte must be even"},
-      {[](auto& d) { d.interfaces = {bridge(MacAddress{})}; }, VIR_ERR_XML_ERROR, "MAC address of <interface> is 00:00:00:00:00:00"},
-      {[](auto& d) { d.interfaces = {bridge(), bridge()}; }, VIR_ERR_XML_ERROR, "two interfaces have the same MAC address"},
-      {[](auto& d) { d.interfaces = {bridge()}; d.interfaces[0].kept = {{"script", "<script path='/x'/>"}}; }, VIR_ERR_CONFIG_UNSUPPORTED,
+      {[](auto& d) { d.disks = {disk("vda", "x")}; }, VIR_ERR_XML_ERROR,
+       "source of disk 'vda' 'x' must be an absolute path"},
+      {[](auto& d) {
+         d.interfaces = {bridge({{1, 0, 0, 0, 0, 1}})};
+       },
+       VIR_ERR_XML_ERROR, "MAC address of <interface> is a multicast address: its first byte must be even"},
+      {[](auto& d) { d.interfaces = {bridge(MacAddress{})}; }, VIR_ERR_XML_ERROR,
+       "MAC address of <interface> is 00:00:00:00:00:00"},
+      {[](auto& d) {
+         d.interfaces = {bridge(), bridge()};
+       },
+       VIR_ERR_XML_ERROR, "two interfaces have the same MAC address"},
+      {[](auto& d) {
+         d.interfaces = {bridge()};
+         d.interfaces[0].kept = {{"script", "<script path='/x'/>"}};
+       },
+       VIR_ERR_CONFIG_UNSUPPORTED,
        "<script> of <interface> is not supported: the host runs no scripts for containers"},
-      {[](auto& d) { d.interfaces = {bridge()}; d.interfaces[0].guest_dev = "a-name-too-long-for-linux"; }, VIR_ERR_XML_ERROR,
-       "guest name of <interface> 'a-name-too-long-for-linux' is not a valid interface name: at most 15 characters, no '/', ':' or blank"},
-      {[](auto& d) { d.interfaces = {bridge()}; d.interfaces[0].source = ""; }, VIR_ERR_XML_ERROR, "<interface> has no source"},
-      {[](auto& d) { d.interfaces = {bridge()}; d.interfaces[0].mtu = 1; }, VIR_ERR_XML_ERROR, "<mtu> of <interface> must be at least 68"},
-      {[](auto& d) { d.interfaces = {bridge(), bridge({{2, 0, 0, 0, 0, 2}})}; d.interfaces[0].guest_dev = d.interfaces[1].guest_dev = "eth0"; },
+      {[](auto& d) {
+         d.interfaces = {bridge()};
+         d.interfaces[0].guest_dev = "a-name-too-long-for-linux";
+       },
+       VIR_ERR_XML_ERROR,
+       "guest name of <interface> 'a-name-too-long-for-linux' is not a valid interface name: at most 15 characters, "
+       "no '/', ':' or blank"},
+      {[](auto& d) {
+         d.interfaces = {bridge()};
+         d.interfaces[0].source = "";
+       },
+       VIR_ERR_XML_ERROR, "<interface> has no source"},
+      {[](auto& d) {
+         d.interfaces = {bridge()};
+         d.interfaces[0].mtu = 1;
+       },
+       VIR_ERR_XML_ERROR, "<mtu> of <interface> must be at least 68"},
+      {[](auto& d) {
+         d.interfaces = {bridge(), bridge({{2, 0, 0, 0, 0, 2}})};
+         d.interfaces[0].guest_dev = d.interfaces[1].guest_dev = "eth0";
+       },
        VIR_ERR_XML_ERROR, "guest name 'eth0' of <interface> appears twice"},
-      {[](auto& d) { d.interfaces = {bridge(), bridge({{2, 0, 0, 0, 0, 2}})}; d.interfaces[0].target_dev = d.interfaces[1].target_dev = "x0"; },
+      {[](auto& d) {
+         d.interfaces = {bridge(), bridge({{2, 0, 0, 0, 0, 2}})};
+         d.interfaces[0].target_dev = d.interfaces[1].target_dev = "x0";
+       },
        VIR_ERR_XML_ERROR, "target 'x0' of <interface> appears twice"},
-      {[](auto& d) { d.consoles[0].type = "tcp"; }, VIR_ERR_CONFIG_UNSUPPORTED, "console type 'tcp' is not supported: use type='pty'"},
+      {[](auto& d) { d.consoles[0].type = "tcp"; }, VIR_ERR_CONFIG_UNSUPPORTED,
+       "console type 'tcp' is not supported: use type='pty'"},
       {[](auto& d) { d.consoles[0].target_type = "virtio"; }, VIR_ERR_CONFIG_UNSUPPORTED,
        "console target type 'virtio' is not supported: use <target type='lxc'/>"},
-      {[](auto& d) { d.consoles[0].log_file = "log"; }, VIR_ERR_XML_ERROR, "log file of <console> 'log' must be an absolute path"},
-      {[](auto& d) { d.hostdevs = {{.source = "js0"}}; }, VIR_ERR_XML_ERROR, "source of <hostdev> 'js0' must be an absolute path"},
+      {[](auto& d) { d.consoles[0].log_file = "log"; }, VIR_ERR_XML_ERROR,
+       "log file of <console> 'log' must be an absolute path"},
+      {[](auto& d) { d.hostdevs = {{.source = "js0"}}; }, VIR_ERR_XML_ERROR,
+       "source of <hostdev> 'js0' must be an absolute path"},
       {[](auto& d) { d.hostdevs = {{.source = "/dev/../etc"}}; }, VIR_ERR_XML_ERROR,
        "source of <hostdev> '/dev/../etc' must not have '..' in it"},
-      {[](auto& d) { d.kept_devices = {{"interface", "<interface type='vhostuser'>\n</interface>"}}; }, VIR_ERR_CONFIG_UNSUPPORTED,
-       "<interface> of type 'vhostuser' is not supported by containers"},
+      {[](auto& d) {
+         d.kept_devices = {{"interface", "<interface type='vhostuser'>\n</interface>"}};
+       },
+       VIR_ERR_CONFIG_UNSUPPORTED, "<interface> of type 'vhostuser' is not supported by containers"},
   };
   for (const auto& c : cases) {
     auto def = good();
@@ -171,9 +243,9 @@ TEST(Validate, Devices) {
 }
 
 TEST(Validate, Names) {
-  const std::vector<std::string> good_names = {"web", "web.1", "a b", "-x", "\xc3\xa9t\xc3\xa9", "...", std::string(250, 'n')};
-  for (const auto& name : good_names)
-    EXPECT_TRUE(validate_name(name)) << name;
+  const std::vector<std::string> good_names = {
+      "web", "web.1", "a b", "-x", "\xc3\xa9t\xc3\xa9", "...", std::string(250, 'n')};
+  for (const auto& name : good_names) EXPECT_TRUE(validate_name(name)) << name;
   const std::pair<std::string, std::string> cases[] = {
       {"", "domain name must not be empty"},
       {" \t", "domain name must not be empty"},
@@ -202,13 +274,14 @@ TEST(Unhonoured, OneLineEach) {
   def.clock.timers = {{.name = "tsc"}, {.name = "rtc"}};
   def.filesystems[0].kept = {{"@multidevs", "remap"}, {"driver/@queue", "1"}};
   def.kept_devices = {{"tpm", "<tpm/>"}};
-  EXPECT_EQ(unhonoured(def), (std::vector<std::string>{"element <cpu> is kept but has no effect",
-                                                       "attribute 'dumpCore' of <memory> is kept but has no effect",
-                                                       "cputune: element <vcpupin> is kept but has no effect",
-                                                       "clock: timer 'tsc' has no effect",
-                                                       "filesystem '/': attribute 'multidevs' is kept but has no effect",
-                                                       "filesystem '/': attribute 'queue' of <driver> is kept but has no effect",
-                                                       "devices: element <tpm> is kept but has no effect"}));
+  EXPECT_EQ(
+      unhonoured(def),
+      (std::vector<std::string>{
+          "element <cpu> is kept but has no effect", "attribute 'dumpCore' of <memory> is kept but has no effect",
+          "cputune: element <vcpupin> is kept but has no effect", "clock: timer 'tsc' has no effect",
+          "filesystem '/': attribute 'multidevs' is kept but has no effect",
+          "filesystem '/': attribute 'queue' of <driver> is kept but has no effect",
+          "devices: element <tpm> is kept but has no effect"}));
 }
 
 TEST(Defaults, FillWhatIsMissingAndNothingElse) {
@@ -227,8 +300,9 @@ TEST(Defaults, FillWhatIsMissingAndNothingElse) {
   EXPECT_EQ(def.emulator, "/controller");
   EXPECT_EQ(def.consoles.size(), 1u);
   EXPECT_EQ(def.idmap.uid[0].start, 0u);
-  EXPECT_EQ((std::vector<std::uint8_t>(def.interfaces[0].mac->bytes.begin(), def.interfaces[0].mac->bytes.begin() + 3)),
-            (std::vector<std::uint8_t>{0x52, 0x54, 0}));
+  EXPECT_EQ(
+      (std::vector<std::uint8_t>(def.interfaces[0].mac->bytes.begin(), def.interfaces[0].mac->bytes.begin() + 3)),
+      (std::vector<std::uint8_t>{0x52, 0x54, 0}));
   std::string disks;
   for (const auto& d : def.disks) disks += d.target_dev + ":" + d.target_bus + " ";
   EXPECT_EQ(disks, "sda:scsi sdb:scsi vda:virtio hda:ide fda:ide ");

@@ -26,9 +26,12 @@ TEST(LxcNative, AStockConfigurationBecomesAValidDomain) {
       "# Distribution configuration\nlxc.include = /usr/share/lxc/config/debian.common.conf\nlxc.arch = amd64\n"
       "lxc.net.0.type = veth\nlxc.net.0.link = lxcbr0\nlxc.net.0.flags = up\nlxc.net.0.hwaddr = 00:16:3e:xx:xx:xx\n"
       "lxc.net.0.name = eth0\nlxc.net.0.ipv4.address = 10.0.3.5/24 10.0.3.255\nlxc.net.0.ipv4.gateway = 10.0.3.1\n"
-      "lxc.net.0.script.up = /bin/true\nlxc.hook.pre-start = /bin/x\nlxc.apparmor.profile = generated\nlxc.tty.max = 4\n"
-      "lxc.mount.entry = proc proc proc nodev 0 0\nlxc.mount.entry = /home/me srv/my\\040files none bind,ro,create=dir 0 0\n"
-      "lxc.mount.entry = tmpfs /srv/web/run tmpfs size=8m,mode=0755 0 0\nlxc.mount.entry = /dev/sdb1 mnt ext4 defaults 0 0\n");
+      "lxc.net.0.script.up = /bin/true\nlxc.hook.pre-start = /bin/x\nlxc.apparmor.profile = generated\nlxc.tty.max = "
+      "4\n"
+      "lxc.mount.entry = proc proc proc nodev 0 0\nlxc.mount.entry = /home/me srv/my\\040files none "
+      "bind,ro,create=dir 0 0\n"
+      "lxc.mount.entry = tmpfs /srv/web/run tmpfs size=8m,mode=0755 0 0\nlxc.mount.entry = /dev/sdb1 mnt ext4 "
+      "defaults 0 0\n");
   EXPECT_EQ(import.ignored, (std::vector<std::string>{"line 4: key 'lxc.include' is not imported",
                                                       "line 13: key 'lxc.net.0.script.up' is not imported",
                                                       "line 14: key 'lxc.hook.pre-start' is not imported",
@@ -55,7 +58,8 @@ TEST(LxcNative, AStockConfigurationBecomesAValidDomain) {
 // Container ids first, host ids second: libvirt 9.0 has it the other way round.
 TEST(LxcNative, IdMapsKeepTheirOrder) {
   for (const std::string key : {"lxc.idmap", "lxc.id_map"}) {
-    const auto def = imported(key + " = u 0 2000000 65536\n" + key + " = g 0 3000000 65536\n" + key + " = g 70000 5 1\n").def;
+    const auto def =
+        imported(key + " = u 0 2000000 65536\n" + key + " = g 0 3000000 65536\n" + key + " = g 70000 5 1\n").def;
     EXPECT_EQ(def.idmap.uid, (std::vector<IdMapEntry>{{0, 2000000, 65536}}));
     EXPECT_EQ(def.idmap.gid, (std::vector<IdMapEntry>{{0, 3000000, 65536}, {70000, 5, 1}}));
     EXPECT_TRUE(validate_idmap(def.idmap));
@@ -63,11 +67,15 @@ TEST(LxcNative, IdMapsKeepTheirOrder) {
 }
 
 TEST(LxcNative, LimitsAndCapabilities) {
-  const auto def = imported(
-      "lxc.cgroup.memory.limit_in_bytes = 512M\nlxc.cgroup2.memory.swap.max = 1G\nlxc.cgroup2.cpu.max = 50000 100000\n"
-      "lxc.cgroup.cpu.shares = 512\nlxc.cgroup.cpuset.cpus = 0-1,3\nlxc.cgroup.cpuset.mems = 0\nlxc.cgroup2.pids.max = 300\n"
-      "lxc.cgroup.blkio.weight = 500\nlxc.cgroup.blkio.throttle.read_bps_device = 8:0 1000\n"
-      "lxc.cgroup.blkio.device_weight = 8:0 200\nlxc.cap.drop = sys_module mac_admin\nlxc.cap.drop = sys_time\n").def;
+  const auto def =
+      imported(
+          "lxc.cgroup.memory.limit_in_bytes = 512M\nlxc.cgroup2.memory.swap.max = 1G\nlxc.cgroup2.cpu.max = 50000 "
+          "100000\n"
+          "lxc.cgroup.cpu.shares = 512\nlxc.cgroup.cpuset.cpus = 0-1,3\nlxc.cgroup.cpuset.mems = "
+          "0\nlxc.cgroup2.pids.max = 300\n"
+          "lxc.cgroup.blkio.weight = 500\nlxc.cgroup.blkio.throttle.read_bps_device = 8:0 1000\n"
+          "lxc.cgroup.blkio.device_weight = 8:0 200\nlxc.cap.drop = sys_module mac_admin\nlxc.cap.drop = sys_time\n")
+          .def;
   EXPECT_EQ(def.max_memory_kib, 524288u);
   EXPECT_EQ(def.memtune.swap_hard_limit_kib, 524288u + 1048576u);
   EXPECT_EQ(def.cputune.quota_us, 50000);
@@ -79,12 +87,14 @@ TEST(LxcNative, LimitsAndCapabilities) {
   EXPECT_EQ(def.blkio.weight, 500u);
   ASSERT_EQ(def.blkio.devices.size(), 1u);
   EXPECT_EQ(def.blkio.devices[0], (BlkioDevice{.path = "/dev/block/8:0", .weight = 200, .read_bytes = 1000}));
-  EXPECT_EQ(def.features.capabilities, (std::map<std::string, bool>{{"sys_module", false}, {"mac_admin", false}, {"sys_time", false}}));
+  EXPECT_EQ(def.features.capabilities,
+            (std::map<std::string, bool>{{"sys_module", false}, {"mac_admin", false}, {"sys_time", false}}));
 }
 
 TEST(LxcNative, OldNetworksAndOtherTypes) {
   const auto import = imported(
-      "lxc.network.type = veth\nlxc.network.hwaddr = 00:16:3E:01:02:03\nlxc.network.type = macvlan\nlxc.network.link = eth0\n"
+      "lxc.network.type = veth\nlxc.network.hwaddr = 00:16:3E:01:02:03\nlxc.network.type = macvlan\nlxc.network.link "
+      "= eth0\n"
       "lxc.network.macvlan.mode = bridge\nlxc.network.type = vlan\nlxc.network.link = eth1\nlxc.network.vlan.id = 2\n"
       "lxc.network.type = none\nlxc.network.type = ipvlan\n");
   ASSERT_EQ(import.def.interfaces.size(), 2u);
@@ -94,14 +104,18 @@ TEST(LxcNative, OldNetworksAndOtherTypes) {
   ASSERT_EQ(import.def.hostdevs.size(), 1u);
   EXPECT_EQ(import.def.hostdevs[0].source, "eth1.2");
   EXPECT_EQ(import.ignored,
-            (std::vector<std::string>{"network 4: type 'none' shares the host's network, which a domain cannot: it gets one of its own",
-                                      "network 5: type 'ipvlan' is not imported"}));
+            (std::vector<std::string>{
+                "network 4: type 'none' shares the host's network, which a domain cannot: it gets one of its own",
+                "network 5: type 'ipvlan' is not imported"}));
   EXPECT_TRUE(imported("").def.features.privnet);
 }
 
 TEST(LxcNative, InitAndEnvironment) {
-  const auto def = imported("lxc.init.cmd = \"/sbin/init --a b\"\nlxc.init.cwd = /srv\nlxc.init.uid = 1000\nlxc.init.gid = 1001\n"
-                            "lxc.environment = A=b=c\n").def;
+  const auto def =
+      imported(
+          "lxc.init.cmd = \"/sbin/init --a b\"\nlxc.init.cwd = /srv\nlxc.init.uid = 1000\nlxc.init.gid = 1001\n"
+          "lxc.environment = A=b=c\n")
+          .def;
   EXPECT_EQ(def.os.init, "/sbin/init");
   EXPECT_EQ(def.os.init_args, (std::vector<std::string>{"--a", "b"}));
   EXPECT_EQ(def.os.init_user + def.os.init_group, "+1000+1001");

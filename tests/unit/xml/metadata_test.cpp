@@ -9,11 +9,14 @@ namespace {
 
 TEST(Metadata, IsSetUnderTheKeyAndReadWithoutIt) {
   DomainDef def;
-  ASSERT_TRUE(set_metadata(def, "<order id='1'><item>two\nlines</item><other xmlns='urn:o'/></order>", "shop", "urn:shop"));
+  ASSERT_TRUE(
+      set_metadata(def, "<order id='1'><item>two\nlines</item><other xmlns='urn:o'/></order>", "shop", "urn:shop"));
   ASSERT_EQ(def.metadata.size(), 1u);
   EXPECT_EQ(def.metadata[0].xml,
-            "<shop:order xmlns:shop=\"urn:shop\" id=\"1\">\n  <shop:item>two&#10;lines</shop:item>\n  <other xmlns=\"urn:o\"/>\n</shop:order>");
-  EXPECT_EQ(*extract_metadata(def, "urn:shop"), "<order id=\"1\">\n  <item>two\nlines</item>\n  <other xmlns=\"urn:o\"/>\n</order>");
+            "<shop:order xmlns:shop=\"urn:shop\" id=\"1\">\n  <shop:item>two&#10;lines</shop:item>\n  <other "
+            "xmlns=\"urn:o\"/>\n</shop:order>");
+  EXPECT_EQ(*extract_metadata(def, "urn:shop"),
+            "<order id=\"1\">\n  <item>two\nlines</item>\n  <other xmlns=\"urn:o\"/>\n</order>");
 }
 
 TEST(Metadata, IsReplacedAndRemoved) {
@@ -41,8 +44,10 @@ TEST(Metadata, RefusesWhatCouldNotBeFoundAgain) {
   EXPECT_EQ(error("<a/>", "", "urn:x"), "metadata key '' is not a valid XML prefix: use letters and digits");
   EXPECT_EQ(error("<a/>", "k", ""), "metadata namespace '' is not a valid URI");
   EXPECT_EQ(error("<a", "k", "urn:x").find("metadata: line 1: "), 0u);
-  EXPECT_EQ(error("<a xmlns='urn:other'/>", "k", "urn:x"), "metadata: the element is in namespace 'urn:other', not in 'urn:x'");
-  EXPECT_EQ(error("<a xmlns:k='urn:other'/>", "k", "urn:x"), "metadata: prefix 'k' is already taken in the element: use another key");
+  EXPECT_EQ(error("<a xmlns='urn:other'/>", "k", "urn:x"),
+            "metadata: the element is in namespace 'urn:other', not in 'urn:x'");
+  EXPECT_EQ(error("<a xmlns:k='urn:other'/>", "k", "urn:x"),
+            "metadata: prefix 'k' is already taken in the element: use another key");
   EXPECT_EQ(error("<k:a xmlns:k='urn:x'/>", "k", "urn:x"), "accepted");
   EXPECT_EQ(*extract_metadata(def, "urn:x"), "<a/>");
 }
@@ -55,7 +60,13 @@ TEST(Metadata, OfOursIsReadAnew) {
   EXPECT_FALSE(set_metadata(def, "<domain><pids limit='0'/></domain>", "userns", kUsernsUri));
   EXPECT_FALSE(set_metadata(def, "<domain><what/></domain>", "userns", kUsernsUri));
   EXPECT_EQ(def, before);
-  const auto again = parse_domain(format_domain([&] { auto d = def; d.name = "x"; return d; }(), FormatKind::kInactive));
+  const auto again = parse_domain(format_domain(
+      [&] {
+        auto d = def;
+        d.name = "x";
+        return d;
+      }(),
+      FormatKind::kInactive));
   ASSERT_TRUE(again);
   EXPECT_EQ(again->userns.pids_limit, 9u);
   remove_metadata(def, kUsernsUri);
@@ -63,7 +74,8 @@ TEST(Metadata, OfOursIsReadAnew) {
 }
 
 TEST(Metadata, DropsWhatHasNoNamespaceAndRepeats) {
-  const auto document = Document::parse("<metadata><a/><b xmlns='urn:1'/><c xmlns='urn:1'/><d xmlns='urn:2'/></metadata>");
+  const auto document =
+      Document::parse("<metadata><a/><b xmlns='urn:1'/><c xmlns='urn:1'/><d xmlns='urn:2'/></metadata>");
   const auto list = parse_metadata(document->root());
   ASSERT_EQ(list.size(), 2u);
   EXPECT_EQ(list[0].xml, "<b xmlns=\"urn:1\"/>");

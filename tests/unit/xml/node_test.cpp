@@ -62,7 +62,8 @@ TEST(Node, NumbersAreStrict) {
   EXPECT_TRUE(root.number<std::uint32_t>("none"));
   EXPECT_EQ(*root.number<std::uint32_t>("none"), std::nullopt);
   for (const auto* name : {"h", "m", "big", "w", "e"})
-    EXPECT_NE(root.number<std::uint32_t>(name).error().text.find("a whole number is needed"), std::string::npos) << name;
+    EXPECT_NE(root.number<std::uint32_t>(name).error().text.find("a whole number is needed"), std::string::npos)
+        << name;
 }
 
 TEST(Node, RefusesHostileTexts) {
@@ -85,7 +86,8 @@ TEST(Node, RefusesHostileTexts) {
       {nested(65), "line 1: elements nested deeper than 64"},
       {with_attributes(200), "accepted"},
       {with_attributes(201), "line 1: more than 200 attributes in one element"},
-      {"<a>" + std::string(kMaxTextBytes, 'x') + "</a>", "the XML text has 4194311 bytes; at most 4194304 are accepted"},
+      {"<a>" + std::string(kMaxTextBytes, 'x') + "</a>",
+       "the XML text has 4194311 bytes; at most 4194304 are accepted"},
   };
   for (const auto& [text, expected] : cases) EXPECT_EQ(error_of(text), expected) << text.substr(0, 60);
 }

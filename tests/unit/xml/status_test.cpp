@@ -9,9 +9,11 @@ namespace {
 
 DomainStatus running() {
   DomainStatus status;
-  status.live = std::move(*parse_domain("<domain type='lxc' id='4711'><name>web</name><uuid>6b0f5c1e-55a2-4f5e-9a34-0c1f4f7a0001</uuid>"
-                                        "<memory>65536</memory><devices><interface type='user'><target dev='vnet7'/></interface>"
-                                        "<graphics type='vnc' passwd='s'/></devices></domain>", kParseLive));
+  status.live = std::move(
+      *parse_domain("<domain type='lxc' id='4711'><name>web</name><uuid>6b0f5c1e-55a2-4f5e-9a34-0c1f4f7a0001</uuid>"
+                    "<memory>65536</memory><devices><interface type='user'><target dev='vnet7'/></interface>"
+                    "<graphics type='vnc' passwd='s'/></devices></domain>",
+                    kParseLive));
   status.live.current_memory_kib = 65536;
   status.state = 3;
   status.reason = 1;
@@ -65,22 +67,28 @@ TEST(Status, RefusesWhatItCannotTrust) {
     const auto result = parse_status(changed);
     return result ? std::string("accepted") : result.error().text;
   };
-  EXPECT_EQ(replaced("version='1'", "version='2'"), "status: format version 2 is not known, this program reads up to 1");
-  EXPECT_EQ(replaced("version='1'", "version='0'"), "status: format version 0 is not known, this program reads up to 1");
+  EXPECT_EQ(replaced("version='1'", "version='2'"),
+            "status: format version 2 is not known, this program reads up to 1");
+  EXPECT_EQ(replaced("version='1'", "version='0'"),
+            "status: format version 0 is not known, this program reads up to 1");
   EXPECT_EQ(replaced(" version='1'", ""), "status: line 1: <domstatus> has no version");
-  EXPECT_EQ(replaced("state='paused'", "state='busy'").find("status: line 1: unknown domain state 'busy': known are "), 0u);
+  EXPECT_EQ(
+      replaced("state='paused'", "state='busy'").find("status: line 1: unknown domain state 'busy': known are "), 0u);
   EXPECT_EQ(replaced("pid='4711'", "pid='0'"), "status: line 2: pid of <controller> must be above 0");
   EXPECT_EQ(replaced("pid='4711'", "pid='-5'"), "status: line 2: pid of <controller> must be above 0");
   EXPECT_EQ(replaced("pid='4711'", "pid='4294967296'").find("status: line 2: invalid value '4294967296'"), 0u);
-  EXPECT_EQ(replaced("starttime='18446744073709551615'", "x='1'"), "status: line 2: unknown attribute 'x' in <controller>");
-  EXPECT_EQ(replaced("<cgroup>", "<cgroup/><cgroup>").find("status: line 4: element <cgroup> appears more than once"), 0u);
+  EXPECT_EQ(replaced("starttime='18446744073709551615'", "x='1'"),
+            "status: line 2: unknown attribute 'x' in <controller>");
+  EXPECT_EQ(replaced("<cgroup>", "<cgroup/><cgroup>").find("status: line 4: element <cgroup> appears more than once"),
+            0u);
   EXPECT_EQ(replaced("<fact name='veth'>", "<fact name='socket'>").find("status: line "), 0u);
   EXPECT_EQ(replaced("<cgroup>", "<odd/><cgroup>"), "status: line 4: unknown element <odd> in <domstatus>");
   EXPECT_EQ(replaced("persistent='yes'", "persistent='1'").find("status: line 1: invalid value '1'"), 0u);
   EXPECT_EQ(replaced("<domstatus", "<status").find("status: "), 0u);
   EXPECT_FALSE(parse_status(""));
   EXPECT_FALSE(parse_status("<domstatus version='1'/>"));
-  for (std::size_t size = 0; size < text.size() - 1; size += 17) EXPECT_FALSE(parse_status(text.substr(0, size))) << size;
+  for (std::size_t size = 0; size < text.size() - 1; size += 17)
+    EXPECT_FALSE(parse_status(text.substr(0, size))) << size;
 }
 
 }  // namespace

@@ -14,7 +14,10 @@ std::string canonical_of(const std::string& text, Dialect dialect = Dialect::kLi
 
 TEST(Writer, EscapesAsLibvirt) {
   EXPECT_EQ(escape_text("<a> & 'b' \"c\"\n\t"), "&lt;a&gt; &amp; &apos;b&apos; &quot;c&quot;\n\t");
-  EXPECT_EQ(escape_text("a\x01\x1f\x7f" "b\xc3\xa9"), "a\x7f" "b\xc3\xa9");
+  EXPECT_EQ(escape_text("a\x01\x1f\x7f"
+                        "b\xc3\xa9"),
+            "a\x7f"
+            "b\xc3\xa9");
   EXPECT_EQ(escape_text("a\rb"), "a&#13;b");
   EXPECT_EQ(escape_attribute("a\r\n\tb"), "a&#13;&#10;&#9;b");
 }
@@ -32,7 +35,12 @@ TEST(Writer, PrintsATree) {
 TEST(Writer, SortsByAnOrderAndPutsTheUnknownLast) {
   static constexpr std::string_view kOrder[] = {"a", "b", "c"};
   Element root("r");
-  root.child(Element("z")).child(Element("c")).child(Element("a")).child("b", "1").child("b", "2").child(Element("y"));
+  root.child(Element("z"))
+      .child(Element("c"))
+      .child(Element("a"))
+      .child("b", "1")
+      .child("b", "2")
+      .child(Element("y"));
   root.sort({}, kOrder);
   EXPECT_EQ(root.to_string(), "<r>\n  <a/>\n  <b>1</b>\n  <b>2</b>\n  <c/>\n  <z/>\n  <y/>\n</r>\n");
 }
@@ -54,7 +62,8 @@ TEST(Canonical, LaysOutElementsAndLeavesTextAlone) {
 }
 
 TEST(Canonical, DeclaresWhatItNeeds) {
-  const auto document = Document::parse("<r xmlns:p='urn:p' xmlns='urn:d'><p:a><p:b c='1' p:d='2'/><e xmlns=''/></p:a></r>");
+  const auto document =
+      Document::parse("<r xmlns:p='urn:p' xmlns='urn:d'><p:a><p:b c='1' p:d='2'/><e xmlns=''/></p:a></r>");
   EXPECT_EQ(canonical(document->root().children().front()),
             "<p:a xmlns:p='urn:p'>\n  <p:b c='1' p:d='2'/>\n  <e/>\n</p:a>");
   EXPECT_EQ(canonical_of("<a xmlns='urn:d'><b xmlns=''/></a>"), "<a xmlns='urn:d'>\n  <b xmlns=''/>\n</a>");
