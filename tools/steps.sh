@@ -56,9 +56,13 @@ fail() {
   exit 1
 }
 
-# For the exit trap of the caller: says which step failed and what to do.
+# For the exit trap of the caller: says which step failed and what to do. Its argument is the exit status.
 explain_failure() {
   [[ -n $STEP_NAME ]] || return 0
+  if [[ ${1:-1} == 130 || ${1:-1} == 143 ]]; then
+    say "Interrupted while $STEP_NAME (step $STEP_NUMBER of $STEP_TOTAL). The same command goes on from there." >&2
+    return 0
+  fi
   {
     say
     say "FAILED while $STEP_NAME (step $STEP_NUMBER of $STEP_TOTAL)."

@@ -1,0 +1,291 @@
+// The back end with real controllers on the real kernel: what a daemon that is killed, a controller that is killed and
+// a container that reboots meanwhile come to.
+#include <gtest/gtest.h>
+#include <libvirt/libvirt.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "driver/userns/backend.h"
+#include "tests/support/temp_dir.h"
+#include "xml/domain.h"
+
+using namespace virtuserns;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct BackendTest : testing::Test {
+  test::TempDir dir;
+  Paths paths;
+  DaemonConfig config;
+  EventHub hub;
+  std::mutex mutex;
+  std::vector<std::string> heard;
+  const Caller root{};
+  const std::string group = "virtuserns-backend-" + std::to_string(::getpid());
+  const Uuid uuid{{0x0f, 0x0e, 0x0d, 0x0c, 0x0b, 0x0a, 0x49, 0x08, 0x87, 0x06, 5, 4, 3, 2, 1, 0}};
+
+  void SetUp() override {
+    ::chmod(dir.path().c_str(), 0711);
+    paths.driver_run = dir.path() + "/run";
+    paths.definitions = dir.path() + "/etc";
+    paths.state = dir.path() + "/var";
+    paths.log = dir.path() + "/log";
+    paths.subuid = paths.subgid = dir.path() + "/subuid";
+    paths.controller = std::string(std::getenv("VIRTUSERNS_BUILD")) + "/driver/controller/virtuserns-controller";
+    config.cgroup_parent = group;
+    for (const char* name : {"bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "out"}) fs::create_directories(tree() + "/" + name);
+    fs::copy_file("/bin/busybox", tree() + "/bin/busybox");
+    for (const char* applet : {"sh", "sleep", "reboot", "poweroff", "cat", "true", "rm"}) fs::create_symlink("busybox", tree() + "/bin/" + applet);
+    hub.subscribe([this](const Event& event) {
+      const std::lock_guard lock(mutex);
+      if (const auto* life = std::get_if<LifecycleEvent>(&event.body)) heard.push_back(std::to_string(life->event) + "/" + std::to_string(life->detail));
+      if (std::holds_alternative<RebootEvent>(event.body)) heard.push_back("reboot");
+    });
+  }
+
+  void TearDown() override {
+    // Our own sub-tree of each hierarchy, empty by now.
+    std::error_code ignored;
+    for (const auto& hierarchy : fs::directory_iterator("/sys/fs/cgroup", ignored)) {
+      ::rmdir((hierarchy.path() / group / "machine").c_str());
+      ::rmdir((hierarchy.path() / group).c_str());
+    }
+  }
+
+  std::string tree() const { return dir.path() + "/tree"; }
+  DomainDef domain(const std::string& script, const std::string& extra = "") const {
+    const auto def = xml::parse_domain(
+        "<domain type='lxc'><name>web</name><uuid>0f0e0d0c-0b0a-4908-8706-050403020100</uuid><memory unit='MiB'>64</memory>" + extra +
+        "<os><type>exe</type><init>/bin/sh</init><initarg>-c</initarg><initarg>" + script +
+        "</initarg></os><devices><filesystem type='mount'><source dir='" + tree() + "'/><target dir='/'/></filesystem>"
+        "<console type='pty'/></devices></domain>");
+    EXPECT_TRUE(def) << (def ? "" : def.error().text);
+    return def ? *def : DomainDef{};
+  }
+  std::unique_ptr<userns::Backend> backend() {
+    auto made = std::make_unique<userns::Backend>(config, paths, hub);
+    const auto started = made->start();
+    EXPECT_TRUE(started) << (started ? "" : started.error().text);
+    return made;
+  }
+  // A daemon that does `work` and is then killed in its tracks.
+  template <class Work>
+  void killed_daemon(const Work& work) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      userns::Backend daemon(config, paths, hub);
+      if (!daemon.start()) ::_exit(3);
+      work(daemon);
+      ::kill(::getpid(), SIGKILL);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status)) << status;
+  }
+  template <class Condition>
+  static bool eventually(const Condition& condition, int ms = 10'000) {
+    for (int i = 0; i < ms / 10 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    return condition();
+  }
+  int state(userns::Backend& daemon) const {
+    const auto now = daemon.state(uuid, 0);
+    return now ? now->state * 100 + now->reason : -1;
+  }
+  // G3: no group, no file of a run, no process with our root directory.
+  void expect_nothing_left() const {
+    for (const auto& hierarchy : fs::directory_iterator("/sys/fs/cgroup"))
+      EXPECT_FALSE(fs::exists(hierarchy.path() / group / "machine" / ("virtuserns-" + format_uuid(uuid)))) << hierarchy.path();
+    EXPECT_TRUE(fs::is_empty(paths.driver_run)) << *list_directory(paths.driver_run)->begin();
+  }
+};
+
+constexpr int kRunning = VIR_DOMAIN_RUNNING * 100, kOff = VIR_DOMAIN_SHUTOFF * 100;
+const std::string kIdle = "while true; do sleep 1; done";
+
+TEST_F(BackendTest, StartsWithItsOwnIdsAndDestroysWithoutTrace) {
+  auto daemon = backend();
+  ASSERT_TRUE(daemon->define(root, domain(kIdle), 0));
+  const auto created = daemon->create(root, uuid, {}, 0);
+  ASSERT_TRUE(created) << created.error().text;
+  EXPECT_GT(created->id, 0);
+  EXPECT_EQ(state(*daemon), kRunning + VIR_DOMAIN_RUNNING_BOOTED);
+  const auto live = daemon->definition(root, uuid, 0);
+  ASSERT_EQ(live->idmap.uid.size(), 1u);
+  EXPECT_GE(*live->idmap.uid[0].target, config.id_range_first);
+  EXPECT_EQ(live->consoles[0].alias->name, "console0");
+  EXPECT_TRUE(daemon->definition(root, uuid, VIR_DOMAIN_XML_INACTIVE)->idmap.empty());
+  const auto again = daemon->create(root, uuid, {}, 0);
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code, VIR_ERR_OPERATION_INVALID);
+  const auto destroyed = daemon->destroy(root, uuid, 0);
+  ASSERT_TRUE(destroyed) << destroyed.error().text;
+  EXPECT_EQ(state(*daemon), kOff + VIR_DOMAIN_SHUTOFF_DESTROYED);
+  expect_nothing_left();
+  EXPECT_EQ(heard, (std::vector<std::string>{"0/0", "2/0", "5/1"}));
+  // The same ids again, and then no lease without a domain.
+  ASSERT_TRUE(daemon->create(root, uuid, {}, 0));
+  EXPECT_EQ(daemon->definition(root, uuid, 0)->idmap, live->idmap);
+  ASSERT_TRUE(daemon->destroy(root, uuid, 0));
+  ASSERT_TRUE(daemon->undefine(root, uuid, 0));
+  EXPECT_EQ(list_directory(paths.state + "/leases")->size(), 1u) << "only the lock";
+}
+
+TEST_F(BackendTest, FailedStartNamesTheCauseAndLeavesNothing) {
+  auto daemon = backend();
+  auto def = domain("true");
+  def.os.init = "/no/such/init";
+  const auto created = daemon->create_transient(root, def, {}, 0);
+  ASSERT_FALSE(created);
+  EXPECT_NE(created.error().text.find("/no/such/init"), std::string::npos) << created.error().text;
+  expect_nothing_left();
+  EXPECT_FALSE(daemon->lookup_by_uuid(uuid));
+  EXPECT_EQ(list_directory(paths.state + "/leases")->size(), 1u);
+}
+
+TEST_F(BackendTest, PausedDomainIsPausedForTheNextDaemon) {  // X3, B7
+  killed_daemon([&](userns::Backend& daemon) {
+    (void)daemon.define(root, domain(kIdle), 0);
+    if (!daemon.create(root, uuid, {}, 0) || !daemon.suspend(root, uuid)) ::_exit(4);
+  });
+  auto daemon = backend();
+  EXPECT_EQ(state(*daemon), VIR_DOMAIN_PAUSED * 100 + VIR_DOMAIN_PAUSED_USER);
+  ASSERT_TRUE(daemon->resume(root, uuid));
+  EXPECT_EQ(state(*daemon), kRunning + VIR_DOMAIN_RUNNING_UNPAUSED);
+  ASSERT_TRUE(daemon->destroy(root, uuid, 0));
+  expect_nothing_left();
+}
+
+TEST_F(BackendTest, RebootWhileTheDaemonIsAwayIsNotAnEnd) {  // X4, B5
+  killed_daemon([&](userns::Backend& daemon) {
+    (void)daemon.define(root, domain("while true; do if [ -e /out/go ]; then rm /out/go; reboot -f; fi; sleep 0.05; done"), 0);
+    if (!daemon.create(root, uuid, {}, 0)) ::_exit(4);
+  });
+  ::chmod((tree() + "/out").c_str(), 0777);
+  std::ofstream(tree() + "/out/go") << "x";
+  ASSERT_TRUE(eventually([&] { return !fs::exists(tree() + "/out/go"); }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  const auto begin = std::chrono::steady_clock::now();
+  auto daemon = backend();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2));
+  EXPECT_EQ(state(*daemon), kRunning + VIR_DOMAIN_RUNNING_BOOTED);
+  EXPECT_EQ(heard, (std::vector<std::string>{"reboot"})) << "the missed one is delivered";
+  ASSERT_TRUE(daemon->destroy(root, uuid, 0));
+  expect_nothing_left();
+}
+
+TEST_F(BackendTest, EndWhileTheDaemonIsAwayIsKnown) {
+  killed_daemon([&](userns::Backend& daemon) {
+    (void)daemon.define(root, domain("sleep 0.5; poweroff -f"), 0);
+    if (!daemon.create(root, uuid, {}, 0)) ::_exit(4);
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  auto daemon = backend();
+  EXPECT_EQ(state(*daemon), kOff + VIR_DOMAIN_SHUTOFF_SHUTDOWN);
+  expect_nothing_left();
+}
+
+TEST_F(BackendTest, KilledControllerIsACrash) {  // B10, F2
+  auto daemon = backend();
+  ASSERT_TRUE(daemon->define(root, domain(kIdle), 0));
+  const auto created = daemon->create(root, uuid, {}, 0);
+  ASSERT_TRUE(created) << created.error().text;
+  ::kill(created->id, SIGKILL);
+  EXPECT_TRUE(eventually([&] { return state(*daemon) == kOff + VIR_DOMAIN_SHUTOFF_CRASHED; })) << state(*daemon);
+  expect_nothing_left();
+  ASSERT_TRUE(daemon->create(root, uuid, {}, 0)) << "and it starts again";
+  ASSERT_TRUE(daemon->destroy(root, uuid, 0));
+}
+
+TEST_F(BackendTest, DaemonAndControllerKilledTogether) {  // F4
+  int id = 0;
+  killed_daemon([&](userns::Backend& daemon) {
+    (void)daemon.define(root, domain(kIdle), 0);
+    const auto created = daemon.create(root, uuid, {}, 0);
+    if (!created) ::_exit(4);
+    std::ofstream(dir.path() + "/id") << created->id;
+  });
+  std::ifstream(dir.path() + "/id") >> id;
+  ASSERT_GT(id, 1);
+  ::kill(id, SIGKILL);
+  auto daemon = backend();
+  EXPECT_EQ(state(*daemon), kOff + VIR_DOMAIN_SHUTOFF_CRASHED);
+  expect_nothing_left();
+}
+
+TEST_F(BackendTest, StoppedControllerDoesNotStopDestroy) {  // F5
+  auto daemon = backend();
+  const auto created = daemon->create_transient(root, domain(kIdle), {}, 0);
+  ASSERT_TRUE(created) << created.error().text;
+  ::kill(created->id, SIGSTOP);
+  const auto begin = std::chrono::steady_clock::now();
+  const auto destroyed = daemon->destroy(root, uuid, 0);
+  EXPECT_TRUE(destroyed) << destroyed.error().text;
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+  EXPECT_FALSE(daemon->lookup_by_uuid(uuid));
+  expect_nothing_left();
+}
+
+TEST_F(BackendTest, ShutdownFromInsideAndStatistics) {
+  auto daemon = backend();
+  ASSERT_TRUE(daemon->create_transient(root, domain("while ! [ -e /out/off ]; do sleep 0.05; done; poweroff -f"), {}, 0));
+  ASSERT_TRUE(eventually([&] { return daemon->info(uuid)->cpu_time_ns > 0; }));
+  EXPECT_GT(daemon->info(uuid)->memory_kib, 0u);
+  for (const auto& stat : *daemon->memory_stats(uuid, 0)) EXPECT_NE(stat.tag, VIR_DOMAIN_MEMORY_STAT_SWAP_IN) << "v1 has no such number (X14)";
+  EXPECT_EQ(daemon->all_stats({}, 0, 0)->size(), 1u);
+  const auto set = daemon->set_memory(root, uuid, 32 * 1024, VIR_DOMAIN_AFFECT_LIVE);
+  ASSERT_TRUE(set) << set.error().text;
+  const auto limit = read_kernel_file("/sys/fs/cgroup/memory/" + group + "/machine/virtuserns-" + format_uuid(uuid) + "/memory.limit_in_bytes");
+  if (limit) { EXPECT_EQ(*limit, "33554432\n"); }
+  EXPECT_EQ(daemon->open_namespaces(root, uuid, 0).error().code, VIR_ERR_OPERATION_DENIED);
+  auto console = daemon->open_console(root, uuid, "", 0);
+  EXPECT_TRUE(console) << console.error().text;
+  std::ofstream(tree() + "/out/off") << "x";
+  EXPECT_TRUE(eventually([&] { return !daemon->lookup_by_uuid(uuid); }));
+  expect_nothing_left();
+  EXPECT_EQ(heard, (std::vector<std::string>{"2/0", "5/0"}));
+}
+
+TEST_F(BackendTest, AutodestroyAndConflictingMaps) {
+  auto daemon = backend();
+  Caller client;
+  client.connection_id = 7;
+  const std::string map = "<idmap><uid start='0' target='3000000' count='65536'/><gid start='0' target='3000000' count='65536'/></idmap>";
+  ASSERT_TRUE(daemon->create_transient(client, domain(kIdle, map), {}, VIR_DOMAIN_START_AUTODESTROY));
+  auto other = domain(kIdle, map);
+  other.name = "other";
+  other.uuid = Uuid{{9, 1}};
+  const auto refused = daemon->define(root, other, 0);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().text.find("domain 'web'"), std::string::npos) << refused.error().text;
+  daemon->connection_closed(7);
+  EXPECT_TRUE(eventually([&] { return !daemon->lookup_by_uuid(uuid); }));
+  const auto defined = daemon->define(root, other, 0);
+  EXPECT_TRUE(defined) << defined.error().text;
+  expect_nothing_left();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  const char* build = std::getenv("VIRTUSERNS_BUILD");
+  if (::geteuid() != 0 || !build || !fs::exists("/bin/busybox")) {
+    std::puts("needs root, VIRTUSERNS_BUILD and /bin/busybox");
+    return 77;
+  }
+  // Links and mounts of the tests are nobody else's.
+  if (::unshare(CLONE_NEWNS | CLONE_NEWNET) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return 77;
+  return RUN_ALL_TESTS();
+}
