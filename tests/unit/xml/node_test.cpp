@@ -104,8 +104,8 @@ TEST(Node, BoundsAreCheckedInLinearTime) {
   EXPECT_NE(error_of(depths), "accepted");
   EXPECT_NE(error_of("<a " + std::string(4000000, '"') + "/>"), "accepted");
   EXPECT_NE(error_of(std::string(4000000, '<')), "accepted");
-  // A timed test only in name: the quadratic form takes minutes.
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  // A timed test only in name: the quadratic form takes many minutes, this a second.
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
 }
 
 TEST(Node, TheScannerIsNotFooledByMarkupInOtherMarkup) {
