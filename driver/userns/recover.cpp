@@ -229,6 +229,7 @@ void Backend::bury(const Uuid& uuid, const xml::DomainStatus* status) {
       const auto [reason, detail] = end_reason_of(record->cause);
       shutoff = reason, stopped = detail;
       has_ended_itself = true;
+      if (!record->error.empty()) log_warning("userns", "domain " + format_uuid(uuid) + " ended: " + record->error);
     }
   }
   // One that lives but has no socket: it was killed before it had one, or it hangs.
