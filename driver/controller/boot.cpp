@@ -25,16 +25,20 @@ constexpr int kBootTimeoutMs = 60'000;
 
 constexpr std::uint64_t kNamespaces = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP;
 
+// How the starter gets into a v2 group. By birth, which is cheaper by a grace period. Kernel 6.18 kills a process at once
+// that is born into a group with another count of cgroup.kill writes than its parent's group has; then by a write.
+enum class IntoV2 { kByBirth, kByWrite };
+
 struct Entry {
-  std::vector<Fd> v1_tasks;
-  const kernel::Cgroup* v2 = nullptr;
+  std::vector<Fd> files;                 // "0" is written into each
+  const kernel::Cgroup* born_in = nullptr;
 };
 
-Result<Entry> open_groups(const Host& host) {
+Result<Entry> open_groups(const Host& host, IntoV2 way) {
   Entry entry;
   for (const auto& group : host.groups) {
-    if (group.is_v2()) entry.v2 = &group;
-    else entry.v1_tasks.push_back(TRY(group.open_tasks()));
+    if (group.is_v2() && way == IntoV2::kByBirth) entry.born_in = &group;
+    else entry.files.push_back(TRY(group.open_tasks()));
   }
   return entry;
 }
@@ -43,7 +47,7 @@ Result<Entry> open_groups(const Host& host) {
 // takes the domain's own ids and only then makes the namespaces, which therefore belong to those ids.
 Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, const SocketFd& channel, const std::vector<Fd>& passed_files) {
   // "0" is the writer itself: the kernel then moves one thread and skips the wait that a move by pid pays for.
-  for (const auto& tasks : entry.v1_tasks)
+  for (const auto& tasks : entry.files)
     if (::write(tasks.get(), "0", 1) != 1) return sys_fail("enter control group");
   // Groups first: without them gone, the caller's would be inside for ever (CVE-2022-2989). The map still allows
   // setgroups inside because host root writes it.
@@ -105,9 +109,14 @@ Result<void> await_exec(const SocketFd& channel, const PidFd& init) {
   }
 }
 
-Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Entry& entry, SocketFd& ours, SocketFd theirs,
-                                           const std::vector<Fd>& passed_files) {
-  const auto starter = TRY(kernel::clone_process({0, entry.v2 ? &entry.v2->dir() : nullptr}), "clone starter");
+// nullopt: the starter was killed before it said anything.
+Result<std::optional<std::pair<pid_t, PidFd>>> clone_init(const LaunchPlan& plan, const Entry& entry, SocketFd& ours,
+                                                          const std::vector<Fd>& passed_files) {
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
+  ours = SocketFd(pair[0]);
+  SocketFd theirs(pair[1]);
+  const auto starter = TRY(kernel::clone_process({0, entry.born_in ? &entry.born_in->dir() : nullptr}), "clone starter");
   if (starter.pid == 0) {
     ours.reset();
     run_starter(plan, entry, theirs, passed_files);
@@ -117,12 +126,20 @@ Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Entry& 
   (void)kernel::send_signal(starter.pidfd, SIGKILL);  // it has said all it had to say; a stuck one must not stay
   (void)kernel::wait_process(starter.pidfd);
   if (!message) return std::move(message).error();
-  if (!*message) return fail(VIR_ERR_OPERATION_FAILED, "the starter was killed");
+  if (!*message) return std::optional<std::pair<pid_t, PidFd>>();
   if (auto* error = std::get_if<WireError>(&**message)) return from_wire(std::move(*error));
   const auto* born = std::get_if<Born>(&**message);
   if (!born) return fail(VIR_ERR_INTERNAL_ERROR, "unexpected message of the starter");
   // Our own child, not reaped yet: the number cannot have become another's.
-  return std::pair(static_cast<pid_t>(born->pid), TRY(kernel::open_process(born->pid)));
+  return std::optional(std::pair(static_cast<pid_t>(born->pid), TRY(kernel::open_process(born->pid))));
+}
+
+Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Host& host, SocketFd& ours, const std::vector<Fd>& passed_files) {
+  for (const auto way : {IntoV2::kByBirth, IntoV2::kByWrite}) {
+    const Entry entry = TRY(open_groups(host, way));
+    if (auto born = TRY(clone_init(plan, entry, ours, passed_files))) return std::move(*born);
+  }
+  return fail(VIR_ERR_OPERATION_FAILED, "the starter was killed");
 }
 
 }  // namespace
@@ -132,11 +149,8 @@ Error from_wire(WireError error) { return Error{error.code, error.sys_errno, std
 
 Result<Boot> boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd>& passed_files) {
   Tree::clear();
-  int pair[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
-  SocketFd ours(pair[0]), theirs(pair[1]);
-  const Entry entry = TRY(open_groups(host));
-  auto [pid, init] = TRY(clone_init(plan, entry, ours, std::move(theirs), passed_files), "clone init");
+  SocketFd ours;
+  auto [pid, init] = TRY(clone_init(plan, host, ours, passed_files), "clone init");
   Undo undo;
   undo.add([&, &child = init] {
     (void)kernel::send_signal(child, SIGKILL);

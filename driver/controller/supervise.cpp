@@ -182,7 +182,7 @@ void Supervisor::on_init_exit() {
 void Supervisor::reboot() {
   is_resetting_ = restart_once_ = false;
   // Whoever entered the groups from outside of the pid namespace did not die with it.
-  for (const auto& group : host_.groups) group.kill_all();
+  for (const auto& group : host_.groups) group.kill_present();
   const auto booted = boot_now();
   for (const auto& [id, serial] : std::exchange(waiting_resets_, {})) reply(id, serial, booted);
   if (!booted) return finish(ExitCause::kRebootFailed, 0, booted.error().text);

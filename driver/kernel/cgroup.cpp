@@ -128,7 +128,7 @@ Result<void> Cgroup::delegate(uid_t uid, gid_t gid) const {
 }
 
 Result<Fd> Cgroup::open_tasks() const {
-  Fd tasks(::openat(dir_.get(), "tasks", O_WRONLY | O_CLOEXEC));
+  Fd tasks(::openat(dir_.get(), spec_.is_v2 ? "cgroup.procs" : "tasks", O_WRONLY | O_CLOEXEC));
   if (!tasks) return sys_fail("open tasks of group " + quote(spec_.mount + "/" + spec_.path));
   return tasks;
 }
@@ -138,6 +138,21 @@ Result<std::vector<pid_t>> Cgroup::processes() const { return parse_pids(TRY(rea
 void Cgroup::kill_all() const {
   for_each_group(dir_, [&](const DirFd& dir) { spec_.is_v2 ? v2::kill_processes(dir) : v1::kill_processes(dir); });
   if (can_freeze()) (void)set_frozen(false);
+}
+
+void Cgroup::kill_present() const {
+  for (int round = 0; round < 16; ++round) {
+    bool is_empty = true;
+    for_each_group(dir_, [&](const DirFd& dir) {
+      const auto text = read_kernel_file_at(dir, "cgroup.procs", kMaxGroupFile);
+      const auto pids = text ? parse_pids(*text) : Result<std::vector<pid_t>>(std::vector<pid_t>());
+      if (!pids || pids->empty()) return;
+      is_empty = false;
+      v1::kill_processes(dir);
+    });
+    if (is_empty) return;
+    ::poll(nullptr, 0, round);
+  }
 }
 
 bool Cgroup::try_remove() {

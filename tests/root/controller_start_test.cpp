@@ -67,11 +67,11 @@ TEST(ControllerStart, NamespacesBelongToTheDomainsOwnId) {
     EXPECT_EQ(st.st_ino, user.st_ino) << i;
   }
   const std::string proc = "/proc/" + std::to_string(boot->init_pid);
-  EXPECT_EQ(*read_kernel_file(proc + "/uid_map"), "         0    2000000      65536\n");
-  EXPECT_EQ(*read_kernel_file(proc + "/gid_map"), "         0    2000000      65536\n");
+  EXPECT_EQ(*read_kernel_file(proc + "/uid_map"), "         0    7340032      65536\n");
+  EXPECT_EQ(*read_kernel_file(proc + "/gid_map"), "         0    7340032      65536\n");
   EXPECT_EQ(*read_kernel_file(proc + "/setgroups"), "allow\n");
   const std::string status = *read_kernel_file(proc + "/status");
-  EXPECT_NE(status.find("Uid:\t2000000\t2000000\t2000000\t2000000\n"), std::string::npos);
+  EXPECT_NE(status.find("Uid:\t7340032\t7340032\t7340032\t7340032\n"), std::string::npos);
   EXPECT_NE(status.find("Groups:\t \n"), std::string::npos) << status;
   EXPECT_NE(status.find("CapInh:\t0000000000000000\n"), std::string::npos);
   EXPECT_NE(status.find("CapAmb:\t0000000000000000\n"), std::string::npos);

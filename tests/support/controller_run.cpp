@@ -302,11 +302,13 @@ std::string snapshot() {
   text += "processes:\n";
   for (const auto& entry : fs::directory_iterator("/proc")) {
     const auto pid = parse_number<pid_t>(entry.path().filename().string());
-    struct stat st {};
     std::ifstream status(entry.path() / "status");
-    for (std::string line; pid && std::getline(status, line);)
-      if (line.starts_with("Uid:") && line.find(std::to_string(kHostId).substr(0, 4)) != std::string::npos) text += entry.path().string() + "\n";
-    (void)st;
+    bool is_zombie = false;  // of a killed controller: pid 1 has yet to reap it, nothing runs any more
+    for (std::string line; pid && std::getline(status, line);) {
+      if (line.starts_with("State:\tZ")) is_zombie = true;
+      if (!is_zombie && line.starts_with("Uid:") && line.find(std::to_string(kHostId).substr(0, 4)) != std::string::npos)
+        text += entry.path().string() + "\n";
+    }
   }
   return text;
 }

@@ -14,7 +14,7 @@
 
 namespace virtuserns::test {
 
-inline constexpr std::uint32_t kHostId = 2000000;
+inline constexpr std::uint32_t kHostId = 7340032;
 
 // Why the tests cannot run here, or empty. Call once before anything else: it also moves the process into private mount
 // and network namespaces, so that nothing of the machine is touched but groups below virtuserns-test-<pid>.

@@ -1,0 +1,19 @@
+// Messages between daemon and controller, and the texts that the controller reads of /proc, netlink and the container.
+#include "driver/controller/protocol.h"
+#include "driver/controller/users.h"
+#include "driver/kernel/netlink.h"
+#include "driver/kernel/process.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace virtuserns;
+  const std::span bytes(data, size);
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  (void)xdr::decode_exact<controller::Request>(bytes, 4 * 1024 * 1024);
+  (void)xdr::decode_exact<controller::FromController>(bytes, 4 * 1024 * 1024);
+  (void)xdr::decode_exact<controller::ExitRecord>(bytes, 65536);
+  (void)kernel::parse_process_status(text);
+  (void)kernel::parse_start_time(text);
+  (void)kernel::read_answers(bytes, 0, [](std::uint16_t, std::span<const std::uint8_t> payload) { (void)kernel::parse_attributes(payload); });
+  (void)controller::resolve_identity("web", "web", text, text);
+  return 0;
+}
