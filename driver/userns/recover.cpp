@@ -42,6 +42,12 @@ pid_t peer_pid(const SocketFd& socket) {
   return ::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
 }
 
+// "spawning": the controller may or may not exist; "starting": its pid is known; "running".
+std::string phase_of(const xml::DomainStatus& status) {
+  const auto phase = status.facts.find("phase");
+  return phase == status.facts.end() ? "running" : phase->second;
+}
+
 }  // namespace
 
 Backend::Backend(const DaemonConfig& config, const Paths& paths, EventHub& events)
@@ -132,6 +138,7 @@ void Backend::recover_all() {
 }
 
 void Backend::recover(const Uuid& uuid, xml::DomainStatus status) {
+  if (phase_of(status) == "spawning") status.controller_pid = 0;
   auto claim = domains_.claim(status.live.name, uuid);
   if (!claim) {
     log_error("userns", "domain " + quote(status.live.name) + " that was running: " + claim.error().text);
@@ -165,7 +172,7 @@ void Backend::recover(const Uuid& uuid, xml::DomainStatus status) {
 }
 
 bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
-  const bool was_starting = status.facts.count("phase") && status.facts.at("phase") == "starting";
+  const bool was_starting = phase_of(status) != "running";
   auto socket = Channel::connect(run_file(run->uuid, ".sock"));
   // The daemon may have died right after the spawn: a controller makes its socket first of all.
   for (int i = 0; !socket && was_starting && i < 15; ++i) {
@@ -229,6 +236,7 @@ void Backend::bury(const Uuid& uuid, const xml::DomainStatus* status) {
       const auto [reason, detail] = end_reason_of(record->cause);
       shutoff = reason, stopped = detail;
       has_ended_itself = true;
+      if (!record->error.empty()) log_warning("userns", "domain " + format_uuid(uuid) + " ended: " + record->error);
     }
   }
   // One that lives but has no socket: it was killed before it had one, or it hangs.
@@ -237,6 +245,11 @@ void Backend::bury(const Uuid& uuid, const xml::DomainStatus* status) {
     if (start_time && *start_time == status->controller_start_time)
       if (const auto process = open_pidfd(status->controller_pid)) kill_and_wait(*process, 2000);
   }
+  // A status that cannot be read, and a controller that listens: what it runs can be described to nobody.
+  if (!status)
+    if (const auto socket = Channel::connect(run_file(uuid, ".sock")))
+      if (const pid_t pid = peer_pid(*socket); pid > 1)
+        if (const auto process = open_pidfd(pid)) kill_and_wait(*process, 2000);
   if (const auto plan = read_plan(uuid)) {
     if (auto reaped = reap_domain(paths_.controller, *plan, paths_.log + "/" + plan->name + ".log", kReapTimeoutMs); !reaped)
       log_error("userns", reaped.error().text);
@@ -245,7 +258,7 @@ void Backend::bury(const Uuid& uuid, const xml::DomainStatus* status) {
   if (auto domain = domains_.find(uuid)) {
     const Locked locked = lock(*domain);
     locked->set_state(VIR_DOMAIN_SHUTOFF, shutoff);
-    const bool was_running = status && status->facts.count("phase") && status->facts.at("phase") == "running";
+    const bool was_running = status && phase_of(*status) == "running";
     if (was_running) emit_lifecycle_locked(*locked, VIR_DOMAIN_EVENT_STOPPED, stopped);
   }
   broker_.ended(uuid);

@@ -68,9 +68,10 @@ Result<void> Backend::save_starting(const Run& run, bool persistent, const Launc
   status.persistent = persistent;
   status.maps = run.maps;
   status.started_ms = run.started_ms;
-  status.controller_pid = run.pid;
+  // A status without a controller is none (xml/status.h): before the spawn it names ourselves, and the phase says so.
+  status.controller_pid = run.pid != 0 ? run.pid : ::getpid();
   status.controller_start_time = run.start_time;
-  status.facts["phase"] = "starting";
+  status.facts["phase"] = run.pid != 0 ? "starting" : "spawning";
   if (run.pid == 0) {
     const auto bytes = encode_plan(plan);
     TRY(write_atomic_volatile(run_file(run.uuid, ".plan"), std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size())));

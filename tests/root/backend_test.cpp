@@ -224,6 +224,45 @@ TEST_F(BackendTest, DaemonAndControllerKilledTogether) {  // F4
   expect_nothing_left();
 }
 
+// F1: the daemon dies somewhere in a start or a destroy, in steps of a millisecond. The next one either has the domain
+// running and can end it, or there is nothing of it.
+TEST_F(BackendTest, DaemonKilledAnywhereInAStartOrDestroy) {
+  int running = 0, off = 0;
+  { auto daemon = backend(); ASSERT_TRUE(daemon->define(root, domain(kIdle), 0)); }
+  for (int ms = 0; ms < 80; ms += 2) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      userns::Backend daemon(config, paths, hub);
+      if (!daemon.start()) ::_exit(3);
+      std::thread killer([ms] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(ms));
+        ::kill(::getpid(), SIGKILL);
+      });
+      for (;;) {
+        (void)daemon.create(root, uuid, {}, 0);
+        (void)daemon.destroy(root, uuid, 0);
+      }
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status)) << status;
+    auto daemon = backend();
+    if (state(*daemon) / 100 == VIR_DOMAIN_RUNNING) {
+      ++running;
+      const auto destroyed = daemon->destroy(root, uuid, 0);
+      ASSERT_TRUE(destroyed) << ms << " ms: " << destroyed.error().text;
+    } else {
+      ++off;
+      ASSERT_EQ(state(*daemon) / 100, VIR_DOMAIN_SHUTOFF) << ms << " ms";
+    }
+    expect_nothing_left();
+    ASSERT_FALSE(HasFailure()) << ms << " ms";
+  }
+  std::printf("found running %d times, off %d times\n", running, off);
+  EXPECT_GT(running, 0);
+  EXPECT_GT(off, 0);
+}
+
 TEST_F(BackendTest, StoppedControllerDoesNotStopDestroy) {  // F5
   auto daemon = backend();
   const auto created = daemon->create_transient(root, domain(kIdle), {}, 0);

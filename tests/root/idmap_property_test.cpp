@@ -16,6 +16,11 @@ using namespace virtuserns;
 
 namespace {
 
+struct Random {
+  std::mt19937 engine;
+  std::uint32_t operator()() { return static_cast<std::uint32_t>(engine()); }
+};
+
 // A child in a user namespace of its own that waits to be killed.
 pid_t child_in_new_namespace() {
   int ready[2];
@@ -37,7 +42,7 @@ pid_t child_in_new_namespace() {
 }
 
 // Ids crowd around the places where rules begin to matter.
-std::uint32_t random_id(std::mt19937& random) {
+std::uint32_t random_id(Random& random) {
   switch (random() % 6) {
     case 0: return random() % 20;
     case 1: return 0xffffffffu - random() % 6;
@@ -47,7 +52,7 @@ std::uint32_t random_id(std::mt19937& random) {
   }
 }
 
-IdMapLines random_map(std::mt19937& random) {
+IdMapLines random_map(Random& random) {
   IdMapLines lines;
   const std::size_t count = random() % 30 == 0 ? 335 + random() % 10 : random() % 6;
   const bool is_orderly = random() % 2 == 0;
@@ -64,7 +69,7 @@ IdMapLines random_map(std::mt19937& random) {
 
 int main(int argc, char** argv) {
   if (::geteuid() != 0) { std::puts("needs root"); return 77; }
-  std::mt19937 random(argc > 1 ? static_cast<unsigned>(std::atoi(argv[1])) : 20140);
+  Random random{std::mt19937(argc > 1 ? static_cast<unsigned>(std::atoi(argv[1])) : 20140)};
   int accepted = 0, wrong = 0;
   constexpr int kMaps = 4000;
   pid_t child = -1;
