@@ -99,11 +99,17 @@ std::string read_link(const DirFd& proc, const std::string& name) {
 
 }  // namespace
 
-InitKind tell_init_kind(std::string_view exe, std::string_view comm, std::string_view cmdline) {
+InitKind tell_init_kind(std::string_view exe, std::string_view cmdline) {
   const auto program = base_name(exe);
-  const auto applet = base_name(cmdline.substr(0, cmdline.find('\0')));
+  // The applet is argv[0], or argv[1] of "busybox init". Not comm: a script named /sbin/init has that too, and its
+  // program is the shell.
+  auto applet = base_name(cmdline.substr(0, cmdline.find('\0')));
+  if (applet == "busybox" && cmdline.size() > applet.size()) {
+    cmdline.remove_prefix(std::min(cmdline.find('\0') + 1, cmdline.size()));
+    applet = base_name(cmdline.substr(0, cmdline.find('\0')));
+  }
   if (program == "systemd") return InitKind::kSystemd;
-  if (program == "busybox" && (applet == "init" || applet == "linuxrc" || comm == "init" || comm == "linuxrc")) return InitKind::kBusybox;
+  if (program == "busybox" && (applet == "init" || applet == "linuxrc")) return InitKind::kBusybox;
   if (program == "init") return InitKind::kSysvinit;
   return InitKind::kOther;
 }
@@ -115,9 +121,8 @@ bool is_handled(const kernel::ProcessStatus& status, int signal) {
 
 Result<Asked> ask_to_shut_down(const InitProcess& init, const ShutdownRequest& request) {
   const std::string pid = std::to_string(init.pid);
-  const auto comm = read_kernel_file_at(init.proc, pid + "/comm", 4096);
   const auto cmdline = read_kernel_file_at(init.proc, pid + "/cmdline", 256 * 1024);
-  const auto kind = tell_init_kind(read_link(init.proc, pid + "/exe"), trim(comm ? *comm : ""), cmdline ? *cmdline : "");
+  const auto kind = tell_init_kind(read_link(init.proc, pid + "/exe"), cmdline ? *cmdline : "");
   const bool is_initctl_wanted = request.way == ShutdownWay::kInitctl || (request.way == ShutdownWay::kAny && kind == InitKind::kSysvinit);
   if (is_initctl_wanted) {
     auto asked = ask_by_initctl(init, request.reboot);

@@ -11,7 +11,7 @@ struct InitProcess { const DirFd& proc; const PidFd& process; pid_t pid; };
 
 enum class InitKind { kSystemd, kBusybox, kSysvinit, kOther };
 // By what the process is now; what it says of itself (cmdline) is only used to tell busybox's applets apart.
-[[nodiscard]] InitKind tell_init_kind(std::string_view exe, std::string_view comm, std::string_view cmdline);
+[[nodiscard]] InitKind tell_init_kind(std::string_view exe, std::string_view cmdline);
 // Caught, or blocked and so fetched by sigwait or signalfd. Everything else the kernel drops for the init of a pid
 // namespace without a word (pid_namespaces(7)).
 [[nodiscard]] bool is_handled(const kernel::ProcessStatus& status, int signal);

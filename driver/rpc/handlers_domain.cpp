@@ -86,7 +86,12 @@ Result<wire::IntReply> domain_snapshot_num(Call& call, const wire::DomainFlagsAr
 }
 
 Result<wire::TextReply> domain_get_metadata(Call& call, const wire::GetMetadataArgs& args) {
-  return wire::TextReply{TRY(call.driver->metadata(args.dom.uuid, args.type, args.uri.value_or(""), args.flags))};
+  const std::string uri = args.uri.value_or("");
+  auto text = TRY(call.driver->metadata(args.dom.uuid, args.type, uri, args.flags));
+  if (args.type != VIR_DOMAIN_METADATA_ELEMENT) return wire::TextReply{std::move(text)};
+  DomainDef def;  // a client gets the element as it gave it: without the namespace that it was put into
+  def.metadata.push_back({uri, std::move(text)});
+  return wire::TextReply{TRY(xml::extract_metadata(def, uri))};
 }
 
 Result<void> domain_set_metadata(Call& call, const wire::SetMetadataArgs& args) {

@@ -296,7 +296,7 @@ def _session(arguments, suite):
     with tempfile.TemporaryDirectory(prefix="virtuserns-conformance-") as folder:
         os.chmod(folder, 0o755)  # containers must be able to reach their roots
         daemon.configure()
-        look = lambda: host_state.snapshot(daemon_module.PRIVATE_FOLDERS, daemon.cgroup + "/", [folder])  # noqa: E731
+        look = lambda: host_state.snapshot(daemon_module.PRIVATE_FOLDERS, daemon.cgroup + "/machine/", [folder])  # noqa: E731
         before = look()
         env = Env(daemon, folder)
         try:

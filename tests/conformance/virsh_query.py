@@ -149,7 +149,8 @@ def dumpxml(env):
         return
     equal(live.get("type"), "lxc")
     equal(live.find("devices/console").get("type"), "pty")
-    check(live.find("devices/console/source").get("path").startswith("/dev/pts/"))
+    if env.driver == "test":  # a real container's ptys are in its own devpts: no path on the host leads to them
+        check(live.find("devices/console/source").get("path").startswith("/dev/pts/"))
     check(live.find("devices/console/alias").get("name"))
     equal(inactive.find("devices/console/alias"), None)
     equal(inactive.find("devices/console/source"), None)

@@ -129,8 +129,9 @@ class Daemon:
     def remove_cgroups(self) -> None:
         """The empty parents, which are this run's and not the daemon's to remove. Fails where one is not empty."""
         for folder in pathlib.Path("/sys/fs/cgroup").glob(f"**/{self.cgroup}"):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            for empty in (folder / "machine", folder):
+                with contextlib.suppress(OSError):
+                    empty.rmdir()
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=open(self.log.name, "a"),

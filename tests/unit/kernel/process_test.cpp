@@ -64,12 +64,15 @@ TEST(Users, Resolve) {
 }
 
 TEST(Shutdown, KindOfInit) {
-  EXPECT_EQ(tell_init_kind("/usr/lib/systemd/systemd", "systemd", std::string_view("/sbin/init\0", 11)), InitKind::kSystemd);
-  EXPECT_EQ(tell_init_kind("/lib/systemd/systemd (deleted)", "systemd", ""), InitKind::kSystemd);
-  EXPECT_EQ(tell_init_kind("/bin/busybox", "init", std::string_view("init\0", 5)), InitKind::kBusybox);
-  EXPECT_EQ(tell_init_kind("/bin/busybox", "sh", std::string_view("/bin/sh\0-c\0", 11)), InitKind::kOther);
-  EXPECT_EQ(tell_init_kind("/sbin/init", "init", "init [2]"), InitKind::kSysvinit);
-  EXPECT_EQ(tell_init_kind("", "", ""), InitKind::kOther);
+  EXPECT_EQ(tell_init_kind("/usr/lib/systemd/systemd", std::string_view("/sbin/init\0", 11)), InitKind::kSystemd);
+  EXPECT_EQ(tell_init_kind("/lib/systemd/systemd (deleted)", ""), InitKind::kSystemd);
+  EXPECT_EQ(tell_init_kind("/bin/busybox", std::string_view("init\0", 5)), InitKind::kBusybox);
+  EXPECT_EQ(tell_init_kind("/bin/busybox", std::string_view("/bin/sh\0-c\0", 11)), InitKind::kOther);
+  EXPECT_EQ(tell_init_kind("/bin/busybox", std::string_view("/bin/busybox\0init\0", 18)), InitKind::kBusybox);
+  // A script named /sbin/init: its comm says init, but it is a shell that runs.
+  EXPECT_EQ(tell_init_kind("/bin/busybox", std::string_view("/bin/sh\0/sbin/init\0", 19)), InitKind::kOther);
+  EXPECT_EQ(tell_init_kind("/sbin/init", "init [2]"), InitKind::kSysvinit);
+  EXPECT_EQ(tell_init_kind("", ""), InitKind::kOther);
 }
 
 }  // namespace
