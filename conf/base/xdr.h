@@ -161,7 +161,7 @@ class Writer {
     else if constexpr (detail::kIsOptional<T>) { u32(v ? 1 : 0); if (v) write(*v); }
     else if constexpr (detail::kIsVariant<T>) {
       u32(static_cast<std::uint32_t>(static_cast<std::int32_t>(v.index()) + VariantBase<T>::kValue));
-      std::visit([this](const auto& arm) { write(arm); }, v);
+      std::visit([&](const auto& arm) { write(arm); }, v);
     }
     else if constexpr (detail::VectorLike<T>) {
       u32(static_cast<std::uint32_t>(v.size()));
@@ -170,7 +170,7 @@ class Writer {
     }
     else {
       static_assert(std::is_aggregate_v<T>, "no XDR form for this type");
-      std::apply([this](const auto&... field) { (write(field), ...); }, detail::tie_fields(v));
+      std::apply([&](const auto&... field) { (write(field), ...); }, detail::tie_fields(v));
     }
   }
 
@@ -224,7 +224,7 @@ class Reader {
     else if constexpr (detail::VectorLike<T>) read_vector(v);
     else {
       static_assert(std::is_aggregate_v<T>, "no XDR form for this type");
-      std::apply([this](auto&... field) { (read(field), ...); }, detail::tie_fields(v));
+      std::apply([&](auto&... field) { (read(field), ...); }, detail::tie_fields(v));
     }
   }
 
