@@ -35,7 +35,10 @@ Take choice(std::string DaemonConfig::*field, std::vector<std::string> choices) 
   return [field, choices](DaemonConfig& config, const toml::node& node) -> Result<void> {
     const auto value = node.value_exact<std::string>();
     for (const std::string& known : choices)
-      if (value && *value == known) { config.*field = known; return {}; }
+      if (value && *value == known) {
+        config.*field = known;
+        return {};
+      }
     return wrong("needs one of \"" + join(choices, "\", \"") + "\"");
   };
 }
@@ -123,8 +126,10 @@ Result<DaemonConfig> parse_daemon_config(const std::string& text, const std::str
       return error_at(file_name, key.source().begin, "key " + quote(name) + " " + taken.error().text);
   }
   // A group is named so that its members may connect.
-  if (!config.unix_sock_group.empty() && !parsed.table().contains("unix_sock_rw_perms")) config.unix_sock_rw_perms = 0770;
-  if (config.auth_unix_rw == "polkit" && !parsed.table().contains("unix_sock_rw_perms")) config.unix_sock_rw_perms = 0777;
+  if (!config.unix_sock_group.empty() && !parsed.table().contains("unix_sock_rw_perms"))
+    config.unix_sock_rw_perms = 0770;
+  if (config.auth_unix_rw == "polkit" && !parsed.table().contains("unix_sock_rw_perms"))
+    config.unix_sock_rw_perms = 0777;
   if (config.max_workers < config.min_workers)
     return fail(VIR_ERR_CONF_SYNTAX, file_name + ": max_workers is less than min_workers");
   if (config.id_range_first > config.id_range_last)

@@ -24,7 +24,8 @@ namespace {
 constexpr const char* kSource = "daemon";
 
 void configure_logging(const DaemonConfig& config, bool is_verbose) {
-  configure_log(is_verbose ? static_cast<unsigned>(LogLevel::kInfo) : config.log_level, config.log_filters, config.log_outputs);
+  configure_log(is_verbose ? static_cast<unsigned>(LogLevel::kInfo) : config.log_level, config.log_filters,
+                config.log_outputs);
 }
 
 // Clients are descriptors: as many as the system lets us have.
@@ -108,7 +109,8 @@ Result<void> Daemon::start() {
   TRY(start_listening());
   server_->on_idle([this] { arm_idle_timer(); });
   arm_idle_timer();
-  for (const auto& [scheme, driver] : drivers_) server_->run_in_background([d = driver.get()] { d->autostart_all(); });
+  for (const auto& [scheme, driver] : drivers_)
+    server_->run_in_background([d = driver.get()] { d->autostart_all(); });
   return {};
 }
 
@@ -125,12 +127,14 @@ Result<void> Daemon::start_listening() {
   const int passed = ::sd_listen_fds(1);
   for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + passed; ++fd) {
     SocketFd socket(fd);
-    if (::sd_is_socket(fd, AF_UNIX, SOCK_STREAM, 1) <= 0) return fail(VIR_ERR_CONFIG_UNSUPPORTED, "was passed what is not a listening unix socket");
+    if (::sd_is_socket(fd, AF_UNIX, SOCK_STREAM, 1) <= 0)
+      return fail(VIR_ERR_CONFIG_UNSUPPORTED, "was passed what is not a listening unix socket");
     const bool is_read_only = is_read_only_socket(socket);
     TRY(server_->adopt(std::move(socket), is_read_only));
   }
   if (passed > 0) return {};
-  const std::string base = (options_.listen_dir.empty() ? options_.paths.run : options_.listen_dir) + "/virtusernsd-sock";
+  const std::string base =
+      (options_.listen_dir.empty() ? options_.paths.run : options_.listen_dir) + "/virtusernsd-sock";
   if (options_.paths.is_session) return server_->listen(base, 0700, "", false);
   TRY(server_->listen(base, config_.unix_sock_rw_perms, config_.unix_sock_group, false));
   return server_->listen(base + "-ro", config_.unix_sock_ro_perms, config_.unix_sock_group, true);

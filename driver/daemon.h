@@ -20,8 +20,8 @@ struct DaemonOptions {
 
 // Runs until a signal or idleness ends it. Call it single-threaded. `ready` is called once it serves.
 //
-// The socket files stay behind on purpose. A client whose socket file is missing turns to libvirtd's socket and reports
-// that one in its error; one that finds ours refusing says so by name. The next daemon replaces them.
+// The socket files stay behind on purpose. A client whose socket file is missing turns to libvirtd's socket and
+// reports that one in its error; one that finds ours refusing says so by name. The next daemon replaces them.
 [[nodiscard]] Result<void> run_daemon(const DaemonOptions& options, void (*ready)());
 
 }  // namespace virtuserns

@@ -33,40 +33,58 @@ Result<DomainCapabilities> Driver::domain_capabilities(const std::string&, const
 Result<int> Driver::max_vcpus(const std::string&) { return unsupported("virConnectGetMaxVcpus"); }
 Result<NodeFacts> Driver::node_facts() { return unsupported("virNodeGetInfo"); }
 Result<std::vector<NodeStat>> Driver::node_cpu_stats(int, unsigned) { return unsupported("virNodeGetCPUStats"); }
-Result<std::vector<NodeStat>> Driver::node_memory_stats(int, unsigned) { return unsupported("virNodeGetMemoryStats"); }
+Result<std::vector<NodeStat>> Driver::node_memory_stats(int, unsigned) {
+  return unsupported("virNodeGetMemoryStats");
+}
 Result<std::uint64_t> Driver::node_free_memory_bytes() { return unsupported("virNodeGetFreeMemory"); }
 Result<std::vector<std::uint64_t>> Driver::node_cells_free_memory_bytes(int, int) {
   return unsupported("virNodeGetCellsFreeMemory");
 }
-Result<std::vector<std::uint64_t>> Driver::node_free_pages(const std::vector<std::uint32_t>&, int, unsigned, unsigned) {
+Result<std::vector<std::uint64_t>> Driver::node_free_pages(const std::vector<std::uint32_t>&, int, unsigned,
+                                                           unsigned) {
   return unsupported("virNodeGetFreePages");
 }
 Result<std::string> Driver::sysinfo(unsigned) { return unsupported("virConnectGetSysinfo"); }
 Result<SecurityModel> Driver::security_model() { return unsupported("virNodeGetSecurityModel"); }
 
 // ---- definitions ----
-Result<DomainRef> Driver::define(const Caller&, DomainDef, unsigned) { return unsupported("virDomainDefineXMLFlags"); }
+Result<DomainRef> Driver::define(const Caller&, DomainDef, unsigned) {
+  return unsupported("virDomainDefineXMLFlags");
+}
 Result<void> Driver::undefine(const Caller&, const Uuid&, unsigned) { return unsupported("virDomainUndefineFlags"); }
-Result<DomainDef> Driver::definition(const Caller&, const Uuid&, unsigned) { return unsupported("virDomainGetXMLDesc"); }
-Result<void> Driver::rename(const Caller&, const Uuid&, const std::string&, unsigned) { return unsupported("virDomainRename"); }
+Result<DomainDef> Driver::definition(const Caller&, const Uuid&, unsigned) {
+  return unsupported("virDomainGetXMLDesc");
+}
+Result<void> Driver::rename(const Caller&, const Uuid&, const std::string&, unsigned) {
+  return unsupported("virDomainRename");
+}
 Result<bool> Driver::autostart(const Uuid&) { return unsupported("virDomainGetAutostart"); }
 Result<void> Driver::set_autostart(const Caller&, const Uuid&, bool) { return unsupported("virDomainSetAutostart"); }
 Result<bool> Driver::is_active(const Uuid&) { return unsupported("virDomainIsActive"); }
 Result<bool> Driver::is_persistent(const Uuid&) { return unsupported("virDomainIsPersistent"); }
 Result<bool> Driver::is_updated(const Uuid&) { return unsupported("virDomainIsUpdated"); }
 Result<bool> Driver::has_managed_save(const Uuid&, unsigned) { return unsupported("virDomainHasManagedSaveImage"); }
-Result<std::string> Driver::metadata(const Uuid&, int, const std::string&, unsigned) { return unsupported("virDomainGetMetadata"); }
-Result<void> Driver::set_metadata(const Caller&, const Uuid&, int, std::optional<std::string>, const std::string&, unsigned) {
+Result<std::string> Driver::metadata(const Uuid&, int, const std::string&, unsigned) {
+  return unsupported("virDomainGetMetadata");
+}
+Result<void> Driver::set_metadata(const Caller&, const Uuid&, int, std::optional<std::string>, const std::string&,
+                                  unsigned) {
   return unsupported("virDomainSetMetadata");
 }
 Result<DomainDef> Driver::from_native(const std::string&, const std::string&, unsigned) {
   return unsupported("virConnectDomainXMLFromNative");
 }
-Result<std::string> Driver::to_native(const std::string&, DomainDef, unsigned) { return unsupported("virConnectDomainXMLToNative"); }
+Result<std::string> Driver::to_native(const std::string&, DomainDef, unsigned) {
+  return unsupported("virConnectDomainXMLToNative");
+}
 
 // ---- lifecycle ----
-Result<DomainRef> Driver::create(const Caller&, const Uuid&, std::vector<Fd>, unsigned) { return unsupported("virDomainCreateWithFlags"); }
-Result<DomainRef> Driver::create_transient(const Caller&, DomainDef, std::vector<Fd>, unsigned) { return unsupported("virDomainCreateXML"); }
+Result<DomainRef> Driver::create(const Caller&, const Uuid&, std::vector<Fd>, unsigned) {
+  return unsupported("virDomainCreateWithFlags");
+}
+Result<DomainRef> Driver::create_transient(const Caller&, DomainDef, std::vector<Fd>, unsigned) {
+  return unsupported("virDomainCreateXML");
+}
 Result<void> Driver::shutdown(const Caller&, const Uuid&, unsigned) { return unsupported("virDomainShutdownFlags"); }
 Result<void> Driver::reboot(const Caller&, const Uuid&, unsigned) { return unsupported("virDomainReboot"); }
 Result<void> Driver::reset(const Caller&, const Uuid&, unsigned) { return unsupported("virDomainReset"); }
@@ -83,10 +101,16 @@ Result<DomainState> Driver::state(const Uuid&, unsigned) { return unsupported("v
 Result<ControlInfo> Driver::control_info(const Uuid&, unsigned) { return unsupported("virDomainGetControlInfo"); }
 Result<std::vector<VcpuInfo>> Driver::vcpus(const Uuid&) { return unsupported("virDomainGetVcpus"); }
 Result<int> Driver::vcpu_count(const Uuid&, unsigned) { return unsupported("virDomainGetVcpusFlags"); }
-Result<std::vector<std::vector<bool>>> Driver::vcpu_pins(const Uuid&, unsigned) { return unsupported("virDomainGetVcpuPinInfo"); }
-Result<std::vector<MemoryStat>> Driver::memory_stats(const Uuid&, unsigned) { return unsupported("virDomainMemoryStats"); }
+Result<std::vector<std::vector<bool>>> Driver::vcpu_pins(const Uuid&, unsigned) {
+  return unsupported("virDomainGetVcpuPinInfo");
+}
+Result<std::vector<MemoryStat>> Driver::memory_stats(const Uuid&, unsigned) {
+  return unsupported("virDomainMemoryStats");
+}
 Result<BlockStats> Driver::block_stats(const Uuid&, const std::string&) { return unsupported("virDomainBlockStats"); }
-Result<InterfaceStats> Driver::interface_stats(const Uuid&, const std::string&) { return unsupported("virDomainInterfaceStats"); }
+Result<InterfaceStats> Driver::interface_stats(const Uuid&, const std::string&) {
+  return unsupported("virDomainInterfaceStats");
+}
 Result<std::vector<InterfaceAddresses>> Driver::interface_addresses(const Uuid&, unsigned, unsigned) {
   return unsupported("virDomainInterfaceAddresses");
 }
@@ -95,35 +119,57 @@ Result<std::vector<DomainStats>> Driver::all_stats(const std::vector<Uuid>&, uns
   return unsupported("virConnectGetAllDomainStats");
 }
 Result<std::string> Driver::domain_hostname(const Uuid&, unsigned) { return unsupported("virDomainGetHostname"); }
-Result<std::vector<std::string>> Driver::messages(const Uuid&, unsigned) { return unsupported("virDomainGetMessages"); }
+Result<std::vector<std::string>> Driver::messages(const Uuid&, unsigned) {
+  return unsupported("virDomainGetMessages");
+}
 Result<SecurityLabel> Driver::security_label(const Uuid&) { return unsupported("virDomainGetSecurityLabel"); }
 
 // ---- tuning ----
 Result<std::uint64_t> Driver::max_memory_kib(const Uuid&) { return unsupported("virDomainGetMaxMemory"); }
-Result<void> Driver::set_memory(const Caller&, const Uuid&, std::uint64_t, unsigned) { return unsupported("virDomainSetMemoryFlags"); }
-Result<TypedParams> Driver::memory_parameters(const Uuid&, unsigned) { return unsupported("virDomainGetMemoryParameters"); }
+Result<void> Driver::set_memory(const Caller&, const Uuid&, std::uint64_t, unsigned) {
+  return unsupported("virDomainSetMemoryFlags");
+}
+Result<TypedParams> Driver::memory_parameters(const Uuid&, unsigned) {
+  return unsupported("virDomainGetMemoryParameters");
+}
 Result<void> Driver::set_memory_parameters(const Caller&, const Uuid&, const TypedParams&, unsigned) {
   return unsupported("virDomainSetMemoryParameters");
 }
 Result<std::string> Driver::scheduler_type(const Uuid&, int*) { return unsupported("virDomainGetSchedulerType"); }
-Result<TypedParams> Driver::scheduler_parameters(const Uuid&, unsigned) { return unsupported("virDomainGetSchedulerParametersFlags"); }
+Result<TypedParams> Driver::scheduler_parameters(const Uuid&, unsigned) {
+  return unsupported("virDomainGetSchedulerParametersFlags");
+}
 Result<void> Driver::set_scheduler_parameters(const Caller&, const Uuid&, const TypedParams&, unsigned) {
   return unsupported("virDomainSetSchedulerParametersFlags");
 }
-Result<TypedParams> Driver::blkio_parameters(const Uuid&, unsigned) { return unsupported("virDomainGetBlkioParameters"); }
+Result<TypedParams> Driver::blkio_parameters(const Uuid&, unsigned) {
+  return unsupported("virDomainGetBlkioParameters");
+}
 Result<void> Driver::set_blkio_parameters(const Caller&, const Uuid&, const TypedParams&, unsigned) {
   return unsupported("virDomainSetBlkioParameters");
 }
-Result<void> Driver::set_vcpus(const Caller&, const Uuid&, unsigned, unsigned) { return unsupported("virDomainSetVcpusFlags"); }
+Result<void> Driver::set_vcpus(const Caller&, const Uuid&, unsigned, unsigned) {
+  return unsupported("virDomainSetVcpusFlags");
+}
 Result<void> Driver::pin_vcpu(const Caller&, const Uuid&, unsigned, const std::vector<bool>&, unsigned) {
   return unsupported("virDomainPinVcpuFlags");
 }
 
 // ---- devices ----
-Result<void> Driver::attach_device(const Caller&, const Uuid&, DeviceDef, unsigned) { return unsupported("virDomainAttachDeviceFlags"); }
-Result<void> Driver::detach_device(const Caller&, const Uuid&, DeviceDef, unsigned) { return unsupported("virDomainDetachDeviceFlags"); }
-Result<void> Driver::update_device(const Caller&, const Uuid&, DeviceDef, unsigned) { return unsupported("virDomainUpdateDeviceFlags"); }
-Result<SocketFd> Driver::open_console(const Caller&, const Uuid&, const std::string&, unsigned) { return unsupported("virDomainOpenConsole"); }
-Result<NamespaceFds> Driver::open_namespaces(const Caller&, const Uuid&, unsigned) { return unsupported("virDomainLxcOpenNamespace"); }
+Result<void> Driver::attach_device(const Caller&, const Uuid&, DeviceDef, unsigned) {
+  return unsupported("virDomainAttachDeviceFlags");
+}
+Result<void> Driver::detach_device(const Caller&, const Uuid&, DeviceDef, unsigned) {
+  return unsupported("virDomainDetachDeviceFlags");
+}
+Result<void> Driver::update_device(const Caller&, const Uuid&, DeviceDef, unsigned) {
+  return unsupported("virDomainUpdateDeviceFlags");
+}
+Result<SocketFd> Driver::open_console(const Caller&, const Uuid&, const std::string&, unsigned) {
+  return unsupported("virDomainOpenConsole");
+}
+Result<NamespaceFds> Driver::open_namespaces(const Caller&, const Uuid&, unsigned) {
+  return unsupported("virDomainLxcOpenNamespace");
+}
 
 }  // namespace virtuserns

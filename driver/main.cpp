@@ -49,10 +49,12 @@ void add_options(CLI::App& app, DaemonOptions& options, bool& is_daemon) {
   auto& paths = options.paths;
   app.set_version_flag("-V,--version", "virtusernsd " VIRTUSERNS_VERSION);
   app.add_option("-f,--config", paths.config_file, "configuration file")->type_name("FILE");
-  app.add_option("--driver", options.drivers, "driver to load; may be repeated, the first one is the default")->type_name("NAME");
+  app.add_option("--driver", options.drivers, "driver to load; may be repeated, the first one is the default")
+      ->type_name("NAME");
   app.add_option("--listen-dir", options.listen_dir, "where the sockets are")->type_name("DIR");
   app.add_option("-p,--pid-file", options.pid_file, "pid file, locked while the daemon runs")->type_name("FILE");
-  app.add_option("-t,--timeout", options.timeout_s, "leave after SECONDS without a client or a running domain")->type_name("SECONDS");
+  app.add_option("-t,--timeout", options.timeout_s, "leave after SECONDS without a client or a running domain")
+      ->type_name("SECONDS");
   app.add_flag("-d,--daemon", is_daemon, "run in the background");
   app.add_flag("-v,--verbose", options.is_verbose, "log what happens, not only what goes wrong");
   app.add_option("--module-dir", paths.module_dir, "where the driver modules are")->type_name("DIR");
@@ -80,7 +82,8 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  if (!options.paths.config_file.empty() && app.count("--config") > 0 && ::access(options.paths.config_file.c_str(), R_OK) != 0) {
+  if (!options.paths.config_file.empty() && app.count("--config") > 0 &&
+      ::access(options.paths.config_file.c_str(), R_OK) != 0) {
     virtuserns::log_error("main", "cannot read " + options.paths.config_file);
     return 2;
   }

@@ -51,7 +51,10 @@ class Loop {
   void arm_timer();
 
   Fd epoll_, timer_, wake_, signals_;
-  struct Watch { std::uint32_t generation; std::shared_ptr<Ready> ready; };
+  struct Watch {
+    std::uint32_t generation;
+    std::shared_ptr<Ready> ready;
+  };
   std::unordered_map<int, Watch> watches_;
   std::uint32_t next_generation_ = 1;
   std::map<std::pair<std::uint64_t, TimerId>, Task> timers_;  // (deadline, id)

@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include <utility>
+
 #include "conf/base/text.h"
 
 namespace virtuserns::controller {
@@ -14,8 +16,13 @@ namespace {
 
 constexpr std::size_t kMaxToClient = 64 * 1024;
 constexpr std::size_t kMaxToMaster = 4096;
+constexpr std::size_t kMaxUnseen = 16 * 1024;
 constexpr std::uint64_t kMaxLogBytes = 2 * 1024 * 1024;  // as virtlogd's default; one backup, ".0"
 constexpr std::int64_t kRetryMs = 50;
+
+void keep_end(std::string& text, std::size_t max_bytes) {
+  if (text.size() > max_bytes) text.erase(0, text.size() - max_bytes);
+}
 
 bool is_again() { return errno == EAGAIN || errno == EINTR; }
 
@@ -89,6 +96,8 @@ Result<SocketFd> Consoles::attach(std::uint32_t port, bool force) {
     SocketFd theirs(pair[1]);
     console.client = SocketFd(pair[0]);
     ::fcntl(console.client.get(), F_SETFL, O_NONBLOCK);
+    console.to_client = std::exchange(console.unseen, {});
+    flush_client(console);
     watch(console);
     return theirs;
   }
@@ -105,7 +114,10 @@ bool Consoles::read_master(Console& console) {
     if (console.client) {
       console.to_client.append(text);
       flush_client(console);
-      if (console.to_client.size() > kMaxToClient) console.to_client.erase(0, console.to_client.size() - kMaxToClient);
+      keep_end(console.to_client, kMaxToClient);
+    } else {
+      console.unseen.append(text);
+      keep_end(console.unseen, kMaxUnseen);
     }
     return true;
   }

@@ -1,8 +1,9 @@
 // The container's consoles: output to a log and to whoever is attached, input from them.
 //
 // The container is the untrusted side and the attached client may never read: neither can stop the other, the
-// controller or the log, nor make memory grow. Output that a client does not take is dropped, oldest first; with nobody
-// attached it goes to the log alone. A terminal that is hung up (systemd does so at each start) comes back.
+// controller or the log, nor make memory grow. Output that a client does not take is dropped, oldest first. The end of
+// what was written while nobody was attached is kept for the next client, as a terminal's own buffer would: who starts
+// a domain and then attaches sees it boot. A terminal that is hung up (systemd does so at each start) comes back.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +45,7 @@ class Consoles {
     std::uint32_t port = 0;
     Fd master, slave;         // the slave is held so that the terminal lives while nobody in the container has it open
     SocketFd client;
-    std::string to_client, to_master;
+    std::string to_client, to_master, unseen;
     const HostFile* log_file = nullptr;
     Fd log;
     std::uint64_t log_bytes = 0;

@@ -109,7 +109,7 @@ Result<void> Tree::apply(const InnerBindStep& step) {
   const DirFd from = TRY(kernel::resolve_in_root(root_, step.source, Symlinks::kFollowInRoot), context);
   const MountFd mount = TRY(kernel::clone_mount(from, "", Depth::kWithMountsBelow), context);
   if (step.is_readonly) TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow), context);
-  TRY(attach_at(mount, step.target, false), context);
+  (void)TRY(attach_at(mount, step.target, false), context);
   return {};
 }
 
@@ -120,7 +120,7 @@ Result<void> Tree::apply(const TmpfsStep& step) {
   kernel::MountOptions options = {{"mode", mode}, {"uid", std::to_string(plan_.host_uid)}, {"gid", std::to_string(plan_.host_gid)}};
   if (step.size_bytes != 0) options.emplace_back("size", std::to_string(step.size_bytes));
   const MountFd mount = TRY(kernel::make_filesystem("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0)), context);
-  TRY(attach_at(mount, step.target, false), context);
+  (void)TRY(attach_at(mount, step.target, false), context);
   return {};
 }
 
@@ -162,7 +162,7 @@ Result<void> Tree::apply(const DeviceNodeStep& step) {
   const Source& source = *TRY(find_source(step.source_id), context);
   if (source.place.empty()) return {};  // an optional one
   const MountFd mount = TRY(kernel::clone_mount(source.place, Depth::kTopOnly), context);
-  TRY(attach_at(mount, step.target, true), context);
+  (void)TRY(attach_at(mount, step.target, true), context);
   return {};
 }
 
@@ -178,7 +178,7 @@ Result<void> Tree::mask(const std::vector<std::string>& paths) {
 }
 
 Result<void> Tree::apply(const ProcStep& step, const NamespaceMounts& mounts) {
-  TRY(attach_at(mounts.proc, "/proc", true));
+  (void)TRY(attach_at(mounts.proc, "/proc", true));
   const auto clone_inner = [&](const std::string& path) -> Result<std::optional<std::pair<DirFd, MountFd>>> {
     auto place = kernel::resolve_in_root(root_, path, Symlinks::kRefuse);
     if (!place && place.error().sys_errno == ENOENT) return std::optional<std::pair<DirFd, MountFd>>();
@@ -202,18 +202,18 @@ Result<void> Tree::apply(const ProcStep& step, const NamespaceMounts& mounts) {
 }
 
 Result<void> Tree::apply(const SysStep& step, const NamespaceMounts& mounts) {
-  TRY(attach_at(mounts.sys, "/sys", true));
+  (void)TRY(attach_at(mounts.sys, "/sys", true));
   return mask(step.masked);
 }
 
 Result<void> Tree::apply(const CgroupMountStep& step, const NamespaceMounts& mounts) {
   if (step.is_readonly) TRY(kernel::set_mount_attributes(mounts.cgroup, MOUNT_ATTR_RDONLY, 0, Depth::kTopOnly), "cgroup");
-  TRY(attach_at(mounts.cgroup, step.target, true));
+  (void)TRY(attach_at(mounts.cgroup, step.target, true));
   return {};
 }
 
 Result<void> Tree::apply(const MqueueStep& step, const NamespaceMounts& mounts) {
-  TRY(attach_at(mounts.mqueue, step.target, true));
+  (void)TRY(attach_at(mounts.mqueue, step.target, true));
   return {};
 }
 

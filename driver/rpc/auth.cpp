@@ -46,7 +46,8 @@ std::uint64_t read_start_time(pid_t pid) {
 Result<Peer> read_peer(const SocketFd& socket, AuthMethod method) {
   ucred credentials{};
   socklen_t size = sizeof credentials;
-  if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) return sys_fail("read peer credentials");
+  if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0)
+    return sys_fail("read peer credentials");
   Peer peer{credentials.uid, credentials.gid, credentials.pid, 0, {}};
   if (method == AuthMethod::kNone || peer.uid == 0) return peer;
   peer.start_time = read_start_time(peer.pid);
@@ -65,20 +66,22 @@ Result<void> check_polkit(const Peer& peer, const char* action) {
   const std::unique_ptr<sd_bus, Unref> bus(raw_bus);
 
   sd_bus_message* raw_call = nullptr;
-  rc = sd_bus_message_new_method_call(bus.get(), &raw_call, "org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority",
-                                      "org.freedesktop.PolicyKit1.Authority", "CheckAuthorization");
+  rc = sd_bus_message_new_method_call(bus.get(), &raw_call, "org.freedesktop.PolicyKit1",
+                                      "/org/freedesktop/PolicyKit1/Authority", "org.freedesktop.PolicyKit1.Authority",
+                                      "CheckAuthorization");
   if (rc < 0) return fail(VIR_ERR_AUTH_FAILED, sys_fail("make a polkit request", -rc).text);
   const std::unique_ptr<sd_bus_message, Unref> call(raw_call);
-  rc = sd_bus_message_append(call.get(), "(sa{sv})sa{ss}us", "unix-process", 3, "pid", "u", static_cast<std::uint32_t>(peer.pid),
-                             "start-time", "t", peer.start_time, "uid", "i", static_cast<std::int32_t>(peer.uid), action, 0,
-                             kAllowInteraction, "");
+  rc = sd_bus_message_append(call.get(), "(sa{sv})sa{ss}us", "unix-process", 3, "pid", "u",
+                             static_cast<std::uint32_t>(peer.pid), "start-time", "t", peer.start_time, "uid", "i",
+                             static_cast<std::int32_t>(peer.uid), action, 0, kAllowInteraction, "");
   if (rc < 0) return fail(VIR_ERR_AUTH_FAILED, sys_fail("fill a polkit request", -rc).text);
 
   sd_bus_error bus_error = SD_BUS_ERROR_NULL;
   sd_bus_message* raw_reply = nullptr;
   rc = sd_bus_call(bus.get(), call.get(), kAnswerTimeoutUs, &bus_error, &raw_reply);
   if (rc < 0) {
-    const std::string why = bus_error.message != nullptr ? printable(bus_error.message) : sys_fail("ask polkit", -rc).text;
+    const std::string why =
+        bus_error.message != nullptr ? printable(bus_error.message) : sys_fail("ask polkit", -rc).text;
     sd_bus_error_free(&bus_error);
     return fail(VIR_ERR_AUTH_FAILED, "polkit: " + why);
   }
@@ -95,7 +98,8 @@ Result<void> check_polkit(const Peer& peer, const char* action) {
   if (is_authorized != 0 && !is_gone(peer.pidfd)) return {};
   if (is_dismissed) return fail(VIR_ERR_AUTH_CANCELLED, "user cancelled authentication process");
   if (is_challenge != 0)
-    return fail(VIR_ERR_AUTH_UNAVAILABLE, std::string("no polkit agent available to authenticate action ") + quote(action));
+    return fail(VIR_ERR_AUTH_UNAVAILABLE,
+                std::string("no polkit agent available to authenticate action ") + quote(action));
   return fail(VIR_ERR_AUTH_FAILED, std::string("access denied by policy: ") + action);
 }
 

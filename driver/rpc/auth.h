@@ -10,8 +10,8 @@ inline constexpr const char* kPolkitManage = "org.libvirt.unix.manage";
 inline constexpr const char* kPolkitMonitor = "org.libvirt.unix.monitor";
 
 // Reads who is at the other end of a connected socket. What the kernel says at accept holds for the whole connection:
-// a pid that is reused later is told apart by its start time, and by the pidfd where the kernel gives one (a descriptor
-// for each client: only those take it that have to authenticate).
+// a pid that is reused later is told apart by its start time, and by the pidfd where the kernel gives one (a
+// descriptor for each client: only those take it that have to authenticate).
 [[nodiscard]] Result<Peer> read_peer(const SocketFd& socket, AuthMethod method);
 // Field 22 of /proc/<pid>/stat. 0 when the process is gone.
 [[nodiscard]] std::uint64_t read_start_time(pid_t pid);

@@ -18,13 +18,13 @@ struct Row;
 struct Call {
   Session& session;
   const Row& row;
-  Driver* driver = nullptr;            // never nullptr in handlers of rows that need an open connection
+  Driver* driver = nullptr;  // never nullptr in handlers of rows that need an open connection
   Caller caller;
-  std::vector<Fd> fds;                 // that came with the call
+  std::vector<Fd> fds;  // that came with the call
   // Set by handlers:
-  std::vector<Fd> reply_fds;           // to send with the reply
-  std::optional<SocketFd> stream;      // becomes a stream with the serial of this call
-  bool closes_connection = false;      // once the reply is sent
+  std::vector<Fd> reply_fds;       // to send with the reply
+  std::optional<SocketFd> stream;  // becomes a stream with the serial of this call
+  bool closes_connection = false;  // once the reply is sent
 
   [[nodiscard]] bool is_read_only() const { return caller.read_only; }
 };

@@ -10,15 +10,18 @@
 namespace virtuserns::rpc {
 namespace {
 
-constexpr std::size_t kBytesPerRound = 256 * 1024;      // read from one client before the others have their turn
-constexpr std::size_t kMaxStreams = 64;                 // open at once on one connection
-constexpr std::uint64_t kMsPer64KiB = 1000;             // added to the time a long message may take
+constexpr std::size_t kBytesPerRound = 256 * 1024;  // read from one client before the others have their turn
+constexpr std::size_t kMaxStreams = 64;             // open at once on one connection
+constexpr std::uint64_t kMsPer64KiB = 1000;         // added to the time a long message may take
 
 Lane lane_of(Priority priority) {
   switch (priority) {
-    case Priority::kHigh: return Lane::kHigh;
-    case Priority::kAuth: return Lane::kAuth;
-    default: return Lane::kLow;
+    case Priority::kHigh:
+      return Lane::kHigh;
+    case Priority::kAuth:
+      return Lane::kAuth;
+    default:
+      return Lane::kLow;
   }
 }
 
@@ -95,8 +98,10 @@ void Client::take_messages() {
     message_since_ms_ = 0;
     on_message(std::move(**message));
   }
-  if (!receiver_.is_mid_message()) message_since_ms_ = 0;
-  else if (message_since_ms_ == 0) message_since_ms_ = Loop::now_ms();
+  if (!receiver_.is_mid_message())
+    message_since_ms_ = 0;
+  else if (message_since_ms_ == 0)
+    message_since_ms_ = Loop::now_ms();
 }
 
 void Client::on_message(Message message) {
@@ -140,8 +145,9 @@ void Client::start_call(Message message) {
   if ((*row)->priority == Priority::kInline) return run_call(**row, std::move(message));
   // A job must be copyable to be a std::function.
   auto shared = std::make_shared<Message>(std::move(message));
-  host_->workers.submit(lane_of((*row)->priority), session_->peer().uid,
-                       [self = shared_from_this(), row = *row, shared] { self->run_call(*row, std::move(*shared)); });
+  host_->workers.submit(
+      lane_of((*row)->priority), session_->peer().uid,
+      [self = shared_from_this(), row = *row, shared] { self->run_call(*row, std::move(*shared)); });
 }
 
 void Client::run_call(const Row& row, Message message) {
@@ -160,7 +166,8 @@ void Client::finish_call(const Header& request, Answer answer) {
 void Client::start_stream(const Header& request, Answer answer) {
   if (is_closed_) return;
   if (streams_.size() >= kMaxStreams || streams_.contains(request.serial)) {
-    const Error error = fail(VIR_ERR_INVALID_STREAM, streams_.size() >= kMaxStreams ? "too many streams" : "serial is in use");
+    const Error error =
+        fail(VIR_ERR_INVALID_STREAM, streams_.size() >= kMaxStreams ? "too many streams" : "serial is in use");
     return send(error_frame(request, error), Kind::kReply);
   }
   send(std::move(answer.frame), Kind::kReply);
@@ -228,8 +235,10 @@ void Client::send(Frame frame, Kind kind, std::uint32_t serial) {
     }
     const bool was_empty = out_.empty();
     if (!is_overrun) out_.push_back({std::move(frame), kind, serial});
-    if (is_overrun) is_broken_ = true;
-    else if (was_empty) sent = flush_locked();  // from this thread: most replies need nobody else
+    if (is_overrun)
+      is_broken_ = true;
+    else if (was_empty)
+      sent = flush_locked();  // from this thread: most replies need nobody else
     is_broken = is_broken_;
     must_watch = !out_.empty() && !wants_write_;
     if (must_watch) wants_write_ = true;
@@ -301,7 +310,8 @@ void Client::sweep(std::uint64_t now_ms) {
   if (message_since_ms_ != 0 && !is_paused_ &&
       now_ms - message_since_ms_ > limits.message_ms + receiver_.buffered_bytes() / (64 * 1024) * kMsPer64KiB)
     return close("takes too long to send a message");
-  if (!is_open() && in_flight_ == 0 && now_ms - accepted_ms_ > limits.open_ms && now_ms - last_heard_ms_ > limits.open_ms)
+  if (!is_open() && in_flight_ == 0 && now_ms - accepted_ms_ > limits.open_ms &&
+      now_ms - last_heard_ms_ > limits.open_ms)
     return close("connected but did not open");
   if (!session_->wants_keepalive() || limits.keepalive_interval_s <= 0) return;
   const auto interval_ms = static_cast<std::uint64_t>(limits.keepalive_interval_s) * 1000;

@@ -24,24 +24,25 @@ namespace virtuserns::rpc {
 class Client;
 
 struct ClientLimits {
-  unsigned requests = 5;              // calls in flight; a call counts until its reply has left
-  int keepalive_interval_s = 5;       // -1: none
+  unsigned requests = 5;         // calls in flight; a call counts until its reply has left
+  int keepalive_interval_s = 5;  // -1: none
   unsigned keepalive_count = 5;
-  std::size_t waiting_calls = 32;     // read but not begun; above it the client is not read
+  std::size_t waiting_calls = 32;             // read but not begun; above it the client is not read
   std::size_t event_bytes = 8 * 1024 * 1024;  // queued events; above it the client is too slow and dropped
   std::size_t stream_bytes = 256 * 1024;      // queued for streams; above it the client is not read
-  std::uint64_t message_ms = 30'000;  // for a message that has begun to arrive, and more for long ones
-  std::uint64_t open_ms = 60'000;     // for the opening, while no call of it is under way
+  std::uint64_t message_ms = 30'000;          // for a message that has begun to arrive, and more for long ones
+  std::uint64_t open_ms = 60'000;             // for the opening, while no call of it is under way
 };
 
-// What clients need of the server; shared with them, for the last reference to a client may be dropped after the server.
+// What clients need of the server; shared with them, for the last reference to a client may be dropped after the
+// server.
 struct ClientHost {
   Loop& loop;
   Workers& workers;
   InputBudget budget;
   ClientLimits limits;
-  std::function<void(Client&)> closed;               // loop's thread, once
-  std::function<void(const Session&)> destroyed;     // any thread: no call of it runs any more
+  std::function<void(Client&)> closed;            // loop's thread, once
+  std::function<void(const Session&)> destroyed;  // any thread: no call of it runs any more
 };
 
 class Client final : public StreamSink, public std::enable_shared_from_this<Client> {

@@ -17,13 +17,16 @@ Frame error_frame(const Header& request, const Error& error, MessageType type) {
 
 Result<const Row*> admit(const Session& session, const Header& header) {
   if (!is_known_program(header.program) || header.version != kProgramVersion)
-    return fail(VIR_ERR_RPC, "cannot find program " + std::to_string(header.program) + " version " + std::to_string(header.version));
+    return fail(VIR_ERR_RPC, "cannot find program " + std::to_string(header.program) + " version " +
+                                 std::to_string(header.version));
   if (header.status != Status::kOk) return fail(VIR_ERR_RPC, "unexpected message status in a call");
   const Row* row = find_row(header.program, header.procedure);
   // Clients look for these first two words, and then fall back to older calls.
   if (row == nullptr) return fail(VIR_ERR_RPC, "unknown procedure: " + std::to_string(header.procedure));
-  if (row->needs != Needs::kNothing && !session.is_authenticated()) return fail(VIR_ERR_RPC, "authentication required");
-  if (row->needs == Needs::kOpen && session.driver() == nullptr) return fail(VIR_ERR_INTERNAL_ERROR, "connection not open");
+  if (row->needs != Needs::kNothing && !session.is_authenticated())
+    return fail(VIR_ERR_RPC, "authentication required");
+  if (row->needs == Needs::kOpen && session.driver() == nullptr)
+    return fail(VIR_ERR_INTERNAL_ERROR, "connection not open");
   if (row->access == Access::kWrite && session.caller().read_only)
     return fail(VIR_ERR_OPERATION_DENIED, std::string("read only access prevents ") + row->name);
   if (row->run == nullptr) return fail(VIR_ERR_NO_SUPPORT, row->name);

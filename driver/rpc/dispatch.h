@@ -15,11 +15,12 @@ struct Answer {
   bool closes_connection = false;
 };
 
-[[nodiscard]] Header reply_header(const Header& request, MessageType type = MessageType::kReply, Status status = Status::kOk);
+[[nodiscard]] Header reply_header(const Header& request, MessageType type = MessageType::kReply,
+                                  Status status = Status::kOk);
 [[nodiscard]] Frame error_frame(const Header& request, const Error& error, MessageType type = MessageType::kReply);
 
-// Everything that can be refused without looking at the arguments: program, version, status, procedure, authentication,
-// read-only, open. Cheap; runs in the loop's thread.
+// Everything that can be refused without looking at the arguments: program, version, status, procedure,
+// authentication, read-only, open. Cheap; runs in the loop's thread.
 [[nodiscard]] Result<const Row*> admit(const Session& session, const Header& header);
 
 // Decodes, calls, encodes. Any thread.

@@ -8,7 +8,9 @@ namespace virtuserns::rpc {
 namespace {
 
 // How one kind of event travels: its public id, the procedure with a callback id, and the old one (0: there is none).
-struct Kind { std::int32_t event_id, procedure, legacy_procedure; };
+struct Kind {
+  std::int32_t event_id, procedure, legacy_procedure;
+};
 
 constexpr Kind kind_of(const LifecycleEvent&) { return {VIR_DOMAIN_EVENT_ID_LIFECYCLE, 318, 107}; }
 constexpr Kind kind_of(const RebootEvent&) { return {VIR_DOMAIN_EVENT_ID_REBOOT, 319, 169}; }
@@ -16,7 +18,9 @@ constexpr Kind kind_of(const ControlErrorEvent&) { return {VIR_DOMAIN_EVENT_ID_C
 constexpr Kind kind_of(const BalloonChangeEvent&) { return {VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE, 331, 276}; }
 constexpr Kind kind_of(const DeviceAddedEvent&) { return {VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, 354, 0}; }
 constexpr Kind kind_of(const DeviceRemovedEvent&) { return {VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, 333, 311}; }
-constexpr Kind kind_of(const DeviceRemovalFailedEvent&) { return {VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, 367, 0}; }
+constexpr Kind kind_of(const DeviceRemovalFailedEvent&) {
+  return {VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, 367, 0};
+}
 constexpr Kind kind_of(const TunableEvent&) { return {VIR_DOMAIN_EVENT_ID_TUNABLE, 346, 0}; }
 constexpr Kind kind_of(const MetadataChangeEvent&) { return {VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, 379, 0}; }
 

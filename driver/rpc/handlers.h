@@ -1,4 +1,5 @@
-// The handlers, by family (handlers_<family>.cpp). Each turns arguments into a Driver call, and its answer into a reply.
+// The handlers, by family (handlers_<family>.cpp). Each turns arguments into a Driver call, and its answer into a
+// reply.
 #pragma once
 
 #include "driver/rpc/call.h"

@@ -45,13 +45,17 @@ Result<wire::IntReply> auth_polkit(Call& call) {
 
 Result<wire::IntReply> connect_supports_feature(Call& call, const wire::IntArgs& args) {
   switch (args.value) {
-    case kServerKeepalive: call.session.want_keepalive(); return wire::IntReply{1};
+    case kServerKeepalive:
+      call.session.want_keepalive();
+      return wire::IntReply{1};
     case kFdPassing:
     case kTypedParamString:
     case kEventCallbackIds:
     case kCloseCallback:
-    case kNetworkUpdateOrder: return wire::IntReply{1};
-    default: return wire::IntReply{0};
+    case kNetworkUpdateOrder:
+      return wire::IntReply{1};
+    default:
+      return wire::IntReply{0};
   }
 }
 
@@ -81,9 +85,8 @@ Result<wire::TextReply> connect_get_capabilities(Call& call) {
 
 Result<wire::TextReply> connect_get_domain_capabilities(Call& call, const wire::DomainCapabilitiesArgs& args) {
   TRY(refuse_unknown_flags(args.flags, 0, "virConnectGetDomainCapabilities"));
-  return wire::TextReply{xml::format_domain_capabilities(
-      TRY(call.driver->domain_capabilities(args.emulator.value_or(""), args.arch.value_or(""),
-                                           args.machine.value_or(""), args.virt_type.value_or(""))))};
+  return wire::TextReply{xml::format_domain_capabilities(TRY(call.driver->domain_capabilities(
+      args.emulator.value_or(""), args.arch.value_or(""), args.machine.value_or(""), args.virt_type.value_or(""))))};
 }
 
 Result<wire::TextReply> connect_get_sysinfo(Call& call, const wire::FlagsArgs& args) {

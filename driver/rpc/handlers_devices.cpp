@@ -7,7 +7,8 @@ namespace virtuserns::rpc {
 
 // The calls without flags are about the running domain, as in libvirt's drivers.
 Result<void> domain_attach_device(Call& call, const wire::DomainXmlArgs& args) {
-  return call.driver->attach_device(call.caller, args.dom.uuid, TRY(xml::parse_device(args.xml)), VIR_DOMAIN_AFFECT_LIVE);
+  return call.driver->attach_device(call.caller, args.dom.uuid, TRY(xml::parse_device(args.xml)),
+                                    VIR_DOMAIN_AFFECT_LIVE);
 }
 
 Result<void> domain_attach_device_flags(Call& call, const wire::DomainXmlFlagsArgs& args) {
@@ -15,7 +16,8 @@ Result<void> domain_attach_device_flags(Call& call, const wire::DomainXmlFlagsAr
 }
 
 Result<void> domain_detach_device(Call& call, const wire::DomainXmlArgs& args) {
-  return call.driver->detach_device(call.caller, args.dom.uuid, TRY(xml::parse_device(args.xml)), VIR_DOMAIN_AFFECT_LIVE);
+  return call.driver->detach_device(call.caller, args.dom.uuid, TRY(xml::parse_device(args.xml)),
+                                    VIR_DOMAIN_AFFECT_LIVE);
 }
 
 Result<void> domain_detach_device_flags(Call& call, const wire::DomainXmlFlagsArgs& args) {

@@ -8,17 +8,21 @@ namespace virtuserns::rpc {
 namespace {
 
 constexpr unsigned kListFlags = VIR_CONNECT_LIST_DOMAINS_ACTIVE | VIR_CONNECT_LIST_DOMAINS_INACTIVE |
-    VIR_CONNECT_LIST_DOMAINS_PERSISTENT | VIR_CONNECT_LIST_DOMAINS_TRANSIENT | VIR_CONNECT_LIST_DOMAINS_RUNNING |
-    VIR_CONNECT_LIST_DOMAINS_PAUSED | VIR_CONNECT_LIST_DOMAINS_SHUTOFF | VIR_CONNECT_LIST_DOMAINS_OTHER |
-    VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE | VIR_CONNECT_LIST_DOMAINS_NO_MANAGEDSAVE |
-    VIR_CONNECT_LIST_DOMAINS_AUTOSTART | VIR_CONNECT_LIST_DOMAINS_NO_AUTOSTART |
-    VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT | VIR_CONNECT_LIST_DOMAINS_NO_SNAPSHOT |
-    VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT | VIR_CONNECT_LIST_DOMAINS_NO_CHECKPOINT;
+                                VIR_CONNECT_LIST_DOMAINS_PERSISTENT | VIR_CONNECT_LIST_DOMAINS_TRANSIENT |
+                                VIR_CONNECT_LIST_DOMAINS_RUNNING | VIR_CONNECT_LIST_DOMAINS_PAUSED |
+                                VIR_CONNECT_LIST_DOMAINS_SHUTOFF | VIR_CONNECT_LIST_DOMAINS_OTHER |
+                                VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE | VIR_CONNECT_LIST_DOMAINS_NO_MANAGEDSAVE |
+                                VIR_CONNECT_LIST_DOMAINS_AUTOSTART | VIR_CONNECT_LIST_DOMAINS_NO_AUTOSTART |
+                                VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT | VIR_CONNECT_LIST_DOMAINS_NO_SNAPSHOT |
+                                VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT | VIR_CONNECT_LIST_DOMAINS_NO_CHECKPOINT;
 
 bool is_active(const DomainSummary& domain) { return domain.ref.id != -1; }
 
 // A group of flags selects when none of the group is given, or one that is true of the domain.
-struct Fact { unsigned flag; bool holds; };
+struct Fact {
+  unsigned flag;
+  bool holds;
+};
 template <std::size_t N>
 bool selects(unsigned flags, const Fact (&group)[N]) {
   bool is_given = false;
@@ -30,17 +34,24 @@ bool selects(unsigned flags, const Fact (&group)[N]) {
 }
 
 bool matches(const DomainSummary& d, unsigned flags) {
-  const bool is_told_apart = d.state == VIR_DOMAIN_RUNNING || d.state == VIR_DOMAIN_PAUSED || d.state == VIR_DOMAIN_SHUTOFF;
-  return selects(flags, {{VIR_CONNECT_LIST_DOMAINS_ACTIVE, is_active(d)}, {VIR_CONNECT_LIST_DOMAINS_INACTIVE, !is_active(d)}}) &&
-         selects(flags, {{VIR_CONNECT_LIST_DOMAINS_PERSISTENT, d.persistent}, {VIR_CONNECT_LIST_DOMAINS_TRANSIENT, !d.persistent}}) &&
+  const bool is_told_apart =
+      d.state == VIR_DOMAIN_RUNNING || d.state == VIR_DOMAIN_PAUSED || d.state == VIR_DOMAIN_SHUTOFF;
+  return selects(flags, {{VIR_CONNECT_LIST_DOMAINS_ACTIVE, is_active(d)},
+                         {VIR_CONNECT_LIST_DOMAINS_INACTIVE, !is_active(d)}}) &&
+         selects(flags, {{VIR_CONNECT_LIST_DOMAINS_PERSISTENT, d.persistent},
+                         {VIR_CONNECT_LIST_DOMAINS_TRANSIENT, !d.persistent}}) &&
          selects(flags, {{VIR_CONNECT_LIST_DOMAINS_RUNNING, d.state == VIR_DOMAIN_RUNNING},
                          {VIR_CONNECT_LIST_DOMAINS_PAUSED, d.state == VIR_DOMAIN_PAUSED},
                          {VIR_CONNECT_LIST_DOMAINS_SHUTOFF, d.state == VIR_DOMAIN_SHUTOFF},
                          {VIR_CONNECT_LIST_DOMAINS_OTHER, !is_told_apart}}) &&
-         selects(flags, {{VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE, d.has_managed_save}, {VIR_CONNECT_LIST_DOMAINS_NO_MANAGEDSAVE, !d.has_managed_save}}) &&
-         selects(flags, {{VIR_CONNECT_LIST_DOMAINS_AUTOSTART, d.autostart}, {VIR_CONNECT_LIST_DOMAINS_NO_AUTOSTART, !d.autostart}}) &&
-         selects(flags, {{VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT, d.has_snapshot}, {VIR_CONNECT_LIST_DOMAINS_NO_SNAPSHOT, !d.has_snapshot}}) &&
-         selects(flags, {{VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT, d.has_checkpoint}, {VIR_CONNECT_LIST_DOMAINS_NO_CHECKPOINT, !d.has_checkpoint}});
+         selects(flags, {{VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE, d.has_managed_save},
+                         {VIR_CONNECT_LIST_DOMAINS_NO_MANAGEDSAVE, !d.has_managed_save}}) &&
+         selects(flags, {{VIR_CONNECT_LIST_DOMAINS_AUTOSTART, d.autostart},
+                         {VIR_CONNECT_LIST_DOMAINS_NO_AUTOSTART, !d.autostart}}) &&
+         selects(flags, {{VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT, d.has_snapshot},
+                         {VIR_CONNECT_LIST_DOMAINS_NO_SNAPSHOT, !d.has_snapshot}}) &&
+         selects(flags, {{VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT, d.has_checkpoint},
+                         {VIR_CONNECT_LIST_DOMAINS_NO_CHECKPOINT, !d.has_checkpoint}});
 }
 
 Result<std::vector<DomainSummary>> active_domains(Call& call, bool active) {

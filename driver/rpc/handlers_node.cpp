@@ -21,12 +21,13 @@ wire::NodeStatsReply counted_stats(const std::vector<NodeStat>& stats, std::int3
 Result<wire::NodeInfoReply> node_get_info(Call& call) {
   const NodeFacts facts = TRY(call.driver->node_facts());
   const auto number = [](std::uint32_t value) { return static_cast<std::int32_t>(value); };
-  return wire::NodeInfoReply{{facts.cpu_model}, facts.memory_kib, number(facts.cpus), number(facts.mhz),
+  return wire::NodeInfoReply{{facts.cpu_model},   facts.memory_kib,      number(facts.cpus),  number(facts.mhz),
                              number(facts.nodes), number(facts.sockets), number(facts.cores), number(facts.threads)};
 }
 
 Result<wire::U64ListReply> node_get_cells_free_memory(Call& call, const wire::CellsArgs& args) {
-  if (args.start < 0 || args.max <= 0 || args.max > 1024) return fail(VIR_ERR_INVALID_ARG, "start or number of cells out of range");
+  if (args.start < 0 || args.max <= 0 || args.max > 1024)
+    return fail(VIR_ERR_INVALID_ARG, "start or number of cells out of range");
   wire::U64ListReply reply{TRY(call.driver->node_cells_free_memory_bytes(args.start, args.max))};
   reply.values.resize(std::min(reply.values.size(), static_cast<std::size_t>(args.max)));
   return reply;
@@ -69,7 +70,8 @@ Result<wire::CpuMapReply> node_get_cpu_map(Call& call, const wire::CpuMapArgs& a
 Result<wire::U64ListReply> node_get_free_pages(Call& call, const wire::FreePagesArgs& args) {
   const std::size_t room = args.page_sizes_kib.size() * static_cast<std::size_t>(args.cells);
   if (room == 0 || room > 1024) return fail(VIR_ERR_INVALID_ARG, "number of pages or cells out of range");
-  wire::U64ListReply reply{TRY(call.driver->node_free_pages(args.page_sizes_kib, args.start_cell, args.cells, args.flags))};
+  wire::U64ListReply reply{
+      TRY(call.driver->node_free_pages(args.page_sizes_kib, args.start_cell, args.cells, args.flags))};
   reply.values.resize(std::min(reply.values.size(), room));
   return reply;
 }

@@ -29,7 +29,8 @@ Result<void> domain_set_memory_flags(Call& call, const wire::DomainMemoryFlagsAr
 }
 
 Result<wire::ParamsCountReply> domain_get_memory_parameters(Call& call, const wire::DomainCountFlagsArgs& args) {
-  return counted_params(TRY(call.driver->memory_parameters(args.dom.uuid, without_string_flag(args.flags))), args.count);
+  return counted_params(TRY(call.driver->memory_parameters(args.dom.uuid, without_string_flag(args.flags))),
+                        args.count);
 }
 
 Result<void> domain_set_memory_parameters(Call& call, const wire::DomainParamsFlagsArgs& args) {
@@ -46,7 +47,8 @@ Result<wire::SchedulerTypeReply> domain_get_scheduler_type(Call& call, const wir
 
 // The count comes from the call above: here 0 means none.
 Result<wire::ParamsReply> domain_get_scheduler_parameters(Call& call, const wire::DomainCountArgs& args) {
-  return wire::ParamsReply{counted_params(TRY(call.driver->scheduler_parameters(args.dom.uuid, 0)), args.count).params};
+  return wire::ParamsReply{
+      counted_params(TRY(call.driver->scheduler_parameters(args.dom.uuid, 0)), args.count).params};
 }
 
 Result<wire::ParamsReply> domain_get_scheduler_parameters_flags(Call& call, const wire::DomainCountFlagsArgs& args) {
@@ -63,7 +65,8 @@ Result<void> domain_set_scheduler_parameters_flags(Call& call, const wire::Domai
 }
 
 Result<wire::ParamsCountReply> domain_get_blkio_parameters(Call& call, const wire::DomainCountFlagsArgs& args) {
-  return counted_params(TRY(call.driver->blkio_parameters(args.dom.uuid, without_string_flag(args.flags))), args.count);
+  return counted_params(TRY(call.driver->blkio_parameters(args.dom.uuid, without_string_flag(args.flags))),
+                        args.count);
 }
 
 Result<void> domain_set_blkio_parameters(Call& call, const wire::DomainParamsFlagsArgs& args) {

@@ -49,7 +49,7 @@ Result<wire::ControlInfoReply> domain_get_control_info(Call& call, const wire::D
 
 // No driver has jobs that a client could watch: type 0, VIR_DOMAIN_JOB_NONE, of a domain that exists.
 Result<wire::JobInfoReply> domain_get_job_info(Call& call, const wire::DomainArgs& args) {
-  TRY(call.driver->lookup_by_uuid(args.dom.uuid));
+  (void)TRY(call.driver->lookup_by_uuid(args.dom.uuid));
   return wire::JobInfoReply{};
 }
 
@@ -96,7 +96,8 @@ Result<wire::MemoryStatsReply> domain_memory_stats(Call& call, const wire::Memor
 
 Result<wire::BlockStatsReply> domain_block_stats(Call& call, const wire::DomainNameArgs& args) {
   const BlockStats stats = TRY(call.driver->block_stats(args.dom.uuid, args.name));
-  return wire::BlockStatsReply{stats.read_requests, stats.read_bytes, stats.write_requests, stats.write_bytes, stats.errors};
+  return wire::BlockStatsReply{stats.read_requests, stats.read_bytes, stats.write_requests, stats.write_bytes,
+                               stats.errors};
 }
 
 Result<wire::ParamsCountReply> domain_block_stats_flags(Call& call, const wire::BlockStatsFlagsArgs& args) {
@@ -113,10 +114,13 @@ Result<wire::InterfaceStatsReply> domain_interface_stats(Call& call, const wire:
 Result<wire::AddressesReply> domain_interface_addresses(Call& call, const wire::AddressesArgs& args) {
   wire::AddressesReply reply;
   for (InterfaceAddresses& from : TRY(call.driver->interface_addresses(args.dom.uuid, args.source, args.flags))) {
-    wire::InterfaceReply interface{std::move(from.name), std::nullopt, {}};
+    wire::InterfaceReply interface {
+      std::move(from.name), std::nullopt, {}
+    };
     if (!from.hardware_address.empty()) interface.hardware_address = std::move(from.hardware_address);
     for (auto& address : from.addresses)
-      if (interface.addresses.size() < 2048) interface.addresses.push_back({address.type, std::move(address.address), address.prefix});
+      if (interface.addresses.size() < 2048)
+        interface.addresses.push_back({address.type, std::move(address.address), address.prefix});
     if (reply.interfaces.size() < 2048) reply.interfaces.push_back(std::move(interface));
   }
   return reply;
@@ -126,7 +130,8 @@ Result<wire::AddressesReply> domain_interface_addresses(Call& call, const wire::
 // together (start_cpu == -1), or of `cpus` cpus from start_cpu on, one after the other, `count` values each.
 Result<wire::ParamsCountReply> domain_get_cpu_stats(Call& call, const wire::CpuStatsArgs& args) {
   if (args.cpus > 128 || args.params > 2048) return fail(VIR_ERR_INVALID_ARG, "too many cpu stats requested");
-  if (args.start_cpu == -1 && args.cpus != 1) return fail(VIR_ERR_INVALID_ARG, "ncpus must be 1 when start_cpu is -1");
+  if (args.start_cpu == -1 && args.cpus != 1)
+    return fail(VIR_ERR_INVALID_ARG, "ncpus must be 1 when start_cpu is -1");
   if (args.start_cpu < -1) return fail(VIR_ERR_INVALID_ARG, "start_cpu must be -1 or a cpu");
   const CpuStats stats = TRY(call.driver->cpu_stats(args.dom.uuid, args.flags & ~VIR_TYPED_PARAM_STRING_OKAY));
   if (args.start_cpu == -1) return counted_params(stats.total, args.params);
@@ -142,7 +147,8 @@ Result<wire::ParamsCountReply> domain_get_cpu_stats(Call& call, const wire::CpuS
   reply.count = static_cast<std::int32_t>(each);
   if (args.params == 0) return reply;
   for (std::size_t cpu = first; cpu < std::min(first + args.cpus, stats.per_cpu.size()); ++cpu)
-    for (std::size_t i = 0; i < each && i < stats.per_cpu[cpu].size(); ++i) reply.params.push_back(stats.per_cpu[cpu][i]);
+    for (std::size_t i = 0; i < each && i < stats.per_cpu[cpu].size(); ++i)
+      reply.params.push_back(stats.per_cpu[cpu][i]);
   return reply;
 }
 

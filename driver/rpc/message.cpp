@@ -17,7 +17,8 @@ std::uint32_t u32_at(std::span<const std::uint8_t> bytes, std::size_t at) {
 }
 
 void put_u32(std::vector<std::uint8_t>& bytes, std::size_t at, std::uint32_t value) {
-  for (int i = 0; i < 4; ++i) bytes[at + static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(value >> (24 - 8 * i));
+  for (int i = 0; i < 4; ++i)
+    bytes[at + static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(value >> (24 - 8 * i));
 }
 
 }  // namespace
@@ -65,7 +66,8 @@ Result<void> Receiver::make_room(std::size_t bytes) {
   const std::size_t wanted = std::max(end_ + bytes, std::min(end_ * 2, max_frame_ + kReadBytes));
   if (wanted > kOwnShareBytes + kReadBytes) {
     const std::size_t more = wanted - budgeted_;
-    if (wanted > budgeted_ && !budget_.take(more)) return fail(VIR_ERR_RPC, "too many large messages are being received");
+    if (wanted > budgeted_ && !budget_.take(more))
+      return fail(VIR_ERR_RPC, "too many large messages are being received");
     budgeted_ = std::max(budgeted_, wanted);
   }
   buffer_.resize(wanted);

@@ -1,8 +1,8 @@
 // Messages of libvirt's RPC: framing, and descriptors that travel beside it.
 //
 // A frame is a u32 length (which counts itself), a 24-byte header and the payload. A call or reply with descriptors
-// starts its payload with their u32 count; after the frame each one comes with a NUL byte of its own, which the length
-// does not count.
+// starts its payload with their u32 count; after the frame each one comes with a NUL byte of its own, which the
+// length does not count.
 #pragma once
 
 #include <atomic>
@@ -23,7 +23,15 @@ inline constexpr std::size_t kMaxFrameBytes = 33'554'436;  // 32 MiB and the len
 inline constexpr std::size_t kMaxPayloadBytes = kMaxFrameBytes - kLengthBytes - kHeaderBytes;
 inline constexpr std::size_t kMaxMessageFds = 32;
 
-enum class MessageType : std::int32_t { kCall = 0, kReply, kEvent, kStream, kCallWithFds, kReplyWithFds, kStreamHole };
+enum class MessageType : std::int32_t {
+  kCall = 0,
+  kReply,
+  kEvent,
+  kStream,
+  kCallWithFds,
+  kReplyWithFds,
+  kStreamHole
+};
 enum class Status : std::int32_t { kOk = 0, kError, kContinue };
 
 struct Header {
@@ -65,7 +73,7 @@ template <class T>
   xdr::Writer(builder.bytes()).write(payload);
   return std::move(builder).finish();
 }
-[[nodiscard]] Frame make_frame(const Header& header);  // no payload
+[[nodiscard]] Frame make_frame(const Header& header);                                           // no payload
 [[nodiscard]] Frame make_data_frame(const Header& header, std::span<const std::uint8_t> data);  // raw stream data
 
 // Memory that all clients together may hold in frames that are not complete yet (beyond a small share of their own).

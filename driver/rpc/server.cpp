@@ -49,7 +49,8 @@ Result<gid_t> group_id(const std::string& name) {
 Result<sockaddr_un> socket_address(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return fail(VIR_ERR_CONFIG_UNSUPPORTED, "socket path " + quote(path) + " is too long");
+  if (path.size() >= sizeof address.sun_path)
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED, "socket path " + quote(path) + " is too long");
   path.copy(address.sun_path, path.size());
   return address;
 }
@@ -62,7 +63,7 @@ Result<SocketFd> unix_socket() {
 
 // A socket file outlives its daemon: one that refuses is stale and goes, one that answers has an owner.
 Result<void> remove_stale(const std::string& path, const sockaddr_un& address) {
-  struct stat status{};
+  struct stat status {};
   if (::lstat(path.c_str(), &status) != 0) return {};
   if (!S_ISSOCK(status.st_mode)) return fail(VIR_ERR_CONFIG_UNSUPPORTED, quote(path) + " exists and is not a socket");
   const SocketFd probe = TRY(unix_socket());
@@ -75,7 +76,10 @@ Result<void> remove_stale(const std::string& path, const sockaddr_un& address) {
 }  // namespace
 
 Server::Server(Loop& loop, const DaemonConfig& config, SessionHost sessions, EventHub& events)
-    : loop_(loop), config_(config), sessions_(std::move(sessions)), events_(events),
+    : loop_(loop),
+      config_(config),
+      sessions_(std::move(sessions)),
+      events_(events),
       workers_(sizes_of(config)),
       host_(new ClientHost{loop_, workers_, InputBudget(kInputBudgetBytes), limits_of(config),
                            [this](Client& client) { client_closed(client); },
@@ -106,10 +110,12 @@ Result<void> Server::listen(const std::string& path, unsigned mode, const std::s
   if (bound != 0) return sys_fail("bind " + quote(path), bind_errno);
   if (!group.empty()) {
     const gid_t gid = TRY(group_id(group));
-    if (::lchown(path.c_str(), static_cast<uid_t>(-1), gid) != 0) return sys_fail("change the group of " + quote(path));
+    if (::lchown(path.c_str(), static_cast<uid_t>(-1), gid) != 0)
+      return sys_fail("change the group of " + quote(path));
   }
   if (::chmod(path.c_str(), mode) != 0) return sys_fail("change the mode of " + quote(path));
-  if (::listen(socket.get(), static_cast<int>(config_.max_queued_clients)) != 0) return sys_fail("listen on " + quote(path));
+  if (::listen(socket.get(), static_cast<int>(config_.max_queued_clients)) != 0)
+    return sys_fail("listen on " + quote(path));
   return adopt(std::move(socket), read_only);
 }
 
@@ -191,7 +197,8 @@ bool Server::evict(const std::function<bool(const Client&)>& candidate) {
 void Server::client_closed(Client& client) {
   {
     const std::lock_guard lock(clients_mutex_);
-    const auto found = std::find_if(clients_.begin(), clients_.end(), [&](const auto& c) { return c.get() == &client; });
+    const auto found =
+        std::find_if(clients_.begin(), clients_.end(), [&](const auto& c) { return c.get() == &client; });
     if (found == clients_.end()) return;
     // The last reference may go with it, and what that sets off takes other locks: not under this one.
     loop_.post([keep = *found] {});

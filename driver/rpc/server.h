@@ -1,9 +1,9 @@
 // Server: listening sockets, the clients they bring, and who may stay when there are too many.
 //
-// Admission: at most max_clients, of which a tenth is kept for root; at most max_clients_per_uid of one user other than
-// root; at most max_anonymous_clients that have not authenticated. A newcomer over a limit takes the place of the oldest
-// connection that was never opened, of the user with most of those; when there is none it is refused. So idle
-// connections cannot lock anybody out, and nobody's open connection is ever taken away.
+// Admission: at most max_clients, of which a tenth is kept for root; at most max_clients_per_uid of one user other
+// than root; at most max_anonymous_clients that have not authenticated. A newcomer over a limit takes the place of
+// the oldest connection that was never opened, of the user with most of those; when there is none it is refused. So
+// idle connections cannot lock anybody out, and nobody's open connection is ever taken away.
 #pragma once
 
 #include <functional>
@@ -31,8 +31,8 @@ class Server {
   // Makes a socket at `path`, in place of a stale one. A live one is an error. `group` empty: not changed.
   [[nodiscard]] Result<void> listen(const std::string& path, unsigned mode, const std::string& group, bool read_only);
   [[nodiscard]] Result<void> adopt(SocketFd listener, bool read_only);  // from socket activation
-  void reload(const DaemonConfig& config);   // limits and auth, for connections to come
-  void stop();                               // closes everything; calls under way end first
+  void reload(const DaemonConfig& config);                              // limits and auth, for connections to come
+  void stop();  // closes everything; calls under way end first
 
   void run_in_background(Workers::Job job) { workers_.submit(Lane::kLow, 0, std::move(job)); }
 
@@ -41,7 +41,10 @@ class Server {
   void on_idle(std::function<void()> idle) { idle_ = std::move(idle); }
 
  private:
-  struct Listener { SocketFd socket; bool read_only; };
+  struct Listener {
+    SocketFd socket;
+    bool read_only;
+  };
 
   void accept_some(const Listener& listener);
   void admit_client(SocketFd socket, bool read_only);

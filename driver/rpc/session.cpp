@@ -18,7 +18,8 @@ struct OpenName {
   std::string scheme, path;
 };
 
-// "lxc:///system?socket=/run/x" -> "lxc", "/system". The transport ("+unix") and parameters were the client's business.
+// "lxc:///system?socket=/run/x" -> "lxc", "/system". The transport ("+unix") and parameters were the client's
+// business.
 OpenName split_name(const std::string& name) {
   OpenName open;
   const auto colon = name.find(':');
@@ -38,7 +39,8 @@ std::string user_name_of(uid_t uid) {
   std::array<char, 4096> buffer;
   passwd entry{};
   passwd* found = nullptr;
-  if (::getpwuid_r(uid, &entry, buffer.data(), buffer.size(), &found) != 0 || found == nullptr) return std::to_string(uid);
+  if (::getpwuid_r(uid, &entry, buffer.data(), buffer.size(), &found) != 0 || found == nullptr)
+    return std::to_string(uid);
   return found->pw_name;
 }
 
@@ -53,7 +55,11 @@ std::optional<std::uint64_t> number_of(const TypedValue& value) {
 }  // namespace
 
 Session::Session(const SessionHost& host, Peer peer, std::uint64_t id, bool read_only, AuthMethod method)
-    : host_(host), peer_(std::move(peer)), id_(id), is_socket_read_only_(read_only), method_(method),
+    : host_(host),
+      peer_(std::move(peer)),
+      id_(id),
+      is_socket_read_only_(read_only),
+      method_(method),
       // uid 0 needs nobody's permission, as in libvirtd
       is_authenticated_(method == AuthMethod::kNone || peer_.uid == 0) {
   caller_.uid = peer_.uid;
@@ -69,14 +75,16 @@ Result<void> Session::open(const std::string& name, bool read_only) {
   const OpenDriver* chosen = nullptr;
   for (const OpenDriver& candidate : host_.drivers)
     if (candidate.scheme == open.scheme) chosen = &candidate;
-  const bool is_alias = open.scheme.empty() || open.scheme == "userns" || open.scheme == "lxc" || open.scheme == "test";
+  const bool is_alias =
+      open.scheme.empty() || open.scheme == "userns" || open.scheme == "lxc" || open.scheme == "test";
   if (chosen == nullptr && is_alias && !host_.drivers.empty()) chosen = &host_.drivers.front();
   if (chosen == nullptr) return fail(VIR_ERR_NO_CONNECT, printable(name));
 
   const std::string scheme = open.scheme.empty() ? "userns" : open.scheme;
   const std::string mode = host_.is_session_daemon ? "session" : "system";
   if (scheme != "test" && !open.path.empty() && open.path != "/" && open.path != "/system" && open.path != "/session")
-    return fail(VIR_ERR_INTERNAL_ERROR, "unexpected URI path " + quote(open.path) + ", try " + scheme + ":///" + mode);
+    return fail(VIR_ERR_INTERNAL_ERROR,
+                "unexpected URI path " + quote(open.path) + ", try " + scheme + ":///" + mode);
   const std::string user_name = user_name_of(peer_.uid);
 
   const std::lock_guard lock(mutex_);
@@ -116,7 +124,8 @@ Result<void> Session::set_identity(const TypedParams& params) {
                param.field != VIR_CONNECT_IDENTITY_SASL_USER_NAME &&
                param.field != VIR_CONNECT_IDENTITY_X509_DISTINGUISHED_NAME &&
                param.field != VIR_CONNECT_IDENTITY_SELINUX_CONTEXT) {
-      return fail(VIR_ERR_INVALID_ARG, "identity parameter " + quote(param.field) + " is not known or has the wrong type");
+      return fail(VIR_ERR_INVALID_ARG,
+                  "identity parameter " + quote(param.field) + " is not known or has the wrong type");
     }
   }
   if (peer_.uid != 0) {  // may say who it is, which is known already
@@ -135,7 +144,8 @@ Result<std::int32_t> Session::add_registration(std::int32_t event_id, std::optio
   if (event_id < 0 || event_id > VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE)
     return fail(VIR_ERR_INTERNAL_ERROR, "unsupported event ID " + std::to_string(event_id));
   const std::lock_guard lock(mutex_);
-  if (registrations_.size() >= kMaxRegistrations) return fail(VIR_ERR_OPERATION_FAILED, "too many event registrations");
+  if (registrations_.size() >= kMaxRegistrations)
+    return fail(VIR_ERR_OPERATION_FAILED, "too many event registrations");
   for (const auto& [id, registration] : registrations_)
     if (is_legacy && registration.is_legacy && registration.event_id == event_id)
       return fail(VIR_ERR_INTERNAL_ERROR, "domain event " + std::to_string(event_id) + " already registered");
@@ -155,10 +165,10 @@ Result<void> Session::remove_registration(std::int32_t callback_id) {
 
 Result<void> Session::remove_legacy_registration(std::int32_t event_id) {
   const std::lock_guard lock(mutex_);
-  const auto erased = std::erase_if(registrations_, [&](const auto& item) {
-    return item.second.is_legacy && item.second.event_id == event_id;
-  });
-  if (erased == 0) return fail(VIR_ERR_INTERNAL_ERROR, "domain event " + std::to_string(event_id) + " not registered");
+  const auto erased = std::erase_if(
+      registrations_, [&](const auto& item) { return item.second.is_legacy && item.second.event_id == event_id; });
+  if (erased == 0)
+    return fail(VIR_ERR_INTERNAL_ERROR, "domain event " + std::to_string(event_id) + " not registered");
   return {};
 }
 
@@ -179,7 +189,8 @@ std::size_t Session::registration_count() const {
 Result<void> Session::set_close_callback(bool on) {
   const std::lock_guard lock(mutex_);
   if (has_close_callback_ == on)
-    return fail(VIR_ERR_OPERATION_INVALID, on ? "a close callback is already registered" : "a close callback is not registered");
+    return fail(VIR_ERR_OPERATION_INVALID,
+                on ? "a close callback is already registered" : "a close callback is not registered");
   has_close_callback_ = on;
   return {};
 }

@@ -25,7 +25,7 @@ struct Peer {
 
 enum class AuthMethod { kNone, kPolkit };
 
-struct OpenDriver {        // a loaded driver, as connections open it
+struct OpenDriver {  // a loaded driver, as connections open it
   std::string scheme;
   Driver* driver = nullptr;
 };
@@ -62,7 +62,8 @@ class Session {
   // CONNECT_SET_IDENTITY: from a proxy that root runs, or of oneself.
   [[nodiscard]] Result<void> set_identity(const TypedParams& params);
 
-  [[nodiscard]] Result<std::int32_t> add_registration(std::int32_t event_id, std::optional<Uuid> domain, bool is_legacy);
+  [[nodiscard]] Result<std::int32_t> add_registration(std::int32_t event_id, std::optional<Uuid> domain,
+                                                      bool is_legacy);
   [[nodiscard]] Result<void> remove_registration(std::int32_t callback_id);
   [[nodiscard]] Result<void> remove_legacy_registration(std::int32_t event_id);
   [[nodiscard]] std::vector<Registration> registrations_for(std::int32_t event_id, const Uuid& domain) const;

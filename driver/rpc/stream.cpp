@@ -33,9 +33,12 @@ void Stream::watch() {
     if (!to_fd_.empty()) wanted |= EPOLLOUT;
   }
   if (wanted == watched_) return;
-  if (wanted == 0) loop_.remove(fd_.get());
-  else if (watched_ != 0) loop_.modify(fd_.get(), wanted);
-  else if (!loop_.add(fd_.get(), wanted, [this](std::uint32_t) { on_ready(); })) return;
+  if (wanted == 0)
+    loop_.remove(fd_.get());
+  else if (watched_ != 0)
+    loop_.modify(fd_.get(), wanted);
+  else if (!loop_.add(fd_.get(), wanted, [this](std::uint32_t) { on_ready(); }))
+    return;
   watched_ = wanted;
 }
 
@@ -55,8 +58,9 @@ void Stream::read_some() {
   is_at_end_ = count <= 0;
   is_packet_under_way_ = !is_at_end_;
   // An empty packet says that no data follows; the client then finishes the stream.
-  sink_.send_packet(make_data_frame(packet(Status::kContinue), {buffer.data(), count > 0 ? static_cast<std::size_t>(count) : 0}),
-                    call_.serial, !is_at_end_);
+  sink_.send_packet(
+      make_data_frame(packet(Status::kContinue), {buffer.data(), count > 0 ? static_cast<std::size_t>(count) : 0}),
+      call_.serial, !is_at_end_);
 }
 
 void Stream::packet_sent() {
@@ -83,8 +87,7 @@ void Stream::write_some() {
 
 void Stream::on_packet(const Message& message) {
   if (is_over_) return;
-  if (message.header.type != MessageType::kStream)
-    return fail_with(fail(VIR_ERR_RPC, "a console takes no holes"));
+  if (message.header.type != MessageType::kStream) return fail_with(fail(VIR_ERR_RPC, "a console takes no holes"));
   switch (message.header.status) {
     case Status::kContinue:
       if (message.payload.empty() || is_finishing_) return;

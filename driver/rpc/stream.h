@@ -1,4 +1,5 @@
-// Stream: carries bytes between a descriptor of the driver and packets of one call's serial. Lives in the loop's thread.
+// Stream: carries bytes between a descriptor of the driver and packets of one call's serial. Lives in the loop's
+// thread.
 //
 // At most one packet of ours is under way to the client, so a slow client stops the reading here and not the daemon's
 // memory. What the client sends and the descriptor does not take is queued; the client's reading stops above a limit.

@@ -1,6 +1,6 @@
-// The procedures of libvirt 9.0.0's remote program that no driver of ours has: each answers NO_SUPPORT with the name of
-// the public function, as libvirtd does for a driver without that entry, so the fall-backs of clients work. (Numbers
-// that are not here and not in table.cpp answer "unknown procedure"; so do the numbers of events.)
+// The procedures of libvirt 9.0.0's remote program that no driver of ours has: each answers NO_SUPPORT with the name
+// of the public function, as libvirtd does for a driver without that entry, so the fall-backs of clients work.
+// (Numbers that are not here and not in table.cpp answer "unknown procedure"; so do the numbers of events.)
 #include "driver/rpc/table.h"
 
 namespace virtuserns::rpc {
@@ -12,6 +12,7 @@ constexpr auto kHigh = Priority::kHigh;
 constexpr auto kLow = Priority::kLow;
 
 constexpr UnsupportedRow kRows[] = {
+    // clang-format off
     {36, "virConnectListDefinedNetworks", kRead, kHigh}, {38, "virConnectListNetworks", kRead, kHigh},
     {39, "virNetworkCreate", kWrite, kLow}, {40, "virNetworkCreateXML", kWrite, kLow},
     {41, "virNetworkDefineXML", kWrite, kHigh}, {42, "virNetworkDestroy", kWrite, kHigh},
@@ -152,6 +153,7 @@ constexpr UnsupportedRow kRows[] = {
     {437, "virNetworkCreateXMLFlags", kWrite, kHigh}, {439, "virDomainSetLaunchSecurityState", kWrite, kLow},
     {440, "virDomainSaveParams", kWrite, kLow}, {441, "virDomainRestoreParams", kWrite, kLow},
     {442, "virDomainAbortJobFlags", kWrite, kLow}, {443, "virDomainFDAssociate", kWrite, kLow},
+    // clang-format on
 };
 
 }  // namespace

@@ -14,9 +14,12 @@ std::size_t index_of(Lane lane) { return static_cast<std::size_t>(lane); }
 
 unsigned Workers::max_of(Lane lane) const {
   switch (lane) {
-    case Lane::kLow: return sizes_.max;
-    case Lane::kHigh: return sizes_.high;
-    default: return sizes_.auth;
+    case Lane::kLow:
+      return sizes_.max;
+    case Lane::kHigh:
+      return sizes_.high;
+    default:
+      return sizes_.auth;
   }
 }
 
@@ -86,8 +89,8 @@ void Workers::submit(Lane lane, uid_t owner, Job job) {
   queue.by_owner[owner].push_back(std::move(job));
   ++queue.size;
   wake_[index_of(lane)].notify_one();
-  // Idle threads that were woken but have not run yet count as idle still, and their jobs as queued: the difference is
-  // what nobody is going to take soon.
+  // Idle threads that were woken but have not run yet count as idle still, and their jobs as queued: the difference
+  // is what nobody is going to take soon.
   const auto idle = [this](Lane l) { return static_cast<std::size_t>(idle_[index_of(l)]); };
   if (queue.size <= idle(lane)) return;
   const Lane helper = lane == Lane::kHigh ? Lane::kLow : lane;

@@ -1,8 +1,9 @@
 // Worker threads: where calls run that may take their time.
 //
-// Three lanes. Low: at most `max` threads, made when they are needed. High: a few threads that only run calls which never
-// wait for a container, so a daemon full of slow calls still lists and destroys; the low lane's threads help. Auth:
-// polkit, whose user may be typing a password. Within a lane users take turns, so one user's queue delays nobody else's.
+// Three lanes. Low: at most `max` threads, made when they are needed. High: a few threads that only run calls which
+// never wait for a container, so a daemon full of slow calls still lists and destroys; the low lane's threads help.
+// Auth: polkit, whose user may be typing a password. Within a lane users take turns, so one user's queue delays
+// nobody else's.
 #pragma once
 
 #include <pthread.h>
@@ -24,7 +25,9 @@ enum class Lane { kLow, kHigh, kAuth };
 
 class Workers {
  public:
-  struct Sizes { unsigned min = 5, max = 20, high = 5, auth = 20; };
+  struct Sizes {
+    unsigned min = 5, max = 20, high = 5, auth = 20;
+  };
   using Job = std::function<void()>;
 
   explicit Workers(Sizes sizes) : sizes_(sizes) {}
@@ -34,8 +37,8 @@ class Workers {
 
   [[nodiscard]] Result<void> start();  // the `min` and `high` threads
   void submit(Lane lane, uid_t owner, Job job);
-  void resize(Sizes sizes);            // takes effect as threads are needed; none is ended
-  void stop();                         // waits for jobs under way, drops the others
+  void resize(Sizes sizes);  // takes effect as threads are needed; none is ended
+  void stop();               // waits for jobs under way, drops the others
 
  private:
   static constexpr std::size_t kLanes = 3;
@@ -44,7 +47,10 @@ class Workers {
     uid_t last = 0;
     std::size_t size = 0;
   };
-  struct Start { Workers* workers; Lane lane; };
+  struct Start {
+    Workers* workers;
+    Lane lane;
+  };
 
   static void* run(void* start);
   void run_lane(Lane lane);

@@ -103,8 +103,9 @@ namespace {
 
 template <class GroupFile>
 CpuTimes read_cpu(const GroupFile& file) {
+  // The parts before the whole: a running domain must not show a part that is larger.
+  auto user = read_number(file("cpuacct", "cpuacct.usage_user")), system = read_number(file("cpuacct", "cpuacct.usage_sys"));
   if (const auto total = read_number(file("cpuacct", "cpuacct.usage"))) {
-    auto user = read_number(file("cpuacct", "cpuacct.usage_user")), system = read_number(file("cpuacct", "cpuacct.usage_sys"));
     if (!user || !system) {
       const auto ticks = read_table(file("cpuacct", "cpuacct.stat"));
       user = ticks.count("user") ? ticks.at("user") * kNsPerTick : 0, system = ticks.count("system") ? ticks.at("system") * kNsPerTick : 0;

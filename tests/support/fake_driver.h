@@ -20,10 +20,10 @@ class FakeDriver : public Driver {
   explicit FakeDriver(EventHub* events = nullptr) : events_(events) {}
 
   // ---- what a test looks at or sets ----
-  std::atomic<int> calls_{0};                 // operations that reached the driver
+  std::atomic<int> calls_{0};  // operations that reached the driver
   std::atomic<std::uint64_t> closed_connection_{0};
-  std::function<void()> on_slow_;             // runs in node_free_memory_bytes
-  SocketFd console_peer_;                     // the far side of the last console
+  std::function<void()> on_slow_;  // runs in node_free_memory_bytes
+  SocketFd console_peer_;          // the far side of the last console
   Caller last_caller_;
 
   static DomainRef ref(int n) {
@@ -60,7 +60,8 @@ class FakeDriver : public Driver {
   Result<SecurityModel> security_model() override { return count(SecurityModel{"none", "0"}); }
 
   Result<std::vector<DomainSummary>> list_domains() override {
-    std::vector<DomainSummary> list{{ref(1), VIR_DOMAIN_RUNNING, true, true}, {ref(2), VIR_DOMAIN_PAUSED, false},
+    std::vector<DomainSummary> list{{ref(1), VIR_DOMAIN_RUNNING, true, true},
+                                    {ref(2), VIR_DOMAIN_PAUSED, false},
                                     {ref(3), VIR_DOMAIN_SHUTOFF, true}};
     list[2].ref.id = -1;
     return count(list);
@@ -85,7 +86,8 @@ class FakeDriver : public Driver {
   Result<void> destroy(const Caller& caller, const Uuid&, unsigned) override {
     note(caller);
     ++calls_;
-    if (events_ != nullptr) events_->emit({ref(1), LifecycleEvent{VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_DESTROYED}});
+    if (events_ != nullptr)
+      events_->emit({ref(1), LifecycleEvent{VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_DESTROYED}});
     return {};
   }
   Result<DomainRef> create(const Caller& caller, const Uuid&, std::vector<Fd> files, unsigned) override {
@@ -98,7 +100,8 @@ class FakeDriver : public Driver {
   Result<DomainState> state(const Uuid&, unsigned) override { return count(DomainState{VIR_DOMAIN_RUNNING, 1}); }
   Result<int> vcpu_count(const Uuid&, unsigned) override { return count(2); }
   Result<std::vector<VcpuInfo>> vcpus(const Uuid&) override {
-    return count(std::vector<VcpuInfo>{{0, VIR_VCPU_RUNNING, 5, 1, {true, false, true}}, {1, VIR_VCPU_RUNNING, 6, 2, std::vector<bool>(9, true)}});
+    return count(std::vector<VcpuInfo>{{0, VIR_VCPU_RUNNING, 5, 1, {true, false, true}},
+                                       {1, VIR_VCPU_RUNNING, 6, 2, std::vector<bool>(9, true)}});
   }
   Result<std::vector<std::vector<bool>>> vcpu_pins(const Uuid&, unsigned) override {
     return count(std::vector<std::vector<bool>>{{true}, {false, true}});
@@ -111,19 +114,23 @@ class FakeDriver : public Driver {
     return count(stats);
   }
   Result<TypedParams> memory_parameters(const Uuid&, unsigned) override {
-    return count(TypedParams{{"hard_limit", std::uint64_t{1}}, {"soft_limit", std::uint64_t{2}}, {"note", std::string("x")}});
+    return count(
+        TypedParams{{"hard_limit", std::uint64_t{1}}, {"soft_limit", std::uint64_t{2}}, {"note", std::string("x")}});
   }
   Result<void> set_memory_parameters(const Caller& caller, const Uuid&, const TypedParams&, unsigned) override {
     note(caller);
     ++calls_;
     return {};
   }
-  Result<std::vector<std::string>> messages(const Uuid&, unsigned) override { return count(std::vector<std::string>{"hello"}); }
+  Result<std::vector<std::string>> messages(const Uuid&, unsigned) override {
+    return count(std::vector<std::string>{"hello"});
+  }
   Result<SecurityLabel> security_label(const Uuid&) override { return count(SecurityLabel{"lbl", true}); }
   Result<SocketFd> open_console(const Caller& caller, const Uuid&, const std::string&, unsigned) override {
     note(caller);
     int ends[2];
-    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) return sys_fail("socketpair");
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0)
+      return sys_fail("socketpair");
     console_peer_ = SocketFd(ends[1]);
     ++calls_;
     return SocketFd(ends[0]);

@@ -27,7 +27,8 @@ using rpc::Status;
 
 class WireClient {
  public:
-  explicit WireClient(const std::string& path, int timeout_s = 5) : fd_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  explicit WireClient(const std::string& path, int timeout_s = 5)
+      : fd_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     path.copy(address.sun_path, sizeof address.sun_path - 1);
@@ -67,7 +68,8 @@ class WireClient {
   std::optional<rpc::Message> read_message() {
     std::uint8_t length[4];
     if (!read_exactly(length, 4)) return std::nullopt;
-    const std::size_t size = std::size_t{length[0]} << 24 | std::size_t{length[1]} << 16 | std::size_t{length[2]} << 8 | length[3];
+    const std::size_t size =
+        std::size_t{length[0]} << 24 | std::size_t{length[1]} << 16 | std::size_t{length[2]} << 8 | length[3];
     if (size < 28 || size > rpc::kMaxFrameBytes) return std::nullopt;
     std::vector<std::uint8_t> frame(size - 4);
     if (!read_exactly(frame.data(), frame.size())) return std::nullopt;
@@ -76,9 +78,15 @@ class WireClient {
     message.payload.assign(frame.begin() + 24, frame.end());
     return message;
   }
-  std::optional<rpc::Message> call(std::int32_t procedure) { send_call(procedure); return read_message(); }
+  std::optional<rpc::Message> call(std::int32_t procedure) {
+    send_call(procedure);
+    return read_message();
+  }
   template <class T>
-  std::optional<rpc::Message> call(std::int32_t procedure, const T& args) { send_call(procedure, args); return read_message(); }
+  std::optional<rpc::Message> call(std::int32_t procedure, const T& args) {
+    send_call(procedure, args);
+    return read_message();
+  }
   // AUTH_LIST and CONNECT_OPEN, as libvirt's client begins.
   bool open(const std::string& name = "userns:///system", std::uint32_t flags = 0) {
     const auto list = call(66);

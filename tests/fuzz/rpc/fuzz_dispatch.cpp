@@ -20,7 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Session session(host, Peer{1000, 1000, 1, 1, {}}, 1, read_only, AuthMethod::kNone);
   if ((data[3] & 2) == 0 && !session.open("userns:///system", false)) std::abort();
 
-  Header header{data[0] % 3 == 0 ? kLxcProgram : kRemoteProgram, 1, data[1] << 8 | data[2], MessageType::kCall, 1, Status::kOk};
+  Header header{
+      data[0] % 3 == 0 ? kLxcProgram : kRemoteProgram, 1, data[1] << 8 | data[2], MessageType::kCall, 1, Status::kOk};
   const auto row = admit(session, header);
   if (!row) {
     (void)error_frame(header, row.error());
@@ -32,6 +33,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto head = xdr::decode<Header>(std::span(answer.frame.bytes).subspan(kLengthBytes));
   if (!head || answer.frame.bytes.size() > kMaxFrameBytes || answer.frame.fds.size() > kMaxMessageFds) std::abort();
   if (head->status == Status::kError &&
-      !xdr::decode<wire::RemoteError>(std::span(answer.frame.bytes).subspan(kLengthBytes + kHeaderBytes))) std::abort();
+      !xdr::decode<wire::RemoteError>(std::span(answer.frame.bytes).subspan(kLengthBytes + kHeaderBytes)))
+    std::abort();
   return 0;
 }

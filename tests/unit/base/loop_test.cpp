@@ -1,8 +1,8 @@
 #include "conf/base/loop.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/epoll.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <csignal>

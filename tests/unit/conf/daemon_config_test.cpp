@@ -24,7 +24,8 @@ TEST(DaemonConfig, LibvirtdSyntax) {
       "keepalive_interval = -1\n"
       "log_filters=\"1:rpc 3:userns\"\n"
       "id_range_last = 4000000000\n"
-      "allow_enter_namespace = 1\n", "x");
+      "allow_enter_namespace = 1\n",
+      "x");
   ASSERT_TRUE(config) << config.error().text;
   EXPECT_EQ(config->unix_sock_group, "libvirt");
   EXPECT_EQ(config->unix_sock_ro_perms, 0777U);
@@ -39,14 +40,17 @@ TEST(DaemonConfig, ModeFollowsGroupAndPolkit) {
   EXPECT_EQ(parse_daemon_config("", "x")->unix_sock_rw_perms, 0700U);
   EXPECT_EQ(parse_daemon_config("unix_sock_group = \"g\"", "x")->unix_sock_rw_perms, 0770U);
   EXPECT_EQ(parse_daemon_config("auth_unix_rw = \"polkit\"", "x")->unix_sock_rw_perms, 0777U);
-  EXPECT_EQ(parse_daemon_config("unix_sock_rw_perms = \"0750\"\nunix_sock_group = \"g\"", "x")->unix_sock_rw_perms, 0750U);
+  EXPECT_EQ(parse_daemon_config("unix_sock_rw_perms = \"0750\"\nunix_sock_group = \"g\"", "x")->unix_sock_rw_perms,
+            0750U);
 }
 
 TEST(DaemonConfig, ErrorsNameFileLineAndKey) {
   EXPECT_EQ(error_of("\n\nmax_clientz = 5\n"), "virtusernsd.conf:3: unknown key 'max_clientz'");
-  EXPECT_EQ(error_of("max_clients = \"5\"\n"), "virtusernsd.conf:1: key 'max_clients' needs a number from 1 to 1000000");
+  EXPECT_EQ(error_of("max_clients = \"5\"\n"),
+            "virtusernsd.conf:1: key 'max_clients' needs a number from 1 to 1000000");
   EXPECT_EQ(error_of("max_clients = 0\n").substr(0, 21), "virtusernsd.conf:1: k");
-  EXPECT_EQ(error_of("\nauth_unix_ro = \"sasl\""), "virtusernsd.conf:2: key 'auth_unix_ro' needs one of \"none\", \"polkit\"");
+  EXPECT_EQ(error_of("\nauth_unix_ro = \"sasl\""),
+            "virtusernsd.conf:2: key 'auth_unix_ro' needs one of \"none\", \"polkit\"");
   EXPECT_EQ(error_of("unix_sock_rw_perms = \"0999\"").substr(0, 19), "virtusernsd.conf:1:");
   EXPECT_EQ(error_of("host_uuid = 5").substr(0, 19), "virtusernsd.conf:1:");
   EXPECT_EQ(error_of("\n\n\nmax_clients = = 5").substr(0, 19), "virtusernsd.conf:4:");

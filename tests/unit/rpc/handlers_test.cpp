@@ -15,7 +15,8 @@ class Handlers : public ::testing::Test {
   template <class Reply = Nothing, class Args>
   Reply ask(std::int32_t procedure, const Args& args) {
     const Header header{kRemoteProgram, 1, procedure, MessageType::kCall, 1, Status::kOk};
-    const Answer answer = serve(session_, *find_row(kRemoteProgram, procedure), Message{header, xdr::encode(args), {}});
+    const Answer answer =
+        serve(session_, *find_row(kRemoteProgram, procedure), Message{header, xdr::encode(args), {}});
     bytes_ = answer.frame.bytes.size();
     const auto reply = std::span(answer.frame.bytes).subspan(kLengthBytes);
     status_ = xdr::decode<Header>(reply)->status;
@@ -64,8 +65,9 @@ TEST_F(Handlers, CpuStats) {
   EXPECT_EQ(reply.count, 2);
   reply = ask<wire::ParamsCountReply>(262, wire::CpuStatsArgs{dom_, 2, -1, 1, 0});
   EXPECT_EQ(reply.params.size(), 2U);
-  for (const auto& bad : {wire::CpuStatsArgs{dom_, 1, -2, 1, 0}, wire::CpuStatsArgs{dom_, 1, -1, 2, 0}, wire::CpuStatsArgs{dom_, 1, 3, 1, 0},
-                          wire::CpuStatsArgs{dom_, 1, 0, 129, 0}, wire::CpuStatsArgs{dom_, 2049, 0, 1, 0}}) {
+  for (const auto& bad : {wire::CpuStatsArgs{dom_, 1, -2, 1, 0}, wire::CpuStatsArgs{dom_, 1, -1, 2, 0},
+                          wire::CpuStatsArgs{dom_, 1, 3, 1, 0}, wire::CpuStatsArgs{dom_, 1, 0, 129, 0},
+                          wire::CpuStatsArgs{dom_, 2049, 0, 1, 0}}) {
     (void)ask<wire::ParamsCountReply>(262, bad);
     EXPECT_EQ(status_, Status::kError);
   }
@@ -94,7 +96,9 @@ TEST_F(Handlers, Lists) {
   EXPECT_EQ(ask<wire::IdsReply>(37, wire::IntArgs{1}).ids.size(), 1U);
   EXPECT_EQ(ask<wire::NamesReply>(21, wire::IntArgs{16}).names, std::vector<std::string>{"fake3"});
   EXPECT_TRUE(ask<wire::NamesReply>(21, wire::IntArgs{-5}).names.empty());
-  const auto count = [&](unsigned flags) { return ask<wire::ListAllReply>(273, wire::ListAllArgs{1, flags}).domains.size(); };
+  const auto count = [&](unsigned flags) {
+    return ask<wire::ListAllReply>(273, wire::ListAllArgs{1, flags}).domains.size();
+  };
   EXPECT_EQ(count(0), 3U);
   EXPECT_EQ(count(VIR_CONNECT_LIST_DOMAINS_ACTIVE), 2U);
   EXPECT_EQ(count(VIR_CONNECT_LIST_DOMAINS_ACTIVE | VIR_CONNECT_LIST_DOMAINS_INACTIVE), 3U);
@@ -126,12 +130,15 @@ TEST_F(Handlers, NodeStatsTakeTheirFieldsInTheirOwnOrder) {
 
 TEST_F(Handlers, Features) {
   for (const int yes : {8, 9, 10, 14, 15, 16}) EXPECT_EQ(ask<wire::IntReply>(60, wire::IntArgs{yes}).value, 1) << yes;
-  for (const int no : {1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 17, -1}) EXPECT_EQ(ask<wire::IntReply>(60, wire::IntArgs{no}).value, 0) << no;
+  for (const int no : {1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 17, -1})
+    EXPECT_EQ(ask<wire::IntReply>(60, wire::IntArgs{no}).value, 0) << no;
 }
 
 TEST_F(Handlers, IdentityIsOnesOwnOrTrusted) {
   const auto say = [&](std::uint64_t uid) {
-    (void)ask(419, wire::IdentityArgs{TypedParams{{VIR_CONNECT_IDENTITY_UNIX_USER_ID, uid}, {VIR_CONNECT_IDENTITY_USER_NAME, std::string("eve")}}, 0});
+    (void)ask(419, wire::IdentityArgs{TypedParams{{VIR_CONNECT_IDENTITY_UNIX_USER_ID, uid},
+                                                  {VIR_CONNECT_IDENTITY_USER_NAME, std::string("eve")}},
+                                      0});
     return status_;
   };
   EXPECT_EQ(say(1000), Status::kOk);

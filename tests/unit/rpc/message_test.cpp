@@ -19,7 +19,8 @@ std::vector<std::uint8_t> length_word(std::uint32_t n) {
 
 TEST(Message, FrameBytes) {
   const Frame frame = make_frame({1, 2, 3, MessageType::kReply, 4, Status::kError});
-  const std::vector<std::uint8_t> expected = {0, 0, 0, 28, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 1};
+  const std::vector<std::uint8_t> expected = {0, 0, 0, 28, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0,
+                                              0, 3, 0, 0,  0, 1, 0, 0, 0, 4, 0, 0, 0, 1};
   EXPECT_EQ(frame.bytes, expected);
 }
 

@@ -1,7 +1,6 @@
 // The front end as clients meet it: real sockets, real threads, clients that behave and clients that do not.
-#include <gtest/gtest.h>
-
 #include <fcntl.h>
+#include <gtest/gtest.h>
 
 #include <condition_variable>
 #include <functional>
@@ -27,9 +26,20 @@ bool soon(const std::function<bool()>& fact) {
 // A gate that slow calls wait at.
 class Gate {
  public:
-  void wait() { std::unique_lock lock(mutex_); ++waiting_; open_.wait_for(lock, 10s, [this] { return is_open_; }); }
-  void open() { const std::lock_guard lock(mutex_); is_open_ = true; open_.notify_all(); }
-  int waiting() { const std::lock_guard lock(mutex_); return waiting_; }
+  void wait() {
+    std::unique_lock lock(mutex_);
+    ++waiting_;
+    open_.wait_for(lock, 10s, [this] { return is_open_; });
+  }
+  void open() {
+    const std::lock_guard lock(mutex_);
+    is_open_ = true;
+    open_.notify_all();
+  }
+  int waiting() {
+    const std::lock_guard lock(mutex_);
+    return waiting_;
+  }
 
  private:
   std::mutex mutex_;
@@ -44,7 +54,8 @@ TEST(Server, OpensAndAnswers) {
   ASSERT_TRUE(client.open());
   EXPECT_EQ(reply_of<TextReply>(client.call(3)).text, "FAKE");
   EXPECT_EQ(reply_of<TextReply>(client.call(110)).text, "userns:///system");
-  EXPECT_EQ(reply_of<TextReply>(client.call(14, DomainFlagsArgs{FakeDriver::ref(1), 0})).text.substr(0, 7), "<domain");
+  EXPECT_EQ(reply_of<TextReply>(client.call(14, DomainFlagsArgs{FakeDriver::ref(1), 0})).text.substr(0, 7),
+            "<domain");
   EXPECT_EQ(error_of(client.call(12, DomainArgs{FakeDriver::ref(1)})).code, 0);
   EXPECT_EQ(server.driver().last_caller_.uid, ::getuid());
   EXPECT_EQ(server.driver().last_caller_.pid, ::getpid());
@@ -111,7 +122,9 @@ TEST(Server, F25PipeliningWithoutReadingIsHeldBack) {
   ASSERT_TRUE(client.open());
   ASSERT_TRUE(good.open());
   // Without its replies being read it soon is not read itself: the socket fills up.
-  const auto frame = rpc::make_frame({rpc::kRemoteProgram, 1, 14, MessageType::kCall, 1, Status::kOk}, DomainFlagsArgs{FakeDriver::ref(1), 0}).value();
+  const auto frame = rpc::make_frame({rpc::kRemoteProgram, 1, 14, MessageType::kCall, 1, Status::kOk},
+                                     DomainFlagsArgs{FakeDriver::ref(1), 0})
+                         .value();
   int sent = 0;
   for (; sent < 200'000; ++sent)
     if (::send(client.fd(), frame.bytes.data(), frame.bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
@@ -135,7 +148,7 @@ TEST(Server, F26WrongHeadersAreAnsweredOrDropped) {
   EXPECT_EQ(error_of(client.read_message()).message.value_or("").substr(0, 17), "unknown procedure");
   ask({rpc::kRemoteProgram, 1, 3, MessageType::kCall, 103, Status::kError});
   EXPECT_EQ(error_of(client.read_message()).code, VIR_ERR_RPC);
-  ask({rpc::kRemoteProgram, 1, 3, MessageType::kReply, 104, Status::kOk});      // dropped
+  ask({rpc::kRemoteProgram, 1, 3, MessageType::kReply, 104, Status::kOk});           // dropped
   ask({rpc::kRemoteProgram, 1, 3, static_cast<MessageType>(99), 105, Status::kOk});  // dropped
   ask({rpc::kRemoteProgram, 1, 201, MessageType::kStream, 106, Status::kContinue});  // of no stream: dropped
   EXPECT_EQ(reply_of<TextReply>(client.call(3)).text, "FAKE");
@@ -220,10 +233,14 @@ TEST(Server, EventsAreFilteredAndNumbered) {
   server.events().emit({FakeDriver::ref(2), LifecycleEvent{VIR_DOMAIN_EVENT_STARTED, 0}});
   server.events().emit({FakeDriver::ref(1), RebootEvent{}});  // not asked for
   server.events().emit({FakeDriver::ref(1), LifecycleEvent{VIR_DOMAIN_EVENT_SUSPENDED, 3}});
-  struct Told { std::int32_t callback; LifecycleMessage message; };
+  struct Told {
+    std::int32_t callback;
+    LifecycleMessage message;
+  };
   const auto read = [&] {
     const auto message = client.read_message();
-    EXPECT_TRUE(message && message->header.type == MessageType::kEvent && message->header.serial == 0 && message->header.procedure == 318);
+    EXPECT_TRUE(message && message->header.type == MessageType::kEvent && message->header.serial == 0 &&
+                message->header.procedure == 318);
     return message ? xdr::decode_exact<Told>(message->payload).value() : Told{};
   };
   const Told first = read(), second = read(), third = read();
@@ -275,7 +292,10 @@ TEST(Server, F32SubscriberThatNeverReadsIsDroppedAndOthersSeeOrder) {
     server.events().emit({FakeDriver::ref(1), TunableEvent{bulk}});
     server.events().emit({FakeDriver::ref(1), LifecycleEvent{i, 0}});
   }
-  struct Told { std::int32_t callback; LifecycleMessage message; };
+  struct Told {
+    std::int32_t callback;
+    LifecycleMessage message;
+  };
   for (int i = 0; i < 200; ++i) {
     const auto message = good.read_message();
     ASSERT_TRUE(message);
@@ -360,9 +380,12 @@ class Streams : public ::testing::Test {
     timeval timeout{5, 0};
     ::setsockopt(far_, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
   }
-  Header packet(Status status, MessageType type = MessageType::kStream) const { return {rpc::kRemoteProgram, 1, 201, type, serial_, status}; }
+  Header packet(Status status, MessageType type = MessageType::kStream) const {
+    return {rpc::kRemoteProgram, 1, 201, type, serial_, status};
+  }
   void send(Status status, const std::string& data = "") {
-    (void)client_.send_frame(rpc::make_data_frame(packet(status), {reinterpret_cast<const std::uint8_t*>(data.data()), data.size()}));
+    (void)client_.send_frame(
+        rpc::make_data_frame(packet(status), {reinterpret_cast<const std::uint8_t*>(data.data()), data.size()}));
   }
   void expect(Status status, const std::string& data) {
     const auto message = client_.read_message();
@@ -422,8 +445,10 @@ TEST_F(Streams, F31ClientThatNeverReadsHoldsOnePacketUp) {
   std::size_t taken = 0;
   for (int idle = 0; idle < 20;) {
     const ssize_t count = ::write(far_, block.data(), block.size());
-    if (count > 0) taken += static_cast<std::size_t>(count), idle = 0;
-    else ++idle, std::this_thread::sleep_for(5ms);
+    if (count > 0)
+      taken += static_cast<std::size_t>(count), idle = 0;
+    else
+      ++idle, std::this_thread::sleep_for(5ms);
     ASSERT_LT(taken, 16U << 20);
   }
   WireClient other(server_.socket());
@@ -435,7 +460,11 @@ TEST_F(Streams, ConsoleThatNeverReadsStopsTheClientOnly) {
   std::size_t sent = 0;
   for (int idle = 0; idle < 20;) {
     const ssize_t count = ::send(client_.fd(), frame.bytes.data(), frame.bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (count == static_cast<ssize_t>(frame.bytes.size())) { sent += frame.bytes.size(); idle = 0; continue; }
+    if (count == static_cast<ssize_t>(frame.bytes.size())) {
+      sent += frame.bytes.size();
+      idle = 0;
+      continue;
+    }
     if (count > 0) break;  // half a frame: enough
     ++idle;
     std::this_thread::sleep_for(5ms);
@@ -448,7 +477,8 @@ TEST_F(Streams, ConsoleThatNeverReadsStopsTheClientOnly) {
 TEST_F(Streams, ConsoleThatReadsAgainGetsEverything) {
   const std::size_t total = 4U << 20;
   std::thread sender([&] {
-    const rpc::Frame frame = rpc::make_data_frame(packet(Status::kContinue), std::vector<std::uint8_t>(64 * 1024, 'x'));
+    const rpc::Frame frame =
+        rpc::make_data_frame(packet(Status::kContinue), std::vector<std::uint8_t>(64 * 1024, 'x'));
     for (std::size_t sent = 0; sent < total; sent += 64 * 1024)
       if (::send(client_.fd(), frame.bytes.data(), frame.bytes.size(), MSG_NOSIGNAL) < 0) return;
   });

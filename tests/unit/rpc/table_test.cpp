@@ -15,9 +15,10 @@ namespace {
 constexpr std::int32_t kLastProcedure = 443;
 
 // The 51 numbers that are events, and the three of SASL: nobody may call them.
-const std::set<std::int32_t> kNotCallable = {
-    67,  68,  69,  107, 169, 170, 171, 172, 173, 195, 224, 241, 248, 268, 269, 270, 276, 292, 311, 315, 318, 319, 320, 321, 322, 323, 324,
-    325, 326, 327, 328, 329, 330, 331, 332, 333, 339, 346, 348, 354, 359, 362, 363, 367, 370, 373, 376, 377, 379, 382, 383, 385, 423, 438};
+const std::set<std::int32_t> kNotCallable = {67,  68,  69,  107, 169, 170, 171, 172, 173, 195, 224, 241, 248, 268,
+                                             269, 270, 276, 292, 311, 315, 318, 319, 320, 321, 322, 323, 324, 325,
+                                             326, 327, 328, 329, 330, 331, 332, 333, 339, 346, 348, 354, 359, 362,
+                                             363, 367, 370, 373, 376, 377, 379, 382, 383, 385, 423, 438};
 
 TEST(Table, HasEveryProcedureOfLibvirt900) {
   for (std::int32_t n = 1; n <= kLastProcedure; ++n) {
@@ -54,12 +55,14 @@ TEST(Table, WhatChangesSomethingIsReadWriteOnly) {
   for (const std::int32_t n : {342, 135, 136, 277, 201, 10, 12, 35, 264, 309, 310})
     EXPECT_EQ(find_row(kRemoteProgram, n)->access, Access::kWrite) << n;
   EXPECT_EQ(find_row(kLxcProgram, 1)->access, Access::kWrite);
-  for (const std::int32_t n : {1, 2, 14, 60, 66, 70, 273, 316, 419}) EXPECT_EQ(find_row(kRemoteProgram, n)->access, Access::kRead) << n;
+  for (const std::int32_t n : {1, 2, 14, 60, 66, 70, 273, 316, 419})
+    EXPECT_EQ(find_row(kRemoteProgram, n)->access, Access::kRead) << n;
 }
 
 TEST(Table, OnlyAuthenticationNeedsNone) {
   for (const Row& row : supported_rows()) {
-    const bool is_auth = row.number == 66 || row.number == 70 || row.number == 2, is_opening = row.number == 1 || row.number == 60;
+    const bool is_auth = row.number == 66 || row.number == 70 || row.number == 2,
+               is_opening = row.number == 1 || row.number == 60;
     EXPECT_EQ(row.needs, is_auth ? Needs::kNothing : is_opening ? Needs::kAuth : Needs::kOpen) << row.name;
   }
 }
@@ -128,9 +131,13 @@ TEST_F(TableCalls, F29ConditionalOnes) {
   const auto plain = xdr::encode(wire::DomainFlagsArgs{test::FakeDriver::ref(1), VIR_DOMAIN_XML_INACTIVE});
   const int before = driver_.calls_;
   EXPECT_EQ(ask(*ro, 14, secure).code, VIR_ERR_OPERATION_DENIED);
-  EXPECT_EQ(ask(*ro, 200, xdr::encode(wire::DomainFlagsArgs{test::FakeDriver::ref(1), VIR_DOMAIN_VCPU_GUEST})).code, VIR_ERR_OPERATION_DENIED);
-  EXPECT_EQ(ask(*ro, 353, xdr::encode(wire::AddressesArgs{test::FakeDriver::ref(1), VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT, 0})).code,
+  EXPECT_EQ(ask(*ro, 200, xdr::encode(wire::DomainFlagsArgs{test::FakeDriver::ref(1), VIR_DOMAIN_VCPU_GUEST})).code,
             VIR_ERR_OPERATION_DENIED);
+  EXPECT_EQ(
+      ask(*ro, 353,
+          xdr::encode(wire::AddressesArgs{test::FakeDriver::ref(1), VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT, 0}))
+          .code,
+      VIR_ERR_OPERATION_DENIED);
   EXPECT_EQ(driver_.calls_, before);
   EXPECT_EQ(ask(*ro, 14, plain).code, 0);
   EXPECT_EQ(ask(*rw, 14, secure).code, 0);
@@ -141,7 +148,8 @@ TEST_F(TableCalls, AnswersInLibvirtsWords) {
   EXPECT_EQ(ask(*s, 52, {}).text, "this function is not supported by the connection driver: virConnectNumOfNetworks");
   EXPECT_EQ(ask(*s, 444, {}).text, "unknown procedure: 444");
   EXPECT_EQ(ask(*s, 318, {}).code, VIR_ERR_RPC);
-  EXPECT_EQ(ask(*s, 23, xdr::encode(wire::LookupNameArgs{"nobody"})).text, "Domain not found: no domain with matching name");
+  EXPECT_EQ(ask(*s, 23, xdr::encode(wire::LookupNameArgs{"nobody"})).text,
+            "Domain not found: no domain with matching name");
 }
 
 TEST_F(TableCalls, NothingIsServedBeforeOpenOrAuthentication) {
@@ -150,8 +158,12 @@ TEST_F(TableCalls, NothingIsServedBeforeOpenOrAuthentication) {
   for (std::int32_t n = 1; n <= kLastProcedure; ++n) {
     const Row* row = find_row(kRemoteProgram, n);
     if (row == nullptr) continue;
-    if (row->needs == Needs::kOpen) { EXPECT_NE(ask(closed, n, {}).code, 0) << n; }
-    if (row->needs != Needs::kNothing) { EXPECT_EQ(ask(stranger, n, {}).code, VIR_ERR_RPC) << n; }
+    if (row->needs == Needs::kOpen) {
+      EXPECT_NE(ask(closed, n, {}).code, 0) << n;
+    }
+    if (row->needs != Needs::kNothing) {
+      EXPECT_EQ(ask(stranger, n, {}).code, VIR_ERR_RPC) << n;
+    }
   }
   EXPECT_EQ(driver_.calls_, 0);
 }

@@ -29,15 +29,24 @@ TEST(Workers, UsersTakeTurns) {
   Workers workers({1, 1, 1, 1});
   std::mutex mutex;
   std::string order;
-  const auto job = [&](char who) { return [&, who] { const std::lock_guard lock(mutex); order += who; }; };
+  const auto job = [&](char who) {
+    return [&, who] {
+      const std::lock_guard lock(mutex);
+      order += who;
+    };
+  };
   std::promise<void> gate, begun, done;
   ASSERT_TRUE(workers.start());
-  workers.submit(Lane::kLow, 1, [&, opened = gate.get_future().share()] { begun.set_value(); opened.wait(); });
+  workers.submit(Lane::kLow, 1, [&, opened = gate.get_future().share()] {
+    begun.set_value();
+    opened.wait();
+  });
   begun.get_future().wait();
   for (int i = 0; i < 5; ++i) workers.submit(Lane::kLow, 1, job('a'));
   workers.submit(Lane::kLow, 2, job('b'));
   workers.submit(Lane::kLow, 3, job('c'));
-  for (int i = 0; i < 2; ++i) workers.submit(Lane::kLow, 1, i == 1 ? Workers::Job([&] { done.set_value(); }) : Workers::Job(job('a')));
+  for (int i = 0; i < 2; ++i)
+    workers.submit(Lane::kLow, 1, i == 1 ? Workers::Job([&] { done.set_value(); }) : Workers::Job(job('a')));
   gate.set_value();
   done.get_future().wait();
   EXPECT_EQ(order.substr(0, 3), "bca");
@@ -49,7 +58,11 @@ TEST(Workers, GrowToTheMaximumAndNoFurther) {
   std::promise<void> gate;
   const std::shared_future<void> opened(gate.get_future());
   std::atomic<int> running{0};
-  for (int i = 0; i < 8; ++i) workers.submit(Lane::kLow, 0, [&running, opened] { ++running; opened.wait(); });
+  for (int i = 0; i < 8; ++i)
+    workers.submit(Lane::kLow, 0, [&running, opened] {
+      ++running;
+      opened.wait();
+    });
   for (int i = 0; i < 200 && running < 3; ++i) std::this_thread::sleep_for(5ms);
   std::this_thread::sleep_for(30ms);
   EXPECT_EQ(running, 3);
@@ -63,7 +76,11 @@ TEST(Workers, StopDropsWhatWaits) {
     Workers workers({1, 1, 1, 1});
     ASSERT_TRUE(workers.start());
     std::promise<void> begun;
-    workers.submit(Lane::kLow, 0, [&] { begun.set_value(); std::this_thread::sleep_for(20ms); ++ran; });
+    workers.submit(Lane::kLow, 0, [&] {
+      begun.set_value();
+      std::this_thread::sleep_for(20ms);
+      ++ran;
+    });
     begun.get_future().wait();
     for (int i = 0; i < 10; ++i) workers.submit(Lane::kLow, 0, [&] { ++ran; });
   }
