@@ -24,8 +24,12 @@ DOMAINS = 10
 SETTLE_S = 1.0
 
 
+# The machine is shared: controllers of other runs are told apart by the names of their domains.
+PREFIX = f"chaos-{os.getpid()}-"
+
+
 def controllers():
-    """name -> pids of controllers, as the kernel has them."""
+    """name -> pids of controllers of this run, as the kernel has them."""
     found = {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
@@ -34,7 +38,7 @@ def controllers():
             argv = pathlib.Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if argv[0].endswith(b"virtuserns-controller") and len(argv) > 1 and not argv[1].startswith(b"--"):
+        if argv[0].endswith(b"virtuserns-controller") and len(argv) > 1 and argv[1].startswith(PREFIX.encode()):
             found.setdefault(argv[1].decode(), []).append(int(entry))
     return found
 
@@ -139,7 +143,7 @@ def round_of_kill(env, rng, names):
 def states_are_right_after_every_kill(env):
     rng = random.Random(int(os.environ.get("VIRTUSERNS_SEED", "1")))
     kills = int(os.environ.get("VIRTUSERNS_KILLS", "100"))
-    names = [env.define(f"chaos{i}") for i in range(DOMAINS)]
+    names = [env.define(f"{PREFIX}{i}") for i in range(DOMAINS)]
     for number in range(kills):
         wrong = round_of_kill(env, rng, names)
         check(not wrong, f"after kill {number + 1}: {'; '.join(wrong)}")
