@@ -57,6 +57,17 @@ void set_aside(const std::string& directory, const std::string& name, const std:
   problems.push_back("lease " + quote(name) + " was set aside: " + why);
 }
 
+// A daemon that was killed while it spawned a program leaves a child that holds the lock until it has exec'd: that is
+// waited for. It also means that whoever has the lock sees every such child as what it was to become.
+Result<Fd> take_lock(const std::string& path) {
+  auto lock = lock_file(path);
+  for (int i = 0; !lock && lock.error().code == VIR_ERR_RESOURCE_BUSY && i < 100; ++i) {
+    ::usleep(5'000);
+    lock = lock_file(path);
+  }
+  return lock;
+}
+
 }  // namespace
 
 std::string format_lease(const Lease& lease) {
@@ -98,7 +109,7 @@ Result<Ledger::Opened> Ledger::open(const std::string& directory, const std::vec
   Opened opened;
   TRY(make_directories(directory, 0700));
   opened.ledger.directory_ = directory;
-  opened.ledger.lock_ = TRY(lock_file(directory + "/.lock"), "id leases");
+  opened.ledger.lock_ = TRY(take_lock(directory + "/.lock"), "id leases");
 
   struct Found { Uuid uuid; std::string name; Lease lease; bool is_live; };
   std::vector<Found> found;

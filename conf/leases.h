@@ -35,7 +35,8 @@ struct Lease {
 class Ledger {
  public:
   struct Opened;
-  // Makes the directory when there is none and takes the lock (VIR_ERR_RESOURCE_BUSY when another daemon has it).
+  // Makes the directory when there is none and takes the lock (VIR_ERR_RESOURCE_BUSY when another daemon keeps it for
+  // half a second).
   // Broken files are renamed to ".broken-<uuid>" and reported; of two leases that overlap the one of `is_live` stays,
   // else the one with the lower uuid, and the other is set aside.
   [[nodiscard]] static Result<Opened> open(const std::string& directory, const std::vector<Uuid>& live);

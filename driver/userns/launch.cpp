@@ -10,6 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "driver/controller/protocol.h"
@@ -35,6 +37,9 @@ Result<Fd> moved_up(int fd) {
   if (!high) return sys_fail("duplicate descriptor");
   return high;
 }
+
+// The socket's path without ".sock": unique on this machine.
+std::string mark_of(const LaunchPlan& plan) { return "VIRTUSERNS_RUN=" + plan.socket_path.substr(0, plan.socket_path.rfind('.')); }
 
 class Spawn {
  public:
@@ -71,12 +76,12 @@ class Spawn {
   }
 
   // `first_unused`: everything from there on is closed.
-  Result<pid_t> run(const std::string& program, const std::string& argument, int first_unused) {
+  Result<pid_t> run(const std::string& program, const std::string& argument, int first_unused, std::string mark = {}) {
     ::posix_spawn_file_actions_addclosefrom_np(&actions_, first_unused);
     std::string name = program, word = argument;
     char* argv[] = {name.data(), word.data(), nullptr};
     char path[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
-    char* environment[] = {path, nullptr};
+    char* environment[] = {path, mark.empty() ? nullptr : mark.data(), nullptr};
     pid_t pid = 0;
     if (const int err = ::posix_spawn(&pid, program.c_str(), &actions_, &attributes_, argv, environment); err != 0)
       return sys_fail("run " + quote(program), err);
@@ -91,6 +96,25 @@ class Spawn {
 
 }  // namespace
 
+pid_t find_controller(const std::string& proc, const LaunchPlan& plan) {
+  const std::string mark = mark_of(plan);
+  pid_t oldest = 0;
+  std::uint64_t oldest_time = 0;
+  const auto names = list_directory(proc);
+  if (!names) return 0;
+  for (const auto& name : *names) {
+    const auto pid = parse_number<pid_t>(name);
+    if (!pid || *pid == ::getpid()) continue;
+    const auto environment = read_kernel_file(proc + "/" + name + "/environ", 1024 * 1024);
+    if (!environment || environment->find(mark) == std::string::npos) continue;
+    const auto variables = split(*environment, '\0');
+    if (std::find(variables.begin(), variables.end(), mark) == variables.end()) continue;
+    const auto time = read_start_time(proc, *pid);
+    if (time && (oldest == 0 || *time < oldest_time)) oldest = *pid, oldest_time = *time;
+  }
+  return oldest;
+}
+
 Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan, const std::vector<Fd>& files, const std::string& log_path) {
   const Fd plan_file = TRY(sealed_plan(plan));
   int pair[2];
@@ -104,7 +128,7 @@ Result<Launched> launch_controller(const std::string& program, const LaunchPlan&
   TRY(spawn.pass(theirs.get(), controller::kChannelFd));
   int next = controller::kFirstPassedFd;
   for (const auto& file : files) TRY(spawn.pass(file.get(), next++));
-  launched.pid = TRY(spawn.run(program, plan.name, next));
+  launched.pid = TRY(spawn.run(program, plan.name, next, mark_of(plan)));
   // A child that nobody has waited for: the number is its own even if it is dead already.
   auto process = open_pidfd(launched.pid);
   if (!process) {

@@ -18,6 +18,10 @@ struct Launched {
   SocketFd channel;
 };
 
+// The environment of every controller says whose it is ("VIRTUSERNS_RUN=<driver_run>/<uuid>"), so that one whose daemon
+// died before it wrote down the pid can be found: the oldest such process, 0 when there is none.
+[[nodiscard]] pid_t find_controller(const std::string& proc, const LaunchPlan& plan);
+
 // `log_path` takes what the controller prints; a log that cannot be opened is no reason not to start.
 [[nodiscard]] Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan, const std::vector<Fd>& files,
                                                  const std::string& log_path);

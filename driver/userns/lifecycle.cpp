@@ -53,6 +53,7 @@ Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<F
 
   Undo undo;
   undo.add([this, uuid = run->uuid] { remove_run_files(uuid); });
+  ::unlink(run_file(run->uuid, ".exit").c_str());  // of an earlier life: must not speak for this one
   const bool persistent = job.look()->persistent;
   TRY(save_starting(*run, persistent, made.plan));
   if (::mkdir(made.plan.stage_path.c_str(), 0700) != 0 && errno != EEXIST) return sys_fail("create " + quote(made.plan.stage_path));
@@ -156,8 +157,9 @@ Result<RunPtr> Backend::active_run(const Job& job) const {
 
 Result<void> Backend::destroy_run(const RunPtr& run) {
   const auto answer = run->channel->request(controller::DestroyRequest{}, kRequestTimeoutMs);
-  if (answer && wait_ended(*run, kRequestTimeoutMs)) return {};
-  if (wait_ended(*run, 0)) return {};
+  // Gone before it answered: whoever noticed that is cleaning up.
+  const bool hangs = !answer && answer.error().code == VIR_ERR_OPERATION_TIMEOUT;
+  if (wait_ended(*run, hangs ? 0 : kReapTimeoutMs)) return {};
   // It is stopped, hangs, or is dead: its container dies with it, and its clean-up is done for it.
   log_warning("userns", "the controller of domain " + format_uuid(run->uuid) + " does not end it and is killed");
   kill_and_wait(run->process, 2000);

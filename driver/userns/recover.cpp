@@ -126,6 +126,7 @@ void Backend::recover_all() {
     if (status) work.push_back([this, uuid = *uuid, status = std::move(*status)] { recover(uuid, status); });
     else work.push_back([this, uuid = *uuid] { bury(uuid, nullptr); });
   }
+  clean_leftovers(known);
   // A controller that hangs must not make the others wait.
   std::atomic<std::size_t> next{0};
   std::vector<std::jthread> threads;
@@ -134,7 +135,6 @@ void Backend::recover_all() {
       for (std::size_t mine; (mine = next++) < work.size();) work[mine]();
     });
   threads.clear();
-  clean_leftovers(known);
 }
 
 void Backend::recover(const Uuid& uuid, xml::DomainStatus status) {
@@ -174,10 +174,13 @@ void Backend::recover(const Uuid& uuid, xml::DomainStatus status) {
 bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
   const bool was_starting = phase_of(status) != "running";
   auto socket = Channel::connect(run_file(run->uuid, ".sock"));
-  // The daemon may have died right after the spawn: a controller makes its socket first of all.
-  for (int i = 0; !socket && was_starting && i < 15; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    socket = Channel::connect(run_file(run->uuid, ".sock"));
+  // The daemon died while the domain started. Its controller, if there is one, listens soon.
+  if (!socket && was_starting) {
+    if (const auto plan = read_plan(run->uuid); plan && run->pid == 0) run->pid = find_controller(paths_.proc, *plan);
+    for (int i = 0; !socket && run->pid != 0 && i < 500 && read_start_time(paths_.proc, run->pid); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      socket = Channel::connect(run_file(run->uuid, ".sock"));
+    }
   }
   if (!socket) return false;
   if (run->pid == 0) run->pid = peer_pid(*socket);
@@ -239,18 +242,16 @@ void Backend::bury(const Uuid& uuid, const xml::DomainStatus* status) {
       if (!record->error.empty()) log_warning("userns", "domain " + format_uuid(uuid) + " ended: " + record->error);
     }
   }
-  // One that lives but has no socket: it was killed before it had one, or it hangs.
-  if (status && status->controller_pid != 0 && !has_ended_itself) {
-    const auto start_time = read_start_time(paths_.proc, status->controller_pid);
-    if (start_time && *start_time == status->controller_start_time)
-      if (const auto process = open_pidfd(status->controller_pid)) kill_and_wait(*process, 2000);
-  }
-  // A status that cannot be read, and a controller that listens: what it runs can be described to nobody.
-  if (!status)
-    if (const auto socket = Channel::connect(run_file(uuid, ".sock")))
-      if (const pid_t pid = peer_pid(*socket); pid > 1)
-        if (const auto process = open_pidfd(pid)) kill_and_wait(*process, 2000);
   if (const auto plan = read_plan(uuid)) {
+    // One that lives but does not answer: it hangs, or what it runs can be described to nobody. One that has just
+    // written its exit record ends by itself.
+    for (int i = 0; i < 5; ++i) {
+      const pid_t pid = find_controller(paths_.proc, *plan);
+      const auto process = pid != 0 ? open_pidfd(pid) : Result<PidFd>(Error{});
+      if (!process) break;
+      if (has_ended_itself) await_exit(*process, 2000);
+      else kill_and_wait(*process, 2000);
+    }
     if (auto reaped = reap_domain(paths_.controller, *plan, paths_.log + "/" + plan->name + ".log", kReapTimeoutMs); !reaped)
       log_error("userns", reaped.error().text);
   }
@@ -270,9 +271,13 @@ void Backend::clean_leftovers(const std::set<std::string>& known) {
   if (!files) return;
   for (const auto& file : *files) {
     const auto uuid = uuid_of(file);
-    if (!uuid || known.count(format_uuid(*uuid))) continue;
-    remove_run_files(*uuid);
-    ::unlink((paths_.driver_run + "/" + file).c_str());  // also what an atomic write left half way
+    if (!uuid) continue;
+    // What a killed daemon left half written; the next names of living domains come from us.
+    const bool is_half = file.find(".status.new.") != std::string::npos || file.find(".plan.new.") != std::string::npos;
+    const bool is_known = known.count(format_uuid(*uuid)) != 0;
+    if (is_known && !is_half) continue;
+    if (!is_known) remove_run_files(*uuid);
+    ::unlink((paths_.driver_run + "/" + file).c_str());
   }
 }
 

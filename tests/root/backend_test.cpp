@@ -250,7 +250,8 @@ TEST_F(BackendTest, DaemonKilledAnywhereInAStartOrDestroy) {
     if (state(*daemon) / 100 == VIR_DOMAIN_RUNNING) {
       ++running;
       const auto destroyed = daemon->destroy(root, uuid, 0);
-      ASSERT_TRUE(destroyed) << ms << " ms: " << destroyed.error().text;
+      // The end that the killed daemon had asked for may have come first.
+      ASSERT_TRUE(destroyed || state(*daemon) / 100 == VIR_DOMAIN_SHUTOFF) << ms << " ms: " << destroyed.error().text;
     } else {
       ++off;
       ASSERT_EQ(state(*daemon) / 100, VIR_DOMAIN_SHUTOFF) << ms << " ms";
