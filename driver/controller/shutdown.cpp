@@ -77,11 +77,19 @@ std::vector<Choice> choices(InitKind kind, bool reboot) {
   return {{SIGTERM, kToEnd}, {SIGINT, kToEnd}, {SIGPWR, kToEnd}};
 }
 
+// An init that takes its signals by sigtimedwait(2), as busybox and tini do: while it waits, the kernel takes the waited
+// signals out of the mask that /proc/PID/status shows, and delivers them all the same.
+bool is_waiting_for_signals(const InitProcess& init) {
+  const auto where = read_kernel_file_at(init.proc, std::to_string(init.pid) + "/wchan", 4096);
+  return where && where->find("sigtimedwait") != std::string::npos;
+}
+
 Result<Asked> ask_by_signal(const InitProcess& init, InitKind kind, bool reboot) {
+  const bool takes_any = is_waiting_for_signals(init);
   const auto status = TRY(kernel::read_process_status(init.proc, init.pid));
   std::string names;
   for (const auto& choice : choices(kind, reboot)) {
-    if (is_handled(status, choice.signal)) {
+    if (takes_any || is_handled(status, choice.signal)) {
       TRY(kernel::send_signal(init.process, choice.signal));
       return choice.asked;
     }
