@@ -146,8 +146,9 @@ Result<void> Tree::apply(const DevStep& step) {
                                               {"/proc/self/fd/2", "stderr"}, {"/proc/kcore", "core"}, {"pts/ptmx", "ptmx"}};
   for (const auto& [to, name] : kLinks)
     if (::symlinkat(to, dev.get(), name) != 0) return sys_fail(std::string("/dev: link '") + name + "'");
+  // The mode in a call of its own: the controller's umask would close both to everyone but root.
   for (const char* name : {"shm", "mqueue"})
-    if (::mkdirat(dev.get(), name, 01777) != 0) return sys_fail(std::string("/dev: create '") + name + "'");
+    if (::mkdirat(dev.get(), name, 01777) != 0 || ::fchmodat(dev.get(), name, 01777, 0) != 0) return sys_fail(std::string("/dev: create '") + name + "'");
   for (std::uint32_t i = 0; i < step.console_count; ++i) {
     auto pty = TRY(kernel::open_pty(pts), "console " + std::to_string(i));
     if (i == 0) TRY(attach_console(dev, pts, "console", pty.number), "/dev/console");
