@@ -3,9 +3,10 @@ import glob
 import os
 import pathlib
 import re
+import subprocess
 import xml.etree.ElementTree as ET
 
-from harness import OURS, check, contains, equal, eventually, main, matches, test
+from harness import OURS, Skip, check, contains, equal, eventually, main, matches, test
 
 
 @test()
@@ -136,6 +137,27 @@ def shm_is_for_everybody_inside(env):
     (init,) = re.findall(r"\d+", "".join(pathlib.Path(f).read_text() for f in glob.glob(
         f"/proc/{env.virsh('domid', 'web').ok().out.strip()}/task/*/children")))[:1]
     equal(oct(os.stat(f"/proc/{init}/root/dev/shm").st_mode & 0o7777), "0o1777")
+
+
+@test(("userns",))
+def disk_belongs_to_root_inside(env):
+    image = pathlib.Path(env.folder, "disk.img")
+    image.write_bytes(bytes(1024 * 1024))
+    losetup = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True)
+    if losetup.returncode != 0:
+        raise Skip(f"losetup: {losetup.stderr.strip()}")
+    device = losetup.stdout.strip()
+    try:
+        env.start("web", devices=f"<disk type='block' device='disk'><source dev='{device}'/><target dev='vdb'/></disk>")
+        (init,) = re.findall(r"\d+", "".join(pathlib.Path(f).read_text() for f in glob.glob(
+            f"/proc/{env.virsh('domid', 'web').ok().out.strip()}/task/*/children")))[:1]
+        seen = os.stat(f"/proc/{init}/root/dev/vdb")
+        uid = int(pathlib.Path(f"/proc/{init}/uid_map").read_text().split()[1])
+        equal((seen.st_uid, seen.st_rdev, oct(seen.st_mode & 0o777)), (uid, os.stat(device).st_rdev, "0o600"))
+        equal([name for name in os.listdir(f"/proc/{init}/root/dev") if name.startswith(".")], [])
+    finally:
+        env.virsh("destroy", "web")
+        subprocess.run(["losetup", "-d", device], check=True)
 
 
 @test()
