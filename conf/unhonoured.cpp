@@ -59,7 +59,9 @@ std::vector<std::string> unhonoured(const DomainDef& def) {
   lines.add("memtune: ", def.memtune.kept);
   lines.add("blkiotune: ", def.blkio.kept);
   lines.add("vcpu: ", def.vcpu.kept);
-  lines.add("cputune: ", def.cputune.kept);
+  auto cputune = def.cputune.kept;
+  std::erase_if(cputune, [](const KeptXml& kept) { return kept.name == "vcpupin"; });  // text, but read by vcpu_pins
+  lines.add("cputune: ", cputune);
   lines.add("numatune: ", def.numatune.kept);
   lines.add("resource: ", def.resource.kept);
   lines.add("os: ", def.os.kept);

@@ -71,9 +71,6 @@ Result<void> Driver::set_metadata(const Caller&, const Uuid&, int, std::optional
                                   unsigned) {
   return unsupported("virDomainSetMetadata");
 }
-Result<DomainDef> Driver::from_native(const std::string&, const std::string&, unsigned) {
-  return unsupported("virConnectDomainXMLFromNative");
-}
 Result<std::string> Driver::to_native(const std::string&, DomainDef, unsigned) {
   return unsupported("virConnectDomainXMLToNative");
 }

@@ -160,8 +160,7 @@ class Driver {
   // `value` empty: remove. For VIR_DOMAIN_METADATA_ELEMENT it is the canonical element (namespace declared).
   virtual Result<void> set_metadata(const Caller&, const Uuid&, int type, std::optional<std::string> value,
                                     const std::string& uri, unsigned flags);
-  // lxc.conf and such to a definition, and back; formats "lxc-tools", "domain-..." as libvirt names them.
-  virtual Result<DomainDef> from_native(const std::string& format, const std::string& text, unsigned flags);
+  // Formats are "lxc-tools" and such, as libvirt names them. The way back needs no driver: xml::parse_lxc_config.
   virtual Result<std::string> to_native(const std::string& format, DomainDef def, unsigned flags);
 
   // ---- lifecycle ----

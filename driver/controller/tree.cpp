@@ -146,8 +146,9 @@ Result<void> Tree::apply(const DevStep& step) {
                                               {"/proc/self/fd/2", "stderr"}, {"/proc/kcore", "core"}, {"pts/ptmx", "ptmx"}};
   for (const auto& [to, name] : kLinks)
     if (::symlinkat(to, dev.get(), name) != 0) return sys_fail(std::string("/dev: link '") + name + "'");
+  // The mode in a call of its own: the controller's umask would close both to everyone but root.
   for (const char* name : {"shm", "mqueue"})
-    if (::mkdirat(dev.get(), name, 01777) != 0) return sys_fail(std::string("/dev: create '") + name + "'");
+    if (::mkdirat(dev.get(), name, 01777) != 0 || ::fchmodat(dev.get(), name, 01777, 0) != 0) return sys_fail(std::string("/dev: create '") + name + "'");
   for (std::uint32_t i = 0; i < step.console_count; ++i) {
     auto pty = TRY(kernel::open_pty(pts), "console " + std::to_string(i));
     if (i == 0) TRY(attach_console(dev, pts, "console", pty.number), "/dev/console");
@@ -157,10 +158,36 @@ Result<void> Tree::apply(const DevStep& step) {
   return {};
 }
 
+// The host's node belongs to the host's root, which is nobody inside: a node of the container root's own, on the tmpfs
+// of /dev, reached by its mount alone (that of /dev has no devices). Which devices is for the plan and its cgroups.
+Result<void> Tree::attach_own_node(const struct stat& host_node, const std::string& target) {
+  static constexpr const char* kName = ".node";
+  const DirFd found = TRY(kernel::resolve_in_root(root_, "/dev", Symlinks::kRefuse));
+  const DirFd dev(::openat(found.get(), ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC));
+  if (!dev) return sys_fail("open /dev");
+  if (::mknodat(dev.get(), kName, (host_node.st_mode & S_IFMT) | 0600, host_node.st_rdev) != 0) return sys_fail("create node");
+  const auto attached = [&]() -> Result<void> {
+    if (::fchownat(dev.get(), kName, plan_.host_uid, plan_.host_gid, AT_SYMLINK_NOFOLLOW) != 0) return sys_fail("own node");
+    const MountFd mount = TRY(kernel::clone_mount(dev, kName, Depth::kTopOnly));
+    TRY(kernel::set_mount_attributes(mount, 0, MOUNT_ATTR_NODEV, Depth::kTopOnly));
+    (void)TRY(attach_at(mount, target, true));
+    return {};
+  }();
+  (void)::unlinkat(dev.get(), kName, 0);  // the mount keeps it
+  return attached;
+}
+
 Result<void> Tree::apply(const DeviceNodeStep& step) {
   const std::string context = "device " + quote(step.target);
   const Source& source = *TRY(find_source(step.source_id), context);
   if (source.place.empty()) return {};  // an optional one
+  struct stat host_node {};
+  if (::stat(source.place.c_str(), &host_node) != 0) return sys_fail(context);
+  const bool is_for_everybody = (host_node.st_mode & 0006) == 0006;
+  if (!is_for_everybody) {
+    TRY(attach_own_node(host_node, step.target), context);
+    return {};
+  }
   const MountFd mount = TRY(kernel::clone_mount(source.place, Depth::kTopOnly), context);
   (void)TRY(attach_at(mount, step.target, true), context);
   return {};

@@ -1,6 +1,8 @@
 // The container's tree of mounts, built in the controller's own mount namespace while the child waits at the gate.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <string>
 #include <vector>
 
@@ -37,6 +39,7 @@ class Tree {
   [[nodiscard]] Result<const Source*> find_source(std::uint32_t id) const;
   [[nodiscard]] Result<MountFd> clone_source(const Source& source, OwnerShift shift) const;
   [[nodiscard]] Result<DirFd> attach_at(const MountFd& mount, const std::string& target, bool is_system);
+  [[nodiscard]] Result<void> attach_own_node(const struct stat& host_node, const std::string& target);
   [[nodiscard]] Result<void> attach_console(const DirFd& dev, const DirFd& pts, const std::string& name, std::uint32_t number);
   [[nodiscard]] Result<void> mask(const std::vector<std::string>& paths);
 

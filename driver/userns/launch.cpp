@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
@@ -30,6 +31,8 @@ Result<Fd> sealed_plan(const LaunchPlan& plan) {
   if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) return sys_fail("seal plan");
   return file;
 }
+
+Fd open_log(const std::string& path) { return Fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600)); }
 
 // dup2 to 3, 4, 5.. must not hit a source that is still to be copied: sources are moved out of the way first.
 Result<Fd> moved_up(int fd) {
@@ -68,7 +71,7 @@ class Spawn {
   }
 
   Result<void> log_to(const std::string& path) {
-    Fd log(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
+    Fd log = open_log(path);
     if (!log) log = Fd(::open("/dev/null", O_WRONLY | O_CLOEXEC));
     if (!log) return sys_fail("open /dev/null");
     TRY(pass(log.get(), 1));
@@ -113,6 +116,18 @@ pid_t find_controller(const std::string& proc, const LaunchPlan& plan) {
     if (time && (oldest == 0 || *time < oldest_time)) oldest = *pid, oldest_time = *time;
   }
   return oldest;
+}
+
+void append_to_log(const std::string& log_path, const std::string& text) {
+  const Fd log = open_log(log_path);
+  if (!log) return;
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  ::gmtime_r(&now, &parts);
+  char time[32];
+  const auto length = std::strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%SZ ", &parts);
+  const std::string line = std::string(time, length) + text + "\n";
+  (void)!::write(log.get(), line.data(), line.size());
 }
 
 Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan, const std::vector<Fd>& files, const std::string& log_path) {

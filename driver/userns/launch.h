@@ -22,6 +22,8 @@ struct Launched {
 // died before it wrote down the pid can be found: the oldest such process, 0 when there is none.
 [[nodiscard]] pid_t find_controller(const std::string& proc, const LaunchPlan& plan);
 
+// A line with the time at the end of a domain's log. What cannot be written is lost: a log is no reason to fail.
+void append_to_log(const std::string& log_path, const std::string& text);
 // `log_path` takes what the controller prints; a log that cannot be opened is no reason not to start.
 [[nodiscard]] Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan, const std::vector<Fd>& files,
                                                  const std::string& log_path);

@@ -97,6 +97,7 @@ Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainD
   }
   watch(run);
   auto started = await_start(run, kStartTimeoutMs);
+  append_to_log(run->log_path, started ? "started, controller " + std::to_string(run->pid) : "not started: " + started.error().text);
   if (started) return {};
   abandon(run);
   const Locked domain = job.look();

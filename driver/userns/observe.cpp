@@ -64,7 +64,8 @@ void observe_groups(PlanContext& context) {
       first_line(context.cpuset_mems, hierarchy.is_v2 ? "cpuset.mems.effective" : "cpuset.effective_mems");
     }
     if (has("memory") && !hierarchy.is_v2) context.has_swap_limit = exists("memory.memsw.limit_in_bytes");
-    if (has("blkio")) context.blkio_weight_file = exists("blkio.bfq.weight") ? "blkio.bfq.weight" : exists("blkio.weight") ? "blkio.weight" : "";
+    // bfq's weight is a file of every group but the topmost, which shows bfq by its counters.
+    if (has("blkio")) context.blkio_weight_file = exists("blkio.bfq.io_serviced") ? "blkio.bfq.weight" : exists("blkio.weight") ? "blkio.weight" : "";
   }
 }
 

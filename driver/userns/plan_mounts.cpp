@@ -1,4 +1,6 @@
 // The tree of a domain: root, /dev, /proc, /sys, its filesystems, and the device nodes it may use.
+#include <algorithm>
+
 #include "conf/base/text.h"
 #include "driver/userns/plan_parts.h"
 
@@ -82,6 +84,12 @@ void add_node(Draft& draft, const std::string& host_source, const std::string& t
   draft.plan().from_parent.push_back(DeviceNodeStep{id, target});
 }
 
+bool has_device_rules(const HostFacts& host) {
+  return std::any_of(host.hierarchies.begin(), host.hierarchies.end(), [](const auto& hierarchy) {
+    return std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), "devices") != hierarchy.controllers.end();
+  });
+}
+
 bool has_unified(const HostFacts& host) {
   for (const auto& hierarchy : host.hierarchies)
     if (hierarchy.is_v2) return true;
@@ -130,6 +138,9 @@ Result<void> plan_devices(Draft& draft) {
     if (disk.type == DiskType::kFile)
       return unsupported(name + ": disks of type 'file' are not supported; use <filesystem type='file'>");
     if (!draft.context.devices.count(disk.source)) return unsupported(name + ": " + quote(disk.source) + " is no device of this host");
+    // The node belongs to container root, and neither its mode nor its mount keeps that root from writing.
+    if (disk.readonly && !has_device_rules(draft.context.host))
+      return unsupported(name + ": cannot be read-only on this host, which has no device controller of cgroup v1");
     add_node(draft, disk.source, "/dev/" + disk.target_dev, false);
   }
   for (const auto& hostdev : draft.def.hostdevs) {

@@ -16,6 +16,15 @@ namespace {
 
 constexpr int kReapTimeoutMs = 20'000;
 
+const char* word_of(int shutoff_reason) {
+  switch (shutoff_reason) {
+    case VIR_DOMAIN_SHUTOFF_SHUTDOWN: return "shut down";
+    case VIR_DOMAIN_SHUTOFF_DESTROYED: return "destroyed";
+    case VIR_DOMAIN_SHUTOFF_CRASHED: return "crashed";
+    default: return "failed";
+  }
+}
+
 void fill_live_values(DomainDef& def, const IdMaps& maps, const controller::BootRecord& boot) {
   assign_aliases(def);
   std::size_t link = 0;
@@ -172,6 +181,7 @@ void Backend::on_rebooted(const RunPtr& run, const controller::RebootedNote& not
     locked->set_state(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_BOOTED);
     emit_locked(*locked, RebootEvent{});
   }
+  append_to_log(run->log_path, "rebooted");
   save_status(domain);
   acknowledge(run, note.sequence);
 }
@@ -183,6 +193,7 @@ void Backend::acknowledge(const RunPtr& run, std::uint64_t sequence) {
 
 void Backend::on_ended(const RunPtr& run, const controller::ExitRecord& record) {
   if (!record.error.empty()) log_warning("userns", "domain " + format_uuid(run->uuid) + " ended: " + record.error);
+  if (!record.error.empty()) append_to_log(run->log_path, record.error);
   const auto reason = end_reason_of(record.cause);
   end_run(run, reason.shutoff, reason.stopped);
 }
@@ -221,6 +232,7 @@ void Backend::end_run(const RunPtr& run, int shutoff_reason, int stopped_detail)
     if (run->is_ending) return;
     run->is_ending = true;
   }
+  append_to_log(run->log_path, std::string("ended: ") + word_of(shutoff_reason));
   bool is_kept = true;
   if (domain) {
     // Before it counts as off: a new start writes files of the same names.

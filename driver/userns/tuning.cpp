@@ -83,10 +83,12 @@ Result<TypedParams> Backend::memory_parameters(const Uuid& uuid, unsigned flags)
   TRY(refuse_unknown_flags(flags, kGetFlags, "memory_parameters"));
   const Locked domain = TRY(find(uuid));
   DomainDef def = *TRY(queried_def(*domain, flags));
-  // What runs has a limit even where <memtune> says nothing.
-  if (domain->is_active() && !(flags & VIR_DOMAIN_AFFECT_CONFIG) && !def.memtune.hard_limit_kib && !uses_v2("memory"))
-    if (const auto text = read_kernel_file(group_file(def, "memory", "memory.limit_in_bytes"), 64))
+  // What runs has the limit that was set last, by <memtune> or by the size of the memory: only its group knows.
+  if (domain->is_active() && !(flags & VIR_DOMAIN_AFFECT_CONFIG))
+    if (const auto text = read_kernel_file(group_file(def, "memory", uses_v2("memory") ? "memory.max" : "memory.limit_in_bytes"), 64)) {
       if (const auto bytes = parse_number<std::uint64_t>(trim(*text))) def.memtune.hard_limit_kib = std::min(*bytes / 1024, kMemoryUnlimitedKib);
+      else if (trim(*text) == "max") def.memtune.hard_limit_kib = kMemoryUnlimitedKib;
+    }
   return memory_params(def);
 }
 
@@ -171,7 +173,18 @@ Result<void> Backend::pin_vcpu(const Caller&, const Uuid& uuid, unsigned vcpu, c
 Result<TypedParams> Backend::blkio_parameters(const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kGetFlags, "blkio_parameters"));
   const Locked domain = TRY(find(uuid));
-  return blkio_params(*TRY(queried_def(*domain, flags)));
+  DomainDef def = *TRY(queried_def(*domain, flags));
+  // What runs has a weight even where <blkiotune> says nothing: "100", with cgroup v2 "default 100".
+  if (domain->is_active() && !(flags & VIR_DOMAIN_AFFECT_CONFIG)) {
+    const bool is_v2 = uses_v2("io");
+    const char* controller = is_v2 ? "io" : "blkio";
+    const auto file = is_v2 ? std::string("io.weight") : limit_context(controller).blkio_weight_file;
+    const auto text = read_kernel_file(group_file(def, controller, file.c_str()), 4096);
+    const auto words = text ? split_blanks(*text) : std::vector<std::string_view>();
+    if (!words.empty())
+      if (const auto weight = parse_number<std::uint32_t>(words[words[0] == "default" && words.size() > 1 ? 1 : 0])) def.blkio.weight = *weight;
+  }
+  return blkio_params(def);
 }
 
 Result<void> Backend::set_blkio_parameters(const Caller&, const Uuid& uuid, const TypedParams& params, unsigned flags) {

@@ -69,13 +69,20 @@ BlockStats read_io_stat(const std::string& path, const std::string& device) {
   return stats;
 }
 
-// The host's end of a veth sees what the domain sees, mirrored.
-InterfaceStats read_link(const std::string& sys, const std::string& host_name) {
-  const auto counter = [&](const char* name) {
-    return static_cast<std::int64_t>(read_number(sys + "/class/net/" + host_name + "/statistics/" + name).value_or(static_cast<std::uint64_t>(-1)));
-  };
-  return {counter("tx_bytes"), counter("tx_packets"), counter("tx_errors"), counter("tx_dropped"),
-          counter("rx_bytes"), counter("rx_packets"), counter("rx_errors"), counter("rx_dropped")};
+// "name: bytes packets errs drop fifo frame compressed multicast", received and then sent. /proc/net/dev, because sysfs
+// shows the links of the network namespace it was mounted in, which need not be the daemon's. The host's end of a veth
+// sees what the domain sees, mirrored. Without such a link every counter is -1, libvirt's "not known".
+InterfaceStats read_link(const std::string& proc, const std::string& host_name) {
+  const auto text = read_kernel_file(proc + "/net/dev", 4 * 1024 * 1024);
+  for (const auto line : text ? split(*text, '\n') : std::vector<std::string_view>()) {
+    const auto colon = line.find(':');
+    if (colon == std::string_view::npos || trim(line.substr(0, colon)) != host_name) continue;
+    const auto fields = split_blanks(line.substr(colon + 1));
+    if (fields.size() < 12) break;
+    const auto counter = [&](std::size_t i) { return parse_number<std::int64_t>(fields[i]).value_or(-1); };
+    return {counter(8), counter(9), counter(10), counter(11), counter(0), counter(1), counter(2), counter(3)};
+  }
+  return {};
 }
 
 bool is_link_name(const std::string& name) { return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos; }
@@ -243,7 +250,7 @@ Result<InterfaceStats> Backend::interface_stats(const Uuid& uuid, const std::str
   });
   if (found == links.end()) return fail(VIR_ERR_INVALID_ARG, "'" + device + "' is not a known interface");
   if (!is_link_name(found->target_dev)) return fail(VIR_ERR_OPERATION_UNSUPPORTED, "interface '" + device + "' has no end on the host");
-  return read_link(paths_.sys, found->target_dev);
+  return read_link(paths_.proc, found->target_dev);
 }
 
 Result<std::vector<InterfaceAddresses>> Backend::interface_addresses(const Uuid& uuid, unsigned source, unsigned flags) {
@@ -314,7 +321,7 @@ StatsSample Backend::sample(const Uuid&, const DomainDef& def, int state, int re
   for (std::uint32_t vcpu = 0; vcpu < sample.vcpu_current; ++vcpu) sample.vcpus.push_back({vcpu, VIR_VCPU_RUNNING, times.total_ns / sample.vcpu_current});
   for (const auto& link : def.interfaces) {
     if (!is_link_name(link.target_dev)) continue;
-    const auto stats = read_link(paths_.sys, link.target_dev);
+    const auto stats = read_link(paths_.proc, link.target_dev);
     sample.interfaces.push_back({link.target_dev, stats.rx_bytes, stats.rx_packets, stats.rx_errors, stats.rx_dropped, stats.tx_bytes,
                                  stats.tx_packets, stats.tx_errors, stats.tx_dropped});
   }

@@ -1,8 +1,12 @@
 """Definitions and states, driven by virsh: every command changes what the next one shows."""
+import glob
+import os
+import pathlib
 import re
+import subprocess
 import xml.etree.ElementTree as ET
 
-from harness import OURS, check, contains, equal, eventually, main, test
+from harness import OURS, Skip, check, contains, equal, eventually, main, matches, test
 
 
 @test()
@@ -108,6 +112,52 @@ def start_with_descriptors(env):
 def namespaces_of_a_test_domain(env):
     env.start("web")
     env.virsh("lxc-enter-namespace", "web", "--noseclabel", "--", "/bin/true").fails("Operation not supported")
+
+
+@test(("userns",))
+def enter_namespace_is_refused(env):
+    env.start("web")
+    env.virsh("lxc-enter-namespace", "web", "--noseclabel", "/bin/busybox", "id").fails(
+        "run as root of the host", "virsh console", "allow_enter_namespace = 1")
+
+
+@test(("userns",))
+def log_of_a_domain(env):
+    """/var/log/libvirt/userns/NAME.log: what was started, when it ended and why."""
+    env.start("logged")
+    env.virsh("destroy", "logged").ok()
+    lines = pathlib.Path("/var/log/libvirt/userns/logged.log").read_text().splitlines()
+    equal([line.split(" ", 1)[1].split(",")[0] for line in lines], ["started", "ended: destroyed"])
+    matches(lines[0], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
+
+
+@test(("userns",))
+def shm_is_for_everybody_inside(env):
+    env.start("web")
+    (init,) = re.findall(r"\d+", "".join(pathlib.Path(f).read_text() for f in glob.glob(
+        f"/proc/{env.virsh('domid', 'web').ok().out.strip()}/task/*/children")))[:1]
+    equal(oct(os.stat(f"/proc/{init}/root/dev/shm").st_mode & 0o7777), "0o1777")
+
+
+@test(("userns",))
+def disk_belongs_to_root_inside(env):
+    image = pathlib.Path(env.folder, "disk.img")
+    image.write_bytes(bytes(1024 * 1024))
+    losetup = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True)
+    if losetup.returncode != 0:
+        raise Skip(f"losetup: {losetup.stderr.strip()}")
+    device = losetup.stdout.strip()
+    try:
+        env.start("web", devices=f"<disk type='block' device='disk'><source dev='{device}'/><target dev='vdb'/></disk>")
+        (init,) = re.findall(r"\d+", "".join(pathlib.Path(f).read_text() for f in glob.glob(
+            f"/proc/{env.virsh('domid', 'web').ok().out.strip()}/task/*/children")))[:1]
+        seen = os.stat(f"/proc/{init}/root/dev/vdb")
+        uid = int(pathlib.Path(f"/proc/{init}/uid_map").read_text().split()[1])
+        equal((seen.st_uid, seen.st_rdev, oct(seen.st_mode & 0o777)), (uid, os.stat(device).st_rdev, "0o600"))
+        equal([name for name in os.listdir(f"/proc/{init}/root/dev") if name.startswith(".")], [])
+    finally:
+        env.virsh("destroy", "web")
+        subprocess.run(["losetup", "-d", device], check=True)
 
 
 @test()

@@ -1,10 +1,11 @@
 """What virsh shows: of the connection, of the node, of a domain."""
+import pathlib
 import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
 
-from harness import OURS, Skip, check, contains, equal, main, matches, test
+from harness import OURS, Skip, check, contains, equal, eventually, main, matches, test
 
 
 @test()
@@ -266,6 +267,35 @@ def interfaces(env):
     stats = env.virsh("domifstat", "web", link).ok().out
     matches(stats, rf"^{link} rx_bytes [1-9]\d*$")
     matches(stats, rf"^{link} tx_drop 0$")
+
+
+@test(("userns",))
+def interface_counters(env):
+    """The domain's own view: what the host's end of the link sends is what it receives."""
+    subprocess.run(["ip", "link", "add", "countbr0", "type", "bridge"], check=True)
+    try:
+        subprocess.run(["ip", "link", "set", "countbr0", "up"], check=True)
+        env.start("web", devices="<interface type='bridge'><source bridge='countbr0'/><target dev='countv0'/></interface>")
+        # The kernel's own ipv6 neighbour discovery sends and receives without anybody's doing.
+        stats = eventually(lambda: re.findall(r"^countv0 (\w+) ([1-9]\d*)$", env.virsh("domifstat", "web", "countv0").ok().out, re.M),
+                           "packets on the link")
+        check({"rx_bytes", "rx_packets"} & dict(stats).keys() or {"tx_bytes", "tx_packets"} & dict(stats).keys(), f"{stats}")
+        contains(env.virsh("domstats", "web", "--interface").ok().out, "net.0.rx.bytes=")
+    finally:
+        env.virsh("destroy", "web")
+        subprocess.run(["ip", "link", "del", "countbr0"], check=True)
+
+
+@test(OURS)
+def from_lxc_config(env):
+    path = pathlib.Path(env.folder, "lxc.conf")
+    path.write_text(f"lxc.uts.name = web\nlxc.rootfs.path = dir:{env.folder}\nlxc.idmap = u 0 5000000 65536\n"
+                    "lxc.idmap = g 0 5000000 65536\nlxc.hook.start = /usr/bin/hook --now\n")
+    xml = env.virsh("domxml-from-native", "lxc-tools", path).ok().out
+    contains(xml, "line 5: key 'lxc.hook.start' is not imported")
+    env.virsh("define", env.write_xml(xml)).ok()
+    contains(env.virsh("dumpxml", "web").ok().out, "<uid start='0' target='5000000' count='65536'/>")
+    env.virsh("domxml-from-native", "qemu-argv", path).fails("unsupported config type qemu-argv")
 
 
 @test(OURS)

@@ -1,4 +1,5 @@
 """Limits and sizes through virsh: live and configuration apart, in libvirt's names, units and words."""
+import pathlib
 import xml.etree.ElementTree as ET
 
 from harness import OURS, check, equal, main, test
@@ -32,6 +33,34 @@ def memtune_reads(env):
     env.define("web")
     equal(params(env.virsh("memtune", "web")),
           {"hard_limit": "unlimited", "soft_limit": "unlimited", "swap_hard_limit": "unlimited"})
+
+
+@test(("userns",))
+def memtune_tells_the_limit_that_holds(env):
+    env.start("web")
+    env.virsh("memtune", "web", "--live", "--hard-limit", "200000").ok()
+    equal(params(env.virsh("memtune", "web", "--live"))["hard_limit"], "200000")
+    env.virsh("setmem", "web", "100000", "--live").ok()
+    equal(params(env.virsh("memtune", "web", "--live"))["hard_limit"], "100000")
+
+
+@test(("userns",))
+def blkio_weight_from_the_start(env):
+    env.start("web", extra="<blkiotune><weight>300</weight></blkiotune>")
+    if "no weights" in env.virsh("dominfo", "web").ok().out:
+        check(not list(pathlib.Path("/sys/fs/cgroup").glob(f"*/{env.daemon.cgroup}/machine/virtuserns-*/blkio.bfq.weight")),
+              "weights are there, and said not to be")
+        return
+    for file in pathlib.Path("/sys/fs/cgroup").glob(f"*/{env.daemon.cgroup}/machine/virtuserns-*/blkio.bfq.weight"):
+        equal(file.read_text().strip(), "300")
+    equal(params(env.virsh("blkiotune", "web"))["weight"], "300")
+
+
+@test(OURS)
+def vcpupin_is_no_kept_element(env):
+    env.start("web")
+    env.virsh("vcpupin", "web", "0", "0", "--live", "--config").ok()
+    check("vcpupin" not in env.virsh("dominfo", "web").ok().out, "vcpupin is honoured, and said not to be")
 
 
 @test()

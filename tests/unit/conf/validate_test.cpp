@@ -270,7 +270,7 @@ TEST(Unhonoured, OneLineEach) {
   auto def = good();
   EXPECT_EQ(unhonoured(def), std::vector<std::string>());
   def.kept = {{"cpu", "<cpu/>"}, {"genid", "<genid/>"}, {"memory/@dumpCore", "off"}};
-  def.cputune.kept = {{"vcpupin", "<vcpupin/>"}};
+  def.cputune.kept = {{"vcpupin", "<vcpupin vcpu='0' cpuset='1'/>"}, {"emulatorpin", "<emulatorpin/>"}};  // vcpu_pins reads the first
   def.clock.timers = {{.name = "tsc"}, {.name = "rtc"}};
   def.filesystems[0].kept = {{"@multidevs", "remap"}, {"driver/@queue", "1"}};
   def.kept_devices = {{"tpm", "<tpm/>"}};
@@ -278,7 +278,7 @@ TEST(Unhonoured, OneLineEach) {
       unhonoured(def),
       (std::vector<std::string>{
           "element <cpu> is kept but has no effect", "attribute 'dumpCore' of <memory> is kept but has no effect",
-          "cputune: element <vcpupin> is kept but has no effect", "clock: timer 'tsc' has no effect",
+          "cputune: element <emulatorpin> is kept but has no effect", "clock: timer 'tsc' has no effect",
           "filesystem '/': attribute 'multidevs' is kept but has no effect",
           "filesystem '/': attribute 'queue' of <driver> is kept but has no effect",
           "devices: element <tpm> is kept but has no effect"}));

@@ -41,6 +41,17 @@ TEST_F(Handlers, NodeInfoHasFourBytesACharacter) {
   EXPECT_EQ(bytes_, 188U);  // as libvirtd's
 }
 
+TEST_F(Handlers, LxcConfigBecomesADomain) {
+  const wire::NativeArgs lxc{"lxc-tools", "lxc.uts.name = web\nlxc.rootfs.path = dir:/srv/web\nlxc.hook.start = /a--b\n", 0};
+  const auto text = ask<wire::TextReply>(135, lxc).text;
+  EXPECT_NE(text.find("<name>web</name>"), std::string::npos) << text;
+  EXPECT_NE(text.find("<source dir='/srv/web'/>"), std::string::npos) << text;
+  EXPECT_EQ(text.find("<uuid>00000000"), std::string::npos) << text;  // no definition may have that
+  EXPECT_TRUE(text.starts_with("<!-- line 3: ")) << text;
+  (void)ask<wire::TextReply>(135, wire::NativeArgs{"qemu-argv", "", 0});
+  EXPECT_EQ(status_, Status::kError);
+}
+
 TEST_F(Handlers, ParamsCountOrParams) {
   auto reply = ask<wire::ParamsCountReply>(198, wire::DomainCountFlagsArgs{dom_, 0, 0});
   EXPECT_EQ(reply.count, 3);
