@@ -131,6 +131,15 @@ class Links {
   Undo undo_;
 };
 
+// In the container's network namespace: below /proc/sys/net every one of them finds directories of its own, so what the
+// controller mounts there from its own would lie on the host's, where the container never comes by.
+Result<void> apply_proc(Tree& tree, const ProcStep& step, const NamespaceMounts& mounts, const Host& host, const Child& child) {
+  TRY(kernel::enter_namespaces(child.pidfd, CLONE_NEWNET), "enter the network namespace");
+  auto applied = tree.apply(step, mounts);
+  TRY(kernel::enter_namespace(host.net_ns, CLONE_NEWNET), "leave the network namespace");
+  return applied;
+}
+
 }  // namespace
 
 Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const Child& child, Boot& result) {
@@ -145,6 +154,7 @@ Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const C
     TRY(std::visit([&](const auto& s) -> Result<void> {
       using Step = std::decay_t<decltype(s)>;
       if constexpr (std::is_same_v<Step, IdMapStep>) return {};
+      else if constexpr (std::is_same_v<Step, ProcStep>) return apply_proc(tree, s, mounts, host, child);
       else if constexpr (requires { links.apply(s); }) return links.apply(s);
       else if constexpr (requires { tree.apply(s, mounts); }) return tree.apply(s, mounts);
       else return tree.apply(s);

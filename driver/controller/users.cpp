@@ -26,7 +26,8 @@ std::optional<PasswdEntry> find_entry(std::string_view passwd, const Match& matc
   for_each_line(passwd, 4, [&](const std::vector<std::string_view>& fields) {
     const auto uid = parse_number<uid_t>(fields[2]);
     const auto gid = parse_number<gid_t>(fields[3]);
-    if (!uid || !gid || !match(fields[0], *uid)) return false;
+    // -1 is no id: setresuid(2) takes it for "leave as it is", which would be root.
+    if (!uid || !gid || *uid == static_cast<uid_t>(-1) || *gid == static_cast<gid_t>(-1) || !match(fields[0], *uid)) return false;
     found = PasswdEntry{*uid, *gid};
     return true;
   });
@@ -48,6 +49,7 @@ std::optional<gid_t> find_group(std::string_view group_file, std::string_view na
   for_each_line(group_file, 3, [&](const std::vector<std::string_view>& fields) {
     if (fields[0] != name) return false;
     found = parse_number<gid_t>(fields[2]);
+    if (found == static_cast<gid_t>(-1)) found.reset();
     return found.has_value();
   });
   return found;

@@ -16,7 +16,9 @@ namespace virtuserns::kernel {
 namespace {
 
 constexpr std::size_t kMaxGroupFile = 4 * 1024 * 1024;
-constexpr int kMaxDepth = 64;
+// Of the groups that a container makes in the one it was given: enough for any init, and no way to fill the kernel.
+constexpr const char* kMaxDepth = "64";
+constexpr const char* kMaxDescendants = "8192";
 
 Result<DirFd> open_group(const DirFd& parent, const std::string& name) {
   DirFd dir(::openat(parent.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
@@ -31,25 +33,46 @@ std::vector<std::string> groups_below(const DirFd& dir) {
   DIR* stream = fd < 0 ? nullptr : ::fdopendir(fd);
   if (!stream) return names;
   while (const dirent* entry = ::readdir(stream))
-    if (entry->d_type == DT_DIR && entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+    if (const std::string_view name = entry->d_name; entry->d_type == DT_DIR && name != "." && name != "..") names.emplace_back(name);
   ::closedir(stream);
   return names;
 }
 
-template <class Visit>
-void for_each_group(const DirFd& dir, const Visit& visit, int depth = 0) {
-  visit(dir);
-  if (depth >= kMaxDepth) return;
-  for (const auto& name : groups_below(dir))
-    if (auto below = open_group(dir, name)) for_each_group(*below, visit, depth + 1);
+// A container that was given its group chooses the names and the depth of those below, so neither the stack nor the
+// number of open descriptors may depend on it: one descriptor goes down, and up again by "..", which no group can leave
+// (cgroup2 renames nothing). `visit` is called from the top down, `leave` with the parent and the name from the bottom up.
+template <class Visit, class Leave>
+void walk_groups(const DirFd& top, const Visit& visit, const Leave& leave) {
+  struct Level { std::string name; std::vector<std::string> left; };
+  visit(top);
+  std::vector<Level> path = {{"", groups_below(top)}};
+  auto here = open_group(top, ".");
+  while (here) {
+    auto& level = path.back();
+    if (!level.left.empty()) {
+      std::string name = std::move(level.left.back());
+      level.left.pop_back();
+      auto below = open_group(*here, name);
+      if (!below) continue;
+      visit(*below);
+      path.push_back({std::move(name), groups_below(*below)});
+      here = std::move(below);
+      continue;
+    }
+    if (path.size() == 1) return;
+    here = open_group(*here, "..");
+    if (here) leave(*here, level.name);
+    path.pop_back();
+  }
 }
 
-void remove_below(const DirFd& dir, int depth = 0) {
-  if (depth >= kMaxDepth) return;
-  for (const auto& name : groups_below(dir)) {
-    if (auto below = open_group(dir, name)) remove_below(*below, depth + 1);
-    ::unlinkat(dir.get(), name.c_str(), AT_REMOVEDIR);
-  }
+template <class Visit>
+void for_each_group(const DirFd& top, const Visit& visit) {
+  walk_groups(top, visit, [](const DirFd&, const std::string&) {});
+}
+
+void remove_below(const DirFd& top) {
+  walk_groups(top, [](const DirFd&) {}, [](const DirFd& parent, const std::string& name) { ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR); });
 }
 
 std::int64_t now_ms() {
@@ -124,6 +147,8 @@ Result<void> Cgroup::delegate(uid_t uid, gid_t gid) const {
   if (::fchown(dir_.get(), uid, gid) != 0) return sys_fail("delegate group");
   for (const char* file : {"cgroup.procs", "cgroup.threads", "cgroup.subtree_control"})
     if (::fchownat(dir_.get(), file, uid, gid, AT_SYMLINK_NOFOLLOW) != 0) return sys_fail(std::string("delegate '") + file + "'");
+  TRY(write("cgroup.max.depth", kMaxDepth), "delegate group");
+  TRY(write("cgroup.max.descendants", kMaxDescendants), "delegate group");
   return {};
 }
 

@@ -143,7 +143,9 @@ Result<Launched> launch_controller(const std::string& program, const LaunchPlan&
   TRY(spawn.pass(theirs.get(), controller::kChannelFd));
   int next = controller::kFirstPassedFd;
   for (const auto& file : files) TRY(spawn.pass(file.get(), next++));
-  launched.pid = TRY(spawn.run(program, plan.name, next, mark_of(plan)));
+  // The name is only there for ps(1): one that looks like an option must not be taken for it.
+  const std::string shown = plan.name.starts_with('-') ? "./" + plan.name : plan.name;
+  launched.pid = TRY(spawn.run(program, shown, next, mark_of(plan)));
   // A child that nobody has waited for: the number is its own even if it is dead already.
   auto process = open_pidfd(launched.pid);
   if (!process) {

@@ -38,6 +38,11 @@ Result<FilesystemFacts> observe_filesystem(const FilesystemDef& fs) {
   };
   if (fs.type == FilesystemType::kMount) {
     if (!S_ISDIR(st.st_mode)) return wrong("directory");
+    // By identity, because "/." and links name it too: shifted to the domain's ids, all files of the host would be owned
+    // by container root.
+    if (struct stat host {}; ::stat("/", &host) == 0 && st.st_dev == host.st_dev && st.st_ino == host.st_ino)
+      return fail(VIR_ERR_CONFIG_UNSUPPORTED, "source " + quote(fs.source) + " of <filesystem> at " + quote(fs.target) +
+                                                  " is the host's own root directory, which no domain is given");
     facts.owner_uid = st.st_uid;
     facts.owner_gid = st.st_gid;
     return facts;

@@ -255,6 +255,8 @@ void Backend::end_run(const RunPtr& run, int shutoff_reason, int stopped_detail)
     else broker_.release(run->uuid);
   }
   unwatch(*run);
+  // Nobody reads it any more: whoever still waits for a reply that comes after the last note waits in vain.
+  if (run->channel) run->channel->close();
   // The controller ends by itself now; if it is our child somebody has to take its exit status.
   submit([run] { await_exit(run->process, 5000); });
   const std::lock_guard lock(run->mutex);

@@ -154,6 +154,62 @@ TEST_F(BackendTest, FailedStartNamesTheCauseAndLeavesNothing) {
   EXPECT_EQ(list_directory(paths.state + "/leases")->size(), 1u);
 }
 
+TEST_F(BackendTest, TheHostsOwnRootIsNoSourceByAnyName) {
+  auto daemon = backend();
+  fs::create_symlink("/", dir.path() + "/link");
+  for (const std::string& name : {std::string("/"), std::string("//"), std::string("/."), std::string("/proc/self/root"), dir.path() + "/link"}) {
+    auto def = domain("true");
+    def.filesystems[0].source = name;
+    const auto as_root = daemon->create_transient(root, def, {}, 0);
+    ASSERT_FALSE(as_root) << name;
+    EXPECT_NE(as_root.error().text.find("host's own root directory"), std::string::npos) << as_root.error().text;
+    def = domain("true");
+    def.filesystems.push_back(def.filesystems[0]);
+    def.filesystems[1].source = name;
+    def.filesystems[1].target = "/host";
+    EXPECT_FALSE(daemon->create_transient(root, def, {}, 0)) << name;
+  }
+  expect_nothing_left();
+}
+
+TEST_F(BackendTest, ANameThatLooksLikeAnOption) {
+  auto daemon = backend();
+  auto def = domain(kIdle);
+  def.name = "--reap";
+  const auto created = daemon->create_transient(root, def, {}, 0);
+  ASSERT_TRUE(created) << created.error().text;
+  EXPECT_TRUE(daemon->destroy(root, uuid, 0));
+  expect_nothing_left();
+}
+
+TEST_F(BackendTest, GroupsThatTheContainerMadeGoWithIt) {
+  if (!fs::exists("/sys/fs/cgroup/unified") && !fs::exists("/sys/fs/cgroup/cgroup.controllers")) GTEST_SKIP() << "no cgroup2 here";
+  auto daemon = backend();
+  // Hidden names, and as deep as it can get.
+  const std::string script = "cd /sys/fs/cgroup; /bin/busybox mkdir .hidden .hidden/..b; i=0; while [ $i -lt 300 ] &amp;&amp; /bin/busybox mkdir d 2&gt;/dev/null; do cd d; i=$((i+1)); done; "
+                             "echo $i &gt; /out/ready; " + kIdle;
+  ASSERT_TRUE(daemon->create_transient(root, domain(script), {}, 0));
+  ASSERT_TRUE(eventually([&] { return fs::exists(tree() + "/out/ready") && fs::file_size(tree() + "/out/ready") > 0; }));
+  std::ifstream in(tree() + "/out/ready");
+  int depth = 0;
+  in >> depth;
+  EXPECT_LT(depth, 65);
+  const auto destroyed = daemon->destroy(root, uuid, 0);
+  EXPECT_TRUE(destroyed) << destroyed.error().text;
+  expect_nothing_left();
+}
+
+TEST_F(BackendTest, DestroyDoesNotWaitForAReplyThatNobodyReads) {
+  auto daemon = backend();
+  ASSERT_TRUE(daemon->define(root, domain(kIdle), 0));
+  for (int round = 0; round < 10; ++round) {
+    ASSERT_TRUE(daemon->create(root, uuid, {}, 0));
+    const auto before = std::chrono::steady_clock::now();
+    ASSERT_TRUE(daemon->destroy(root, uuid, 0));
+    EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(3)) << round;
+  }
+}
+
 TEST_F(BackendTest, PausedDomainIsPausedForTheNextDaemon) {  // X3, B7
   killed_daemon([&](userns::Backend& daemon) {
     (void)daemon.define(root, domain(kIdle), 0);

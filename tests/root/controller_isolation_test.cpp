@@ -104,6 +104,15 @@ TEST(Isolation, MasksHide) {
   EXPECT_EQ(log, "0\n0\n0\n0\n");
 }
 
+TEST(Isolation, OnlyTheNetworksOwnSettingsAreWritable) {
+  RootTree tree;
+  auto plan = make_plan_for(tree, "exec > /out/log 2>&1; echo 1 > /proc/sys/net/ipv4/ip_forward; cat /proc/sys/net/ipv4/ip_forward\n"
+                                  "(echo 9 > /proc/sys/net/core/somaxconn) 2>/dev/null && echo DID; echo > /out/done; sleep 1000");
+  for (auto& step : plan.from_parent)
+    if (auto* proc = std::get_if<ProcStep>(&step)) proc->writable = {"/proc/sys/net/ipv4"};
+  EXPECT_EQ(run_inside(tree, std::move(plan)), "1\n");
+}
+
 TEST(Isolation, SessionKeyringIsNew) {
   RootTree tree;
   const std::string log = run_inside(tree, "probe keyring");

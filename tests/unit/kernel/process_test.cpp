@@ -59,6 +59,10 @@ TEST(Users, Resolve) {
   EXPECT_FALSE(resolve_identity("+-1", "", passwd, group));
   EXPECT_FALSE(resolve_identity("+4294967295", "", passwd, group));
   EXPECT_FALSE(resolve_identity("nobody", "", passwd, group));
+  // (uid_t)-1 would leave the ids as they are: root.
+  EXPECT_FALSE(resolve_identity("evil", "", "evil:x:4294967295:0::/:\n", group));
+  EXPECT_FALSE(resolve_identity("evil", "", "evil:x:5:4294967295::/:\n", group));
+  EXPECT_FALSE(resolve_identity("web", "evil", passwd, "evil:x:4294967295:\n"));
   EXPECT_FALSE(resolve_identity("web", "nogroup", passwd, group));
   EXPECT_EQ(resolve_identity("+5", "+6", "", "")->gid, 6u);
 }
