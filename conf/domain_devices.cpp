@@ -10,6 +10,8 @@ namespace {
 
 template <class... Arms>
 struct Overloaded : Arms... { using Arms::operator()...; };
+template <class... Arms>
+Overloaded(Arms...) -> Overloaded<Arms...>;  // clang 14 deduces no aggregates (P1816)
 
 template <class Device, class Matches>
 Device* find_one(std::vector<Device>& devices, const Matches& matches) {

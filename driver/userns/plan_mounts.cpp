@@ -122,6 +122,8 @@ Result<void> plan_mounts(Draft& draft) {
   std::optional<std::uint32_t> pts_gid;
   if (to_host(draft.maps.gid, 5)) pts_gid = 5;
   steps.push_back(DevStep{65'536, static_cast<std::uint32_t>(draft.plan().consoles.size()), pts_gid});
+  // Of its own: what programs share must not have to fit into /dev. It counts against the domain's memory.
+  steps.push_back(TmpfsStep{"/dev/shm", 0, 01777, false});
   for (const char* node : {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}) add_node(draft, node, node, false);
   steps.push_back(ProcStep{kMaskedProc, kReadonlyProc, kWritableProc});
   steps.push_back(SysStep{kMaskedSys});

@@ -128,7 +128,8 @@ class Daemon:
 
     def remove_cgroups(self) -> None:
         """The empty parents, which are this run's and not the daemon's to remove. Fails where one is not empty."""
-        for folder in pathlib.Path("/sys/fs/cgroup").glob(f"**/{self.cgroup}"):
+        root = pathlib.Path("/sys/fs/cgroup")
+        for folder in [root / self.cgroup, *root.glob(f"*/{self.cgroup}")]:
             for empty in (folder / "machine", folder):
                 with contextlib.suppress(OSError):
                     empty.rmdir()

@@ -11,6 +11,7 @@ The machine is shared and alive, so each part looks only at what the tests can h
 import ctypes
 import dataclasses
 import hashlib
+import contextlib
 import os
 import pathlib
 import re
@@ -94,8 +95,13 @@ def _links() -> set[str]:
 def _cgroups(pattern: str) -> set[str]:
     wanted = re.compile(pattern)
     found = set()
-    for folder, names, _ in os.walk("/sys/fs/cgroup"):
-        found |= {f"{folder}/{name}" for name in names if wanted.search(f"{folder}/{name}")}
+    # Not os.walk: it recurses, and a container may make groups deeper than Python's stack.
+    waiting = ["/sys/fs/cgroup"]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            waiting += folders
+            found |= {folder for folder in folders if wanted.search(folder)}
     return found
 
 

@@ -16,7 +16,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr Caller kCaller{.connection_id = 7};
+const Caller kCaller{.connection_id = 7};
 
 DomainDef make_def(const std::string& name) {
   DomainDef def;
