@@ -73,8 +73,8 @@ IdClaims RangeBroker::claims_locked() const {
   IdClaims claims;
   for (const auto& [uuid, held] : held_) {
     const std::string owner = "domain " + quote(held.name);
-    const auto append = [&](std::vector<IdClaim>& to, const std::vector<IdRange>& ranges) {
-      for (const auto& range : ranges) to.push_back({range, owner, uuid});
+    const auto append = [&, &domain = uuid](std::vector<IdClaim>& to, const std::vector<IdRange>& ranges) {
+      for (const auto& range : ranges) to.push_back({range, owner, domain});
     };
     append(claims.uid, host_ranges(held.leased.uid));
     append(claims.gid, host_ranges(held.leased.gid));
