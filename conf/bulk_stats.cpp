@@ -8,19 +8,32 @@ namespace {
 // Named after the tag, as the balloon group of libvirt's qemu driver does. nullptr: has a field of its own.
 const char* memory_field(int tag) {
   switch (tag) {
-    case VIR_DOMAIN_MEMORY_STAT_SWAP_IN: return "balloon.swap_in";
-    case VIR_DOMAIN_MEMORY_STAT_SWAP_OUT: return "balloon.swap_out";
-    case VIR_DOMAIN_MEMORY_STAT_MAJOR_FAULT: return "balloon.major_fault";
-    case VIR_DOMAIN_MEMORY_STAT_MINOR_FAULT: return "balloon.minor_fault";
-    case VIR_DOMAIN_MEMORY_STAT_UNUSED: return "balloon.unused";
-    case VIR_DOMAIN_MEMORY_STAT_AVAILABLE: return "balloon.available";
-    case VIR_DOMAIN_MEMORY_STAT_USABLE: return "balloon.usable";
-    case VIR_DOMAIN_MEMORY_STAT_RSS: return "balloon.rss";
-    case VIR_DOMAIN_MEMORY_STAT_LAST_UPDATE: return "balloon.last-update";
-    case VIR_DOMAIN_MEMORY_STAT_DISK_CACHES: return "balloon.disk_caches";
-    case VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGALLOC: return "balloon.hugetlb_pgalloc";
-    case VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGFAIL: return "balloon.hugetlb_pgfail";
-    default: return nullptr;
+    case VIR_DOMAIN_MEMORY_STAT_SWAP_IN:
+      return "balloon.swap_in";
+    case VIR_DOMAIN_MEMORY_STAT_SWAP_OUT:
+      return "balloon.swap_out";
+    case VIR_DOMAIN_MEMORY_STAT_MAJOR_FAULT:
+      return "balloon.major_fault";
+    case VIR_DOMAIN_MEMORY_STAT_MINOR_FAULT:
+      return "balloon.minor_fault";
+    case VIR_DOMAIN_MEMORY_STAT_UNUSED:
+      return "balloon.unused";
+    case VIR_DOMAIN_MEMORY_STAT_AVAILABLE:
+      return "balloon.available";
+    case VIR_DOMAIN_MEMORY_STAT_USABLE:
+      return "balloon.usable";
+    case VIR_DOMAIN_MEMORY_STAT_RSS:
+      return "balloon.rss";
+    case VIR_DOMAIN_MEMORY_STAT_LAST_UPDATE:
+      return "balloon.last-update";
+    case VIR_DOMAIN_MEMORY_STAT_DISK_CACHES:
+      return "balloon.disk_caches";
+    case VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGALLOC:
+      return "balloon.hugetlb_pgalloc";
+    case VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGFAIL:
+      return "balloon.hugetlb_pgfail";
+    default:
+      return nullptr;
   }
 }
 

@@ -29,7 +29,10 @@ struct VcpuSample {
   std::optional<std::uint64_t> time_ns;
 };
 
-struct MemorySample { int tag = 0; std::uint64_t value = 0; };  // virDomainMemoryStatTags
+struct MemorySample {
+  int tag = 0;
+  std::uint64_t value = 0;
+};  // virDomainMemoryStatTags
 
 struct StatsSample {
   int state = 0, reason = 0;

@@ -50,7 +50,7 @@ struct NodeFacts {
 };
 
 struct GuestArch {
-  std::string arch;   // "x86_64", "i686"
+  std::string arch;  // "x86_64", "i686"
   int word_size = 64;
   std::string emulator;
 };

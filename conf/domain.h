@@ -25,7 +25,7 @@ struct KeptXml {
   // Where it stood, from the struct that keeps it: "tpm" a child element, "@foo" an attribute of the element itself,
   // "source/@portgroup" and "target/model" an attribute and a child of a modelled child.
   std::string name;
-  std::string xml;   // the element, canonically indented from column 0; or the attribute's value
+  std::string xml;  // the element, canonically indented from column 0; or the attribute's value
   bool operator==(const KeptXml&) const = default;
 };
 
@@ -39,8 +39,8 @@ struct MetadataElement {
 // ---- identity -------------------------------------------------------------------------------------------------
 
 struct IdMapEntry {
-  std::uint32_t start = 0;                // first id inside
-  std::optional<std::uint32_t> target;    // first id outside; absent: the range broker chooses (our extension)
+  std::uint32_t start = 0;              // first id inside
+  std::optional<std::uint32_t> target;  // first id outside; absent: the range broker chooses (our extension)
   std::uint32_t count = 0;
   bool operator==(const IdMapEntry&) const = default;
 };
@@ -142,7 +142,7 @@ struct FeaturesDef {
 };
 
 struct TimerDef {
-  std::string name;             // rtc, hpet, ...
+  std::string name;  // rtc, hpet, ...
   std::optional<bool> present;
   std::vector<KeptXml> kept;
   bool operator==(const TimerDef&) const = default;
@@ -173,7 +173,7 @@ struct FilesystemDef {
   std::string driver_type;    // path | handle | loop | nbd | ...; empty: no <driver>
   std::string driver_format;  // raw | qcow2 ...
   std::string driver_wrpolicy;
-  std::string source;         // dir, file, dev or template name; for ram unused
+  std::string source;  // dir, file, dev or template name; for ram unused
   std::uint64_t ram_usage_kib = 0;
   std::string source_pool, source_volume;
   std::string target;
@@ -213,7 +213,7 @@ struct IpAddressDef {
 
 struct RouteDef {
   std::string family;
-  std::string address;   // network; "0.0.0.0" / "::" with prefix 0 is the default route
+  std::string address;  // network; "0.0.0.0" / "::" with prefix 0 is the default route
   std::optional<std::uint32_t> prefix;
   std::string netmask;
   std::string gateway;
@@ -226,20 +226,20 @@ enum class LinkState { kDefault, kUp, kDown };
 
 struct InterfaceDef {
   InterfaceType type = InterfaceType::kBridge;
-  std::optional<MacAddress> mac;   // filled by apply_defaults (52:54:00:xx:xx:xx, as virDomainNetGenerateMAC)
-  std::string source;              // bridge, network or dev
-  std::string direct_mode;         // vepa | bridge | private | passthrough
-  std::string target_dev;          // host side name; live XML always has it
-  std::string guest_dev;           // name inside
+  std::optional<MacAddress> mac;  // filled by apply_defaults (52:54:00:xx:xx:xx, as virDomainNetGenerateMAC)
+  std::string source;             // bridge, network or dev
+  std::string direct_mode;        // vepa | bridge | private | passthrough
+  std::string target_dev;         // host side name; live XML always has it
+  std::string guest_dev;          // name inside
   std::string model;
   LinkState link_state = LinkState::kDefault;
   std::optional<std::uint32_t> mtu;
   std::vector<IpAddressDef> ips;
   std::vector<RouteDef> routes;
-  std::vector<IpAddressDef> source_ips;   // <source><ip> (host side of type ethernet)
+  std::vector<IpAddressDef> source_ips;  // <source><ip> (host side of type ethernet)
   std::vector<RouteDef> source_routes;
   std::optional<DeviceAlias> alias;
-  std::vector<KeptXml> kept;              // filterref, bandwidth, virtualport, vlan, port, tune, coalesce, ...
+  std::vector<KeptXml> kept;  // filterref, bandwidth, virtualport, vlan, port, tune, coalesce, ...
   bool operator==(const InterfaceDef&) const = default;
 };
 
@@ -260,9 +260,9 @@ enum class HostdevType { kCapsStorage, kCapsMisc, kCapsNet, kSubsysUsb };
 
 struct HostdevDef {
   HostdevType type = HostdevType::kCapsMisc;
-  std::string source;       // block, char or interface
-  std::string managed;      // yes | no; empty: not written
-  std::vector<IpAddressDef> ips;   // capsNet
+  std::string source;             // block, char or interface
+  std::string managed;            // yes | no; empty: not written
+  std::vector<IpAddressDef> ips;  // capsNet
   std::vector<RouteDef> routes;
   std::vector<KeptXml> source_kept;  // usb <vendor>, <product>, <address> below <source>
   std::optional<DeviceAlias> alias;
@@ -276,7 +276,7 @@ using DeviceDef = std::variant<FilesystemDef, DiskDef, InterfaceDef, ConsoleDef,
 // ---- security label, extension namespaces ---------------------------------------------------------------------
 
 struct SeclabelDef {
-  std::string type;   // none | static | dynamic
+  std::string type;  // none | static | dynamic
   std::string model;
   std::string relabel;
   std::string label, imagelabel, baselabel;
@@ -286,8 +286,8 @@ struct SeclabelDef {
 
 // <lxc:namespace>
 struct SharedNamespace {
-  std::string kind;   // sharenet | shareipc | shareuts
-  std::string type;   // none | name | pid | netns
+  std::string kind;  // sharenet | shareipc | shareuts
+  std::string type;  // none | name | pid | netns
   std::string value;
   bool operator==(const SharedNamespace&) const = default;
 };
@@ -296,8 +296,8 @@ struct SharedNamespace {
 // <metadata>, the one place where libvirt's schema and every client keep a foreign element. The text stays in
 // DomainDef::metadata, which is what is formatted; this struct is what the parser read in it.
 struct UsernsDef {
-  std::optional<std::uint64_t> pids_limit;      // <userns:pids limit='N'/>; absent: the driver's default
-  std::optional<std::uint32_t> id_count;        // <userns:ids count='N'/>: size of the automatic range
+  std::optional<std::uint64_t> pids_limit;  // <userns:pids limit='N'/>; absent: the driver's default
+  std::optional<std::uint32_t> id_count;    // <userns:ids count='N'/>: size of the automatic range
   bool operator==(const UsernsDef&) const = default;
 };
 
@@ -332,7 +332,7 @@ struct DomainDef {
   std::vector<InterfaceDef> interfaces;
   std::vector<ConsoleDef> consoles;
   std::vector<HostdevDef> hostdevs;
-  std::vector<KeptXml> kept_devices;   // tpm, video, serial, ...: formatted in libvirt's order
+  std::vector<KeptXml> kept_devices;  // tpm, video, serial, ...: formatted in libvirt's order
 
   std::vector<SeclabelDef> seclabels;
   std::vector<SharedNamespace> shared_namespaces;

@@ -9,7 +9,9 @@ namespace virtuserns {
 namespace {
 
 template <class... Arms>
-struct Overloaded : Arms... { using Arms::operator()...; };
+struct Overloaded : Arms... {
+  using Arms::operator()...;
+};
 template <class... Arms>
 Overloaded(Arms...) -> Overloaded<Arms...>;  // clang 14 deduces no aggregates (P1816)
 
@@ -29,7 +31,8 @@ FilesystemDef* find_filesystem(DomainDef& def, const FilesystemDef& wanted) {
 
 HostdevDef* find_hostdev(DomainDef& def, const HostdevDef& wanted) {
   return find_one(def.hostdevs, [&](const HostdevDef& hostdev) {
-    return hostdev.type == wanted.type && hostdev.source == wanted.source && hostdev.source_kept == wanted.source_kept;
+    return hostdev.type == wanted.type && hostdev.source == wanted.source &&
+           hostdev.source_kept == wanted.source_kept;
   });
 }
 
@@ -61,65 +64,69 @@ DeviceDef take_out(std::vector<Device>& devices, Device* device) {
 
 Result<void> attach_to(DomainDef& def, DeviceDef device) {
   return std::visit(
-      Overloaded{
-          [&](DiskDef& disk) -> Result<void> {
-            if (find_disk(def, disk)) {
-              return fail(VIR_ERR_INVALID_ARG, "target " + printable(disk.target_dev) + " already exists.");
-            }
-            def.disks.push_back(std::move(disk));
-            return {};
-          },
-          [&](FilesystemDef& fs) -> Result<void> {
-            if (find_filesystem(def, fs)) return fail(VIR_ERR_INVALID_ARG, "Target already exists");
-            def.filesystems.push_back(std::move(fs));
-            return {};
-          },
-          [&](InterfaceDef& link) -> Result<void> {
-            const bool taken = link.mac && find_one(def.interfaces, [&](const InterfaceDef& other) { return other.mac == link.mac; });
-            if (taken) {
-              return fail(VIR_ERR_OPERATION_FAILED, "network device with MAC address " + format_mac(*link.mac) + " already exists");
-            }
-            def.interfaces.push_back(std::move(link));
-            return {};
-          },
-          [&](HostdevDef& hostdev) -> Result<void> {
-            if (find_hostdev(def, hostdev)) {
-              return fail(VIR_ERR_INVALID_ARG, "device is already in the domain configuration");
-            }
-            def.hostdevs.push_back(std::move(hostdev));
-            return {};
-          },
-          [](ConsoleDef&) -> Result<void> {
-            return fail(VIR_ERR_CONFIG_UNSUPPORTED, "persistent attach of device is not supported");
-          }},
+      Overloaded{[&](DiskDef& disk) -> Result<void> {
+                   if (find_disk(def, disk)) {
+                     return fail(VIR_ERR_INVALID_ARG, "target " + printable(disk.target_dev) + " already exists.");
+                   }
+                   def.disks.push_back(std::move(disk));
+                   return {};
+                 },
+                 [&](FilesystemDef& fs) -> Result<void> {
+                   if (find_filesystem(def, fs)) return fail(VIR_ERR_INVALID_ARG, "Target already exists");
+                   def.filesystems.push_back(std::move(fs));
+                   return {};
+                 },
+                 [&](InterfaceDef& link) -> Result<void> {
+                   const bool taken = link.mac && find_one(def.interfaces, [&](const InterfaceDef& other) {
+                                        return other.mac == link.mac;
+                                      });
+                   if (taken) {
+                     return fail(VIR_ERR_OPERATION_FAILED,
+                                 "network device with MAC address " + format_mac(*link.mac) + " already exists");
+                   }
+                   def.interfaces.push_back(std::move(link));
+                   return {};
+                 },
+                 [&](HostdevDef& hostdev) -> Result<void> {
+                   if (find_hostdev(def, hostdev)) {
+                     return fail(VIR_ERR_INVALID_ARG, "device is already in the domain configuration");
+                   }
+                   def.hostdevs.push_back(std::move(hostdev));
+                   return {};
+                 },
+                 [](ConsoleDef&) -> Result<void> {
+                   return fail(VIR_ERR_CONFIG_UNSUPPORTED, "persistent attach of device is not supported");
+                 }},
       device);
 }
 
 Result<DeviceDef> detach_from(DomainDef& def, const DeviceDef& device) {
-  return std::visit(
-      Overloaded{
-          [&](const DiskDef& disk) -> Result<DeviceDef> {
-            DiskDef* found = find_disk(def, disk);
-            if (!found) return fail(VIR_ERR_INVALID_ARG, "no target device " + printable(disk.target_dev));
-            return take_out(def.disks, found);
-          },
-          [&](const FilesystemDef& fs) -> Result<DeviceDef> {
-            FilesystemDef* found = find_filesystem(def, fs);
-            if (!found) return fail(VIR_ERR_DEVICE_MISSING, "no matching filesystem device was found");
-            return take_out(def.filesystems, found);
-          },
-          [&](const InterfaceDef& link) -> Result<DeviceDef> {
-            return take_out(def.interfaces, TRY(find_interface(def, link)));
-          },
-          [&](const HostdevDef& hostdev) -> Result<DeviceDef> {
-            HostdevDef* found = find_hostdev(def, hostdev);
-            if (!found) return fail(VIR_ERR_INVALID_ARG, "device not present in domain configuration");
-            return take_out(def.hostdevs, found);
-          },
-          [](const ConsoleDef&) -> Result<DeviceDef> {
-            return fail(VIR_ERR_CONFIG_UNSUPPORTED, "persistent detach of device is not supported");
-          }},
-      device);
+  return std::visit(Overloaded{[&](const DiskDef& disk) -> Result<DeviceDef> {
+                                 DiskDef* found = find_disk(def, disk);
+                                 if (!found)
+                                   return fail(VIR_ERR_INVALID_ARG, "no target device " + printable(disk.target_dev));
+                                 return take_out(def.disks, found);
+                               },
+                               [&](const FilesystemDef& fs) -> Result<DeviceDef> {
+                                 FilesystemDef* found = find_filesystem(def, fs);
+                                 if (!found)
+                                   return fail(VIR_ERR_DEVICE_MISSING, "no matching filesystem device was found");
+                                 return take_out(def.filesystems, found);
+                               },
+                               [&](const InterfaceDef& link) -> Result<DeviceDef> {
+                                 return take_out(def.interfaces, TRY(find_interface(def, link)));
+                               },
+                               [&](const HostdevDef& hostdev) -> Result<DeviceDef> {
+                                 HostdevDef* found = find_hostdev(def, hostdev);
+                                 if (!found)
+                                   return fail(VIR_ERR_INVALID_ARG, "device not present in domain configuration");
+                                 return take_out(def.hostdevs, found);
+                               },
+                               [](const ConsoleDef&) -> Result<DeviceDef> {
+                                 return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+                                             "persistent detach of device is not supported");
+                               }},
+                    device);
 }
 
 Result<void> update_in(DomainDef& def, DeviceDef device) {

@@ -141,21 +141,25 @@ Result<std::string> get_metadata(const DomainDef& def, int type, const std::stri
     return text;
   };
   switch (type) {
-    case VIR_DOMAIN_METADATA_DESCRIPTION: return present(def.description);
-    case VIR_DOMAIN_METADATA_TITLE: return present(def.title);
+    case VIR_DOMAIN_METADATA_DESCRIPTION:
+      return present(def.description);
+    case VIR_DOMAIN_METADATA_TITLE:
+      return present(def.title);
     case VIR_DOMAIN_METADATA_ELEMENT: {
       auto found = std::find_if(def.metadata.begin(), def.metadata.end(),
                                 [&](const MetadataElement& element) { return element.uri == uri; });
       return present(found == def.metadata.end() ? std::string() : found->xml);
     }
-    default: return fail(VIR_ERR_INVALID_ARG, "unknown metadata type '" + std::to_string(type) + "'");
+    default:
+      return fail(VIR_ERR_INVALID_ARG, "unknown metadata type '" + std::to_string(type) + "'");
   }
 }
 
-Result<void> set_metadata(DomainDef& def, int type, const std::optional<std::string>& value,
-                          const std::string& uri) {
+Result<void> set_metadata(DomainDef& def, int type, const std::optional<std::string>& value, const std::string& uri) {
   switch (type) {
-    case VIR_DOMAIN_METADATA_DESCRIPTION: def.description = value.value_or(""); return {};
+    case VIR_DOMAIN_METADATA_DESCRIPTION:
+      def.description = value.value_or("");
+      return {};
     case VIR_DOMAIN_METADATA_TITLE:
       // The client library checks this too, but not every client is that library.
       if (value && value->find('\n') != std::string::npos) {
@@ -168,7 +172,8 @@ Result<void> set_metadata(DomainDef& def, int type, const std::optional<std::str
       std::erase_if(def.metadata, [&](const MetadataElement& element) { return element.uri == uri; });
       if (value && !value->empty()) def.metadata.push_back({uri, *value});
       return {};
-    default: return fail(VIR_ERR_INVALID_ARG, "unknown metadata type '" + std::to_string(type) + "'");
+    default:
+      return fail(VIR_ERR_INVALID_ARG, "unknown metadata type '" + std::to_string(type) + "'");
   }
 }
 
@@ -181,7 +186,8 @@ Result<void> DomainNames::check(const std::string& name, const Uuid& uuid) const
                 "domain '" + found->second + "' is already defined with uuid " + format_uuid(uuid));
   }
   if (auto found = by_name_.find(name); found != by_name_.end()) {
-    return fail(VIR_ERR_OPERATION_FAILED, "domain '" + name + "' already exists with uuid " + format_uuid(found->second));
+    return fail(VIR_ERR_OPERATION_FAILED,
+                "domain '" + name + "' already exists with uuid " + format_uuid(found->second));
   }
   return {};
 }

@@ -27,10 +27,10 @@ namespace virtuserns {
 
 // ---- libvirt's words --------------------------------------------------------------------------------------------
 
-[[nodiscard]] Error no_domain_with_uuid(const Uuid& uuid);             // VIR_ERR_NO_DOMAIN
-[[nodiscard]] Error no_domain_with_name(const std::string& name);      // VIR_ERR_NO_DOMAIN
-[[nodiscard]] Error no_domain_with_id(int id);                         // VIR_ERR_NO_DOMAIN
-[[nodiscard]] Error domain_not_running();                              // VIR_ERR_OPERATION_INVALID
+[[nodiscard]] Error no_domain_with_uuid(const Uuid& uuid);         // VIR_ERR_NO_DOMAIN
+[[nodiscard]] Error no_domain_with_name(const std::string& name);  // VIR_ERR_NO_DOMAIN
+[[nodiscard]] Error no_domain_with_id(int id);                     // VIR_ERR_NO_DOMAIN
+[[nodiscard]] Error domain_not_running();                          // VIR_ERR_OPERATION_INVALID
 
 // ---- live and config --------------------------------------------------------------------------------------------
 
@@ -55,8 +55,8 @@ struct DomainObject {
   std::optional<DomainDef> next_def;
   bool persistent = false;
   bool autostart = false;
-  bool updated = false;    // virDomainIsUpdated: next_def was changed while the domain runs
-  bool removed = false;    // no longer in its list: whoever still holds it answers VIR_ERR_NO_DOMAIN
+  bool updated = false;  // virDomainIsUpdated: next_def was changed while the domain runs
+  bool removed = false;  // no longer in its list: whoever still holds it answers VIR_ERR_NO_DOMAIN
   int state = VIR_DOMAIN_SHUTOFF;
   int reason = VIR_DOMAIN_SHUTOFF_UNKNOWN;
 
@@ -72,7 +72,10 @@ struct DomainObject {
 };
 
 // The definitions a change has to be made in. A pointer that is null: not in that one.
-struct AffectedDefs { DomainDef* live = nullptr; DomainDef* config = nullptr; };
+struct AffectedDefs {
+  DomainDef* live = nullptr;
+  DomainDef* config = nullptr;
+};
 [[nodiscard]] Result<AffectedDefs> affected_defs(DomainObject& domain, unsigned flags);
 // The one definition that a query asks about. LIVE together with CONFIG is VIR_ERR_INVALID_ARG.
 [[nodiscard]] Result<const DomainDef*> queried_def(const DomainObject& domain, unsigned flags);
@@ -131,7 +134,10 @@ template <class Object>  // derived from DomainObject, or itself
 class DomainList {
  public:
   using Pointer = std::shared_ptr<Object>;
-  struct Claim { Pointer object; bool is_new = false; };
+  struct Claim {
+    Pointer object;
+    bool is_new = false;
+  };
 
   // The object of this name and uuid: the one that is there, or a new one that has only these two (the caller fills
   // it, or removes it again when it cannot). Refuses a name or uuid that belongs to another domain. One that is

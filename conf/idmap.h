@@ -30,7 +30,10 @@ struct IdMapLine {
 };
 using IdMapLines = std::vector<IdMapLine>;
 
-struct IdMaps { IdMapLines uid, gid; bool operator==(const IdMaps&) const = default; };
+struct IdMaps {
+  IdMapLines uid, gid;
+  bool operator==(const IdMaps&) const = default;
+};
 
 // What the kernel would say to these lines written at once by a privileged process. nullopt: accepted;
 // otherwise why not.

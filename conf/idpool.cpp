@@ -27,7 +27,8 @@ Result<void> check_target(IdKind kind, const IdMapEntry& entry, const std::vecto
   const IdRange range{*entry.target, entry.count};
   const std::string line = line_name(kind, entry);
   if (range.overlaps({0, 1}))
-    return fail(VIR_ERR_CONFIG_UNSUPPORTED, line + " maps host " + id_kind_name(kind) + " 0: root of the host is never given to a domain");
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+                line + " maps host " + id_kind_name(kind) + " 0: root of the host is never given to a domain");
   const bool delegated = is_granted(range, granted);
   const std::string file = kind == IdKind::kUid ? "/etc/subuid" : "/etc/subgid";
   // Domains and other people's delegations first: their names say more than a number does.
@@ -37,9 +38,10 @@ Result<void> check_target(IdKind kind, const IdMapEntry& entry, const std::vecto
   if (rules.must_be_granted && !delegated)
     return fail(VIR_ERR_CONFIG_UNSUPPORTED, line + " is not delegated to you in " + file);
   if (range.first < kFirstSafeId && !delegated)
-    return fail(VIR_ERR_CONFIG_UNSUPPORTED, line + " takes host ids below " + std::to_string(kFirstSafeId) +
-                                                ", which belong to the system; a line 'root:" + std::to_string(range.first) +
-                                                ":" + std::to_string(range.count) + "' in " + file + " would allow it");
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+                line + " takes host ids below " + std::to_string(kFirstSafeId) +
+                    ", which belong to the system; a line 'root:" + std::to_string(range.first) + ":" +
+                    std::to_string(range.count) + "' in " + file + " would allow it");
   return {};
 }
 
@@ -59,8 +61,9 @@ Result<IdMapLines> complete(const std::vector<IdMapEntry>& entries, const IdPool
       } else {
         const auto first = choose_range(pool, entry.count, taken);
         if (!first)
-          return fail(VIR_ERR_OPERATION_FAILED, "no free range of " + std::to_string(entry.count) + " host ids between " +
-                                                    std::to_string(pool.first) + " and " + std::to_string(pool.last));
+          return fail(VIR_ERR_OPERATION_FAILED, "no free range of " + std::to_string(entry.count) +
+                                                    " host ids between " + std::to_string(pool.first) + " and " +
+                                                    std::to_string(pool.last));
         line.outside = *first;
         taken.push_back({*first, entry.count});
         chosen.push_back(line);
@@ -90,7 +93,10 @@ SubidFile parse_subid(std::string_view text) {
     // 2^32 - 1 is "no id" (setresuid(2) leaves it alone), so a range ends before it or at it.
     const bool usable = first && count && !fields[0].empty() && fields[0].size() <= kMaxOwnerBytes && *count > 0 &&
                         *first < kEndOfIds && *count <= kEndOfIds - *first;
-    if (!usable) { ++file.skipped; continue; }
+    if (!usable) {
+      ++file.skipped;
+      continue;
+    }
     file.lines.push_back({number, std::string(fields[0]), {*first, *count}});
   }
   return file;
@@ -108,7 +114,8 @@ std::vector<AccountLine> parse_accounts(std::string_view text) {
     const auto name_end = line.find(':');
     const auto secret_end = name_end == std::string_view::npos ? name_end : line.find(':', name_end + 1);
     if (secret_end == std::string_view::npos) continue;
-    const auto id = parse_number<std::uint32_t>(line.substr(secret_end + 1, line.find(':', secret_end + 1) - secret_end - 1));
+    const auto id =
+        parse_number<std::uint32_t>(line.substr(secret_end + 1, line.find(':', secret_end + 1) - secret_end - 1));
     if (id) accounts.push_back({number, std::string(line.substr(0, name_end)), *id});
   }
   return accounts;
@@ -117,10 +124,16 @@ std::vector<AccountLine> parse_accounts(std::string_view text) {
 void append_claims(std::vector<IdClaim>& claims, const HostIdFiles& files, const std::vector<std::string>& owners) {
   for (const auto& line : files.subid.lines) {
     if (std::find(owners.begin(), owners.end(), line.owner) != owners.end()) continue;
-    claims.push_back({line.range, "user " + quote(line.owner) + " (line " + std::to_string(line.number) + " of " + files.subid_path + ")", std::nullopt});
+    claims.push_back(
+        {line.range,
+         "user " + quote(line.owner) + " (line " + std::to_string(line.number) + " of " + files.subid_path + ")",
+         std::nullopt});
   }
   for (const auto& account : files.accounts)
-    claims.push_back({{account.id, 1}, "account " + quote(account.name) + " (line " + std::to_string(account.number) + " of " + files.account_path + ")", std::nullopt});
+    claims.push_back({{account.id, 1},
+                      "account " + quote(account.name) + " (line " + std::to_string(account.number) + " of " +
+                          files.account_path + ")",
+                      std::nullopt});
 }
 
 std::vector<IdRange> delegated_ranges(const SubidFile& file, const std::vector<std::string>& owners) {
@@ -164,9 +177,12 @@ std::vector<IdRange> explicit_ranges(const std::vector<IdMapEntry>& entries) {
   return ranges;
 }
 
-Result<void> check_targets(const IdMapDef& map, const IdClaims& claims, const TargetRules& rules, const Uuid& domain) {
-  for (const auto& entry : map.uid) TRY(check_target(IdKind::kUid, entry, claims.uid, rules.granted_uid, rules, domain));
-  for (const auto& entry : map.gid) TRY(check_target(IdKind::kGid, entry, claims.gid, rules.granted_gid, rules, domain));
+Result<void> check_targets(const IdMapDef& map, const IdClaims& claims, const TargetRules& rules,
+                           const Uuid& domain) {
+  for (const auto& entry : map.uid)
+    TRY(check_target(IdKind::kUid, entry, claims.uid, rules.granted_uid, rules, domain));
+  for (const auto& entry : map.gid)
+    TRY(check_target(IdKind::kGid, entry, claims.gid, rules.granted_gid, rules, domain));
   return {};
 }
 
@@ -174,8 +190,10 @@ Result<IdMaps> choose_maps(const DomainDef& def, const IdPool& pool, const IdCla
   std::vector<IdRange> taken;
   taken.reserve(claims.uid.size() + claims.gid.size());
   // One range serves as uids and as gids: it must be free as both.
-  for (const auto& claim : claims.uid) if (claim.domain != def.uuid) taken.push_back(claim.range);
-  for (const auto& claim : claims.gid) if (claim.domain != def.uuid) taken.push_back(claim.range);
+  for (const auto& claim : claims.uid)
+    if (claim.domain != def.uuid) taken.push_back(claim.range);
+  for (const auto& claim : claims.gid)
+    if (claim.domain != def.uuid) taken.push_back(claim.range);
   for (const auto& range : explicit_ranges(def.idmap.uid)) taken.push_back(range);
   for (const auto& range : explicit_ranges(def.idmap.gid)) taken.push_back(range);
 

@@ -28,18 +28,20 @@ enum class IdKind { kUid, kGid };
 
 struct IdClaim {
   IdRange range;
-  std::string owner;            // "domain 'web'", "user 'anna' (line 3 of /etc/subuid)"
-  std::optional<Uuid> domain;   // of a domain: its own claims never stand in its way
+  std::string owner;           // "domain 'web'", "user 'anna' (line 3 of /etc/subuid)"
+  std::optional<Uuid> domain;  // of a domain: its own claims never stand in its way
   bool operator==(const IdClaim&) const = default;
 };
 
-struct IdClaims { std::vector<IdClaim> uid, gid; };
+struct IdClaims {
+  std::vector<IdClaim> uid, gid;
+};
 
 // ---- the files of the host ------------------------------------------------------------------------------------
 
 struct SubidLine {
-  std::size_t number = 0;       // 1-based
-  std::string owner;            // login name or decimal uid, as written
+  std::size_t number = 0;  // 1-based
+  std::string owner;       // login name or decimal uid, as written
   IdRange range;
   bool operator==(const SubidLine&) const = default;
 };
@@ -48,10 +50,17 @@ inline constexpr std::size_t kMaxSubidLines = 65'536;
 
 // /etc/subuid and /etc/subgid: "owner:first:count". Blank lines, '#' comments and lines that say nothing usable
 // (no owner, count 0, beyond 2^32) are skipped, as shadow's tools do; `skipped` counts the latter.
-struct SubidFile { std::vector<SubidLine> lines; std::size_t skipped = 0; };
+struct SubidFile {
+  std::vector<SubidLine> lines;
+  std::size_t skipped = 0;
+};
 [[nodiscard]] SubidFile parse_subid(std::string_view text);
 
-struct AccountLine { std::size_t number = 0; std::string name; std::uint32_t id = 0; };
+struct AccountLine {
+  std::size_t number = 0;
+  std::string name;
+  std::uint32_t id = 0;
+};
 // /etc/passwd and /etc/group: the third field of "name:x:id:...". Others (nis '+' lines, comments) are skipped.
 [[nodiscard]] std::vector<AccountLine> parse_accounts(std::string_view text);
 
@@ -75,18 +84,24 @@ struct IdPool {
 
 // The lowest range of `count` ids in [first, last], aligned to first + k * size so that ranges of the usual size
 // never fragment the pool, that overlaps no claim.
-[[nodiscard]] std::optional<std::uint32_t> choose_range(const IdPool& pool, std::uint32_t count, std::vector<IdRange> taken);
+[[nodiscard]] std::optional<std::uint32_t> choose_range(const IdPool& pool, std::uint32_t count,
+                                                        std::vector<IdRange> taken);
 
 // A claim of somebody else than `domain` that overlaps `range`.
-[[nodiscard]] const IdClaim* find_conflict(const IdRange& range, const std::vector<IdClaim>& claims, const Uuid& domain);
+[[nodiscard]] const IdClaim* find_conflict(const IdRange& range, const std::vector<IdClaim>& claims,
+                                           const Uuid& domain);
 
 // Lines whose target is given, as claims of the domain.
 [[nodiscard]] std::vector<IdRange> explicit_ranges(const std::vector<IdMapEntry>& entries);
 
 // Every given target against the claims and the delegation to us (`granted`, which excuses accounts and ids below
 // 65536, never host 0). VIR_ERR_CONFIG_UNSUPPORTED names the line of the map and the owner it collides with.
-struct TargetRules { std::vector<IdRange> granted_uid, granted_gid; bool must_be_granted = false; };
-[[nodiscard]] Result<void> check_targets(const IdMapDef& map, const IdClaims& claims, const TargetRules& rules, const Uuid& domain);
+struct TargetRules {
+  std::vector<IdRange> granted_uid, granted_gid;
+  bool must_be_granted = false;
+};
+[[nodiscard]] Result<void> check_targets(const IdMapDef& map, const IdClaims& claims, const TargetRules& rules,
+                                         const Uuid& domain);
 
 // The maps of a domain: given lines as they are, lines without a target (or the whole map, when there is none) out of
 // the pool. Uids and gids of one line get the same host range. VIR_ERR_OPERATION_FAILED when the pool is used up.

@@ -34,7 +34,8 @@ void append_lines(std::string& text, const char* kind, const IdMapLines& lines) 
 }
 
 Result<void> check_lines(const char* kind, const IdMapLines& lines) {
-  if (const auto why = refuse_kernel_map(lines)) return fail(VIR_ERR_INTERNAL_ERROR, std::string(kind) + " map: " + *why);
+  if (const auto why = refuse_kernel_map(lines))
+    return fail(VIR_ERR_INTERNAL_ERROR, std::string(kind) + " map: " + *why);
   for (const auto& line : lines)
     if (line.outside == 0) return fail(VIR_ERR_INTERNAL_ERROR, std::string(kind) + " map holds host id 0");
   return {};
@@ -48,9 +49,12 @@ bool overlap(const IdMapLines& a, const IdMapLines& b) {
   });
 }
 
-bool overlap(const Lease& a, const Lease& b) { return overlap(a.maps.uid, b.maps.uid) || overlap(a.maps.gid, b.maps.gid); }
+bool overlap(const Lease& a, const Lease& b) {
+  return overlap(a.maps.uid, b.maps.uid) || overlap(a.maps.gid, b.maps.gid);
+}
 
-void set_aside(const std::string& directory, const std::string& name, const std::string& why, std::vector<std::string>& problems) {
+void set_aside(const std::string& directory, const std::string& name, const std::string& why,
+               std::vector<std::string>& problems) {
   const std::string broken = directory + "/.broken-" + name;
   // A directory or a previous ".broken-" of that name in the way: the file stays, and stays ignored.
   if (::rename((directory + "/" + name).c_str(), broken.c_str()) == 0) (void)sync_directory(directory);
@@ -81,17 +85,22 @@ std::string format_lease(const Lease& lease) {
 Result<Lease> parse_lease(std::string_view text) {
   const auto broken = [](const std::string& why) { return fail(VIR_ERR_INTERNAL_ERROR, why); };
   const auto sum_at = text.rfind("sum ");
-  if (!text.starts_with(kHeader) || sum_at == std::string_view::npos || text.size() - sum_at != 21 || text.back() != '\n')
+  if (!text.starts_with(kHeader) || sum_at == std::string_view::npos || text.size() - sum_at != 21 ||
+      text.back() != '\n')
     return broken("not a complete lease");
   const auto body = text.substr(0, sum_at);
   if (text.substr(sum_at + 4, 16) != checksum(body)) return broken("wrong checksum");
   Lease lease;
   auto lines = split(body.substr(kHeader.size()), '\n');
   for (const auto line : lines) {
-    if (line.starts_with("name ")) { lease.name = line.substr(5); continue; }
+    if (line.starts_with("name ")) {
+      lease.name = line.substr(5);
+      continue;
+    }
     if (line.empty()) continue;
     const auto fields = split(line, ' ');
-    if (fields.size() != 4 || (fields[0] != "uid" && fields[0] != "gid")) return broken("unknown line " + quote(line));
+    if (fields.size() != 4 || (fields[0] != "uid" && fields[0] != "gid"))
+      return broken("unknown line " + quote(line));
     const auto inside = parse_number<std::uint32_t>(fields[1]), outside = parse_number<std::uint32_t>(fields[2]),
                count = parse_number<std::uint32_t>(fields[3]);
     if (!inside || !outside || !count) return broken("bad number in line " + quote(line));
@@ -111,7 +120,12 @@ Result<Ledger::Opened> Ledger::open(const std::string& directory, const std::vec
   opened.ledger.directory_ = directory;
   opened.ledger.lock_ = TRY(take_lock(directory + "/.lock"), "id leases");
 
-  struct Found { Uuid uuid; std::string name; Lease lease; bool is_live; };
+  struct Found {
+    Uuid uuid;
+    std::string name;
+    Lease lease;
+    bool is_live;
+  };
   std::vector<Found> found;
   for (const auto& name : TRY(list_directory(directory), "id leases")) {
     if (name.front() == '.') continue;
@@ -123,7 +137,10 @@ Result<Ledger::Opened> Ledger::open(const std::string& directory, const std::vec
     }
     const auto text = read_file(directory + "/" + name, kMaxLeaseBytes);
     auto lease = text ? parse_lease(*text) : Result<Lease>(text.error());
-    if (!lease) { set_aside(directory, name, lease.error().text, opened.problems); continue; }
+    if (!lease) {
+      set_aside(directory, name, lease.error().text, opened.problems);
+      continue;
+    }
     found.push_back({*uuid, name, std::move(*lease), std::find(live.begin(), live.end(), *uuid) != live.end()});
   }
   std::stable_sort(found.begin(), found.end(), [](const Found& a, const Found& b) { return a.is_live > b.is_live; });

@@ -51,6 +51,9 @@ class Ledger {
   std::map<Uuid, Lease> leases_;
 };
 
-struct Ledger::Opened { Ledger ledger; std::vector<std::string> problems; };
+struct Ledger::Opened {
+  Ledger ledger;
+  std::vector<std::string> problems;
+};
 
 }  // namespace virtuserns

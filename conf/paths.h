@@ -6,14 +6,14 @@
 namespace virtuserns {
 
 struct Paths {
-  std::string run = "/run/libvirt";                       // sockets: <run>/virtusernsd-sock, -sock-ro; pid file
-  std::string driver_run = "/run/libvirt/userns";         // status, controller sockets, exit records; gone at reboot
-  std::string definitions = "/etc/libvirt/userns";        // <uuid>.xml, autostart/<uuid>.xml -> ../<uuid>.xml
-  std::string state = "/var/lib/libvirt/userns";          // leases
-  std::string log = "/var/log/libvirt/userns";            // <name>.log, one per domain
+  std::string run = "/run/libvirt";                 // sockets: <run>/virtusernsd-sock, -sock-ro; pid file
+  std::string driver_run = "/run/libvirt/userns";   // status, controller sockets, exit records; gone at reboot
+  std::string definitions = "/etc/libvirt/userns";  // <uuid>.xml, autostart/<uuid>.xml -> ../<uuid>.xml
+  std::string state = "/var/lib/libvirt/userns";    // leases
+  std::string log = "/var/log/libvirt/userns";      // <name>.log, one per domain
   std::string config_file = "/etc/libvirt/virtusernsd.conf";
-  std::string module_dir;                                 // driver modules (*.so); default from the build
-  std::string controller;                                 // path of virtuserns-controller; default from the build
+  std::string module_dir;  // driver modules (*.so); default from the build
+  std::string controller;  // path of virtuserns-controller; default from the build
   std::string subuid = "/etc/subuid", subgid = "/etc/subgid", passwd = "/etc/passwd", group = "/etc/group";
   std::string proc = "/proc", sys = "/sys", cgroup = "/sys/fs/cgroup";
   bool is_session = false;

@@ -11,7 +11,8 @@ namespace virtuserns {
 namespace {
 
 Result<void> check_name(const std::string& name) {
-  if (name.empty() || name.front() == '.' || name.find('/') != std::string::npos || name.find('\0') != std::string::npos)
+  if (name.empty() || name.front() == '.' || name.find('/') != std::string::npos ||
+      name.find('\0') != std::string::npos)
     return fail(VIR_ERR_INTERNAL_ERROR, quote(name) + " is no name for a file");
   return {};
 }

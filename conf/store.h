@@ -16,8 +16,14 @@ inline constexpr std::size_t kMaxStoredBytes = 4 * 1024 * 1024;
 
 class Store {
  public:
-  struct Item { std::string name, content; bool autostart = false; };
-  struct Loaded { std::vector<Item> items; std::vector<std::string> problems; };
+  struct Item {
+    std::string name, content;
+    bool autostart = false;
+  };
+  struct Loaded {
+    std::vector<Item> items;
+    std::vector<std::string> problems;
+  };
 
   // `suffix`: ".xml". A name is what stands before it; no '/', no leading '.'.
   Store(std::string directory, std::string suffix) : directory_(std::move(directory)), suffix_(std::move(suffix)) {}
@@ -35,7 +41,9 @@ class Store {
 
  private:
   [[nodiscard]] std::string path(const std::string& name) const { return directory_ + "/" + name + suffix_; }
-  [[nodiscard]] std::string mark(const std::string& name) const { return directory_ + "/autostart/" + name + suffix_; }
+  [[nodiscard]] std::string mark(const std::string& name) const {
+    return directory_ + "/autostart/" + name + suffix_;
+  }
   std::string directory_, suffix_;
 };
 

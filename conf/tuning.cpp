@@ -35,7 +35,8 @@ const T* find(const TypedParams& params, const char* field) {
 }
 
 Error out_of_range(const char* field, const std::string& value, const std::string& low, const std::string& high) {
-  return fail(VIR_ERR_INVALID_ARG, std::string(field) + " '" + value + "' must be in range (" + low + ", " + high + ")");
+  return fail(VIR_ERR_INVALID_ARG,
+              std::string(field) + " '" + value + "' must be in range (" + low + ", " + high + ")");
 }
 
 std::optional<std::uint64_t> limit(std::uint64_t kib) {
@@ -92,19 +93,19 @@ Result<DeviceValues> parse_device_values(const DeviceField& field, const std::st
   if (text.empty()) return values;
   const auto parts = split(text, ',');
   if (parts.size() % 2 != 0) {
-    return fail(VIR_ERR_INVALID_ARG,
-                "unable to parse blkio device " + quote(field.field) + " " + quote(text));
+    return fail(VIR_ERR_INVALID_ARG, "unable to parse blkio device " + quote(field.field) + " " + quote(text));
   }
   for (std::size_t i = 0; i < parts.size(); i += 2) {
     const auto number = parse_number<std::uint64_t>(parts[i + 1]);
     const bool fits = number && (field.is_64_bit || *number <= UINT32_MAX);
     if (parts[i].empty() || !fits) {
-      return fail(VIR_ERR_INVALID_ARG, "invalid value " + quote(parts[i + 1]) + " for parameter " + quote(field.field) +
-                                           " of device " + quote(parts[i]));
+      return fail(VIR_ERR_INVALID_ARG, "invalid value " + quote(parts[i + 1]) + " for parameter " +
+                                           quote(field.field) + " of device " + quote(parts[i]));
     }
     const bool is_weight = field.get == kDeviceFields[0].get;
     if (is_weight && *number != 0 && (*number < kMinWeight || *number > kMaxWeight)) {
-      return out_of_range(field.field, std::to_string(*number), std::to_string(kMinWeight), std::to_string(kMaxWeight));
+      return out_of_range(field.field, std::to_string(*number), std::to_string(kMinWeight),
+                          std::to_string(kMaxWeight));
     }
     values.emplace_back(parts[i], *number);
   }
@@ -130,7 +131,8 @@ void merge_device_values(BlkioTune& blkio, const DeviceField& field, const Devic
 
 Result<void> check_against(const TypedParams& params, const ParamRule* rules, std::size_t count) {
   for (auto param = params.begin(); param != params.end(); ++param) {
-    const auto* rule = std::find_if(rules, rules + count, [&](const ParamRule& r) { return param->field == r.field; });
+    const auto* rule =
+        std::find_if(rules, rules + count, [&](const ParamRule& r) { return param->field == r.field; });
     if (rule == rules + count) {
       return fail(VIR_ERR_ARGUMENT_UNSUPPORTED, "parameter " + quote(param->field) + " not supported");
     }
@@ -327,13 +329,13 @@ Result<void> apply_vcpu_pin(DomainDef& def, unsigned vcpu, const std::vector<boo
     return fail(VIR_ERR_INVALID_ARG, "empty cpu list for pinning");
   }
   const std::string number = std::to_string(vcpu);
-  std::erase_if(def.cputune.kept, [&](const KeptXml& kept) {
-    return kept.name == "vcpupin" && attribute(kept.xml, "vcpu") == number;
-  });
+  std::erase_if(def.cputune.kept,
+                [&](const KeptXml& kept) { return kept.name == "vcpupin" && attribute(kept.xml, "vcpu") == number; });
   def.cputune.kept.push_back({"vcpupin", "<vcpupin vcpu='" + number + "' cpuset='" + format_bitmap(cpus) + "'/>"});
   std::stable_sort(def.cputune.kept.begin(), def.cputune.kept.end(), [](const KeptXml& a, const KeptXml& b) {
     if (a.name != "vcpupin" || b.name != "vcpupin") return a.name == "vcpupin" && b.name != "vcpupin";
-    return parse_number<std::uint32_t>(attribute(a.xml, "vcpu")) < parse_number<std::uint32_t>(attribute(b.xml, "vcpu"));
+    return parse_number<std::uint32_t>(attribute(a.xml, "vcpu")) <
+           parse_number<std::uint32_t>(attribute(b.xml, "vcpu"));
   });
   return {};
 }

@@ -32,7 +32,10 @@ struct ParamRule {
 
 // cpu_shares, vcpu_period, vcpu_quota. `unset`: what an absent value reads as (a definition says 0, the kernel of a
 // running domain 1024, 100000, -1: pass those for a live query where no better source is at hand).
-struct SchedulerValues { std::uint64_t shares = 0, period_us = 0; std::int64_t quota_us = 0; };
+struct SchedulerValues {
+  std::uint64_t shares = 0, period_us = 0;
+  std::int64_t quota_us = 0;
+};
 inline constexpr SchedulerValues kLiveSchedulerDefaults{1024, 100'000, -1};
 [[nodiscard]] TypedParams scheduler_params(const DomainDef& def, const SchedulerValues& unset = {});
 [[nodiscard]] Result<void> check_scheduler_params(const TypedParams& params);
@@ -56,6 +59,7 @@ inline constexpr SchedulerValues kLiveSchedulerDefaults{1024, 100'000, -1};
 
 [[nodiscard]] std::uint32_t current_vcpus(const DomainDef& def);
 // virDomainSetVcpusFlags, likewise. `host_max`: what virConnectGetMaxVcpus says.
-[[nodiscard]] Result<void> apply_vcpu_count(const AffectedDefs& defs, unsigned count, unsigned host_max, unsigned flags);
+[[nodiscard]] Result<void> apply_vcpu_count(const AffectedDefs& defs, unsigned count, unsigned host_max,
+                                            unsigned flags);
 
 }  // namespace virtuserns

@@ -10,8 +10,7 @@
 namespace virtuserns {
 
 // In the order of VIR_TYPED_PARAM_INT (1) .. VIR_TYPED_PARAM_STRING (7).
-using TypedValue =
-    std::variant<std::int32_t, std::uint32_t, std::int64_t, std::uint64_t, double, bool, std::string>;
+using TypedValue = std::variant<std::int32_t, std::uint32_t, std::int64_t, std::uint64_t, double, bool, std::string>;
 
 struct TypedParam {
   std::string field;

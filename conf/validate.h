@@ -12,7 +12,7 @@ namespace virtuserns {
 
 [[nodiscard]] Result<void> validate(const DomainDef& def);
 [[nodiscard]] Result<void> validate_device(const DeviceDef& device);
-[[nodiscard]] Result<void> validate_idmap(const IdMapDef& map);        // conf/idmap.cpp
+[[nodiscard]] Result<void> validate_idmap(const IdMapDef& map);  // conf/idmap.cpp
 [[nodiscard]] Result<void> validate_name(const std::string& name);
 
 // One line for each element that is kept but not honoured: what `virsh dominfo` prints as messages.

@@ -50,7 +50,9 @@ struct DomainInfo {
   std::uint64_t cpu_time_ns = 0;
 };
 
-struct DomainState { int state = 0, reason = 0; };
+struct DomainState {
+  int state = 0, reason = 0;
+};
 
 // What a list needs to know of a domain to filter it (virConnectListAllDomainsFlags).
 struct DomainSummary {
@@ -67,9 +69,14 @@ struct VcpuInfo {
   std::vector<bool> affinity;
 };
 
-struct MemoryStat { int tag = 0; std::uint64_t value = 0; };  // virDomainMemoryStatTags
+struct MemoryStat {
+  int tag = 0;
+  std::uint64_t value = 0;
+};  // virDomainMemoryStatTags
 
-struct BlockStats { std::int64_t read_requests = -1, read_bytes = -1, write_requests = -1, write_bytes = -1, errors = -1; };
+struct BlockStats {
+  std::int64_t read_requests = -1, read_bytes = -1, write_requests = -1, write_bytes = -1, errors = -1;
+};
 
 struct InterfaceStats {
   std::int64_t rx_bytes = -1, rx_packets = -1, rx_errors = -1, rx_dropped = -1;
@@ -78,27 +85,45 @@ struct InterfaceStats {
 
 struct InterfaceAddresses {
   std::string name, hardware_address;
-  struct Address { int type = 0; std::string address; std::uint32_t prefix = 0; };  // virIPAddrType
+  struct Address {
+    int type = 0;
+    std::string address;
+    std::uint32_t prefix = 0;
+  };  // virIPAddrType
   std::vector<Address> addresses;
 };
 
-struct ControlInfo { std::uint32_t state = 0, details = 0; std::uint64_t state_time_ms = 0; };
-
-struct DomainStats { DomainRef ref; TypedParams params; };
-
-struct CpuStats {                      // virDomainGetCPUStats
-  std::uint32_t cpus = 0;              // how many host cpus there are to ask for
-  TypedParams total;                   // "cpu_time", "user_time", "system_time"
-  std::vector<TypedParams> per_cpu;    // "cpu_time", [..]
+struct ControlInfo {
+  std::uint32_t state = 0, details = 0;
+  std::uint64_t state_time_ms = 0;
 };
 
-struct NodeStat { std::string field; std::uint64_t value = 0; };
+struct DomainStats {
+  DomainRef ref;
+  TypedParams params;
+};
 
-struct SecurityLabel { std::string label; bool enforcing = false; };
-struct SecurityModel { std::string model, doi; };
+struct CpuStats {                    // virDomainGetCPUStats
+  std::uint32_t cpus = 0;            // how many host cpus there are to ask for
+  TypedParams total;                 // "cpu_time", "user_time", "system_time"
+  std::vector<TypedParams> per_cpu;  // "cpu_time", [..]
+};
 
-struct NamespaceFds {                  // for virDomainLxcOpenNamespace
-  std::vector<Fd> fds;                 // user, ipc, uts, net, pid, mnt: the order the client expects
+struct NodeStat {
+  std::string field;
+  std::uint64_t value = 0;
+};
+
+struct SecurityLabel {
+  std::string label;
+  bool enforcing = false;
+};
+struct SecurityModel {
+  std::string model, doi;
+};
+
+struct NamespaceFds {   // for virDomainLxcOpenNamespace
+  std::vector<Fd> fds;  // user, ipc, uts, net, pid, mnt: the order the client expects
 };
 
 // Refuses every bit of `flags` outside `known`, in libvirt's words.
@@ -120,9 +145,9 @@ class Driver {
   virtual void connection_closed(std::uint64_t connection_id) { (void)connection_id; }
 
   // ---- host ----
-  virtual std::string type_name() const = 0;                    // virConnectGetType: "LXC", "TEST"
-  virtual Result<std::uint64_t> hypervisor_version();           // major*1000000 + minor*1000 + release
-  virtual Result<std::string> hostname();                       // default: gethostname
+  virtual std::string type_name() const = 0;           // virConnectGetType: "LXC", "TEST"
+  virtual Result<std::uint64_t> hypervisor_version();  // major*1000000 + minor*1000 + release
+  virtual Result<std::string> hostname();              // default: gethostname
   virtual Result<Capabilities> capabilities();
   virtual Result<DomainCapabilities> domain_capabilities(const std::string& emulator, const std::string& arch,
                                                          const std::string& machine, const std::string& virt_type);
@@ -225,7 +250,7 @@ inline constexpr unsigned kDriverInterfaceVersion = 1;
 struct DaemonConfig;  // conf/daemon_config.h
 struct Paths;         // conf/paths.h
 
-struct DriverHost {            // what the daemon lends to a module; outlives it
+struct DriverHost {  // what the daemon lends to a module; outlives it
   const DaemonConfig* config = nullptr;
   const Paths* paths = nullptr;
   EventHub* events = nullptr;

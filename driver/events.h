@@ -25,15 +25,31 @@ struct DomainRef {
 };
 
 // event/detail: VIR_DOMAIN_EVENT_* and the detail enum that belongs to it (libvirt-domain.h)
-struct LifecycleEvent { int event = 0; int detail = 0; };
+struct LifecycleEvent {
+  int event = 0;
+  int detail = 0;
+};
 struct RebootEvent {};
 struct ControlErrorEvent {};
-struct BalloonChangeEvent { std::uint64_t actual_kib = 0; };
-struct DeviceAddedEvent { std::string alias; };
-struct DeviceRemovedEvent { std::string alias; };
-struct DeviceRemovalFailedEvent { std::string alias; };
-struct TunableEvent { TypedParams params; };
-struct MetadataChangeEvent { int type = 0; std::string uri; };  // virDomainMetadataType
+struct BalloonChangeEvent {
+  std::uint64_t actual_kib = 0;
+};
+struct DeviceAddedEvent {
+  std::string alias;
+};
+struct DeviceRemovedEvent {
+  std::string alias;
+};
+struct DeviceRemovalFailedEvent {
+  std::string alias;
+};
+struct TunableEvent {
+  TypedParams params;
+};
+struct MetadataChangeEvent {
+  int type = 0;
+  std::string uri;
+};  // virDomainMetadataType
 
 using EventBody = std::variant<LifecycleEvent, RebootEvent, ControlErrorEvent, BalloonChangeEvent, DeviceAddedEvent,
                                DeviceRemovedEvent, DeviceRemovalFailedEvent, TunableEvent, MetadataChangeEvent>;

@@ -34,10 +34,20 @@ class Fd {
   int fd_ = -1;
 };
 
-struct PidFd : Fd { using Fd::Fd; };     // pidfd_open(2): refers to one process for ever, never to a reused pid
-struct NsFd : Fd { using Fd::Fd; };      // setns(2)
-struct MountFd : Fd { using Fd::Fd; };   // open_tree(2), fsmount(2)
-struct DirFd : Fd { using Fd::Fd; };     // O_DIRECTORY or O_PATH
-struct SocketFd : Fd { using Fd::Fd; };
+struct PidFd : Fd {
+  using Fd::Fd;
+};  // pidfd_open(2): refers to one process for ever, never to a reused pid
+struct NsFd : Fd {
+  using Fd::Fd;
+};  // setns(2)
+struct MountFd : Fd {
+  using Fd::Fd;
+};  // open_tree(2), fsmount(2)
+struct DirFd : Fd {
+  using Fd::Fd;
+};  // O_DIRECTORY or O_PATH
+struct SocketFd : Fd {
+  using Fd::Fd;
+};
 
 }  // namespace virtuserns

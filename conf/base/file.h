@@ -28,7 +28,8 @@ inline constexpr std::size_t kMaxFileBytes = 16 * 1024 * 1024;
 // intact and the temp is gone.
 [[nodiscard]] Result<void> write_atomic(const std::string& path, std::string_view content, mode_t mode = 0600);
 // As write_atomic without the two fsyncs: for files that need not outlive the machine (/run), yet must never be torn.
-[[nodiscard]] Result<void> write_atomic_volatile(const std::string& path, std::string_view content, mode_t mode = 0600);
+[[nodiscard]] Result<void> write_atomic_volatile(const std::string& path, std::string_view content,
+                                                 mode_t mode = 0600);
 // unlink + fsync(directory); a missing file is not an error.
 [[nodiscard]] Result<void> remove_durable(const std::string& path);
 [[nodiscard]] Result<void> sync_directory(const std::string& path);
@@ -36,7 +37,7 @@ inline constexpr std::size_t kMaxFileBytes = 16 * 1024 * 1024;
 [[nodiscard]] Result<void> write_kernel_file(const std::string& path, std::string_view content);
 [[nodiscard]] Result<void> write_kernel_file_at(const DirFd& dir, const std::string& name, std::string_view content);
 
-[[nodiscard]] Result<void> make_directories(const std::string& path, mode_t mode);  // mkdir -p
+[[nodiscard]] Result<void> make_directories(const std::string& path, mode_t mode);       // mkdir -p
 [[nodiscard]] Result<std::vector<std::string>> list_directory(const std::string& path);  // sorted, without . and ..
 [[nodiscard]] Result<DirFd> open_directory(const std::string& path);
 

@@ -14,8 +14,14 @@ namespace virtuserns {
 
 namespace {
 
-struct Filter { unsigned level; std::string match; };
-struct Output { unsigned level; Fd file; };  // an empty file: stderr
+struct Filter {
+  unsigned level;
+  std::string match;
+};
+struct Output {
+  unsigned level;
+  Fd file;
+};  // an empty file: stderr
 
 // The one global of the program: set once by main before threads start, read under the mutex.
 struct Log {
@@ -77,8 +83,8 @@ void log_line(LogLevel level, std::string_view source, std::string_view message)
     char stamp[40];
     const auto length = std::strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &parts);
     const std::string millis = std::to_string(1000 + now.tv_nsec / 1'000'000).substr(1);
-    write_all(output.file.get(), std::string(stamp, length) + "." + millis + "+0000: " +
-                                     std::to_string(::getpid()) + ": " + kNames[number] + " : " + text + "\n");
+    write_all(output.file.get(), std::string(stamp, length) + "." + millis + "+0000: " + std::to_string(::getpid()) +
+                                     ": " + kNames[number] + " : " + text + "\n");
   }
 }
 

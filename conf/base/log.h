@@ -21,8 +21,14 @@ void configure_log(unsigned level, std::string_view filters, std::string_view ou
 inline void log_debug(std::string_view source, std::string_view message) {
   if (is_logged(LogLevel::kDebug, source)) log_line(LogLevel::kDebug, source, message);
 }
-inline void log_info(std::string_view source, std::string_view message) { log_line(LogLevel::kInfo, source, message); }
-inline void log_warning(std::string_view source, std::string_view message) { log_line(LogLevel::kWarning, source, message); }
-inline void log_error(std::string_view source, std::string_view message) { log_line(LogLevel::kError, source, message); }
+inline void log_info(std::string_view source, std::string_view message) {
+  log_line(LogLevel::kInfo, source, message);
+}
+inline void log_warning(std::string_view source, std::string_view message) {
+  log_line(LogLevel::kWarning, source, message);
+}
+inline void log_error(std::string_view source, std::string_view message) {
+  log_line(LogLevel::kError, source, message);
+}
 
 }  // namespace virtuserns

@@ -83,11 +83,11 @@ class [[nodiscard]] Result<void> {
 
 #define VIRTUSERNS_CONCAT2(a, b) a##b
 #define VIRTUSERNS_CONCAT(a, b) VIRTUSERNS_CONCAT2(a, b)
-#define VIRTUSERNS_TRY(name, expr, ...)                                               \
-  ({                                                                                  \
-    auto name = (expr);                                                               \
-    if (!name) return std::move(name).error().with_context(__VA_ARGS__);              \
-    std::move(name).value();                                                          \
+#define VIRTUSERNS_TRY(name, expr, ...)                                  \
+  ({                                                                     \
+    auto name = (expr);                                                  \
+    if (!name) return std::move(name).error().with_context(__VA_ARGS__); \
+    std::move(name).value();                                             \
   })
 
 // TRY(expr) or TRY(expr, "context"): yields the value of a Result, or returns its Error (with the context in

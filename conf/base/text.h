@@ -26,7 +26,7 @@ template <std::integral T>
 [[nodiscard]] std::string join(const std::vector<std::string>& parts, std::string_view separator);
 // For messages and logs: control characters and invalid UTF-8 become \xNN, cut at `max_bytes` with "...".
 [[nodiscard]] std::string printable(std::string_view text, std::size_t max_bytes = 256);
-[[nodiscard]] bool is_utf8(std::string_view text);  // no NUL, no surrogates, no overlong forms
+[[nodiscard]] bool is_utf8(std::string_view text);       // no NUL, no surrogates, no overlong forms
 [[nodiscard]] std::string quote(std::string_view text);  // 'printable(text)'
 
 // "0-3,^2,8" <-> set of cpu or node numbers, as in libvirt's cpuset attributes. At most `limit` numbers.

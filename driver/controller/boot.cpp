@@ -23,40 +23,46 @@ namespace {
 // A file system that never answers (FUSE, NFS) must not hold the controller for ever; nothing else here waits.
 constexpr int kBootTimeoutMs = 60'000;
 
-constexpr std::uint64_t kNamespaces = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP;
+constexpr std::uint64_t kNamespaces =
+    CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP;
 
 // How the starter gets into a v2 group. By birth, which is cheaper by a grace period. Kernel 6.18 kills a process at once
 // that is born into a group with another count of cgroup.kill writes than its parent's group has; then by a write.
 enum class IntoV2 { kByBirth, kByWrite };
 
 struct Entry {
-  std::vector<Fd> files;                 // "0" is written into each
+  std::vector<Fd> files;  // "0" is written into each
   const kernel::Cgroup* born_in = nullptr;
 };
 
 Result<Entry> open_groups(const Host& host, IntoV2 way) {
   Entry entry;
   for (const auto& group : host.groups) {
-    if (group.is_v2() && way == IntoV2::kByBirth) entry.born_in = &group;
-    else entry.files.push_back(TRY(group.open_tasks()));
+    if (group.is_v2() && way == IntoV2::kByBirth)
+      entry.born_in = &group;
+    else
+      entry.files.push_back(TRY(group.open_tasks()));
   }
   return entry;
 }
 
 // The starter: still host root, one thread. Everything that only the host may do for the child happens here, then it
 // takes the domain's own ids and only then makes the namespaces, which therefore belong to those ids.
-Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, const SocketFd& channel, const std::vector<Fd>& passed_files) {
+Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, const SocketFd& channel,
+                         const std::vector<Fd>& passed_files) {
   // "0" is the writer itself: the kernel then moves one thread and skips the wait that a move by pid pays for.
   for (const auto& tasks : entry.files)
     if (::write(tasks.get(), "0", 1) != 1) return sys_fail("enter control group");
   // Groups first: without them gone, the caller's would be inside for ever (CVE-2022-2989). The map still allows
   // setgroups inside because host root writes it.
   if (::setgroups(0, nullptr) != 0) return sys_fail("drop groups");
-  if (::setresgid(plan.host_gid, plan.host_gid, plan.host_gid) != 0) return sys_fail("take group id " + std::to_string(plan.host_gid));
+  if (::setresgid(plan.host_gid, plan.host_gid, plan.host_gid) != 0)
+    return sys_fail("take group id " + std::to_string(plan.host_gid));
   // CAP_SYS_ADMIN outlives the change of ids, because hosts may forbid user namespaces to the unprivileged
   // (kernel.unprivileged_userns_clone). The child has none of it: its capabilities are of its own namespace.
   if (::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0) return sys_fail("keep capabilities");
-  if (::setresuid(plan.host_uid, plan.host_uid, plan.host_uid) != 0) return sys_fail("take user id " + std::to_string(plan.host_uid));
+  if (::setresuid(plan.host_uid, plan.host_uid, plan.host_uid) != 0)
+    return sys_fail("take user id " + std::to_string(plan.host_uid));
   TRY(kernel::limit_capabilities(std::uint64_t{1} << CAP_SYS_ADMIN));
   // CLONE_PARENT: the controller, not this short-lived process, is init's parent, waits for it, and its death signal
   // reaches init.
@@ -66,7 +72,8 @@ Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, const Socke
   return cloned->pid;
 }
 
-[[noreturn]] void run_starter(const LaunchPlan& plan, const Entry& entry, const SocketFd& channel, const std::vector<Fd>& passed_files) {
+[[noreturn]] void run_starter(const LaunchPlan& plan, const Entry& entry, const SocketFd& channel,
+                              const std::vector<Fd>& passed_files) {
   const auto pid = start_init(plan, entry, channel, passed_files);
   ChildMessage message = Born{pid ? *pid : 0};
   if (!pid) message = to_wire(pid.error());
@@ -101,11 +108,15 @@ Result<void> await_exec(const SocketFd& channel, const PidFd& init) {
     if (!message && is_ready) return {};
     if (!message) {
       const auto status = TRY(kernel::wait_process(init, 1000));
-      return fail(VIR_ERR_OPERATION_FAILED, "init " + (status ? describe_status(*status) : std::string("vanished")) + " before exec");
+      return fail(VIR_ERR_OPERATION_FAILED,
+                  "init " + (status ? describe_status(*status) : std::string("vanished")) + " before exec");
     }
-    if (std::holds_alternative<AboutToExec>(*message)) is_ready = true;
-    else if (auto* error = std::get_if<WireError>(&*message)) return from_wire(std::move(*error));
-    else return fail(VIR_ERR_INTERNAL_ERROR, "unexpected message of the child");
+    if (std::holds_alternative<AboutToExec>(*message))
+      is_ready = true;
+    else if (auto* error = std::get_if<WireError>(&*message))
+      return from_wire(std::move(*error));
+    else
+      return fail(VIR_ERR_INTERNAL_ERROR, "unexpected message of the child");
   }
 }
 
@@ -116,7 +127,8 @@ Result<std::optional<std::pair<pid_t, PidFd>>> clone_init(const LaunchPlan& plan
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
   ours = SocketFd(pair[0]);
   SocketFd theirs(pair[1]);
-  const auto starter = TRY(kernel::clone_process({0, entry.born_in ? &entry.born_in->dir() : nullptr}), "clone starter");
+  const auto starter =
+      TRY(kernel::clone_process({0, entry.born_in ? &entry.born_in->dir() : nullptr}), "clone starter");
   if (starter.pid == 0) {
     ours.reset();
     run_starter(plan, entry, theirs, passed_files);
@@ -134,7 +146,8 @@ Result<std::optional<std::pair<pid_t, PidFd>>> clone_init(const LaunchPlan& plan
   return std::optional(std::pair(static_cast<pid_t>(born->pid), TRY(kernel::open_process(born->pid))));
 }
 
-Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Host& host, SocketFd& ours, const std::vector<Fd>& passed_files) {
+Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Host& host, SocketFd& ours,
+                                           const std::vector<Fd>& passed_files) {
   for (const auto way : {IntoV2::kByBirth, IntoV2::kByWrite}) {
     const Entry entry = TRY(open_groups(host, way));
     if (auto born = TRY(clone_init(plan, entry, ours, passed_files))) return std::move(*born);
@@ -160,7 +173,8 @@ Result<Boot> boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd
   Boot result;
   const NsFd user_ns = TRY(kernel::open_namespace(host.proc, pid, "user"));
   if (const uid_t owner = TRY(kernel::owner_of_user_namespace(user_ns)); owner != plan.host_uid)
-    return fail(VIR_ERR_INTERNAL_ERROR, "user namespace belongs to " + std::to_string(owner) + " instead of " + std::to_string(plan.host_uid));
+    return fail(VIR_ERR_INTERNAL_ERROR, "user namespace belongs to " + std::to_string(owner) + " instead of " +
+                                            std::to_string(plan.host_uid));
   TRY(apply_from_parent(plan, host, {pid, init}, result));
   TRY(send_packet(ours.get(), xdr::encode(std::uint32_t{1})), "open the gate");
   TRY(await_exec(ours, init));
@@ -170,7 +184,8 @@ Result<Boot> boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd
   if (const auto time = kernel::read_start_time(host.proc, pid)) result.record.init_start_time = *time;
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
-  result.record.time_ms = static_cast<std::uint64_t>(now.tv_sec) * 1000 + static_cast<std::uint64_t>(now.tv_nsec) / 1'000'000;
+  result.record.time_ms =
+      static_cast<std::uint64_t>(now.tv_sec) * 1000 + static_cast<std::uint64_t>(now.tv_nsec) / 1'000'000;
   undo.commit();
   result.init = std::move(init);
   return result;

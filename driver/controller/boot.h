@@ -12,12 +12,14 @@ namespace virtuserns::controller {
 
 struct Boot {
   PidFd init;
-  BootRecord record;                      // `boots` is the caller's
+  BootRecord record;  // `boots` is the caller's
   std::vector<kernel::Pty> consoles;
 };
 
 // What the starter and the child say to the controller.
-struct Born { std::int32_t pid = 0; };
+struct Born {
+  std::int32_t pid = 0;
+};
 struct AboutToExec {};
 using ChildMessage = std::variant<Born, AboutToExec, WireError>;
 // What they are told: go on.
@@ -28,8 +30,12 @@ struct GateOpen {};
 [[nodiscard]] Result<Boot> boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd>& passed_files);
 
 // from_parent's steps, for boot() alone.
-struct Child { pid_t pid = 0; const PidFd& pidfd; };
-[[nodiscard]] Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const Child& child, Boot& result);
+struct Child {
+  pid_t pid = 0;
+  const PidFd& pidfd;
+};
+[[nodiscard]] Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const Child& child,
+                                             Boot& result);
 
 // The child between clone and exec. Never returns; reports on `channel`; never logs, never locks.
 [[noreturn]] void run_init(const LaunchPlan& plan, int channel, const std::vector<Fd>& passed_files);

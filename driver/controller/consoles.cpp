@@ -46,12 +46,15 @@ Consoles::Consoles(const LaunchPlan& plan, const Host& host, const Fd& epoll) : 
 
 void Consoles::open_log(Console& console, bool is_truncated) {
   const auto& file = *console.log_file;
-  console.log = Fd(::openat(file.dir.get(), file.name.c_str(),
-                            O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | (is_truncated ? O_TRUNC : 0), 0600));
+  console.log = Fd(::openat(
+      file.dir.get(), file.name.c_str(),
+      O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | (is_truncated ? O_TRUNC : 0), 0600));
   struct stat st {};
   // A log that cannot be written is no reason to stop a container that runs.
-  if (!console.log || ::fstat(console.log.get(), &st) != 0 || !S_ISREG(st.st_mode)) console.log.reset();
-  else console.log_bytes = static_cast<std::uint64_t>(st.st_size);
+  if (!console.log || ::fstat(console.log.get(), &st) != 0 || !S_ISREG(st.st_mode))
+    console.log.reset();
+  else
+    console.log_bytes = static_cast<std::uint64_t>(st.st_size);
 }
 
 void Consoles::write_log(Console& console, std::string_view text) {
@@ -89,7 +92,8 @@ void Consoles::drain_and_close() {
 Result<SocketFd> Consoles::attach(std::uint32_t port, bool force) {
   for (auto& console : consoles_) {
     if (console.port != port) continue;
-    if (console.client && !force) return fail(VIR_ERR_OPERATION_FAILED, "console " + std::to_string(port) + " is in use");
+    if (console.client && !force)
+      return fail(VIR_ERR_OPERATION_FAILED, "console " + std::to_string(port) + " is in use");
     close_client(console);
     int pair[2];
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
@@ -187,8 +191,10 @@ void Consoles::retry(std::int64_t now_ms) {
     console.retry_at_ms = -1;
     if (!console.master) continue;
     // Opening a slave ends the hang-up of the master.
-    if (auto slave = kernel::open_slave(console.master)) console.slave = std::move(slave).value();
-    else console.retry_at_ms = now_ms + kRetryMs;
+    if (auto slave = kernel::open_slave(console.master))
+      console.slave = std::move(slave).value();
+    else
+      console.retry_at_ms = now_ms + kRetryMs;
     watch(console);
   }
 }
@@ -217,11 +223,13 @@ void Consoles::watch(Console& console) {
   set_events(console.master, EventKind::kMaster, console, console.master_events, master);
   // With input pending a client is not read, and EPOLLHUP is enough to notice that it went away.
   std::uint32_t client = 0;
-  if (console.client) client = EPOLLRDHUP | (console.to_master.empty() ? EPOLLIN : 0u) | (console.to_client.empty() ? 0u : EPOLLOUT);
+  if (console.client)
+    client = EPOLLRDHUP | (console.to_master.empty() ? EPOLLIN : 0u) | (console.to_client.empty() ? 0u : EPOLLOUT);
   set_events(console.client, EventKind::kClient, console, console.client_events, client);
 }
 
-void Consoles::set_events(const Fd& fd, EventKind kind, const Console& console, std::uint32_t& registered, std::uint32_t wanted) {
+void Consoles::set_events(const Fd& fd, EventKind kind, const Console& console, std::uint32_t& registered,
+                          std::uint32_t wanted) {
   if (registered == wanted || !fd) return;
   epoll_event event{};
   event.events = wanted;

@@ -43,7 +43,7 @@ class Consoles {
  private:
   struct Console {
     std::uint32_t port = 0;
-    Fd master, slave;         // the slave is held so that the terminal lives while nobody in the container has it open
+    Fd master, slave;  // the slave is held so that the terminal lives while nobody in the container has it open
     SocketFd client;
     std::string to_client, to_master, unseen;
     const HostFile* log_file = nullptr;
@@ -60,7 +60,8 @@ class Consoles {
   void close_client(Console& console);
   void close_master(Console& console);
   void watch(Console& console);
-  void set_events(const Fd& fd, EventKind kind, const Console& console, std::uint32_t& registered, std::uint32_t wanted);
+  void set_events(const Fd& fd, EventKind kind, const Console& console, std::uint32_t& registered,
+                  std::uint32_t wanted);
 
   const Fd& epoll_;
   std::vector<Console> consoles_;

@@ -9,8 +9,12 @@ namespace virtuserns {
 
 namespace {
 
-template <class... F> struct Overloaded : F... { using F::operator()...; };
-template <class... F> Overloaded(F...) -> Overloaded<F...>;
+template <class... F>
+struct Overloaded : F... {
+  using F::operator()...;
+};
+template <class... F>
+Overloaded(F...) -> Overloaded<F...>;
 
 std::string number(std::uint64_t value) { return std::to_string(value); }
 std::string octal(std::uint32_t mode) {
@@ -21,7 +25,8 @@ std::string octal(std::uint32_t mode) {
 std::string hex(std::uint64_t value) {
   static constexpr char kHex[] = "0123456789abcdef";
   std::string text;
-  do text.insert(text.begin(), kHex[value & 15]); while ((value >>= 4) != 0);
+  do text.insert(text.begin(), kHex[value & 15]);
+  while ((value >>= 4) != 0);
   return "0x" + text;
 }
 std::string mac(const std::array<std::uint8_t, 6>& bytes) {
@@ -47,7 +52,8 @@ std::string words(const std::vector<std::string>& parts) {
 std::string when(bool condition, const char* text) { return condition ? text : ""; }
 std::string lines(const IdMapLines& map) {
   std::string text;
-  for (const auto& line : map) text += " " + number(line.inside) + ":" + number(line.outside) + ":" + number(line.count);
+  for (const auto& line : map)
+    text += " " + number(line.inside) + ":" + number(line.outside) + ":" + number(line.count);
   return text;
 }
 std::string shift(OwnerShift shift) { return shift == OwnerShift::kIdmappedMount ? " idmapped" : " already-shifted"; }
@@ -55,90 +61,108 @@ std::string after(AfterExit action) { return action == AfterExit::kDestroy ? "de
 
 std::string line(const BeforeStep& step) {
   static constexpr const char* kKinds[] = {"directory", "loop-file", "block-device"};
-  return std::visit(
-      Overloaded{
-          [](const CgroupStep& s) {
-            std::string text = "cgroup " + quote(s.mount) + " " + quote(s.path) + when(s.is_v2, " v2") + " controllers";
-            for (const auto& controller : s.controllers) text += " " + printable(controller);
-            text += when(s.is_optional, " optional") + when(s.delegate, " delegate");
-            for (const auto& write : s.writes) text += " " + printable(write.file) + "=" + quote(write.value);
-            return text;
-          },
-          [](const SourceStep& s) {
-            const auto kind = static_cast<std::size_t>(s.kind);
-            return "source " + number(s.id) + " " + (kind < 3 ? kKinds[kind] : "?") + " " + quote(s.host_source) +
-                   (s.fstype.empty() ? "" : " fstype " + quote(s.fstype)) + when(s.is_recursive, " recursive") +
-                   when(s.is_readonly, " readonly");
-          },
-          [](const DeviceSourceStep& s) {
-            return "device-source " + number(s.id) + " " + quote(s.host_source) + when(s.is_optional, " optional");
-          }},
-      step);
+  return std::visit(Overloaded{[](const CgroupStep& s) {
+                                 std::string text = "cgroup " + quote(s.mount) + " " + quote(s.path) +
+                                                    when(s.is_v2, " v2") + " controllers";
+                                 for (const auto& controller : s.controllers) text += " " + printable(controller);
+                                 text += when(s.is_optional, " optional") + when(s.delegate, " delegate");
+                                 for (const auto& write : s.writes)
+                                   text += " " + printable(write.file) + "=" + quote(write.value);
+                                 return text;
+                               },
+                               [](const SourceStep& s) {
+                                 const auto kind = static_cast<std::size_t>(s.kind);
+                                 return "source " + number(s.id) + " " + (kind < 3 ? kKinds[kind] : "?") + " " +
+                                        quote(s.host_source) +
+                                        (s.fstype.empty() ? "" : " fstype " + quote(s.fstype)) +
+                                        when(s.is_recursive, " recursive") + when(s.is_readonly, " readonly");
+                               },
+                               [](const DeviceSourceStep& s) {
+                                 return "device-source " + number(s.id) + " " + quote(s.host_source) +
+                                        when(s.is_optional, " optional");
+                               }},
+                    step);
 }
 
 std::string line(const ParentStep& step) {
   return std::visit(
-      Overloaded{
-          [](const IdMapStep& s) { return "idmap uid" + lines(s.maps.uid) + " gid" + lines(s.maps.gid); },
-          [](const RootStep& s) { return "root source " + number(s.source_id) + shift(s.shift) + when(s.is_readonly, " readonly"); },
-          [](const BindStep& s) {
-            return "bind source " + number(s.source_id) + " to " + quote(s.target) + shift(s.shift) + when(s.is_readonly, " readonly");
-          },
-          [](const InnerBindStep& s) {
-            return "inner-bind " + quote(s.source) + " to " + quote(s.target) + when(s.is_readonly, " readonly");
-          },
-          [](const TmpfsStep& s) {
-            return "tmpfs " + quote(s.target) + " size " + number(s.size_bytes) + " mode " + octal(s.mode) + when(s.is_readonly, " readonly");
-          },
-          [](const DevStep& s) {
-            return "dev size " + number(s.size_bytes) + " consoles " + number(s.console_count) +
-                   (s.pts_gid ? " pts-gid " + number(*s.pts_gid) : "");
-          },
-          [](const DeviceNodeStep& s) { return "device-node source " + number(s.source_id) + " at " + quote(s.target); },
-          [](const ProcStep& s) {
-            return "proc masked" + words(s.masked) + " readonly" + words(s.readonly) + " writable" + words(s.writable);
-          },
-          [](const SysStep& s) { return "sys masked" + words(s.masked); },
-          [](const CgroupMountStep& s) { return "cgroup-mount " + quote(s.target) + when(s.is_readonly, " readonly"); },
-          [](const MqueueStep& s) { return "mqueue " + quote(s.target); },
-          [](const VethStep& s) {
-            return "veth " + quote(s.host_name) + " guest " + quote(s.guest_name) + " mac " + mac(s.guest_mac) +
-                   (s.bridge.empty() ? "" : " bridge " + quote(s.bridge)) + (s.mtu ? " mtu " + number(*s.mtu) : "") +
-                   when(!s.is_up, " down");
-          },
-          [](const MacvlanStep& s) {
-            return "macvlan on " + quote(s.host_device) + " guest " + quote(s.guest_name) + " mode " + quote(s.mode) + " mac " + mac(s.mac);
-          },
-          [](const MoveLinkStep& s) { return "move-link " + quote(s.host_device) + " guest " + quote(s.guest_name); }},
+      Overloaded{[](const IdMapStep& s) { return "idmap uid" + lines(s.maps.uid) + " gid" + lines(s.maps.gid); },
+                 [](const RootStep& s) {
+                   return "root source " + number(s.source_id) + shift(s.shift) + when(s.is_readonly, " readonly");
+                 },
+                 [](const BindStep& s) {
+                   return "bind source " + number(s.source_id) + " to " + quote(s.target) + shift(s.shift) +
+                          when(s.is_readonly, " readonly");
+                 },
+                 [](const InnerBindStep& s) {
+                   return "inner-bind " + quote(s.source) + " to " + quote(s.target) +
+                          when(s.is_readonly, " readonly");
+                 },
+                 [](const TmpfsStep& s) {
+                   return "tmpfs " + quote(s.target) + " size " + number(s.size_bytes) + " mode " + octal(s.mode) +
+                          when(s.is_readonly, " readonly");
+                 },
+                 [](const DevStep& s) {
+                   return "dev size " + number(s.size_bytes) + " consoles " + number(s.console_count) +
+                          (s.pts_gid ? " pts-gid " + number(*s.pts_gid) : "");
+                 },
+                 [](const DeviceNodeStep& s) {
+                   return "device-node source " + number(s.source_id) + " at " + quote(s.target);
+                 },
+                 [](const ProcStep& s) {
+                   return "proc masked" + words(s.masked) + " readonly" + words(s.readonly) + " writable" +
+                          words(s.writable);
+                 },
+                 [](const SysStep& s) { return "sys masked" + words(s.masked); },
+                 [](const CgroupMountStep& s) {
+                   return "cgroup-mount " + quote(s.target) + when(s.is_readonly, " readonly");
+                 },
+                 [](const MqueueStep& s) { return "mqueue " + quote(s.target); },
+                 [](const VethStep& s) {
+                   return "veth " + quote(s.host_name) + " guest " + quote(s.guest_name) + " mac " +
+                          mac(s.guest_mac) + (s.bridge.empty() ? "" : " bridge " + quote(s.bridge)) +
+                          (s.mtu ? " mtu " + number(*s.mtu) : "") + when(!s.is_up, " down");
+                 },
+                 [](const MacvlanStep& s) {
+                   return "macvlan on " + quote(s.host_device) + " guest " + quote(s.guest_name) + " mode " +
+                          quote(s.mode) + " mac " + mac(s.mac);
+                 },
+                 [](const MoveLinkStep& s) {
+                   return "move-link " + quote(s.host_device) + " guest " + quote(s.guest_name);
+                 }},
       step);
 }
 
 std::string line(const InsideStep& step) {
   return std::visit(
-      Overloaded{
-          [](const LinkUpStep& s) { return "link-up " + quote(s.device); },
-          [](const AddressStep& s) {
-            return "address " + address(s.address) + "/" + number(s.prefix) + " on " + quote(s.device) +
-                   (s.peer.empty() ? "" : " peer " + address(s.peer));
-          },
-          [](const RouteStep& s) {
-            return "route " + (s.network.empty() ? std::string("default") : address(s.network)) + "/" + number(s.prefix) +
-                   (s.gateway.empty() ? "" : " via " + address(s.gateway)) + (s.device.empty() ? "" : " on " + quote(s.device)) +
-                   (s.metric ? " metric " + number(*s.metric) : "");
-          },
-          [](const HostnameStep& s) { return "hostname " + quote(s.name); },
-          [](const PivotStep&) { return std::string("pivot"); },
-          [](const ConsoleStep&) { return std::string("console"); },
-          [](const RlimitStep& s) { return "rlimit " + std::to_string(s.resource) + " " + number(s.soft) + " " + number(s.hard); },
-          [](const PersonalityStep& s) { return "personality " + hex(s.persona); },
-          [](const CapabilitiesStep& s) { return "capabilities " + hex(s.bounding) + when(s.no_new_privs, " no-new-privs"); },
-          [](const SeccompStep& s) { return "seccomp " + number(s.program.size() / 8) + " instructions"; },
-          [](const UserStep& s) { return "user " + quote(s.user) + " group " + quote(s.group); },
-          [](const ExecStep& s) {
-            return "exec " + quote(s.path) + " argv" + words(s.argv) + " env" + words(s.env) +
-                   (s.directory.empty() ? "" : " in " + quote(s.directory)) +
-                   (s.passed_files ? " files " + number(s.passed_files) : "");
-          }},
+      Overloaded{[](const LinkUpStep& s) { return "link-up " + quote(s.device); },
+                 [](const AddressStep& s) {
+                   return "address " + address(s.address) + "/" + number(s.prefix) + " on " + quote(s.device) +
+                          (s.peer.empty() ? "" : " peer " + address(s.peer));
+                 },
+                 [](const RouteStep& s) {
+                   return "route " + (s.network.empty() ? std::string("default") : address(s.network)) + "/" +
+                          number(s.prefix) + (s.gateway.empty() ? "" : " via " + address(s.gateway)) +
+                          (s.device.empty() ? "" : " on " + quote(s.device)) +
+                          (s.metric ? " metric " + number(*s.metric) : "");
+                 },
+                 [](const HostnameStep& s) { return "hostname " + quote(s.name); },
+                 [](const PivotStep&) { return std::string("pivot"); },
+                 [](const ConsoleStep&) { return std::string("console"); },
+                 [](const RlimitStep& s) {
+                   return "rlimit " + std::to_string(s.resource) + " " + number(s.soft) + " " + number(s.hard);
+                 },
+                 [](const PersonalityStep& s) { return "personality " + hex(s.persona); },
+                 [](const CapabilitiesStep& s) {
+                   return "capabilities " + hex(s.bounding) + when(s.no_new_privs, " no-new-privs");
+                 },
+                 [](const SeccompStep& s) { return "seccomp " + number(s.program.size() / 8) + " instructions"; },
+                 [](const UserStep& s) { return "user " + quote(s.user) + " group " + quote(s.group); },
+                 [](const ExecStep& s) {
+                   return "exec " + quote(s.path) + " argv" + words(s.argv) + " env" + words(s.env) +
+                          (s.directory.empty() ? "" : " in " + quote(s.directory)) +
+                          (s.passed_files ? " files " + number(s.passed_files) : "");
+                 }},
       step);
 }
 
@@ -150,15 +174,17 @@ void append(std::string& text, const char* title, const Steps& steps) {
 }  // namespace
 
 std::string describe(const LaunchPlan& plan) {
-  std::string text = "plan " + number(plan.version) + " " + quote(plan.name) + " " + format_uuid(Uuid{plan.uuid}) + " as " +
-                     number(plan.host_uid) + ":" + number(plan.host_gid) + "\n";
+  std::string text = "plan " + number(plan.version) + " " + quote(plan.name) + " " + format_uuid(Uuid{plan.uuid}) +
+                     " as " + number(plan.host_uid) + ":" + number(plan.host_gid) + "\n";
   text += "paths socket " + quote(plan.socket_path) + " exit-record " + quote(plan.exit_record_path) + " stage " +
           quote(plan.stage_path) + "\n";
   text += "after poweroff " + after(plan.after_poweroff) + ", reboot " + after(plan.after_reboot) + ", crash " +
           after(plan.after_crash) + "\n";
   for (const auto& console : plan.consoles)
     text += "console " + number(console.port) +
-            (console.log_file.empty() ? "" : " log " + quote(console.log_file) + (console.log_append ? "" : " truncate")) + "\n";
+            (console.log_file.empty() ? ""
+                                      : " log " + quote(console.log_file) + (console.log_append ? "" : " truncate")) +
+            "\n";
   append(text, "before:", plan.before);
   append(text, "from_parent:", plan.from_parent);
   append(text, "inside:", plan.inside);

@@ -19,7 +19,9 @@ namespace virtuserns::controller {
 
 namespace {
 
-struct Wanted { bool proc = false, sys = false, mqueue = false, cgroup = false; };
+struct Wanted {
+  bool proc = false, sys = false, mqueue = false, cgroup = false;
+};
 
 Wanted wanted_mounts(const LaunchPlan& plan) {
   Wanted wanted;
@@ -76,14 +78,18 @@ Result<NamespaceMounts> open_namespace_mounts(const LaunchPlan& plan, const Host
   if (auto* error = std::get_if<WireError>(&message)) return from_wire(std::move(*error));
   NamespaceMounts mounts;
   auto next = packet->files.begin();
-  for (auto [is_wanted, mount] : {std::pair(wanted.proc, &mounts.proc), {wanted.sys, &mounts.sys}, {wanted.mqueue, &mounts.mqueue}, {wanted.cgroup, &mounts.cgroup}})
+  for (auto [is_wanted, mount] : {std::pair(wanted.proc, &mounts.proc),
+                                  {wanted.sys, &mounts.sys},
+                                  {wanted.mqueue, &mounts.mqueue},
+                                  {wanted.cgroup, &mounts.cgroup}})
     if (is_wanted && next != packet->files.end()) *mount = MountFd((next++)->release());
   if (next != packet->files.end()) return fail(VIR_ERR_INTERNAL_ERROR, "the helper sent too many mounts");
   return mounts;
 }
 
 // The name that the kernel made of "vnet%d". The guest's end knows the host's by index, and nobody else has touched it.
-Result<std::string> name_of_peer(const Host& host, const NsFd& net_ns, const std::string& guest_name, kernel::RouteSocket& route) {
+Result<std::string> name_of_peer(const Host& host, const NsFd& net_ns, const std::string& guest_name,
+                                 kernel::RouteSocket& route) {
   TRY(kernel::enter_namespace(net_ns, CLONE_NEWNET));
   auto inside = kernel::RouteSocket::open();
   TRY(kernel::enter_namespace(host.net_ns, CLONE_NEWNET), "come back");
@@ -99,9 +105,11 @@ class Links {
 
   Result<void> apply(const VethStep& step) {
     auto& route = *TRY(socket());
-    TRY(kernel::create_veth(route, {step.host_name, step.guest_name, step.guest_mac, step.bridge, step.mtu, step.is_up}, net_ns_));
+    TRY(kernel::create_veth(
+        route, {step.host_name, step.guest_name, step.guest_mac, step.bridge, step.mtu, step.is_up}, net_ns_));
     std::string name = step.host_name;
-    if (name.find('%') != std::string::npos) name = TRY(name_of_peer(host_, net_ns_, step.guest_name, route), "name of the veth");
+    if (name.find('%') != std::string::npos)
+      name = TRY(name_of_peer(host_, net_ns_, step.guest_name, route), "name of the veth");
     // On success the link dies with the namespace. After a failure it is removed at once: "nothing is left" is then true.
     undo_.add([this, name] { (void)kernel::remove_link(*route_, name); });
     result_.record.host_links.push_back(name);
@@ -133,7 +141,8 @@ class Links {
 
 // In the container's network namespace: below /proc/sys/net every one of them finds directories of its own, so what the
 // controller mounts there from its own would lie on the host's, where the container never comes by.
-Result<void> apply_proc(Tree& tree, const ProcStep& step, const NamespaceMounts& mounts, const Host& host, const Child& child) {
+Result<void> apply_proc(Tree& tree, const ProcStep& step, const NamespaceMounts& mounts, const Host& host,
+                        const Child& child) {
   TRY(kernel::enter_namespaces(child.pidfd, CLONE_NEWNET), "enter the network namespace");
   auto applied = tree.apply(step, mounts);
   TRY(kernel::enter_namespace(host.net_ns, CLONE_NEWNET), "leave the network namespace");
@@ -146,19 +155,27 @@ Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const C
   const NsFd user_ns = TRY(kernel::open_namespace(host.proc, child.pid, "user"));
   // The map comes first wherever the plan has it: an idmapped mount takes it as it is at that moment.
   for (const auto& step : plan.from_parent)
-    if (const auto* maps = std::get_if<IdMapStep>(&step)) TRY(kernel::write_id_maps(host.proc, child.pid, maps->maps));
+    if (const auto* maps = std::get_if<IdMapStep>(&step))
+      TRY(kernel::write_id_maps(host.proc, child.pid, maps->maps));
   const auto mounts = TRY(open_namespace_mounts(plan, host, child), "mounts of the container's namespaces");
   Tree tree(plan, host, user_ns);
   Links links(host, child, result);
   for (const auto& step : plan.from_parent) {
-    TRY(std::visit([&](const auto& s) -> Result<void> {
-      using Step = std::decay_t<decltype(s)>;
-      if constexpr (std::is_same_v<Step, IdMapStep>) return {};
-      else if constexpr (std::is_same_v<Step, ProcStep>) return apply_proc(tree, s, mounts, host, child);
-      else if constexpr (requires { links.apply(s); }) return links.apply(s);
-      else if constexpr (requires { tree.apply(s, mounts); }) return tree.apply(s, mounts);
-      else return tree.apply(s);
-    }, step));
+    TRY(std::visit(
+        [&](const auto& s) -> Result<void> {
+          using Step = std::decay_t<decltype(s)>;
+          if constexpr (std::is_same_v<Step, IdMapStep>)
+            return {};
+          else if constexpr (std::is_same_v<Step, ProcStep>)
+            return apply_proc(tree, s, mounts, host, child);
+          else if constexpr (requires { links.apply(s); })
+            return links.apply(s);
+          else if constexpr (requires { tree.apply(s, mounts); })
+            return tree.apply(s, mounts);
+          else
+            return tree.apply(s);
+        },
+        step));
   }
   TRY(tree.finish());
   result.consoles = tree.take_consoles();

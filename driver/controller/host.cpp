@@ -51,20 +51,24 @@ Result<void> keep_source(Host& host, const DirFd& stage, std::uint32_t id, const
 
 Result<MountFd> open_source(const SourceStep& step) {
   if (step.kind == SourceKind::kDirectory) {
-    MountFd mount = TRY(kernel::clone_mount(step.host_source, step.is_recursive ? kernel::Depth::kWithMountsBelow : kernel::Depth::kTopOnly));
-    if (step.is_readonly) TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, kernel::Depth::kWithMountsBelow));
+    MountFd mount = TRY(kernel::clone_mount(
+        step.host_source, step.is_recursive ? kernel::Depth::kWithMountsBelow : kernel::Depth::kTopOnly));
+    if (step.is_readonly)
+      TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, kernel::Depth::kWithMountsBelow));
     return mount;
   }
   std::string device = step.host_source;
   Fd loop;  // autoclear: the device is freed with the mount, and this descriptor only bridges the time until then
   if (step.kind == SourceKind::kLoopFile) {
-    auto attached = TRY(kernel::attach_loop(step.host_source, step.is_readonly ? kernel::LoopAccess::kReadOnly : kernel::LoopAccess::kReadWrite));
+    auto attached = TRY(kernel::attach_loop(
+        step.host_source, step.is_readonly ? kernel::LoopAccess::kReadOnly : kernel::LoopAccess::kReadWrite));
     loop = std::move(attached.device);
     device = attached.path;
   }
   kernel::MountOptions options = {{"source", device}};
   if (step.is_readonly) options.emplace_back("ro", "");
-  return TRY(kernel::make_filesystem(step.fstype, options, MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0)));
+  return TRY(
+      kernel::make_filesystem(step.fstype, options, MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0)));
 }
 
 Result<void> take_source(const SourceStep& step, Host& host, const DirFd& stage) {
@@ -93,7 +97,8 @@ Result<DirFd> make_stage(const std::string& path) {
   const Fd place(::open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!place) return sys_fail("open stage " + quote(path));
   // 0711: the child passes through it to the tree when it is container root already, a stranger to these ids.
-  const MountFd tmpfs = TRY(kernel::make_filesystem("tmpfs", {{"size", "1m"}, {"mode", "0711"}}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
+  const MountFd tmpfs =
+      TRY(kernel::make_filesystem("tmpfs", {{"size", "1m"}, {"mode", "0711"}}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
   TRY(kernel::attach_mount(tmpfs, place), "stage " + quote(path));
   DirFd stage = TRY(open_directory(path));
   for (const char* name : {"src", "tree", "empty"})
@@ -109,8 +114,9 @@ Result<void> make_masks(const DirFd& stage) {
   TRY(kernel::attach_mount(node, file));
   const Fd place(::openat(stage.get(), "empty", O_PATH | O_CLOEXEC));
   if (!place) return sys_fail("open 'empty' of the stage");
-  const MountFd empty = TRY(kernel::make_filesystem("tmpfs", {{"size", "4k"}, {"mode", "0555"}},
-                                                    MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
+  const MountFd empty =
+      TRY(kernel::make_filesystem("tmpfs", {{"size", "4k"}, {"mode", "0555"}},
+                                  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
   TRY(kernel::attach_mount(empty, place));
   return {};
 }
@@ -134,7 +140,8 @@ Result<void> open_own(const LaunchPlan& plan, Host& host) {
 
 Result<HostFile> HostFile::open(const std::string& path) {
   const auto slash = path.rfind('/');
-  if (slash == std::string::npos || slash + 1 == path.size()) return fail(VIR_ERR_INTERNAL_ERROR, quote(path) + " is no file path");
+  if (slash == std::string::npos || slash + 1 == path.size())
+    return fail(VIR_ERR_INTERNAL_ERROR, quote(path) + " is no file path");
   HostFile file{TRY(open_directory(slash == 0 ? "/" : path.substr(0, slash))), path.substr(slash + 1)};
   return file;
 }

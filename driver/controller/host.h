@@ -35,12 +35,12 @@ struct HostFile {
 };
 
 struct Host {
-  DirFd proc;                       // the host's procfs
-  NsFd pid_ns, net_ns;              // our own, to come back to
+  DirFd proc;           // the host's procfs
+  NsFd pid_ns, net_ns;  // our own, to come back to
   std::vector<kernel::Cgroup> groups;
   std::map<std::uint32_t, Source> sources;
   HostFile socket, exit_record, stage;
-  std::vector<HostFile> console_logs;   // parallel to LaunchPlan::consoles; empty name: none
+  std::vector<HostFile> console_logs;  // parallel to LaunchPlan::consoles; empty name: none
 
   // Fills in `host` step by step, so that after a failure release() undoes exactly what was made.
   [[nodiscard]] static Result<void> prepare(const LaunchPlan& plan, Host& host);

@@ -40,8 +40,7 @@ class Init {
   Result<void> run() {
     TRY(wait_at_gate());
     reset_signals();
-    for (const auto& step : plan_.inside)
-      TRY(std::visit([this](const auto& s) { return apply(s); }, step));
+    for (const auto& step : plan_.inside) TRY(std::visit([this](const auto& s) { return apply(s); }, step));
     return fail(VIR_ERR_INTERNAL_ERROR, "the plan does not exec");
   }
 
@@ -64,7 +63,8 @@ class Init {
     // By the system calls: the C library hides its own signals 32 and 33, which may have been inherited ignored too.
     constexpr std::size_t kKernelSetBytes = 8;
     const char action[64] = {};  // struct sigaction of the kernel: SIG_DFL, no flags
-    for (int signal = 1; signal <= 64; ++signal) ::syscall(SYS_rt_sigaction, signal, action, nullptr, kKernelSetBytes);
+    for (int signal = 1; signal <= 64; ++signal)
+      ::syscall(SYS_rt_sigaction, signal, action, nullptr, kKernelSetBytes);
     const std::uint64_t none = 0;
     ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, kKernelSetBytes);
   }
@@ -100,12 +100,14 @@ class Init {
     if (::setsid() < 0 && errno != EPERM) return sys_fail("make a session");
     // Our own keyring instead of the caller's session keyring, which exec would hand on (keyrings(7)). ENOSYS: a kernel
     // without keys has none to leak.
-    if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS) return sys_fail("make a session keyring");
+    if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS)
+      return sys_fail("make a session keyring");
     const bool has_console = !plan_.consoles.empty();
     const char* path = has_console ? "/dev/console" : "/dev/null";
     const Fd console(::open(path, O_RDWR | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC));
     if (!console) return sys_fail(std::string("open '") + path + "'");
-    if (has_console && ::ioctl(console.get(), TIOCSCTTY, 0) != 0) return sys_fail("make '/dev/console' the controlling terminal");
+    if (has_console && ::ioctl(console.get(), TIOCSCTTY, 0) != 0)
+      return sys_fail("make '/dev/console' the controlling terminal");
     for (int fd = 0; fd < 3; ++fd)
       if (::dup2(console.get(), fd) < 0) return sys_fail("make '/dev/console' stdio");
     has_stdio_ = true;
@@ -114,7 +116,8 @@ class Init {
 
   Result<void> apply(const RlimitStep& step) {
     const rlimit limit{step.soft, step.hard};
-    if (::setrlimit(static_cast<__rlimit_resource>(step.resource), &limit) != 0) return sys_fail("set resource limit " + std::to_string(step.resource));
+    if (::setrlimit(static_cast<__rlimit_resource>(step.resource), &limit) != 0)
+      return sys_fail("set resource limit " + std::to_string(step.resource));
     return {};
   }
   Result<void> apply(const PersonalityStep& step) {
@@ -135,13 +138,15 @@ class Init {
     // Read after the pivot: "/" is the container's. A regular file of bounded size or nothing.
     const auto passwd = read_file("/etc/passwd", kMaxUserFile);
     const auto groups = read_file("/etc/group", kMaxUserFile);
-    identity_ = TRY(resolve_identity(step.user, step.group, passwd ? *passwd : std::string(), groups ? *groups : std::string()));
+    identity_ = TRY(
+        resolve_identity(step.user, step.group, passwd ? *passwd : std::string(), groups ? *groups : std::string()));
     return {};
   }
 
   Result<void> apply(const ExecStep& step) {
     if (!has_stdio_) TRY(apply(ConsoleStep{}));
-    if (::chdir(step.directory.empty() ? "/" : step.directory.c_str()) != 0) return sys_fail("enter " + quote(step.directory));
+    if (::chdir(step.directory.empty() ? "/" : step.directory.c_str()) != 0)
+      return sys_fail("enter " + quote(step.directory));
     TRY(keep_only_passed(step.passed_files));
     TRY(give_up_privileges());
     // The parent cannot be asked by getppid here (it is outside of the pid namespace: 0), so by the socket.
@@ -155,7 +160,8 @@ class Init {
 
   // Descriptors 3.. become the passed ones; of all others only the channel is left, and exec closes it.
   Result<void> keep_only_passed(std::uint32_t count) {
-    if (count > passed_files_.size()) return fail(VIR_ERR_INTERNAL_ERROR, "the plan passes more files than were given");
+    if (count > passed_files_.size())
+      return fail(VIR_ERR_INTERNAL_ERROR, "the plan passes more files than were given");
     const int base = 3 + static_cast<int>(count);
     // Out of the way first: a source may have the number of a target.
     std::vector<int> high;
@@ -179,11 +185,14 @@ class Init {
     TRY(kernel::limit_bounding_set(keep));
     if (identity_) {
       if (::setgroups(identity_->groups.size(), identity_->groups.data()) != 0) return sys_fail("set groups");
-      if (::setresgid(identity_->gid, identity_->gid, identity_->gid) != 0) return sys_fail("become group " + std::to_string(identity_->gid));
+      if (::setresgid(identity_->gid, identity_->gid, identity_->gid) != 0)
+        return sys_fail("become group " + std::to_string(identity_->gid));
       if (::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0) return sys_fail("keep capabilities");
-      if (::setresuid(identity_->uid, identity_->uid, identity_->uid) != 0) return sys_fail("become user " + std::to_string(identity_->uid));
+      if (::setresuid(identity_->uid, identity_->uid, identity_->uid) != 0)
+        return sys_fail("become user " + std::to_string(identity_->uid));
     }
-    if (capabilities_ && capabilities_->no_new_privs && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return sys_fail("set no_new_privs");
+    if (capabilities_ && capabilities_->no_new_privs && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+      return sys_fail("set no_new_privs");
     // A filter without no_new_privs takes CAP_SYS_ADMIN (seccomp(2)): it is kept until the filter is in, then dropped.
     const bool is_user = identity_ && identity_->uid != 0;
     final_capabilities_ = is_user ? 0 : keep;

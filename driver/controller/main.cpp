@@ -24,7 +24,8 @@ constexpr std::size_t kMaxPlanFile = 4 * 1024 * 1024;
 Result<LaunchPlan> read_plan() {
   struct stat st {};
   if (::fstat(kPlanFd, &st) != 0) return sys_fail("launch plan on descriptor 3");
-  if (st.st_size < 0 || static_cast<std::size_t>(st.st_size) > kMaxPlanFile) return fail(VIR_ERR_INTERNAL_ERROR, "launch plan: larger than 4 MiB");
+  if (st.st_size < 0 || static_cast<std::size_t>(st.st_size) > kMaxPlanFile)
+    return fail(VIR_ERR_INTERNAL_ERROR, "launch plan: larger than 4 MiB");
   std::vector<std::uint8_t> bytes(static_cast<std::size_t>(st.st_size));
   // At an offset: the descriptor may be shared with whoever wrote it.
   if (const auto got = ::pread(kPlanFd, bytes.data(), bytes.size(), 0); got != static_cast<ssize_t>(bytes.size()))
@@ -51,7 +52,8 @@ Result<SocketFd> listen_at(const HostFile& file) {
   if (!listener) return sys_fail("make control socket");
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (file.name.size() >= sizeof address.sun_path) return fail(VIR_ERR_INTERNAL_ERROR, "control socket: name is too long");
+  if (file.name.size() >= sizeof address.sun_path)
+    return fail(VIR_ERR_INTERNAL_ERROR, "control socket: name is too long");
   std::memcpy(address.sun_path, file.name.data(), file.name.size());
   // By its name in the directory, because the 108 bytes of an address are too few for a path (unix(7)).
   if (::fchdir(file.dir.get()) != 0) return sys_fail("control socket: enter its directory");
@@ -86,7 +88,8 @@ Result<int> start(LaunchPlan plan, SocketFd& channel) {
     if (auto released = host.release(); !released) error.text += " (and clean up: " + released.error().text + ")";
     return error;
   }
-  Supervisor supervisor(std::move(plan), std::move(host), std::move(files), std::move(channel), std::move(listener).value());
+  Supervisor supervisor(std::move(plan), std::move(host), std::move(files), std::move(channel),
+                        std::move(listener).value());
   return supervisor.run();
 }
 
@@ -122,7 +125,8 @@ int reap_plan() {
 int main(int argc, char** argv) {
   using namespace virtuserns::controller;
   if (argc != 2) {
-    std::fputs("usage: virtuserns-controller NAME | --explain | --reap   (the plan is read from descriptor 3)\n", stderr);
+    std::fputs("usage: virtuserns-controller NAME | --explain | --reap   (the plan is read from descriptor 3)\n",
+               stderr);
     return 2;
   }
   if (std::strcmp(argv[1], "--explain") == 0) return explain();

@@ -45,12 +45,14 @@ Result<void> check_before(const BeforeStep& step) {
 // A domain without a user namespace does not exist: whoever made the plan, this program does not start one.
 Result<void> check(const IdMapStep& step, const LaunchPlan& plan) {
   for (const auto* lines : {&step.maps.uid, &step.maps.gid}) {
-    if (lines->empty() || lines->size() > kMaxIdMapLines) return refuse("id map with " + std::to_string(lines->size()) + " lines");
+    if (lines->empty() || lines->size() > kMaxIdMapLines)
+      return refuse("id map with " + std::to_string(lines->size()) + " lines");
     for (const auto& line : *lines)
       if (line.outside == 0 || line.count == 0) return refuse("id map with target 0 or count 0");
   }
   const auto maps = [](const IdMapLines& lines, std::uint32_t host) {
-    return std::any_of(lines.begin(), lines.end(), [&](const IdMapLine& line) { return line.inside == 0 && line.outside == host; });
+    return std::any_of(lines.begin(), lines.end(),
+                       [&](const IdMapLine& line) { return line.inside == 0 && line.outside == host; });
   };
   if (!maps(step.maps.uid, plan.host_uid) || !maps(step.maps.gid, plan.host_gid))
     return refuse("id map does not map container root to the domain's own ids");
@@ -58,7 +60,8 @@ Result<void> check(const IdMapStep& step, const LaunchPlan& plan) {
 }
 
 Result<void> check_lists(const LaunchPlan& plan) {
-  if (std::max({plan.before.size(), plan.from_parent.size(), plan.inside.size()}) > kMaxSteps) return refuse("too many steps");
+  if (std::max({plan.before.size(), plan.from_parent.size(), plan.inside.size()}) > kMaxSteps)
+    return refuse("too many steps");
   for (const auto& step : plan.before) TRY(check_before(step));
   std::size_t maps = 0;
   for (const auto& step : plan.from_parent) {
@@ -66,15 +69,19 @@ Result<void> check_lists(const LaunchPlan& plan) {
       TRY(check(*map, plan));
       ++maps;
     }
-    if (const auto* dev = std::get_if<DevStep>(&step); dev && dev->console_count > kMaxConsoles) return refuse("too many consoles");
+    if (const auto* dev = std::get_if<DevStep>(&step); dev && dev->console_count > kMaxConsoles)
+      return refuse("too many consoles");
   }
   if (maps != 1) return refuse("needs exactly one id map");
   for (const auto& step : plan.inside) {
     const auto* filter = std::get_if<SeccompStep>(&step);
-    if (filter && (filter->program.size() % 8 != 0 || filter->program.size() > kMaxFilterBytes)) return refuse("malformed seccomp filter");
-    if (std::holds_alternative<ExecStep>(step) && &step != &plan.inside.back()) return refuse("exec is not the last step");
+    if (filter && (filter->program.size() % 8 != 0 || filter->program.size() > kMaxFilterBytes))
+      return refuse("malformed seccomp filter");
+    if (std::holds_alternative<ExecStep>(step) && &step != &plan.inside.back())
+      return refuse("exec is not the last step");
   }
-  if (plan.inside.empty() || !std::holds_alternative<ExecStep>(plan.inside.back())) return refuse("does not end in exec");
+  if (plan.inside.empty() || !std::holds_alternative<ExecStep>(plan.inside.back()))
+    return refuse("does not end in exec");
   return {};
 }
 

@@ -40,18 +40,20 @@ inline constexpr std::uint32_t kPlanVersion = 1;
 
 // ---- before -------------------------------------------------------------------------------------------------------
 
-struct FileWrite { std::string file, value; };
+struct FileWrite {
+  std::string file, value;
+};
 
 // mkdir of `path` (relative to the hierarchy; parents are made and kept), then the writes, before anyone is inside.
 // A write that fails fails the start unless is_optional. Undo: kill what is inside, rmdir.
 struct CgroupStep {
-  std::string mount;                 // "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"
+  std::string mount;  // "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"
   bool is_v2 = false;
   std::vector<std::string> controllers;  // "memory"; for v2 those to enable in the parents' cgroup.subtree_control
-  std::string path;                  // "machine/virtuserns-<uuid>"
+  std::string path;                      // "machine/virtuserns-<uuid>"
   std::vector<FileWrite> writes;
   bool is_optional = false;
-  bool delegate = false;             // v2: cgroup.procs, .threads, .subtree_control and the directory to container root
+  bool delegate = false;  // v2: cgroup.procs, .threads, .subtree_control and the directory to container root
 };
 
 enum class SourceKind { kDirectory, kLoopFile, kBlockDevice };
@@ -71,8 +73,8 @@ struct SourceStep {
 // A host device node (character or block) kept under `id` as a mount, for DeviceNodeStep.
 struct DeviceSourceStep {
   std::uint32_t id = 0;
-  std::string host_source;     // "/dev/null"
-  bool is_optional = false;    // a host without /dev/fuse is no error
+  std::string host_source;   // "/dev/null"
+  bool is_optional = false;  // a host without /dev/fuse is no error
 };
 
 using BeforeStep = std::variant<CgroupStep, SourceStep, DeviceSourceStep>;
@@ -80,7 +82,9 @@ using BeforeStep = std::variant<CgroupStep, SourceStep, DeviceSourceStep>;
 // ---- from_parent --------------------------------------------------------------------------------------------------
 
 // Writes uid_map and gid_map of the child (host root: one write each; setgroups stays allowed).
-struct IdMapStep { IdMaps maps; };
+struct IdMapStep {
+  IdMaps maps;
+};
 
 enum class OwnerShift { kIdmappedMount, kAlreadyShifted };
 
@@ -101,76 +105,126 @@ struct BindStep {
 };
 
 // type='bind': a directory of the container at another of its places.
-struct InnerBindStep { std::string source, target; bool is_readonly = false; };
+struct InnerBindStep {
+  std::string source, target;
+  bool is_readonly = false;
+};
 
-struct TmpfsStep { std::string target; std::uint64_t size_bytes = 0; std::uint32_t mode = 0755; bool is_readonly = false; };
+struct TmpfsStep {
+  std::string target;
+  std::uint64_t size_bytes = 0;
+  std::uint32_t mode = 0755;
+  bool is_readonly = false;
+};
 
 // /dev: tmpfs owned by container root, standard symlinks (fd, stdin, stdout, stderr, core, ptmx -> pts/ptmx), shm and
 // mqueue directories, devpts (new instance, ptmxmode 0666, gid: the container's group 5 if mapped, else container
 // root), and for each console a pty of that instance: /dev/console is the first, /dev/tty1.. and /dev/pts/N follow.
 // pts_gid: as the container counts.
-struct DevStep { std::uint64_t size_bytes = 65536; std::uint32_t console_count = 1; std::optional<std::uint32_t> pts_gid; };
+struct DevStep {
+  std::uint64_t size_bytes = 65536;
+  std::uint32_t console_count = 1;
+  std::optional<std::uint32_t> pts_gid;
+};
 
 // A node kept by DeviceSourceStep, bound over an empty file at `target` ("/dev/null").
-struct DeviceNodeStep { std::uint32_t source_id = 0; std::string target; };
+struct DeviceNodeStep {
+  std::uint32_t source_id = 0;
+  std::string target;
+};
 
 // /proc of the child's pid namespace, mounted from outside (recipe of docs/security.md), then `readonly` paths bound
 // read-only, `writable` ones exempt, `masked` ones covered (files by /dev/null, directories by an empty read-only
 // tmpfs). A path that does not exist is skipped.
-struct ProcStep { std::vector<std::string> masked, readonly, writable; };
+struct ProcStep {
+  std::vector<std::string> masked, readonly, writable;
+};
 // /sys of the child's network namespace, read-only, with masks.
-struct SysStep { std::vector<std::string> masked; };
+struct SysStep {
+  std::vector<std::string> masked;
+};
 // cgroup2 of the child's cgroup namespace at /sys/fs/cgroup (only when CgroupStep::delegate made that safe).
-struct CgroupMountStep { std::string target = "/sys/fs/cgroup"; bool is_readonly = false; };
+struct CgroupMountStep {
+  std::string target = "/sys/fs/cgroup";
+  bool is_readonly = false;
+};
 // mqueue of the child's ipc namespace.
-struct MqueueStep { std::string target = "/dev/mqueue"; };
+struct MqueueStep {
+  std::string target = "/dev/mqueue";
+};
 
 // A veth whose peer is born inside the child's network namespace; never moved, never deleted by us: it dies with the
 // namespace. host_name may be a pattern ("vnet%d"): the kernel picks, the outcome tells.
 struct VethStep {
   std::string host_name, guest_name;
   std::array<std::uint8_t, 6> guest_mac{};
-  std::string bridge;                       // empty: no master (type='ethernet')
+  std::string bridge;  // empty: no master (type='ethernet')
   std::optional<std::uint32_t> mtu;
   bool is_up = true;
 };
 // macvlan born inside (type='direct').
-struct MacvlanStep { std::string host_device, guest_name, mode; std::array<std::uint8_t, 6> mac{}; };
+struct MacvlanStep {
+  std::string host_device, guest_name, mode;
+  std::array<std::uint8_t, 6> mac{};
+};
 // A host device that moves in (hostdev type='net') and comes back when the namespace dies.
-struct MoveLinkStep { std::string host_device, guest_name; };
+struct MoveLinkStep {
+  std::string host_device, guest_name;
+};
 
-using ParentStep = std::variant<IdMapStep, RootStep, BindStep, InnerBindStep, TmpfsStep, DevStep, DeviceNodeStep, ProcStep,
-                                SysStep, CgroupMountStep, MqueueStep, VethStep, MacvlanStep, MoveLinkStep>;
+using ParentStep = std::variant<IdMapStep, RootStep, BindStep, InnerBindStep, TmpfsStep, DevStep, DeviceNodeStep,
+                                ProcStep, SysStep, CgroupMountStep, MqueueStep, VethStep, MacvlanStep, MoveLinkStep>;
 
 // ---- inside -------------------------------------------------------------------------------------------------------
 
-struct LinkUpStep { std::string device; };  // "lo" first
-struct AddressStep { std::string device; std::vector<std::uint8_t> address; std::uint32_t prefix = 0; std::vector<std::uint8_t> peer; };
-struct RouteStep {
-  std::string device;                       // may be empty when a gateway decides
-  std::vector<std::uint8_t> network;        // 4 or 16 bytes
+struct LinkUpStep {
+  std::string device;
+};  // "lo" first
+struct AddressStep {
+  std::string device;
+  std::vector<std::uint8_t> address;
   std::uint32_t prefix = 0;
-  std::vector<std::uint8_t> gateway;        // empty: on link
+  std::vector<std::uint8_t> peer;
+};
+struct RouteStep {
+  std::string device;                 // may be empty when a gateway decides
+  std::vector<std::uint8_t> network;  // 4 or 16 bytes
+  std::uint32_t prefix = 0;
+  std::vector<std::uint8_t> gateway;  // empty: on link
   std::optional<std::uint32_t> metric;
 };
-struct HostnameStep { std::string name; };
+struct HostnameStep {
+  std::string name;
+};
 // unshare(CLONE_NEWNS): the copy has every mount of the controller's locked; then pivot into the tree.
 struct PivotStep {};
 // New session, controlling terminal and stdio = the first console; a new session keyring.
 struct ConsoleStep {};
-struct RlimitStep { std::int32_t resource = 0; std::uint64_t soft = 0, hard = 0; };
-struct PersonalityStep { std::uint64_t persona = 0; };   // PER_LINUX32 for i686
+struct RlimitStep {
+  std::int32_t resource = 0;
+  std::uint64_t soft = 0, hard = 0;
+};
+struct PersonalityStep {
+  std::uint64_t persona = 0;
+};  // PER_LINUX32 for i686
 // Bounding, permitted, effective, inheritable and ambient sets become `bounding` ∩ what there is (inheritable and
 // ambient: empty). Bits by number, linux/capability.h.
-struct CapabilitiesStep { std::uint64_t bounding = 0; bool no_new_privs = false; };
+struct CapabilitiesStep {
+  std::uint64_t bounding = 0;
+  bool no_new_privs = false;
+};
 // A compiled filter (struct sock_filter array, 8 bytes each, native byte order). Installed last before exec.
-struct SeccompStep { std::vector<std::uint8_t> program; };
-struct UserStep { std::string user, group; };  // <inituser>, <initgroup>: names from the container's own files or "+N"
+struct SeccompStep {
+  std::vector<std::uint8_t> program;
+};
+struct UserStep {
+  std::string user, group;
+};  // <inituser>, <initgroup>: names from the container's own files or "+N"
 struct ExecStep {
   std::string path;
   std::vector<std::string> argv, env;
-  std::string directory;                    // empty: "/"
-  std::uint32_t passed_files = 0;           // descriptors 3.. that init keeps
+  std::string directory;           // empty: "/"
+  std::uint32_t passed_files = 0;  // descriptors 3.. that init keeps
 };
 
 using InsideStep = std::variant<LinkUpStep, AddressStep, RouteStep, HostnameStep, PivotStep, ConsoleStep, RlimitStep,
@@ -178,9 +232,13 @@ using InsideStep = std::variant<LinkUpStep, AddressStep, RouteStep, HostnameStep
 
 // ---- the whole ----------------------------------------------------------------------------------------------------
 
-enum class AfterExit { kDestroy, kRestart };    // what <on_poweroff>, <on_reboot>, <on_crash> come to
+enum class AfterExit { kDestroy, kRestart };  // what <on_poweroff>, <on_reboot>, <on_crash> come to
 
-struct ConsolePlan { std::uint32_t port = 0; std::string log_file; bool log_append = true; };
+struct ConsolePlan {
+  std::uint32_t port = 0;
+  std::string log_file;
+  bool log_append = true;
+};
 
 struct LaunchPlan {
   std::uint32_t version = kPlanVersion;
@@ -192,7 +250,8 @@ struct LaunchPlan {
   std::string stage_path;                    // an existing empty directory: becomes the controller's root
   std::vector<ConsolePlan> consoles;
   // poweroff, reboot, crash
-  AfterExit after_poweroff = AfterExit::kDestroy, after_reboot = AfterExit::kRestart, after_crash = AfterExit::kDestroy;
+  AfterExit after_poweroff = AfterExit::kDestroy, after_reboot = AfterExit::kRestart,
+            after_crash = AfterExit::kDestroy;
   std::vector<BeforeStep> before;
   std::vector<ParentStep> from_parent;
   std::vector<InsideStep> inside;

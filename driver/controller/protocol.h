@@ -26,53 +26,86 @@ namespace virtuserns::controller {
 inline constexpr std::size_t kMaxPacket = 256 * 1024;
 inline constexpr int kPlanFd = 3, kChannelFd = 4, kFirstPassedFd = 5;
 
-struct WireError { std::int32_t code = 0, sys_errno = 0; std::string text; };
+struct WireError {
+  std::int32_t code = 0, sys_errno = 0;
+  std::string text;
+};
 
 // Why a domain ended.
 enum class ExitCause : std::int32_t { kPoweroff, kReboot, kExited, kKilled, kDestroyed, kRebootFailed };
 
-struct ExitRecord {                 // also the content of LaunchPlan::exit_record_path
+struct ExitRecord {  // also the content of LaunchPlan::exit_record_path
   ExitCause cause = ExitCause::kExited;
-  std::int32_t wait_status = 0;     // of init
-  std::uint64_t time_ms = 0;        // CLOCK_REALTIME
+  std::int32_t wait_status = 0;  // of init
+  std::uint64_t time_ms = 0;     // CLOCK_REALTIME
   std::uint64_t boots = 0;
-  std::string error;                // kRebootFailed: why
+  std::string error;  // kRebootFailed: why
 };
 
 struct BootRecord {
-  std::int32_t init_pid = 0;        // in the host's pid namespace
-  std::uint64_t init_start_time = 0;// field 22 of /proc/PID/stat: init_pid cannot be taken for another's
-  std::uint64_t boots = 0;          // 1 for the first
+  std::int32_t init_pid = 0;          // in the host's pid namespace
+  std::uint64_t init_start_time = 0;  // field 22 of /proc/PID/stat: init_pid cannot be taken for another's
+  std::uint64_t boots = 0;            // 1 for the first
   std::uint64_t time_ms = 0;
-  std::vector<std::string> host_links;       // one for each VethStep in order: the name the kernel gave
+  std::vector<std::string> host_links;  // one for each VethStep in order: the name the kernel gave
 };
 
 // ---- notes ----
-struct StartedNote { BootRecord boot; };     // the outcome: init was exec'd
-struct FailedNote { WireError error; };      // the outcome: nothing is left; the controller exits
-struct RebootedNote { std::uint64_t sequence = 0; BootRecord boot; };
-struct EndedNote { std::uint64_t sequence = 0; ExitRecord record; };   // everything is cleaned up; the controller exits
+struct StartedNote {
+  BootRecord boot;
+};  // the outcome: init was exec'd
+struct FailedNote {
+  WireError error;
+};  // the outcome: nothing is left; the controller exits
+struct RebootedNote {
+  std::uint64_t sequence = 0;
+  BootRecord boot;
+};
+struct EndedNote {
+  std::uint64_t sequence = 0;
+  ExitRecord record;
+};  // everything is cleaned up; the controller exits
 using Note = std::variant<StartedNote, FailedNote, RebootedNote, EndedNote>;
 
 // ---- requests ----
 struct StatusRequest {};
-struct AckRequest { std::uint64_t sequence = 0; };
+struct AckRequest {
+  std::uint64_t sequence = 0;
+};
 // SIGKILL to init through its pidfd, wait, clean up. Reply when all is gone; then the controller exits. Also works
 // on a frozen domain and with an init that ignores every signal.
 struct DestroyRequest {};
-struct FreezeRequest { bool freeze = true; };            // replies when the state is reached
-struct SignalRequest { std::int32_t inside_pid = 1; std::int32_t signal = 0; };
+struct FreezeRequest {
+  bool freeze = true;
+};  // replies when the state is reached
+struct SignalRequest {
+  std::int32_t inside_pid = 1;
+  std::int32_t signal = 0;
+};
 // Ask init to go down or reboot in the way its kind understands (design: row B2): systemd SIGRTMIN+4 / SIGRTMIN+5
 // (poweroff / reboot), busybox SIGUSR2 / SIGTERM, sysvinit SIGPWR.. or /run/initctl, anything else SIGTERM... The kind
 // is told by what init's executable and name are at the time of asking, read safely.
 enum class ShutdownWay : std::int32_t { kAny, kInitctl, kSignal };
-struct ShutdownRequest { bool reboot = false; ShutdownWay way = ShutdownWay::kAny; };
-struct ResetRequest {};                                  // kill init and boot again at once
-struct ConsoleRequest { std::uint32_t port = 0; bool force = false; };  // reply carries one descriptor (stream socket)
-struct NamespacesRequest {};                             // reply carries six: user, ipc, uts, net, pid, mnt
-struct CgroupWriteRequest { struct Write { std::string controller, file, value; }; std::vector<Write> writes; };
-struct PolicyRequest { bool restart_on_reboot = true; };
-struct AddressesRequest {};                              // links and addresses seen inside
+struct ShutdownRequest {
+  bool reboot = false;
+  ShutdownWay way = ShutdownWay::kAny;
+};
+struct ResetRequest {};  // kill init and boot again at once
+struct ConsoleRequest {
+  std::uint32_t port = 0;
+  bool force = false;
+};                            // reply carries one descriptor (stream socket)
+struct NamespacesRequest {};  // reply carries six: user, ipc, uts, net, pid, mnt
+struct CgroupWriteRequest {
+  struct Write {
+    std::string controller, file, value;
+  };
+  std::vector<Write> writes;
+};
+struct PolicyRequest {
+  bool restart_on_reboot = true;
+};
+struct AddressesRequest {};  // links and addresses seen inside
 struct Request {
   std::uint32_t serial = 0;
   std::variant<StatusRequest, AckRequest, DestroyRequest, FreezeRequest, SignalRequest, ShutdownRequest, ResetRequest,
@@ -88,8 +121,14 @@ struct StatusReply {
   std::vector<Note> unacknowledged;
 };
 struct AddressesReply {
-  struct Address { std::vector<std::uint8_t> bytes; std::uint32_t prefix = 0; };
-  struct Link { std::string name, hardware_address; std::vector<Address> addresses; };
+  struct Address {
+    std::vector<std::uint8_t> bytes;
+    std::uint32_t prefix = 0;
+  };
+  struct Link {
+    std::string name, hardware_address;
+    std::vector<Address> addresses;
+  };
   std::vector<Link> links;
 };
 struct EmptyReply {};
@@ -108,7 +147,8 @@ struct Packet {
   std::vector<Fd> files;            // received close-on-exec
 };
 // One message. `socket` is SOCK_SEQPACKET; a non-blocking one that is full gives EAGAIN in Error::sys_errno.
-[[nodiscard]] Result<void> send_packet(int socket, std::span<const std::uint8_t> bytes, std::span<const int> files = {});
+[[nodiscard]] Result<void> send_packet(int socket, std::span<const std::uint8_t> bytes,
+                                       std::span<const int> files = {});
 // One message; larger ones and surplus descriptors are an error, and nothing is leaked.
 [[nodiscard]] Result<Packet> recv_packet(int socket);
 

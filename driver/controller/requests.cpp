@@ -74,7 +74,8 @@ void Supervisor::handle(std::size_t id, std::uint32_t serial, const ResetRequest
 
 void Supervisor::handle(std::size_t id, std::uint32_t serial, const FreezeRequest& request) {
   const auto* freezer = host_.freezer();
-  if (!freezer) return reply(id, serial, fail(VIR_ERR_OPERATION_UNSUPPORTED, "the domain is in no group that can be frozen"));
+  if (!freezer)
+    return reply(id, serial, fail(VIR_ERR_OPERATION_UNSUPPORTED, "the domain is in no group that can be frozen"));
   if (auto done = freezer->set_frozen(request.freeze); !done) return reply(id, serial, done);
   freezes_.push_back({id, serial, request.freeze, monotonic_ms() + kFreezeTimeoutMs});
   poll_freezes();
@@ -97,7 +98,8 @@ void Supervisor::poll_freezes() {
     }
     // Half frozen is no state to leave a container in.
     if (pending.freeze) (void)freezer->set_frozen(false);
-    reply(pending.connection, pending.serial, fail(VIR_ERR_OPERATION_TIMEOUT, "some process of the domain does not freeze"));
+    reply(pending.connection, pending.serial,
+          fail(VIR_ERR_OPERATION_TIMEOUT, "some process of the domain does not freeze"));
     return true;
   });
 }
@@ -108,8 +110,10 @@ Result<void> Supervisor::signal_inside(std::int32_t inside_pid, int signal) cons
   const auto& boot = *TRY(running());
   if (signal < 0 || signal > 64) return fail(VIR_ERR_INVALID_ARG, "there is no signal " + std::to_string(signal));
   if (inside_pid == 1) {
-    if (signal != 0 && signal != SIGKILL && signal != SIGSTOP && !is_handled(TRY(kernel::read_process_status(host_.proc, boot.record.init_pid)), signal))
-      return fail(VIR_ERR_OPERATION_FAILED, "init does not handle signal " + std::to_string(signal) + ", the kernel would drop it");
+    if (signal != 0 && signal != SIGKILL && signal != SIGSTOP &&
+        !is_handled(TRY(kernel::read_process_status(host_.proc, boot.record.init_pid)), signal))
+      return fail(VIR_ERR_OPERATION_FAILED,
+                  "init does not handle signal " + std::to_string(signal) + ", the kernel would drop it");
     return kernel::send_signal(boot.init, signal);
   }
   if (inside_pid < 1) return fail(VIR_ERR_INVALID_ARG, "process " + std::to_string(inside_pid) + " is no process");
@@ -164,7 +168,8 @@ void Supervisor::handle(std::size_t id, std::uint32_t serial, const NamespacesRe
 Result<void> Supervisor::write_groups(const CgroupWriteRequest& request) const {
   for (const auto& write : request.writes) {
     const auto* group = host_.find_group(write.controller);
-    if (!group) return fail(VIR_ERR_OPERATION_INVALID, "the domain is in no group of controller " + quote(write.controller));
+    if (!group)
+      return fail(VIR_ERR_OPERATION_INVALID, "the domain is in no group of controller " + quote(write.controller));
     if (write.file.empty() || write.file.find('/') != std::string::npos || write.file.front() == '.')
       return fail(VIR_ERR_INVALID_ARG, quote(write.file) + " is no file of a group");
     TRY(group->write(write.file, write.value));
@@ -172,7 +177,9 @@ Result<void> Supervisor::write_groups(const CgroupWriteRequest& request) const {
   return {};
 }
 
-void Supervisor::handle(std::size_t id, std::uint32_t serial, const CgroupWriteRequest& request) { reply(id, serial, write_groups(request)); }
+void Supervisor::handle(std::size_t id, std::uint32_t serial, const CgroupWriteRequest& request) {
+  reply(id, serial, write_groups(request));
+}
 
 void Supervisor::handle(std::size_t id, std::uint32_t serial, const PolicyRequest& request) {
   plan_.after_reboot = request.restart_on_reboot ? AfterExit::kRestart : AfterExit::kDestroy;

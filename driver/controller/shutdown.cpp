@@ -33,7 +33,8 @@ struct InitctlRequest {
 // Runs in a process of its own: the container decides what lies behind its paths, and a file system of its own (FUSE)
 // may never answer.
 Result<void> write_initctl(const InitProcess& init, bool reboot) {
-  DirFd root(::openat(init.proc.get(), (std::to_string(init.pid) + "/root").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  DirFd root(
+      ::openat(init.proc.get(), (std::to_string(init.pid) + "/root").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!root) return sys_fail("open the container's root");
   for (const char* path : {"/run/initctl", "/dev/initctl"}) {
     const auto place = kernel::resolve_in_root(root, path, kernel::Symlinks::kRefuse);
@@ -58,21 +59,28 @@ Result<void> ask_by_initctl(const InitProcess& init, bool reboot) {
     (void)kernel::send_signal(helper.pidfd, SIGKILL);
     status = TRY(kernel::wait_process(helper.pidfd, kInitctlTimeoutMs));
   }
-  if (!status || *status != 0) return fail(VIR_ERR_OPERATION_FAILED, "the container has no initctl that anybody reads");
+  if (!status || *status != 0)
+    return fail(VIR_ERR_OPERATION_FAILED, "the container has no initctl that anybody reads");
   return {};
 }
 
-struct Choice { int signal; Asked asked; };
+struct Choice {
+  int signal;
+  Asked asked;
+};
 
 std::vector<Choice> choices(InitKind kind, bool reboot) {
   using enum Asked;
   switch (kind) {
-    case InitKind::kSystemd: return {{SIGRTMIN + (reboot ? 5 : 4), kForWhatWasWanted}};  // systemd(1), "Signals"
-    case InitKind::kBusybox: return {{reboot ? SIGTERM : SIGUSR2, kForWhatWasWanted}};
+    case InitKind::kSystemd:
+      return {{SIGRTMIN + (reboot ? 5 : 4), kForWhatWasWanted}};  // systemd(1), "Signals"
+    case InitKind::kBusybox:
+      return {{reboot ? SIGTERM : SIGUSR2, kForWhatWasWanted}};
     case InitKind::kSysvinit:  // Ctrl-Alt-Del is its only signal that leads anywhere
       if (reboot) return {{SIGINT, kForWhatWasWanted}};
       return {{SIGPWR, kForWhatWasWanted}};
-    case InitKind::kOther: break;
+    case InitKind::kOther:
+      break;
   }
   return {{SIGTERM, kToEnd}, {SIGINT, kToEnd}, {SIGPWR, kToEnd}};
 }
@@ -95,7 +103,8 @@ Result<Asked> ask_by_signal(const InitProcess& init, InitKind kind, bool reboot)
     }
     names += (names.empty() ? "" : ", ") + std::to_string(choice.signal);
   }
-  return fail(VIR_ERR_OPERATION_FAILED, "init handles none of the signals " + names + " and has no initctl: it cannot be asked to " +
+  return fail(VIR_ERR_OPERATION_FAILED, "init handles none of the signals " + names +
+                                            " and has no initctl: it cannot be asked to " +
                                             (reboot ? "reboot" : "shut down"));
 }
 
@@ -131,7 +140,8 @@ Result<Asked> ask_to_shut_down(const InitProcess& init, const ShutdownRequest& r
   const std::string pid = std::to_string(init.pid);
   const auto cmdline = read_kernel_file_at(init.proc, pid + "/cmdline", 256 * 1024);
   const auto kind = tell_init_kind(read_link(init.proc, pid + "/exe"), cmdline ? *cmdline : "");
-  const bool is_initctl_wanted = request.way == ShutdownWay::kInitctl || (request.way == ShutdownWay::kAny && kind == InitKind::kSysvinit);
+  const bool is_initctl_wanted =
+      request.way == ShutdownWay::kInitctl || (request.way == ShutdownWay::kAny && kind == InitKind::kSysvinit);
   if (is_initctl_wanted) {
     auto asked = ask_by_initctl(init, request.reboot);
     if (asked) return Asked::kForWhatWasWanted;
@@ -139,7 +149,8 @@ Result<Asked> ask_to_shut_down(const InitProcess& init, const ShutdownRequest& r
   }
   auto asked = ask_by_signal(init, kind, request.reboot);
   // An unknown init that reads an initctl all the same.
-  if (!asked && request.way == ShutdownWay::kAny && !is_initctl_wanted && ask_by_initctl(init, request.reboot)) return Asked::kForWhatWasWanted;
+  if (!asked && request.way == ShutdownWay::kAny && !is_initctl_wanted && ask_by_initctl(init, request.reboot))
+    return Asked::kForWhatWasWanted;
   return asked;
 }
 

@@ -7,7 +7,11 @@
 namespace virtuserns::controller {
 
 // Init is our child and not reaped, so `pid` cannot be another's.
-struct InitProcess { const DirFd& proc; const PidFd& process; pid_t pid; };
+struct InitProcess {
+  const DirFd& proc;
+  const PidFd& process;
+  pid_t pid;
+};
 
 enum class InitKind { kSystemd, kBusybox, kSysvinit, kOther };
 // By what the process is now; what it says of itself (cmdline) is only used to tell busybox's applets apart.

@@ -14,7 +14,7 @@ namespace virtuserns::controller {
 
 namespace {
 
-constexpr std::size_t kStormBoots = 10;         // more boots than this
+constexpr std::size_t kStormBoots = 10;          // more boots than this
 constexpr std::int64_t kStormWindowMs = 10'000;  // in this time wait until it is over (a container that only reboots)
 constexpr std::size_t kMaxNotes = 64;
 constexpr std::int64_t kFreezePollMs = 2;
@@ -56,8 +56,12 @@ void write_record(const HostFile& file, const ExitRecord& record) {
 }  // namespace
 
 Supervisor::Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files, SocketFd channel, SocketFd listener)
-    : plan_(std::move(plan)), host_(std::move(host)), passed_files_(std::move(passed_files)),
-      epoll_(::epoll_create1(EPOLL_CLOEXEC)), signals_(open_signals()), listener_(std::move(listener)),
+    : plan_(std::move(plan)),
+      host_(std::move(host)),
+      passed_files_(std::move(passed_files)),
+      epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      signals_(open_signals()),
+      listener_(std::move(listener)),
       consoles_(plan_, host_, epoll_) {
   watch(signals_, EventKind::kSignals, 0);
   if (listener_) watch(listener_, EventKind::kListener, 0);
@@ -90,7 +94,8 @@ int Supervisor::run() {
   if (auto booted = boot_now(); !booted) {
     auto error = std::move(booted).error().with_context("start domain " + quote(plan_.name));
     if (auto released = host_.release(); !released) error.text += " (and clean up: " + released.error().text + ")";
-    for (const auto& [id, connection] : connections_) (void)send_packet(connection.socket.get(), xdr::encode(FromController(Note(FailedNote{to_wire(error)}))));
+    for (const auto& [id, connection] : connections_)
+      (void)send_packet(connection.socket.get(), xdr::encode(FromController(Note(FailedNote{to_wire(error)}))));
     return 1;
   }
   for (auto& [id, connection] : connections_)
@@ -107,12 +112,18 @@ int Supervisor::run() {
 
 void Supervisor::dispatch(EventKind kind, std::size_t index, std::uint32_t events) {
   switch (kind) {
-    case EventKind::kInit: return on_init_exit();
-    case EventKind::kListener: return accept_connection();
-    case EventKind::kSignals: return on_signals();
-    case EventKind::kConnection: return on_connection(index);
-    case EventKind::kMaster: return consoles_.on_master(index, events);
-    case EventKind::kClient: return consoles_.on_client(index, events);
+    case EventKind::kInit:
+      return on_init_exit();
+    case EventKind::kListener:
+      return accept_connection();
+    case EventKind::kSignals:
+      return on_signals();
+    case EventKind::kConnection:
+      return on_connection(index);
+    case EventKind::kMaster:
+      return consoles_.on_master(index, events);
+    case EventKind::kClient:
+      return consoles_.on_client(index, events);
   }
 }
 
@@ -168,15 +179,17 @@ void Supervisor::on_init_exit() {
   freezes_.clear();
   if (is_destroying_) return finish(ExitCause::kDestroyed, status);
   const auto cause = cause_of(status);
-  const AfterExit action = is_resetting_ || restart_once_       ? AfterExit::kRestart
-                           : cause == ExitCause::kReboot        ? plan_.after_reboot
-                           : cause == ExitCause::kKilled        ? plan_.after_crash
-                                                                : plan_.after_poweroff;
+  const AfterExit action = is_resetting_ || restart_once_ ? AfterExit::kRestart
+                           : cause == ExitCause::kReboot  ? plan_.after_reboot
+                           : cause == ExitCause::kKilled  ? plan_.after_crash
+                                                          : plan_.after_poweroff;
   if (action == AfterExit::kDestroy) return finish(cause, status);
   const auto now = monotonic_ms();
   const bool is_storm = boot_times_ms_.size() >= kStormBoots && now - boot_times_ms_.front() < kStormWindowMs;
-  if (is_storm && !is_resetting_) reboot_at_ms_ = boot_times_ms_.front() + kStormWindowMs;
-  else reboot();
+  if (is_storm && !is_resetting_)
+    reboot_at_ms_ = boot_times_ms_.front() + kStormWindowMs;
+  else
+    reboot();
 }
 
 void Supervisor::reboot() {

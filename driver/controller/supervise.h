@@ -19,8 +19,16 @@ class Supervisor {
   [[nodiscard]] int run();
 
  private:
-  struct Connection { SocketFd socket; std::uint64_t age = 0; };
-  struct PendingFreeze { std::size_t connection; std::uint32_t serial; bool freeze; std::int64_t deadline_ms; };
+  struct Connection {
+    SocketFd socket;
+    std::uint64_t age = 0;
+  };
+  struct PendingFreeze {
+    std::size_t connection;
+    std::uint32_t serial;
+    bool freeze;
+    std::int64_t deadline_ms;
+  };
 
   // supervise.cpp: the loop, boots and ends
   void watch(const Fd& fd, EventKind kind, std::size_t index);
@@ -72,7 +80,7 @@ class Supervisor {
   std::map<std::size_t, Connection> connections_;
   std::size_t next_connection_ = 0;
 
-  std::optional<Boot> boot_;           // empty: between two boots
+  std::optional<Boot> boot_;  // empty: between two boots
   BootRecord last_boot_;
   std::uint64_t boots_ = 0;
   std::deque<std::int64_t> boot_times_ms_;

@@ -21,7 +21,8 @@ constexpr std::uint64_t kNoSuidDevExec = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | 
 // The container's group for its terminals, as a host id; container root's when the plan has none or it is not mapped.
 gid_t tty_group(const LaunchPlan& plan, const DevStep& step) {
   for (const auto& other : plan.from_parent)
-    if (const auto* maps = std::get_if<IdMapStep>(&other); maps && step.pts_gid) return to_host(maps->maps.gid, *step.pts_gid).value_or(plan.host_gid);
+    if (const auto* maps = std::get_if<IdMapStep>(&other); maps && step.pts_gid)
+      return to_host(maps->maps.gid, *step.pts_gid).value_or(plan.host_gid);
   return plan.host_gid;
 }
 
@@ -40,7 +41,8 @@ void Tree::clear() {
 
 Result<const Source*> Tree::find_source(std::uint32_t id) const {
   const auto found = host_.sources.find(id);
-  if (found == host_.sources.end()) return fail(VIR_ERR_INTERNAL_ERROR, "the plan opens no source " + std::to_string(id));
+  if (found == host_.sources.end())
+    return fail(VIR_ERR_INTERNAL_ERROR, "the plan opens no source " + std::to_string(id));
   return &found->second;
 }
 
@@ -59,7 +61,8 @@ Result<DirFd> Tree::attach_at(const MountFd& mount, const std::string& target, b
   const auto symlinks = is_system ? Symlinks::kRefuse : Symlinks::kFollowInRoot;
   {
     const kernel::OnDiskIdentity as_container_root(plan_.host_uid, plan_.host_gid);
-    const DirFd place = TRY(kernel::make_target(root_, target, is_directory(mount) ? TargetKind::kDirectory : TargetKind::kFile, symlinks));
+    const DirFd place = TRY(kernel::make_target(
+        root_, target, is_directory(mount) ? TargetKind::kDirectory : TargetKind::kFile, symlinks));
     TRY(kernel::attach_mount(mount, place), "mount on " + quote(target));
   }
   return TRY(kernel::resolve_in_root(root_, target, symlinks));
@@ -97,9 +100,11 @@ Result<void> Tree::apply(const BindStep& step) {
   const Source& source = *TRY(find_source(step.source_id), context);
   const MountFd mount = TRY(clone_source(source, step.shift), context);
   // All of the tree or an error: the kernel changes no mount unless it can change every one (mount_setattr(2)).
-  if (step.is_readonly) TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow), context);
+  if (step.is_readonly)
+    TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow), context);
   const DirFd place = TRY(attach_at(mount, step.target, false), context);
-  if (step.is_readonly && !kernel::is_readonly_mount(place)) return fail(VIR_ERR_OPERATION_FAILED, context + ": did not become read-only");
+  if (step.is_readonly && !kernel::is_readonly_mount(place))
+    return fail(VIR_ERR_OPERATION_FAILED, context + ": did not become read-only");
   return {};
 }
 
@@ -108,7 +113,8 @@ Result<void> Tree::apply(const InnerBindStep& step) {
   if (!root_) return fail(VIR_ERR_INTERNAL_ERROR, "the plan mounts before its root");
   const DirFd from = TRY(kernel::resolve_in_root(root_, step.source, Symlinks::kFollowInRoot), context);
   const MountFd mount = TRY(kernel::clone_mount(from, "", Depth::kWithMountsBelow), context);
-  if (step.is_readonly) TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow), context);
+  if (step.is_readonly)
+    TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow), context);
   (void)TRY(attach_at(mount, step.target, false), context);
   return {};
 }
@@ -117,9 +123,13 @@ Result<void> Tree::apply(const TmpfsStep& step) {
   const std::string context = "tmpfs " + quote(step.target);
   char mode[16];
   std::snprintf(mode, sizeof mode, "%o", step.mode & 07777);
-  kernel::MountOptions options = {{"mode", mode}, {"uid", std::to_string(plan_.host_uid)}, {"gid", std::to_string(plan_.host_gid)}};
+  kernel::MountOptions options = {
+      {"mode", mode}, {"uid", std::to_string(plan_.host_uid)}, {"gid", std::to_string(plan_.host_gid)}};
   if (step.size_bytes != 0) options.emplace_back("size", std::to_string(step.size_bytes));
-  const MountFd mount = TRY(kernel::make_filesystem("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0)), context);
+  const MountFd mount =
+      TRY(kernel::make_filesystem("tmpfs", options,
+                                  MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0)),
+          context);
   (void)TRY(attach_at(mount, step.target, false), context);
   return {};
 }
@@ -133,22 +143,32 @@ Result<void> Tree::attach_console(const DirFd& dev, const DirFd& pts, const std:
 
 Result<void> Tree::apply(const DevStep& step) {
   const std::string uid = std::to_string(plan_.host_uid), gid = std::to_string(plan_.host_gid);
-  const MountFd tmpfs = TRY(kernel::make_filesystem(
-      "tmpfs", {{"mode", "0755"}, {"size", std::to_string(step.size_bytes)}, {"uid", uid}, {"gid", gid}}, kNoSuidDevExec), "/dev");
+  const MountFd tmpfs =
+      TRY(kernel::make_filesystem(
+              "tmpfs", {{"mode", "0755"}, {"size", std::to_string(step.size_bytes)}, {"uid", uid}, {"gid", gid}},
+              kNoSuidDevExec),
+          "/dev");
   const DirFd dev = TRY(attach_at(tmpfs, "/dev", true));
   // max: the kernel's limit for ptys is for the whole machine, so one container must not be able to take them all.
-  const MountFd devpts = TRY(kernel::make_filesystem(
-      "devpts", {{"newinstance", ""}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", std::to_string(tty_group(plan_, step))}, {"max", "1024"}},
-      MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC), "/dev/pts");
+  const MountFd devpts = TRY(kernel::make_filesystem("devpts",
+                                                     {{"newinstance", ""},
+                                                      {"ptmxmode", "0666"},
+                                                      {"mode", "0620"},
+                                                      {"gid", std::to_string(tty_group(plan_, step))},
+                                                      {"max", "1024"}},
+                                                     MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC),
+                             "/dev/pts");
   const DirFd pts = TRY(attach_at(devpts, "/dev/pts", true));
   const kernel::OnDiskIdentity as_container_root(plan_.host_uid, plan_.host_gid);
-  static constexpr const char* kLinks[][2] = {{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
-                                              {"/proc/self/fd/2", "stderr"}, {"/proc/kcore", "core"}, {"pts/ptmx", "ptmx"}};
+  static constexpr const char* kLinks[][2] = {{"/proc/self/fd", "fd"},       {"/proc/self/fd/0", "stdin"},
+                                              {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"},
+                                              {"/proc/kcore", "core"},       {"pts/ptmx", "ptmx"}};
   for (const auto& [to, name] : kLinks)
     if (::symlinkat(to, dev.get(), name) != 0) return sys_fail(std::string("/dev: link '") + name + "'");
   // The mode in a call of its own: the controller's umask would close both to everyone but root.
   for (const char* name : {"shm", "mqueue"})
-    if (::mkdirat(dev.get(), name, 01777) != 0 || ::fchmodat(dev.get(), name, 01777, 0) != 0) return sys_fail(std::string("/dev: create '") + name + "'");
+    if (::mkdirat(dev.get(), name, 01777) != 0 || ::fchmodat(dev.get(), name, 01777, 0) != 0)
+      return sys_fail(std::string("/dev: create '") + name + "'");
   for (std::uint32_t i = 0; i < step.console_count; ++i) {
     auto pty = TRY(kernel::open_pty(pts), "console " + std::to_string(i));
     if (i == 0) TRY(attach_console(dev, pts, "console", pty.number), "/dev/console");
@@ -165,9 +185,11 @@ Result<void> Tree::attach_own_node(const struct stat& host_node, const std::stri
   const DirFd found = TRY(kernel::resolve_in_root(root_, "/dev", Symlinks::kRefuse));
   const DirFd dev(::openat(found.get(), ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC));
   if (!dev) return sys_fail("open /dev");
-  if (::mknodat(dev.get(), kName, (host_node.st_mode & S_IFMT) | 0600, host_node.st_rdev) != 0) return sys_fail("create node");
+  if (::mknodat(dev.get(), kName, (host_node.st_mode & S_IFMT) | 0600, host_node.st_rdev) != 0)
+    return sys_fail("create node");
   const auto attached = [&]() -> Result<void> {
-    if (::fchownat(dev.get(), kName, plan_.host_uid, plan_.host_gid, AT_SYMLINK_NOFOLLOW) != 0) return sys_fail("own node");
+    if (::fchownat(dev.get(), kName, plan_.host_uid, plan_.host_gid, AT_SYMLINK_NOFOLLOW) != 0)
+      return sys_fail("own node");
     const MountFd mount = TRY(kernel::clone_mount(dev, kName, Depth::kTopOnly));
     TRY(kernel::set_mount_attributes(mount, 0, MOUNT_ATTR_NODEV, Depth::kTopOnly));
     (void)TRY(attach_at(mount, target, true));
@@ -198,7 +220,8 @@ Result<void> Tree::mask(const std::vector<std::string>& paths) {
     auto place = kernel::resolve_in_root(root_, path, Symlinks::kRefuse);
     if (!place && place.error().sys_errno == ENOENT) continue;
     if (!place) return std::move(place).error().with_context("mask");
-    const MountFd cover = TRY(kernel::clone_mount(is_directory(*place) ? kEmptyPath : kNullPath, Depth::kTopOnly), "mask " + quote(path));
+    const MountFd cover = TRY(kernel::clone_mount(is_directory(*place) ? kEmptyPath : kNullPath, Depth::kTopOnly),
+                              "mask " + quote(path));
     TRY(kernel::attach_mount(cover, *place), "mask " + quote(path));
   }
   return {};
@@ -220,11 +243,13 @@ Result<void> Tree::apply(const ProcStep& step, const NamespaceMounts& mounts) {
   for (const auto& path : step.readonly) {
     const auto inner = TRY(clone_inner(path), "/proc");
     if (!inner) continue;
-    TRY(kernel::set_mount_attributes(inner->second, MOUNT_ATTR_RDONLY, 0, Depth::kTopOnly), "read-only " + quote(path));
+    TRY(kernel::set_mount_attributes(inner->second, MOUNT_ATTR_RDONLY, 0, Depth::kTopOnly),
+        "read-only " + quote(path));
     TRY(kernel::attach_mount(inner->second, inner->first), "read-only " + quote(path));
   }
   for (const auto& [path, mount] : writable)
-    TRY(kernel::attach_mount(mount, TRY(kernel::resolve_in_root(root_, path, Symlinks::kRefuse))), "writable " + quote(path));
+    TRY(kernel::attach_mount(mount, TRY(kernel::resolve_in_root(root_, path, Symlinks::kRefuse))),
+        "writable " + quote(path));
   return mask(step.masked);
 }
 
@@ -234,7 +259,8 @@ Result<void> Tree::apply(const SysStep& step, const NamespaceMounts& mounts) {
 }
 
 Result<void> Tree::apply(const CgroupMountStep& step, const NamespaceMounts& mounts) {
-  if (step.is_readonly) TRY(kernel::set_mount_attributes(mounts.cgroup, MOUNT_ATTR_RDONLY, 0, Depth::kTopOnly), "cgroup");
+  if (step.is_readonly)
+    TRY(kernel::set_mount_attributes(mounts.cgroup, MOUNT_ATTR_RDONLY, 0, Depth::kTopOnly), "cgroup");
   (void)TRY(attach_at(mounts.cgroup, step.target, true));
   return {};
 }

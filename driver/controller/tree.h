@@ -12,7 +12,9 @@
 namespace virtuserns::controller {
 
 // Mounts of the child's own namespaces, still detached.
-struct NamespaceMounts { MountFd proc, sys, mqueue, cgroup; };
+struct NamespaceMounts {
+  MountFd proc, sys, mqueue, cgroup;
+};
 
 class Tree {
  public:
@@ -40,7 +42,8 @@ class Tree {
   [[nodiscard]] Result<MountFd> clone_source(const Source& source, OwnerShift shift) const;
   [[nodiscard]] Result<DirFd> attach_at(const MountFd& mount, const std::string& target, bool is_system);
   [[nodiscard]] Result<void> attach_own_node(const struct stat& host_node, const std::string& target);
-  [[nodiscard]] Result<void> attach_console(const DirFd& dev, const DirFd& pts, const std::string& name, std::uint32_t number);
+  [[nodiscard]] Result<void> attach_console(const DirFd& dev, const DirFd& pts, const std::string& name,
+                                            std::uint32_t number);
   [[nodiscard]] Result<void> mask(const std::vector<std::string>& paths);
 
   const LaunchPlan& plan_;

@@ -27,7 +27,8 @@ std::optional<PasswdEntry> find_entry(std::string_view passwd, const Match& matc
     const auto uid = parse_number<uid_t>(fields[2]);
     const auto gid = parse_number<gid_t>(fields[3]);
     // -1 is no id: setresuid(2) takes it for "leave as it is", which would be root.
-    if (!uid || !gid || *uid == static_cast<uid_t>(-1) || *gid == static_cast<gid_t>(-1) || !match(fields[0], *uid)) return false;
+    if (!uid || !gid || *uid == static_cast<uid_t>(-1) || *gid == static_cast<gid_t>(-1) || !match(fields[0], *uid))
+      return false;
     found = PasswdEntry{*uid, *gid};
     return true;
   });
@@ -70,11 +71,13 @@ std::vector<gid_t> groups_of(std::string_view group_file, std::string_view user)
   return groups;
 }
 
-Result<Identity> resolve_identity(const std::string& user, const std::string& group, std::string_view passwd, std::string_view group_file) {
+Result<Identity> resolve_identity(const std::string& user, const std::string& group, std::string_view passwd,
+                                  std::string_view group_file) {
   Identity identity;
   if (!user.empty() && user.front() == '+') {
     const auto uid = parse_number<uid_t>(std::string_view(user).substr(1));
-    if (!uid || *uid == static_cast<uid_t>(-1)) return fail(VIR_ERR_CONFIG_UNSUPPORTED, "inituser " + quote(user) + " is no id");
+    if (!uid || *uid == static_cast<uid_t>(-1))
+      return fail(VIR_ERR_CONFIG_UNSUPPORTED, "inituser " + quote(user) + " is no id");
     identity.uid = *uid;
     if (const auto entry = find_user(passwd, *uid)) identity.gid = entry->gid;
   } else if (!user.empty()) {
@@ -84,7 +87,8 @@ Result<Identity> resolve_identity(const std::string& user, const std::string& gr
   }
   if (!group.empty() && group.front() == '+') {
     const auto gid = parse_number<gid_t>(std::string_view(group).substr(1));
-    if (!gid || *gid == static_cast<gid_t>(-1)) return fail(VIR_ERR_CONFIG_UNSUPPORTED, "initgroup " + quote(group) + " is no id");
+    if (!gid || *gid == static_cast<gid_t>(-1))
+      return fail(VIR_ERR_CONFIG_UNSUPPORTED, "initgroup " + quote(group) + " is no id");
     identity.gid = *gid;
   } else if (!group.empty()) {
     const auto gid = find_group(group_file, group);
@@ -92,7 +96,8 @@ Result<Identity> resolve_identity(const std::string& user, const std::string& gr
     identity.gid = *gid;
   }
   // As initgroups(3): a named user's list holds the primary group too.
-  if (!identity.groups.empty() || (!user.empty() && user.front() != '+')) identity.groups.insert(identity.groups.begin(), identity.gid);
+  if (!identity.groups.empty() || (!user.empty() && user.front() != '+'))
+    identity.groups.insert(identity.groups.begin(), identity.gid);
   return identity;
 }
 

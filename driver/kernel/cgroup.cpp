@@ -33,7 +33,8 @@ std::vector<std::string> groups_below(const DirFd& dir) {
   DIR* stream = fd < 0 ? nullptr : ::fdopendir(fd);
   if (!stream) return names;
   while (const dirent* entry = ::readdir(stream))
-    if (const std::string_view name = entry->d_name; entry->d_type == DT_DIR && name != "." && name != "..") names.emplace_back(name);
+    if (const std::string_view name = entry->d_name; entry->d_type == DT_DIR && name != "." && name != "..")
+      names.emplace_back(name);
   ::closedir(stream);
   return names;
 }
@@ -43,7 +44,10 @@ std::vector<std::string> groups_below(const DirFd& dir) {
 // (cgroup2 renames nothing). `visit` is called from the top down, `leave` with the parent and the name from the bottom up.
 template <class Visit, class Leave>
 void walk_groups(const DirFd& top, const Visit& visit, const Leave& leave) {
-  struct Level { std::string name; std::vector<std::string> left; };
+  struct Level {
+    std::string name;
+    std::vector<std::string> left;
+  };
   visit(top);
   std::vector<Level> path = {{"", groups_below(top)}};
   auto here = open_group(top, ".");
@@ -72,7 +76,9 @@ void for_each_group(const DirFd& top, const Visit& visit) {
 }
 
 void remove_below(const DirFd& top) {
-  walk_groups(top, [](const DirFd&) {}, [](const DirFd& parent, const std::string& name) { ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR); });
+  walk_groups(
+      top, [](const DirFd&) {},
+      [](const DirFd& parent, const std::string& name) { ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR); });
 }
 
 std::int64_t now_ms() {
@@ -139,14 +145,17 @@ Result<void> Cgroup::write(const std::string& file, const std::string& value) co
   return write_kernel_file_at(dir_, file, value);
 }
 
-Result<std::string> Cgroup::read(const std::string& file) const { return read_kernel_file_at(dir_, file, kMaxGroupFile); }
+Result<std::string> Cgroup::read(const std::string& file) const {
+  return read_kernel_file_at(dir_, file, kMaxGroupFile);
+}
 
 Result<void> Cgroup::delegate(uid_t uid, gid_t gid) const {
   // Only a group that we made is ever given away: libvirt's driver and nspawn chowned the root of a hierarchy.
   if (!spec_.is_v2) return fail(VIR_ERR_OPERATION_UNSUPPORTED, "a v1 group is never delegated");
   if (::fchown(dir_.get(), uid, gid) != 0) return sys_fail("delegate group");
   for (const char* file : {"cgroup.procs", "cgroup.threads", "cgroup.subtree_control"})
-    if (::fchownat(dir_.get(), file, uid, gid, AT_SYMLINK_NOFOLLOW) != 0) return sys_fail(std::string("delegate '") + file + "'");
+    if (::fchownat(dir_.get(), file, uid, gid, AT_SYMLINK_NOFOLLOW) != 0)
+      return sys_fail(std::string("delegate '") + file + "'");
   TRY(write("cgroup.max.depth", kMaxDepth), "delegate group");
   TRY(write("cgroup.max.descendants", kMaxDescendants), "delegate group");
   return {};

@@ -13,10 +13,10 @@
 namespace virtuserns::kernel {
 
 struct CgroupSpec {
-  std::string mount;                     // "/sys/fs/cgroup/memory"
+  std::string mount;  // "/sys/fs/cgroup/memory"
   bool is_v2 = false;
   std::vector<std::string> controllers;
-  std::string path;                      // below the mount, no leading '/'
+  std::string path;  // below the mount, no leading '/'
 };
 
 enum class FreezerState { kThawed, kFreezing, kFrozen };

@@ -20,7 +20,8 @@ namespace {
 std::string unescape(std::string_view text) {
   std::string result;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto code = text[i] == '\\' && i + 3 < text.size() ? parse_number<std::uint32_t>(text.substr(i + 1, 3), 8) : std::nullopt;
+    const auto code =
+        text[i] == '\\' && i + 3 < text.size() ? parse_number<std::uint32_t>(text.substr(i + 1, 3), 8) : std::nullopt;
     if (code && *code < 256) {
       result += static_cast<char>(*code);
       i += 3;
@@ -33,9 +34,11 @@ std::string unescape(std::string_view text) {
 
 // Options of a v1 superblock that name no controller (cgroup-v1/cgroups.rst).
 bool is_plain_option(std::string_view option) {
-  static constexpr std::string_view kPlain[] = {"rw", "ro", "xattr", "clone_children", "noprefix", "cpuset_v2_mode", "none", "all",
-                                                "nosuid", "nodev", "noexec", "relatime", "seclabel", "favordynmods"};
-  return option.starts_with("release_agent=") || std::find(std::begin(kPlain), std::end(kPlain), option) != std::end(kPlain);
+  static constexpr std::string_view kPlain[] = {
+      "rw",  "ro",     "xattr", "clone_children", "noprefix", "cpuset_v2_mode", "none",
+      "all", "nosuid", "nodev", "noexec",         "relatime", "seclabel",       "favordynmods"};
+  return option.starts_with("release_agent=") ||
+         std::find(std::begin(kPlain), std::end(kPlain), option) != std::end(kPlain);
 }
 
 }  // namespace
@@ -73,7 +76,9 @@ void set_own_groups(std::string_view own_cgroup, std::vector<CgroupHierarchy>& h
                                             : !controllers.empty() && join(hierarchy.controllers, ",") == controllers;
       // The kernel may list co-mounted controllers in another order than the mount options do.
       const bool has_first = !hierarchy.is_v2 && !hierarchy.controllers.empty() &&
-                             std::ranges::any_of(split(controllers, ','), [&](std::string_view name) { return name == hierarchy.controllers[0]; });
+                             std::ranges::any_of(split(controllers, ','), [&](std::string_view name) {
+                               return name == hierarchy.controllers[0];
+                             });
       if (is_match || has_first) hierarchy.own_path = std::string(line.substr(second + 1));
     }
   }
@@ -108,21 +113,25 @@ std::string read_or_empty(const std::string& path) {
 
 Result<HostFacts> read_host_facts(const std::string& proc, const std::string& sys) {
   HostFacts facts;
-  facts.hierarchies = kernel::parse_cgroup_mounts(TRY(read_kernel_file(proc + "/self/mountinfo", kMaxMountinfo), "host facts"));
+  facts.hierarchies =
+      kernel::parse_cgroup_mounts(TRY(read_kernel_file(proc + "/self/mountinfo", kMaxMountinfo), "host facts"));
   kernel::set_own_groups(read_or_empty(proc + "/self/cgroup"), facts.hierarchies);
   for (auto& hierarchy : facts.hierarchies) {
     if (!hierarchy.is_v2) continue;
-    const std::string mount = hierarchy.mount.starts_with("/sys/") ? sys + hierarchy.mount.substr(4) : hierarchy.mount;
+    const std::string mount =
+        hierarchy.mount.starts_with("/sys/") ? sys + hierarchy.mount.substr(4) : hierarchy.mount;
     const std::string text = read_or_empty(mount + "/cgroup.controllers");
     for (const auto controller : split_blanks(text)) hierarchy.controllers.emplace_back(controller);
   }
   facts.cgroup_mode = mode_of(facts.hierarchies);
-  std::tie(facts.kernel_major, facts.kernel_minor) = kernel::parse_kernel_release(TRY(read_kernel_file(proc + "/sys/kernel/osrelease", 256), "host facts"));
+  std::tie(facts.kernel_major, facts.kernel_minor) =
+      kernel::parse_kernel_release(TRY(read_kernel_file(proc + "/sys/kernel/osrelease", 256), "host facts"));
   facts.has_idmapped_mounts = std::pair(facts.kernel_major, facts.kernel_minor) >= std::pair(5u, 12u);
   facts.has_time_namespace = ::access((proc + "/self/ns/time").c_str(), F_OK) == 0;
   facts.has_user_namespaces = trim(read_or_empty(proc + "/sys/user/max_user_namespaces")) != "0" &&
                               trim(read_or_empty(proc + "/sys/kernel/unprivileged_userns_clone")) != "0";
-  facts.last_capability = parse_number<std::uint64_t>(trim(read_or_empty(proc + "/sys/kernel/cap_last_cap"))).value_or(facts.last_capability);
+  facts.last_capability = parse_number<std::uint64_t>(trim(read_or_empty(proc + "/sys/kernel/cap_last_cap")))
+                              .value_or(facts.last_capability);
   facts.node = kernel::read_node_facts(proc, sys);
   return facts;
 }

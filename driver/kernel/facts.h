@@ -11,10 +11,11 @@
 namespace virtuserns {
 
 struct CgroupHierarchy {
-  std::string mount;                       // "/sys/fs/cgroup/memory"
+  std::string mount;  // "/sys/fs/cgroup/memory"
   bool is_v2 = false;
-  std::vector<std::string> controllers;    // v1: of the mount options ("cpu", "cpuacct"; "name=systemd"); v2: cgroup.controllers
-  std::string own_path;                    // the daemon's own group, from /proc/self/cgroup
+  std::vector<std::string>
+      controllers;       // v1: of the mount options ("cpu", "cpuacct"; "name=systemd"); v2: cgroup.controllers
+  std::string own_path;  // the daemon's own group, from /proc/self/cgroup
 };
 
 enum class CgroupMode { kNone, kV1, kHybrid, kV2 };
@@ -22,10 +23,10 @@ enum class CgroupMode { kNone, kV1, kHybrid, kV2 };
 struct HostFacts {
   CgroupMode cgroup_mode = CgroupMode::kNone;
   std::vector<CgroupHierarchy> hierarchies;
-  bool has_idmapped_mounts = false;        // tried on `idmap_probe_path`'s file system by the caller per root
+  bool has_idmapped_mounts = false;  // tried on `idmap_probe_path`'s file system by the caller per root
   bool has_time_namespace = false;
-  bool has_user_namespaces = true;         // user.max_user_namespaces > 0 and kernel.unprivileged_userns_clone != 0
-  std::uint64_t last_capability = 40;      // /proc/sys/kernel/cap_last_cap
+  bool has_user_namespaces = true;     // user.max_user_namespaces > 0 and kernel.unprivileged_userns_clone != 0
+  std::uint64_t last_capability = 40;  // /proc/sys/kernel/cap_last_cap
   std::uint32_t kernel_major = 0, kernel_minor = 0;
   NodeFacts node;
 };

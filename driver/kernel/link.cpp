@@ -31,16 +31,19 @@ std::optional<LinkFacts> read_link(std::span<const std::uint8_t> payload) {
   for (const auto& attribute : parse_attributes(parts->second)) {
     if (attribute.type == IFLA_IFNAME) facts.name = attribute.text();
     if (attribute.type == IFLA_LINK) facts.peer_index = attribute.u32();
-    if (attribute.type == IFLA_ADDRESS && attribute.bytes.size() <= 32) facts.mac.assign(attribute.bytes.begin(), attribute.bytes.end());
+    if (attribute.type == IFLA_ADDRESS && attribute.bytes.size() <= 32)
+      facts.mac.assign(attribute.bytes.begin(), attribute.bytes.end());
   }
   return facts;
 }
 
 Result<LinkFacts> query_link(RouteSocket& route, NetlinkMessage message, const std::string& context) {
   std::optional<LinkFacts> facts;
-  TRY(route.query(std::move(message), [&](std::uint16_t type, std::span<const std::uint8_t> payload) {
-    if (type == RTM_NEWLINK) facts = read_link(payload);
-  }), context);
+  TRY(route.query(std::move(message),
+                  [&](std::uint16_t type, std::span<const std::uint8_t> payload) {
+                    if (type == RTM_NEWLINK) facts = read_link(payload);
+                  }),
+      context);
   if (!facts) return fail(VIR_ERR_INTERNAL_ERROR, context + ": no answer");
   return std::move(*facts);
 }
@@ -181,10 +184,13 @@ Result<std::vector<LinkFacts>> list_links(RouteSocket& route) {
   std::vector<LinkFacts> links;
   NetlinkMessage message(RTM_GETLINK, NLM_F_DUMP);
   message.header(ifinfomsg{});
-  TRY(route.query(std::move(message), [&](std::uint16_t type, std::span<const std::uint8_t> payload) {
-    if (type != RTM_NEWLINK || links.size() >= 1024) return;  // the container decides how many there are
-    if (auto link = read_link(payload)) links.push_back(std::move(*link));
-  }), "list links");
+  TRY(route.query(std::move(message),
+                  [&](std::uint16_t type, std::span<const std::uint8_t> payload) {
+                    if (type != RTM_NEWLINK || links.size() >= 1024)
+                      return;  // the container decides how many there are
+                    if (auto link = read_link(payload)) links.push_back(std::move(*link));
+                  }),
+      "list links");
   return links;
 }
 
@@ -192,16 +198,19 @@ Result<std::vector<AddressFacts>> list_addresses(RouteSocket& route) {
   std::vector<AddressFacts> addresses;
   NetlinkMessage message(RTM_GETADDR, NLM_F_DUMP);
   message.header(ifaddrmsg{});
-  TRY(route.query(std::move(message), [&](std::uint16_t type, std::span<const std::uint8_t> payload) {
-    const auto parts = take_header<ifaddrmsg>(payload);
-    if (type != RTM_NEWADDR || !parts || addresses.size() >= 4096) return;
-    AddressFacts facts{parts->first.ifa_index, parts->first.ifa_prefixlen, {}};
-    // On a point-to-point link IFA_ADDRESS is the other end and IFA_LOCAL ours; elsewhere IPv6 has IFA_ADDRESS alone.
-    for (const auto& attribute : parse_attributes(parts->second))
-      if (family_of(attribute.bytes.size()) && (attribute.type == IFA_LOCAL || (attribute.type == IFA_ADDRESS && facts.bytes.empty())))
-        facts.bytes.assign(attribute.bytes.begin(), attribute.bytes.end());
-    if (!facts.bytes.empty()) addresses.push_back(std::move(facts));
-  }), "list addresses");
+  TRY(route.query(std::move(message),
+                  [&](std::uint16_t type, std::span<const std::uint8_t> payload) {
+                    const auto parts = take_header<ifaddrmsg>(payload);
+                    if (type != RTM_NEWADDR || !parts || addresses.size() >= 4096) return;
+                    AddressFacts facts{parts->first.ifa_index, parts->first.ifa_prefixlen, {}};
+                    // On a point-to-point link IFA_ADDRESS is the other end and IFA_LOCAL ours; elsewhere IPv6 has IFA_ADDRESS alone.
+                    for (const auto& attribute : parse_attributes(parts->second))
+                      if (family_of(attribute.bytes.size()) &&
+                          (attribute.type == IFA_LOCAL || (attribute.type == IFA_ADDRESS && facts.bytes.empty())))
+                        facts.bytes.assign(attribute.bytes.begin(), attribute.bytes.end());
+                    if (!facts.bytes.empty()) addresses.push_back(std::move(facts));
+                  }),
+      "list addresses");
   return addresses;
 }
 
@@ -219,7 +228,8 @@ Result<void> add_address(RouteSocket& route, const AddressRequest& request) {
   if (*family == AF_INET6) head.ifa_flags = IFA_F_NODAD;
   message.header(head);
   message.attribute(IFA_LOCAL, std::span<const std::uint8_t>(request.address));
-  message.attribute(IFA_ADDRESS, std::span<const std::uint8_t>(request.peer.empty() ? request.address : request.peer));
+  message.attribute(IFA_ADDRESS,
+                    std::span<const std::uint8_t>(request.peer.empty() ? request.address : request.peer));
   if (*family == AF_INET && request.peer.empty() && request.prefix > 0 && request.prefix < 31) {
     auto broadcast = request.address;
     for (std::uint32_t bit = request.prefix; bit < 32; ++bit)
@@ -233,7 +243,8 @@ Result<void> add_address(RouteSocket& route, const AddressRequest& request) {
 Result<void> add_route(RouteSocket& route, const RouteRequest& request) {
   const std::string context = "add route" + (request.device.empty() ? std::string() : " on " + quote(request.device));
   const auto family = family_of(request.network.empty() ? request.gateway.size() : request.network.size());
-  if (!family || (!request.gateway.empty() && !request.network.empty() && request.gateway.size() != request.network.size()))
+  if (!family ||
+      (!request.gateway.empty() && !request.network.empty() && request.gateway.size() != request.network.size()))
     return bad_address();
   NetlinkMessage message(RTM_NEWROUTE, kCreate);
   rtmsg head{};

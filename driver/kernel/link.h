@@ -17,7 +17,7 @@ using MacAddress = std::array<std::uint8_t, 6>;
 struct VethRequest {
   std::string host_name, peer_name;  // host_name may hold "%d"
   MacAddress peer_mac{};
-  std::string bridge;                // empty: none
+  std::string bridge;  // empty: none
   std::optional<std::uint32_t> mtu;
   bool is_up = true;
 };
@@ -25,10 +25,14 @@ struct VethRequest {
 // the bridge and up. Never removed by us while the namespace lives: both ends die with it.
 [[nodiscard]] Result<void> create_veth(RouteSocket& route, const VethRequest& request, const NsFd& peer_ns);
 
-struct MacvlanRequest { std::string host_device, name, mode; MacAddress mac{}; };
+struct MacvlanRequest {
+  std::string host_device, name, mode;
+  MacAddress mac{};
+};
 [[nodiscard]] Result<void> create_macvlan(RouteSocket& route, const MacvlanRequest& request, const NsFd& ns);
 // A device of ours goes away under a new name; a hardware device comes back when the namespace dies.
-[[nodiscard]] Result<void> move_link(RouteSocket& route, const std::string& device, const std::string& new_name, const NsFd& ns);
+[[nodiscard]] Result<void> move_link(RouteSocket& route, const std::string& device, const std::string& new_name,
+                                     const NsFd& ns);
 [[nodiscard]] Result<void> create_bridge(RouteSocket& route, const std::string& name);
 [[nodiscard]] Result<void> remove_link(RouteSocket& route, const std::string& name);
 [[nodiscard]] Result<void> set_link_up(RouteSocket& route, const std::string& name);
@@ -41,10 +45,18 @@ struct LinkFacts {
 [[nodiscard]] Result<LinkFacts> find_link(RouteSocket& route, const std::string& name);
 [[nodiscard]] Result<LinkFacts> find_link(RouteSocket& route, std::uint32_t index);
 [[nodiscard]] Result<std::vector<LinkFacts>> list_links(RouteSocket& route);
-struct AddressFacts { std::uint32_t link_index = 0, prefix = 0; std::vector<std::uint8_t> bytes; };
+struct AddressFacts {
+  std::uint32_t link_index = 0, prefix = 0;
+  std::vector<std::uint8_t> bytes;
+};
 [[nodiscard]] Result<std::vector<AddressFacts>> list_addresses(RouteSocket& route);
 
-struct AddressRequest { std::string device; std::vector<std::uint8_t> address; std::uint32_t prefix = 0; std::vector<std::uint8_t> peer; };
+struct AddressRequest {
+  std::string device;
+  std::vector<std::uint8_t> address;
+  std::uint32_t prefix = 0;
+  std::vector<std::uint8_t> peer;
+};
 [[nodiscard]] Result<void> add_address(RouteSocket& route, const AddressRequest& request);
 struct RouteRequest {
   std::string device;

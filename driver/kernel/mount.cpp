@@ -42,7 +42,8 @@ Result<MountFd> clone_mount(const Fd& dir, const std::string& path, Depth depth)
 }
 
 Result<MountFd> clone_mount(const std::string& path, Depth depth) {
-  MountFd mount(::open_tree(AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | static_cast<unsigned>(recursion(depth))));
+  MountFd mount(::open_tree(AT_FDCWD, path.c_str(),
+                            OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | static_cast<unsigned>(recursion(depth))));
   if (!mount) return sys_fail("clone mount " + quote(path));
   return mount;
 }
@@ -57,7 +58,8 @@ Result<MountFd> make_filesystem(const std::string& type, const MountOptions& opt
   };
   for (const auto& [key, value] : options) {
     const bool is_flag = value.empty();
-    if (::fsconfig(context.get(), is_flag ? FSCONFIG_SET_FLAG : FSCONFIG_SET_STRING, key.c_str(), is_flag ? nullptr : value.c_str(), 0) != 0)
+    if (::fsconfig(context.get(), is_flag ? FSCONFIG_SET_FLAG : FSCONFIG_SET_STRING, key.c_str(),
+                   is_flag ? nullptr : value.c_str(), 0) != 0)
       return refuse("option " + quote(key));
   }
   if (::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) return refuse("create");
@@ -76,7 +78,8 @@ Result<void> set_mount_attributes(const MountFd& mount, std::uint64_t set, std::
   mount_attr attributes{};
   attributes.attr_set = set;
   attributes.attr_clr = clear;
-  if (::mount_setattr(mount.get(), "", static_cast<unsigned>(AT_EMPTY_PATH | recursion(depth)), &attributes, sizeof attributes) != 0)
+  if (::mount_setattr(mount.get(), "", static_cast<unsigned>(AT_EMPTY_PATH | recursion(depth)), &attributes,
+                      sizeof attributes) != 0)
     return sys_fail("set mount attributes");
   return {};
 }
@@ -85,7 +88,8 @@ Result<void> set_mount_idmap(const MountFd& mount, const NsFd& user_ns, Depth de
   mount_attr attributes{};
   attributes.attr_set = MOUNT_ATTR_IDMAP;
   attributes.userns_fd = static_cast<std::uint64_t>(user_ns.get());
-  if (::mount_setattr(mount.get(), "", static_cast<unsigned>(AT_EMPTY_PATH | recursion(depth)), &attributes, sizeof attributes) != 0)
+  if (::mount_setattr(mount.get(), "", static_cast<unsigned>(AT_EMPTY_PATH | recursion(depth)), &attributes,
+                      sizeof attributes) != 0)
     return sys_fail("shift owners by an idmapped mount");
   return {};
 }
@@ -105,7 +109,8 @@ Result<DirFd> resolve_in_root(const DirFd& root, std::string_view path, Symlinks
     if (place) return place;
     // EAGAIN: somewhere on the host a rename raced with a ".."; the kernel asks to try again (openat2(2)).
     if (errno == EAGAIN && attempt < 64) continue;
-    if (errno == ELOOP && symlinks == Symlinks::kRefuse) return sys_fail("open " + quote(path) + " of the container: a symbolic link is in the way");
+    if (errno == ELOOP && symlinks == Symlinks::kRefuse)
+      return sys_fail("open " + quote(path) + " of the container: a symbolic link is in the way");
     return sys_fail("open " + quote(path) + " of the container");
   }
 }
@@ -118,7 +123,8 @@ Result<DirFd> make_missing(const DirFd& root, std::string_view path, TargetKind 
   const std::string_view parent_path = slash == std::string_view::npos ? std::string_view() : path.substr(0, slash);
   const DirFd parent = TRY(resolve_in_root(root, parent_path, symlinks, O_DIRECTORY));
   if (kind == TargetKind::kDirectory) {
-    if (::mkdirat(parent.get(), name.c_str(), 0755) != 0 && errno != EEXIST) return sys_fail("create " + quote(path) + " in the container");
+    if (::mkdirat(parent.get(), name.c_str(), 0755) != 0 && errno != EEXIST)
+      return sys_fail("create " + quote(path) + " in the container");
   } else {
     // O_EXCL: never opens what somebody put there meanwhile, were it a FIFO, a device or a link.
     const Fd file(::openat(parent.get(), name.c_str(), O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_WRONLY, 0644));
@@ -142,8 +148,10 @@ Result<DirFd> make_target(const DirFd& root, std::string_view path, TargetKind k
     if (!place) return std::move(place).error();
     struct stat st {};
     if (::fstat(place->get(), &st) != 0) return sys_fail("stat " + quote(prefix) + " of the container");
-    if (wanted == TargetKind::kDirectory && !S_ISDIR(st.st_mode)) return sys_fail("open " + quote(prefix) + " of the container", ENOTDIR);
-    if (wanted == TargetKind::kFile && S_ISDIR(st.st_mode)) return sys_fail("open " + quote(prefix) + " of the container", EISDIR);
+    if (wanted == TargetKind::kDirectory && !S_ISDIR(st.st_mode))
+      return sys_fail("open " + quote(prefix) + " of the container", ENOTDIR);
+    if (wanted == TargetKind::kFile && S_ISDIR(st.st_mode))
+      return sys_fail("open " + quote(prefix) + " of the container", EISDIR);
     if (is_last) return std::move(place).value();
   }
   return fail(VIR_ERR_INTERNAL_ERROR, "make target: empty path");

@@ -30,19 +30,22 @@ enum class TargetKind { kDirectory, kFile };
 
 using MountOptions = std::vector<std::pair<std::string, std::string>>;  // an empty value: a flag
 // A new detached file system. `attributes`: MOUNT_ATTR_*. The kernel's own words are in the error.
-[[nodiscard]] Result<MountFd> make_filesystem(const std::string& type, const MountOptions& options, std::uint64_t attributes);
+[[nodiscard]] Result<MountFd> make_filesystem(const std::string& type, const MountOptions& options,
+                                              std::uint64_t attributes);
 
 // move_mount(2) on top of an opened place.
 [[nodiscard]] Result<void> attach_mount(const MountFd& mount, const Fd& target);
 // Sets and clears MOUNT_ATTR_*; for all of the tree or none of it.
-[[nodiscard]] Result<void> set_mount_attributes(const MountFd& mount, std::uint64_t set, std::uint64_t clear, Depth depth);
+[[nodiscard]] Result<void> set_mount_attributes(const MountFd& mount, std::uint64_t set, std::uint64_t clear,
+                                                Depth depth);
 // Ids on disk are shifted by the maps of `user_ns`. Only for a detached mount.
 [[nodiscard]] Result<void> set_mount_idmap(const MountFd& mount, const NsFd& user_ns, Depth depth);
 // True when nothing can be written through the mount itself.
 [[nodiscard]] bool is_readonly_mount(const Fd& place);
 
 // openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS): O_PATH handle of a container path. errno of it in the error.
-[[nodiscard]] Result<DirFd> resolve_in_root(const DirFd& root, std::string_view path, Symlinks symlinks, int flags = 0);
+[[nodiscard]] Result<DirFd> resolve_in_root(const DirFd& root, std::string_view path, Symlinks symlinks,
+                                            int flags = 0);
 // As resolve_in_root, making what is missing with the caller's fsuid (become_on_disk), then checks the kind.
 [[nodiscard]] Result<DirFd> make_target(const DirFd& root, std::string_view path, TargetKind kind, Symlinks symlinks);
 

@@ -96,7 +96,8 @@ std::optional<NetlinkVerdict> read_answers(std::span<const std::uint8_t> bytes, 
                                            const RouteSocket::Visit& visit) {
   while (bytes.size() >= sizeof(nlmsghdr)) {
     const auto head = read_as<nlmsghdr>(bytes);
-    if (head.nlmsg_len < sizeof(nlmsghdr) || head.nlmsg_len > bytes.size()) return NetlinkVerdict{EBADMSG, "malformed answer"};
+    if (head.nlmsg_len < sizeof(nlmsghdr) || head.nlmsg_len > bytes.size())
+      return NetlinkVerdict{EBADMSG, "malformed answer"};
     const auto payload = bytes.subspan(sizeof(nlmsghdr), head.nlmsg_len - sizeof(nlmsghdr));
     bytes = bytes.subspan(std::min(padded(head.nlmsg_len), bytes.size()));
     if (head.nlmsg_seq != sequence) continue;
@@ -144,7 +145,8 @@ Result<void> RouteSocket::query(NetlinkMessage message, const Visit& visit) {
     const auto verdict = read_answers(std::span(buffer).first(static_cast<std::size_t>(size)), sequence_, visit);
     if (!verdict) continue;
     if (verdict->error == 0) return {};
-    return sys_fail(verdict->text.empty() ? "netlink request" : "netlink request (" + printable(verdict->text) + ")", verdict->error);
+    return sys_fail(verdict->text.empty() ? "netlink request" : "netlink request (" + printable(verdict->text) + ")",
+                    verdict->error);
   }
 }
 

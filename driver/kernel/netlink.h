@@ -24,11 +24,15 @@ class NetlinkMessage {
   NetlinkMessage(std::uint16_t type, std::uint16_t flags);
 
   template <class T>
-  void header(const T& value) { append(&value, sizeof value); }
+  void header(const T& value) {
+    append(&value, sizeof value);
+  }
   void attribute(std::uint16_t type, const void* data, std::size_t size);
   void attribute(std::uint16_t type, std::uint32_t value) { attribute(type, &value, sizeof value); }
   void attribute(std::uint16_t type, std::string_view text);  // with its final NUL
-  void attribute(std::uint16_t type, std::span<const std::uint8_t> bytes) { attribute(type, bytes.data(), bytes.size()); }
+  void attribute(std::uint16_t type, std::span<const std::uint8_t> bytes) {
+    attribute(type, bytes.data(), bytes.size());
+  }
   // A nested attribute: everything appended until end() is inside it.
   [[nodiscard]] std::size_t begin(std::uint16_t type);
   void end(std::size_t nest);
@@ -69,7 +73,10 @@ class RouteSocket {
 };
 
 // One datagram of answers. nullopt: more follow; otherwise the verdict for `sequence`. Exposed for tests.
-struct NetlinkVerdict { int error = 0; std::string text; };
+struct NetlinkVerdict {
+  int error = 0;
+  std::string text;
+};
 [[nodiscard]] std::optional<NetlinkVerdict> read_answers(std::span<const std::uint8_t> bytes, std::uint32_t sequence,
                                                          const RouteSocket::Visit& visit);
 

@@ -23,7 +23,9 @@ std::string read_text(const std::string& path) {
 
 int read_int(const std::string& path, int fallback) { return parse_number<int>(read_text(path)).value_or(fallback); }
 
-std::vector<bool> read_bitmap(const std::string& path) { return parse_bitmap(read_text(path), kMaxCpus).value_or(std::vector<bool>()); }
+std::vector<bool> read_bitmap(const std::string& path) {
+  return parse_bitmap(read_text(path), kMaxCpus).value_or(std::vector<bool>());
+}
 
 HostCpu read_cpu(const std::string& system, std::size_t id) {
   const std::string topology = system + "/cpu/cpu" + std::to_string(id) + "/topology";
@@ -134,7 +136,8 @@ NodeFacts read_node_facts(const std::string& proc, const std::string& sys) {
   facts.nodes = static_cast<std::uint32_t>(facts.cells.size());
   count_topology(facts);
   facts.page_sizes_kib = read_page_sizes(sys);
-  if (const auto uuid = parse_uuid(read_text(sys + "/class/dmi/id/product_uuid")); uuid && is_valid_uuid(*uuid)) facts.host_uuid = *uuid;
+  if (const auto uuid = parse_uuid(read_text(sys + "/class/dmi/id/product_uuid")); uuid && is_valid_uuid(*uuid))
+    facts.host_uuid = *uuid;
   return facts;
 }
 

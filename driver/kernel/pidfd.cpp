@@ -34,9 +34,12 @@ Result<std::optional<int>> wait_process(const PidFd& process, int timeout_ms) {
     if (errno != EINTR) return sys_fail("wait for process");
   const int status = info.si_status;
   switch (info.si_code) {
-    case CLD_EXITED: return std::optional<int>((status & 0xff) << 8);
-    case CLD_DUMPED: return std::optional<int>(status | 0x80);
-    default: return std::optional<int>(status);
+    case CLD_EXITED:
+      return std::optional<int>((status & 0xff) << 8);
+    case CLD_DUMPED:
+      return std::optional<int>(status | 0x80);
+    default:
+      return std::optional<int>(status);
   }
 }
 

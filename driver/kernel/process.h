@@ -15,7 +15,7 @@
 namespace virtuserns::kernel {
 
 struct ProcessStatus {
-  std::vector<pid_t> ns_pids;                      // NSpid: from the procfs's pid namespace inwards
+  std::vector<pid_t> ns_pids;                          // NSpid: from the procfs's pid namespace inwards
   std::uint64_t caught = 0, blocked = 0, ignored = 0;  // SigCgt, SigBlk, SigIgn: bit signal-1
 };
 [[nodiscard]] std::optional<ProcessStatus> parse_process_status(std::string_view text);

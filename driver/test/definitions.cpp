@@ -119,8 +119,9 @@ Result<void> TestDriver::undefine(const Caller&, const Uuid& uuid, unsigned flag
 }
 
 Result<DomainDef> TestDriver::definition(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_XML_SECURE | VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_UPDATE_CPU |
-                                      VIR_DOMAIN_XML_MIGRATABLE, "definition"));
+  TRY(refuse_unknown_flags(
+      flags, VIR_DOMAIN_XML_SECURE | VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_UPDATE_CPU | VIR_DOMAIN_XML_MIGRATABLE,
+      "definition"));
   const Locked domain = TRY(find(uuid));
   if ((flags & VIR_DOMAIN_XML_INACTIVE) && domain->is_active()) return without_live_values(domain->config_def());
   return domain->def;
@@ -169,8 +170,7 @@ Result<void> TestDriver::set_metadata(const Caller&, const Uuid& uuid, int type,
                                       const std::string& uri, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "set_metadata"));
   const Locked domain = TRY(find(uuid));
-  TRY(change_each(*domain, flags,
-                  [&](DomainDef& def) { return virtuserns::set_metadata(def, type, value, uri); }));
+  TRY(change_each(*domain, flags, [&](DomainDef& def) { return virtuserns::set_metadata(def, type, value, uri); }));
   emit_locked(*domain, MetadataChangeEvent{type, uri});
   return {};
 }

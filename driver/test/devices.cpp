@@ -47,7 +47,11 @@ Result<void> TestDriver::detach_device(const Caller&, const Uuid& uuid, DeviceDe
     if (defs.config) {
       // What a client takes from the live XML has a generated alias, which the configuration does not know.
       DeviceDef wanted = device;
-      std::visit([](auto& any) { if (any.alias && !any.alias->name.starts_with("ua-")) any.alias.reset(); }, wanted);
+      std::visit(
+          [](auto& any) {
+            if (any.alias && !any.alias->name.starts_with("ua-")) any.alias.reset();
+          },
+          wanted);
       (void)TRY(detach_from(*defs.config, wanted));
     }
     if (defs.live) alias = alias_of(TRY(detach_from(*defs.live, device)));
@@ -64,7 +68,8 @@ Result<void> TestDriver::update_device(const Caller&, const Uuid& uuid, DeviceDe
   return change_each(*domain, flags, [&](DomainDef& def) { return update_in(def, device); });
 }
 
-Result<SocketFd> TestDriver::open_console(const Caller&, const Uuid& uuid, const std::string& device, unsigned flags) {
+Result<SocketFd> TestDriver::open_console(const Caller&, const Uuid& uuid, const std::string& device,
+                                          unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_CONSOLE_FORCE | VIR_DOMAIN_CONSOLE_SAFE, "open_console"));
   const Locked domain = TRY(find_active(uuid));
   const auto& consoles = domain->def.consoles;

@@ -21,9 +21,9 @@
 namespace virtuserns::test_driver {
 
 struct TestDomain : DomainObject {
-  std::uint64_t ticks = 0;                       // advances with each look at a running domain
-  std::optional<std::uint64_t> autodestroy_by;   // Caller::connection_id
-  std::unique_ptr<EchoConsole> console;          // the open session, if any
+  std::uint64_t ticks = 0;                      // advances with each look at a running domain
+  std::optional<std::uint64_t> autodestroy_by;  // Caller::connection_id
+  std::unique_ptr<EchoConsole> console;         // the open session, if any
 };
 
 class TestDriver final : public Driver {

@@ -30,8 +30,8 @@ NumaCell make_cell(int id) {
 }
 
 Error bad_cell(int start) {
-  return fail(VIR_ERR_INVALID_ARG, "start cell " + std::to_string(start) + " out of range (0-" +
-                                       std::to_string(kCells - 1) + ")");
+  return fail(VIR_ERR_INVALID_ARG,
+              "start cell " + std::to_string(start) + " out of range (0-" + std::to_string(kCells - 1) + ")");
 }
 
 }  // namespace
@@ -97,8 +97,8 @@ Result<std::vector<NodeStat>> TestDriver::node_cpu_stats(int cpu, unsigned flags
 Result<std::vector<NodeStat>> TestDriver::node_memory_stats(int cell, unsigned flags) {
   TRY(refuse_unknown_flags(flags, 0, "node_memory_stats"));
   if (cell != VIR_NODE_MEMORY_STATS_ALL_CELLS && (cell < 0 || cell >= static_cast<int>(kCells))) {
-    return fail(VIR_ERR_INVALID_ARG, "cellNum in node_memory_stats must be less than or equal to " +
-                                         std::to_string(kCells - 1));
+    return fail(VIR_ERR_INVALID_ARG,
+                "cellNum in node_memory_stats must be less than or equal to " + std::to_string(kCells - 1));
   }
   const std::uint64_t total = cell == VIR_NODE_MEMORY_STATS_ALL_CELLS ? kHostMemoryKib : kHostMemoryKib / kCells;
   std::vector<NodeStat> stats{{VIR_NODE_MEMORY_STATS_TOTAL, total}, {VIR_NODE_MEMORY_STATS_FREE, total / kFreePart}};

@@ -93,8 +93,8 @@ Result<void> TestDriver::shutdown(const Caller&, const Uuid& uuid, unsigned flag
 Result<void> TestDriver::reboot(const Caller&, const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_REBOOT_INITCTL | VIR_DOMAIN_REBOOT_SIGNAL, "reboot"));
   const Locked domain = TRY(find_active(uuid));
-  const bool is_restart = domain->def.on_reboot == LifecycleAction::kRestart ||
-                          domain->def.on_reboot == LifecycleAction::kRenameRestart;
+  const bool is_restart =
+      domain->def.on_reboot == LifecycleAction::kRestart || domain->def.on_reboot == LifecycleAction::kRenameRestart;
   if (is_restart) {
     restart_locked(*domain);
   } else {
@@ -155,7 +155,8 @@ Result<void> TestDriver::send_process_signal(const Caller&, const Uuid& uuid, st
         end_locked(*domain, VIR_DOMAIN_SHUTOFF_CRASHED, VIR_DOMAIN_EVENT_STOPPED_CRASHED);
       }
       break;
-    default: break;
+    default:
+      break;
   }
   return {};
 }

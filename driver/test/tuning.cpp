@@ -20,7 +20,8 @@ Result<std::uint64_t> TestDriver::max_memory_kib(const Uuid& uuid) { return TRY(
 Result<void> TestDriver::set_memory(const Caller&, const Uuid& uuid, std::uint64_t kib, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_MEM_MAXIMUM, "set_memory"));
   const Locked domain = TRY(find(uuid));
-  return change_affected(*domain, flags, [&](const AffectedDefs& defs) { return apply_memory_size(defs, kib, flags); });
+  return change_affected(*domain, flags,
+                         [&](const AffectedDefs& defs) { return apply_memory_size(defs, kib, flags); });
 }
 
 Result<TypedParams> TestDriver::memory_parameters(const Uuid& uuid, unsigned flags) {
@@ -71,9 +72,8 @@ Result<int> TestDriver::vcpu_count(const Uuid& uuid, unsigned flags) {
 Result<void> TestDriver::set_vcpus(const Caller&, const Uuid& uuid, unsigned count, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_VCPU_MAXIMUM, "set_vcpus"));
   const Locked domain = TRY(find(uuid));
-  return change_affected(*domain, flags, [&](const AffectedDefs& defs) {
-    return apply_vcpu_count(defs, count, kMaxVcpus, flags);
-  });
+  return change_affected(*domain, flags,
+                         [&](const AffectedDefs& defs) { return apply_vcpu_count(defs, count, kMaxVcpus, flags); });
 }
 
 Result<std::vector<std::vector<bool>>> TestDriver::vcpu_pins(const Uuid& uuid, unsigned flags) {

@@ -55,8 +55,8 @@ Result<const InterfaceDef*> find_link(const DomainDef& def, const std::string& d
 
 InterfaceSample sample_link(const TestDomain& domain, const InterfaceDef& link) {
   const InterfaceStats stats = traffic_of(domain);
-  return {link.target_dev,  stats.rx_bytes,   stats.rx_packets, stats.rx_errors, stats.rx_dropped,
-          stats.tx_bytes,   stats.tx_packets, stats.tx_errors,  stats.tx_dropped};
+  return {link.target_dev, stats.rx_bytes,   stats.rx_packets, stats.rx_errors, stats.rx_dropped,
+          stats.tx_bytes,  stats.tx_packets, stats.tx_errors,  stats.tx_dropped};
 }
 
 StatsSample sample_of(const TestDomain& domain) {
@@ -79,7 +79,8 @@ StatsSample sample_of(const TestDomain& domain) {
   for (const InterfaceDef& link : domain.def.interfaces) sample.interfaces.push_back(sample_link(domain, link));
   const BlockStats io = io_of(domain);
   for (const DiskDef& disk : domain.def.disks) {
-    sample.blocks.push_back({disk.target_dev, disk.source, io.read_requests, io.read_bytes, io.write_requests, io.write_bytes});
+    sample.blocks.push_back(
+        {disk.target_dev, disk.source, io.read_requests, io.read_bytes, io.write_requests, io.write_bytes});
   }
   return sample;
 }
@@ -146,8 +147,8 @@ Result<BlockStats> TestDriver::block_stats(const Uuid& uuid, const std::string& 
   const Locked domain = TRY(find_active(uuid));
   const auto& disks = domain->def.disks;
   const bool is_known = path.empty() || std::any_of(disks.begin(), disks.end(), [&](const DiskDef& disk) {
-    return disk.target_dev == path || disk.source == path;
-  });
+                          return disk.target_dev == path || disk.source == path;
+                        });
   if (!is_known) return fail(VIR_ERR_INVALID_ARG, "invalid path: " + path);
   tick(*domain);
   return io_of(*domain);
@@ -172,8 +173,8 @@ Result<std::vector<InterfaceAddresses>> TestDriver::interface_addresses(const Uu
     InterfaceAddresses one{link.target_dev, link.mac ? format_mac(*link.mac) : "", {}};
     for (const IpAddressDef& ip : link.ips) {
       const bool is_v6 = ip.address.find(':') != std::string::npos;
-      one.addresses.push_back({is_v6 ? VIR_IP_ADDR_TYPE_IPV6 : VIR_IP_ADDR_TYPE_IPV4, ip.address,
-                               ip.prefix.value_or(is_v6 ? 64U : 24U)});
+      one.addresses.push_back(
+          {is_v6 ? VIR_IP_ADDR_TYPE_IPV6 : VIR_IP_ADDR_TYPE_IPV4, ip.address, ip.prefix.value_or(is_v6 ? 64U : 24U)});
     }
     if (one.addresses.empty()) {
       one.addresses.push_back({VIR_IP_ADDR_TYPE_IPV4, "192.168.0." + std::to_string(list.size() + 1), 24});
@@ -205,9 +206,10 @@ Result<std::vector<DomainStats>> TestDriver::all_stats(const std::vector<Uuid>& 
       VIR_CONNECT_GET_ALL_DOMAINS_STATS_PERSISTENT | VIR_CONNECT_GET_ALL_DOMAINS_STATS_TRANSIENT |
       VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING | VIR_CONNECT_GET_ALL_DOMAINS_STATS_PAUSED |
       VIR_CONNECT_GET_ALL_DOMAINS_STATS_SHUTOFF | VIR_CONNECT_GET_ALL_DOMAINS_STATS_OTHER;
-  TRY(refuse_unknown_flags(flags, kFilters | VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT |
-                                      VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING |
-                                      static_cast<unsigned>(VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS),
+  TRY(refuse_unknown_flags(flags,
+                           kFilters | VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT |
+                               VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING |
+                               static_cast<unsigned>(VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS),
                            "all_stats"));
   const unsigned selected = TRY(select_stats(stats, flags));
   std::vector<std::shared_ptr<TestDomain>> objects;

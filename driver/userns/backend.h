@@ -56,7 +56,7 @@ struct Run {
 
   std::mutex mutex;  // of what follows
   std::condition_variable changed;
-  std::optional<Result<void>> outcome;      // of the start
+  std::optional<Result<void>> outcome;  // of the start
   bool is_ending = false, has_ended = false;
   std::uint64_t last_sequence = 0;
 };
@@ -64,10 +64,10 @@ using RunPtr = std::shared_ptr<Run>;
 
 struct UsernsDomain : DomainObject {
   std::timed_mutex job;
-  RunPtr run;                                  // guarded by mutex
+  RunPtr run;  // guarded by mutex
   controller::BootRecord boot;
-  std::optional<std::uint64_t> autodestroy_by; // Caller::connection_id
-  std::mutex status_mutex;                     // one writer of the status file at a time
+  std::optional<std::uint64_t> autodestroy_by;  // Caller::connection_id
+  std::mutex status_mutex;                      // one writer of the status file at a time
 };
 
 class Backend final : public Driver {
@@ -87,8 +87,8 @@ class Backend final : public Driver {
   std::string type_name() const override { return "LXC"; }
   Result<std::uint64_t> hypervisor_version() override;
   Result<Capabilities> capabilities() override;
-  Result<DomainCapabilities> domain_capabilities(const std::string& emulator, const std::string& arch, const std::string& machine,
-                                                 const std::string& virt_type) override;
+  Result<DomainCapabilities> domain_capabilities(const std::string& emulator, const std::string& arch,
+                                                 const std::string& machine, const std::string& virt_type) override;
   Result<int> max_vcpus(const std::string& type) override;
   Result<NodeFacts> node_facts() override;
   Result<std::vector<NodeStat>> node_cpu_stats(int cpu, unsigned flags) override;
@@ -113,8 +113,8 @@ class Backend final : public Driver {
   Result<bool> is_updated(const Uuid&) override;
   Result<bool> has_managed_save(const Uuid&, unsigned flags) override;
   Result<std::string> metadata(const Uuid&, int type, const std::string& uri, unsigned flags) override;
-  Result<void> set_metadata(const Caller&, const Uuid&, int type, std::optional<std::string> value, const std::string& uri,
-                            unsigned flags) override;
+  Result<void> set_metadata(const Caller&, const Uuid&, int type, std::optional<std::string> value,
+                            const std::string& uri, unsigned flags) override;
 
   // lifecycle.cpp
   Result<DomainRef> create(const Caller&, const Uuid&, std::vector<Fd> files, unsigned flags) override;
@@ -125,7 +125,8 @@ class Backend final : public Driver {
   Result<void> destroy(const Caller&, const Uuid&, unsigned flags) override;
   Result<void> suspend(const Caller&, const Uuid&) override;
   Result<void> resume(const Caller&, const Uuid&) override;
-  Result<void> send_process_signal(const Caller&, const Uuid&, std::int64_t pid, unsigned signal, unsigned flags) override;
+  Result<void> send_process_signal(const Caller&, const Uuid&, std::int64_t pid, unsigned signal,
+                                   unsigned flags) override;
 
   // watching.cpp
   Result<DomainInfo> info(const Uuid&) override;
@@ -155,7 +156,8 @@ class Backend final : public Driver {
   Result<TypedParams> blkio_parameters(const Uuid&, unsigned flags) override;
   Result<void> set_blkio_parameters(const Caller&, const Uuid&, const TypedParams&, unsigned flags) override;
   Result<void> set_vcpus(const Caller&, const Uuid&, unsigned count, unsigned flags) override;
-  Result<void> pin_vcpu(const Caller&, const Uuid&, unsigned vcpu, const std::vector<bool>& cpus, unsigned flags) override;
+  Result<void> pin_vcpu(const Caller&, const Uuid&, unsigned vcpu, const std::vector<bool>& cpus,
+                        unsigned flags) override;
 
   // devices.cpp
   Result<void> attach_device(const Caller&, const Uuid&, DeviceDef device, unsigned flags) override;
@@ -192,12 +194,14 @@ class Backend final : public Driver {
   [[nodiscard]] Result<void> save_definition(const DomainDef& def);
   // change.h
   template <class Change, class ApplyLive>
-  [[nodiscard]] Result<void> change_defs(const Uuid& uuid, unsigned flags, const Change& change, const ApplyLive& apply_live);
+  [[nodiscard]] Result<void> change_defs(const Uuid& uuid, unsigned flags, const Change& change,
+                                         const ApplyLive& apply_live);
   void emit_locked(const UsernsDomain& domain, EventBody body);
   void emit_lifecycle_locked(const UsernsDomain& domain, int event, int detail);
 
   // lifecycle.cpp
-  [[nodiscard]] Result<void> start_domain(const Job& job, const Caller& caller, DomainDef def, const std::vector<Fd>& files, unsigned flags);
+  [[nodiscard]] Result<void> start_domain(const Job& job, const Caller& caller, DomainDef def,
+                                          const std::vector<Fd>& files, unsigned flags);
   [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const std::vector<Fd>& files);
   [[nodiscard]] Result<void> await_start(const RunPtr& run, int timeout_ms);
   void abandon(const RunPtr& run);
@@ -240,7 +244,8 @@ class Backend final : public Driver {
   // tuning.cpp
   [[nodiscard]] bool uses_v2(const char* controller) const;
   [[nodiscard]] LimitContext limit_context(const char* controller) const;
-  [[nodiscard]] Result<void> write_limits(const RunPtr& run, const char* controller, std::vector<FileWrite> writes) const;
+  [[nodiscard]] Result<void> write_limits(const RunPtr& run, const char* controller,
+                                          std::vector<FileWrite> writes) const;
   [[nodiscard]] Result<void> write_memory(const RunPtr& run, const DomainDef& def) const;
 
   const DaemonConfig& config_;
@@ -264,7 +269,9 @@ class Backend final : public Driver {
 
 [[nodiscard]] DomainRef ref_of(const DomainObject& domain);
 // The reason of the state (virDomainShutoffReason) and the detail of the event that a cause of an end comes to.
-struct EndReason { int shutoff = 0, stopped = 0; };
+struct EndReason {
+  int shutoff = 0, stopped = 0;
+};
 [[nodiscard]] EndReason end_reason_of(controller::ExitCause cause);
 
 }  // namespace virtuserns::userns

@@ -28,7 +28,8 @@ std::vector<std::string> own_names(bool is_session) {
   std::vector<std::string> names = {std::to_string(::geteuid())};
   passwd entry{}, *found = nullptr;
   char buffer[4096];
-  if (::getpwuid_r(::geteuid(), &entry, buffer, sizeof buffer, &found) == 0 && found) names.emplace_back(found->pw_name);
+  if (::getpwuid_r(::geteuid(), &entry, buffer, sizeof buffer, &found) == 0 && found)
+    names.emplace_back(found->pw_name);
   return names;
 }
 
@@ -115,11 +116,14 @@ void RangeBroker::restore(const DomainDef& def) {
 }
 
 // In a session the pool is what /etc/subuid and /etc/subgid both delegate.
-Result<IdMaps> RangeBroker::choose_locked(const DomainDef& def, const IdClaims& claims, const TargetRules& rules) const {
-  if (!paths_.is_session) return choose_maps(def, {config_.id_range_first, config_.id_range_last, config_.id_range_size}, claims);
+Result<IdMaps> RangeBroker::choose_locked(const DomainDef& def, const IdClaims& claims,
+                                          const TargetRules& rules) const {
+  if (!paths_.is_session)
+    return choose_maps(def, {config_.id_range_first, config_.id_range_last, config_.id_range_size}, claims);
   Error last = fail(VIR_ERR_OPERATION_FAILED, "/etc/subuid and /etc/subgid delegate no common range to you");
   for (const auto& range : rules.granted_uid) {
-    const bool is_group_too = std::any_of(rules.granted_gid.begin(), rules.granted_gid.end(), [&](const IdRange& gids) { return gids.contains(range); });
+    const bool is_group_too = std::any_of(rules.granted_gid.begin(), rules.granted_gid.end(),
+                                          [&](const IdRange& gids) { return gids.contains(range); });
     if (!is_group_too) continue;
     const auto first = static_cast<std::uint32_t>(range.first), end = static_cast<std::uint32_t>(range.end() - 1);
     auto maps = choose_maps(def, {first, end, config_.id_range_size}, claims);
@@ -141,22 +145,25 @@ Result<IdMaps> RangeBroker::lease(const DomainDef& def) {
   }
   const auto fits = [&](const IdMapLines& held, const std::vector<IdMapEntry>& asked, std::uint32_t whole) {
     if (asked.empty()) return held.size() == 1 && held[0].inside == 0 && held[0].count == whole;
-    return held.size() == asked.size() && std::equal(held.begin(), held.end(), asked.begin(), [](const IdMapLine& a, const IdMapEntry& b) {
-      return a.inside == b.start && a.count == b.count && (!b.target || *b.target == a.outside);
-    });
+    return held.size() == asked.size() &&
+           std::equal(held.begin(), held.end(), asked.begin(), [](const IdMapLine& a, const IdMapEntry& b) {
+             return a.inside == b.start && a.count == b.count && (!b.target || *b.target == a.outside);
+           });
   };
   const std::uint32_t whole = def.userns.id_count.value_or(config_.id_range_size);
   if (const auto known = ledger_.all().find(def.uuid); known != ledger_.all().end()) {
     const auto& maps = known->second.maps;
     if (fits(maps.uid, def.idmap.uid, whole) && fits(maps.gid, def.idmap.gid, whole)) {
       // Kept between starts. Somebody may have been given a part of it meanwhile.
-      for (const auto& [lines, all, kind] : {std::tuple(&maps.uid, &claims.uid, IdKind::kUid), std::tuple(&maps.gid, &claims.gid, IdKind::kGid)})
+      for (const auto& [lines, all, kind] :
+           {std::tuple(&maps.uid, &claims.uid, IdKind::kUid), std::tuple(&maps.gid, &claims.gid, IdKind::kGid)})
         for (const auto& range : host_ranges(*lines))
           if (const auto* owner = find_conflict(range, *all, def.uuid))
-            return fail(VIR_ERR_OPERATION_FAILED, std::string("the host ") + id_kind_name(kind) + "s " + std::to_string(range.first) + "-" +
-                                                      std::to_string(range.end() - 1) + " of domain " + quote(def.name) + " overlap " +
-                                                      std::to_string(owner->range.first) + "-" + std::to_string(owner->range.end() - 1) +
-                                                      " of " + owner->owner);
+            return fail(VIR_ERR_OPERATION_FAILED,
+                        std::string("the host ") + id_kind_name(kind) + "s " + std::to_string(range.first) + "-" +
+                            std::to_string(range.end() - 1) + " of domain " + quote(def.name) + " overlap " +
+                            std::to_string(owner->range.first) + "-" + std::to_string(owner->range.end() - 1) +
+                            " of " + owner->owner);
       held_[def.uuid].leased = maps;
       return maps;
     }

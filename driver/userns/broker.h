@@ -41,10 +41,15 @@ class RangeBroker {
   void collect(const std::vector<Uuid>& known);
 
  private:
-  struct Held { std::string name; IdMapDef asked; IdMaps leased; };
+  struct Held {
+    std::string name;
+    IdMapDef asked;
+    IdMaps leased;
+  };
   [[nodiscard]] IdClaims claims_locked() const;
   [[nodiscard]] IdClaims all_claims_locked(TargetRules& rules) const;
-  [[nodiscard]] Result<IdMaps> choose_locked(const DomainDef& def, const IdClaims& claims, const TargetRules& rules) const;
+  [[nodiscard]] Result<IdMaps> choose_locked(const DomainDef& def, const IdClaims& claims,
+                                             const TargetRules& rules) const;
 
   const DaemonConfig& config_;
   const Paths& paths_;

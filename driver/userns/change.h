@@ -9,7 +9,8 @@ namespace virtuserns::userns {
 // persistent definition is on disk; then both replace the originals. After an error of any step the originals stand
 // (what apply_live did to the kernel before a failing save is what the next change or start repairs).
 template <class Change, class ApplyLive>
-Result<void> Backend::change_defs(const Uuid& uuid, unsigned flags, const Change& change, const ApplyLive& apply_live) {
+Result<void> Backend::change_defs(const Uuid& uuid, unsigned flags, const Change& change,
+                                  const ApplyLive& apply_live) {
   const Job job = TRY(take_job(uuid));
   std::optional<DomainDef> live, config;
   RunPtr run;

@@ -61,7 +61,8 @@ void Reactor::run() {
       std::shared_ptr<Handler> handler;
       {
         const std::lock_guard lock(mutex_);
-        if (const auto found = watched_.find(events[i].data.u64); found != watched_.end()) handler = found->second.handler;
+        if (const auto found = watched_.find(events[i].data.u64); found != watched_.end())
+          handler = found->second.handler;
       }
       if (handler) (*handler)();
     }
@@ -81,9 +82,11 @@ Result<SocketFd> Channel::connect(const std::string& path) {
   const std::string name = "/proc/self/fd/" + std::to_string(dir.get()) + "/" + path.substr(slash + 1);
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (name.size() >= sizeof address.sun_path) return fail(VIR_ERR_INTERNAL_ERROR, "connect to " + quote(path) + ": name is too long");
+  if (name.size() >= sizeof address.sun_path)
+    return fail(VIR_ERR_INTERNAL_ERROR, "connect to " + quote(path) + ": name is too long");
   name.copy(address.sun_path, name.size());
-  if (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return sys_fail("connect to " + quote(path));
+  if (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+    return sys_fail("connect to " + quote(path));
   return socket;
 }
 
@@ -93,7 +96,8 @@ Result<void> Channel::send(const controller::Request& request, int timeout_ms) {
     auto sent = controller::send_packet(socket_.get(), bytes);
     if (sent || sent.error().sys_errno != EAGAIN) return sent;
     pollfd writable{socket_.get(), POLLOUT, 0};
-    if (::poll(&writable, 1, timeout_ms) == 0) return fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller does not read");
+    if (::poll(&writable, 1, timeout_ms) == 0)
+      return fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller does not read");
   }
 }
 
@@ -118,7 +122,8 @@ Result<Answer> Channel::request(RequestBody body, int timeout_ms) {
   if (!waiter.answer)
     return in_time ? fail(VIR_ERR_OPERATION_FAILED, "the domain's controller is gone")
                    : fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller does not answer");
-  if (const auto* error = std::get_if<controller::WireError>(&waiter.answer->body)) return Error{error->code, error->sys_errno, error->text};
+  if (const auto* error = std::get_if<controller::WireError>(&waiter.answer->body))
+    return Error{error->code, error->sys_errno, error->text};
   return std::move(*waiter.answer);
 }
 

@@ -38,7 +38,10 @@ class Reactor {
   void run();
   Fd epoll_, wake_;
   std::mutex mutex_;
-  struct Watched { int fd; std::shared_ptr<Handler> handler; };
+  struct Watched {
+    int fd;
+    std::shared_ptr<Handler> handler;
+  };
   std::map<std::uint64_t, Watched> watched_;
   std::uint64_t next_id_ = 1;
   std::atomic<bool> stopping_{false};
@@ -68,7 +71,9 @@ class Channel {
   [[nodiscard]] const SocketFd& socket() const { return socket_; }
 
  private:
-  struct Waiter { std::optional<Answer> answer; };
+  struct Waiter {
+    std::optional<Answer> answer;
+  };
   [[nodiscard]] Result<void> send(const controller::Request& request, int timeout_ms);
 
   SocketFd socket_;

@@ -71,9 +71,13 @@ void Backend::forget_if_empty(const Object& domain) {
   broker_.release(uuid);
 }
 
-void Backend::emit_locked(const UsernsDomain& domain, EventBody body) { events_.emit(Event{ref_of(domain), std::move(body)}); }
+void Backend::emit_locked(const UsernsDomain& domain, EventBody body) {
+  events_.emit(Event{ref_of(domain), std::move(body)});
+}
 
-void Backend::emit_lifecycle_locked(const UsernsDomain& domain, int event, int detail) { emit_locked(domain, LifecycleEvent{event, detail}); }
+void Backend::emit_lifecycle_locked(const UsernsDomain& domain, int event, int detail) {
+  emit_locked(domain, LifecycleEvent{event, detail});
+}
 
 Result<void> Backend::prepare_def(DomainDef& def) const {
   apply_defaults(def, DefaultsContext{host_.node.arch, paths_.controller});
@@ -83,7 +87,8 @@ Result<void> Backend::prepare_def(DomainDef& def) const {
 }
 
 Result<void> Backend::save_definition(const DomainDef& def) {
-  return store_.save(format_uuid(def.uuid), xml::format_domain(without_live_values(def), xml::FormatKind::kInactive, xml::Secrets::kShow));
+  return store_.save(format_uuid(def.uuid),
+                     xml::format_domain(without_live_values(def), xml::FormatKind::kInactive, xml::Secrets::kShow));
 }
 
 // ---- finding ----------------------------------------------------------------------------------------------------
@@ -141,13 +146,17 @@ Result<DomainRef> Backend::define(const Caller&, DomainDef def, unsigned flags) 
   if (auto saved = save_definition(def); !saved) return give_up(saved.error());
   const Locked domain = job.look();
   const bool was_defined = assign_persistent_def(*domain, std::move(def));
-  emit_lifecycle_locked(*domain, VIR_DOMAIN_EVENT_DEFINED, was_defined ? VIR_DOMAIN_EVENT_DEFINED_UPDATED : VIR_DOMAIN_EVENT_DEFINED_ADDED);
+  emit_lifecycle_locked(*domain, VIR_DOMAIN_EVENT_DEFINED,
+                        was_defined ? VIR_DOMAIN_EVENT_DEFINED_UPDATED : VIR_DOMAIN_EVENT_DEFINED_ADDED);
   return ref_of(*domain);
 }
 
 Result<void> Backend::undefine(const Caller&, const Uuid& uuid, unsigned flags) {
   // There is nothing of these kinds to remove, so asking for their removal is granted (Nova asks).
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA | VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA, "undefine"));
+  TRY(refuse_unknown_flags(flags,
+                           VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
+                               VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA,
+                           "undefine"));
   const Job job = TRY(take_job(uuid));
   if (!job.look()->persistent) return fail(VIR_ERR_OPERATION_INVALID, "Cannot undefine transient domain");
   TRY(store_.remove(format_uuid(uuid)));
@@ -163,13 +172,17 @@ Result<void> Backend::undefine(const Caller&, const Uuid& uuid, unsigned flags) 
       domains_.remove(uuid);
     }
   }
-  if (is_gone) broker_.release(uuid);
-  else save_status(job.domain);
+  if (is_gone)
+    broker_.release(uuid);
+  else
+    save_status(job.domain);
   return {};
 }
 
 Result<DomainDef> Backend::definition(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_XML_SECURE | VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_UPDATE_CPU | VIR_DOMAIN_XML_MIGRATABLE, "definition"));
+  TRY(refuse_unknown_flags(
+      flags, VIR_DOMAIN_XML_SECURE | VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_UPDATE_CPU | VIR_DOMAIN_XML_MIGRATABLE,
+      "definition"));
   const Locked domain = TRY(find(uuid));
   if ((flags & VIR_DOMAIN_XML_INACTIVE) && domain->is_active()) return without_live_values(domain->config_def());
   return domain->def;
@@ -226,7 +239,8 @@ Result<std::string> Backend::metadata(const Uuid& uuid, int type, const std::str
   return get_metadata(*TRY(queried_def(*domain, flags)), type, uri);
 }
 
-Result<void> Backend::set_metadata(const Caller&, const Uuid& uuid, int type, std::optional<std::string> value, const std::string& uri, unsigned flags) {
+Result<void> Backend::set_metadata(const Caller&, const Uuid& uuid, int type, std::optional<std::string> value,
+                                   const std::string& uri, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "set_metadata"));
   TRY(change_defs(
       uuid, flags,

@@ -23,12 +23,17 @@ std::string kind_of(const DeviceDef& device) {
 
 Result<void> refuse_live(const AffectedDefs& defs, const DeviceDef& device, const char* what) {
   if (!defs.live) return {};
-  return fail(VIR_ERR_OPERATION_UNSUPPORTED, std::string(what) + " of device '" + kind_of(device) +
-                                                 "' is not supported while the domain runs; use --config for its next start");
+  return fail(VIR_ERR_OPERATION_UNSUPPORTED,
+              std::string(what) + " of device '" + kind_of(device) +
+                  "' is not supported while the domain runs; use --config for its next start");
 }
 
 DeviceDef without_generated_alias(DeviceDef device) {
-  std::visit([](auto& any) { if (any.alias && !any.alias->name.starts_with("ua-")) any.alias.reset(); }, device);
+  std::visit(
+      [](auto& any) {
+        if (any.alias && !any.alias->name.starts_with("ua-")) any.alias.reset();
+      },
+      device);
   return device;
 }
 
@@ -84,15 +89,19 @@ Result<SocketFd> Backend::open_console(const Caller&, const Uuid& uuid, const st
   {
     const Locked domain = TRY(find_active(uuid));
     const auto& consoles = domain->def.consoles;
-    const auto found = device.empty() ? consoles.begin() : std::find_if(consoles.begin(), consoles.end(), [&](const ConsoleDef& console) {
-      return console.alias && console.alias->name == device;
-    });
+    const auto found = device.empty()
+                           ? consoles.begin()
+                           : std::find_if(consoles.begin(), consoles.end(), [&](const ConsoleDef& console) {
+                               return console.alias && console.alias->name == device;
+                             });
     if (found == consoles.end())
-      return fail(VIR_ERR_INTERNAL_ERROR, "cannot find console device '" + (device.empty() ? std::string("default") : device) + "'");
+      return fail(VIR_ERR_INTERNAL_ERROR,
+                  "cannot find console device '" + (device.empty() ? std::string("default") : device) + "'");
     port = found->target_port;
     run = domain->run;
   }
-  Answer answer = TRY(run->channel->request(controller::ConsoleRequest{port, (flags & VIR_DOMAIN_CONSOLE_FORCE) != 0}, kRequestTimeoutMs));
+  Answer answer = TRY(run->channel->request(controller::ConsoleRequest{port, (flags & VIR_DOMAIN_CONSOLE_FORCE) != 0},
+                                            kRequestTimeoutMs));
   if (answer.files.empty()) return fail(VIR_ERR_INTERNAL_ERROR, "the domain's controller gave no console");
   return SocketFd(answer.files[0].release());
 }
@@ -106,10 +115,11 @@ Result<NamespaceFds> Backend::open_namespaces(const Caller& caller, const Uuid& 
     run = domain->run;
   }
   if (!config_.allow_enter_namespace)
-    return fail(VIR_ERR_OPERATION_DENIED,
-                "entering the namespaces of a domain is refused: libvirt's client library joins the user namespace without changing its "
-                "user id, so that the command would run as root of the host, within reach of the container. Use 'virsh console', or a "
-                "login service inside; allow_enter_namespace = 1 in virtusernsd.conf allows it all the same");
+    return fail(
+        VIR_ERR_OPERATION_DENIED,
+        "entering the namespaces of a domain is refused: libvirt's client library joins the user namespace without changing its "
+        "user id, so that the command would run as root of the host, within reach of the container. Use 'virsh console', or a "
+        "login service inside; allow_enter_namespace = 1 in virtusernsd.conf allows it all the same");
   Answer answer = TRY(run->channel->request(controller::NamespacesRequest{}, kRequestTimeoutMs));
   return NamespaceFds{std::move(answer.files)};
 }

@@ -55,8 +55,8 @@ Result<Capabilities> Backend::capabilities() {
   return caps;
 }
 
-Result<DomainCapabilities> Backend::domain_capabilities(const std::string& emulator, const std::string& arch, const std::string& machine,
-                                                        const std::string& virt_type) {
+Result<DomainCapabilities> Backend::domain_capabilities(const std::string& emulator, const std::string& arch,
+                                                        const std::string& machine, const std::string& virt_type) {
   if (!virt_type.empty() && virt_type != "lxc") return fail(VIR_ERR_INVALID_ARG, "unknown virttype: " + virt_type);
   const bool is_known = arch.empty() || arch == host_.node.arch || (host_.node.arch == "x86_64" && arch == "i686");
   if (!is_known) return fail(VIR_ERR_INVALID_ARG, "unknown architecture: " + arch);
@@ -69,7 +69,9 @@ Result<DomainCapabilities> Backend::domain_capabilities(const std::string& emula
   return caps;
 }
 
-Result<int> Backend::max_vcpus(const std::string&) { return static_cast<int>(std::max<std::uint32_t>(1, host_.node.cpus)); }
+Result<int> Backend::max_vcpus(const std::string&) {
+  return static_cast<int>(std::max<std::uint32_t>(1, host_.node.cpus));
+}
 
 Result<std::vector<NodeStat>> Backend::node_cpu_stats(int cpu, unsigned flags) {
   TRY(refuse_unknown_flags(flags, 0, "node_cpu_stats"));
@@ -90,11 +92,16 @@ Result<std::vector<NodeStat>> Backend::node_cpu_stats(int cpu, unsigned flags) {
 Result<std::vector<NodeStat>> Backend::node_memory_stats(int cell, unsigned flags) {
   TRY(refuse_unknown_flags(flags, 0, "node_memory_stats"));
   const bool is_whole = cell == VIR_NODE_MEMORY_STATS_ALL_CELLS;
-  const auto text = read_kernel_file(is_whole ? paths_.proc + "/meminfo" : paths_.sys + "/devices/system/node/node" + std::to_string(cell) + "/meminfo", 64 * 1024);
+  const auto text =
+      read_kernel_file(is_whole ? paths_.proc + "/meminfo"
+                                : paths_.sys + "/devices/system/node/node" + std::to_string(cell) + "/meminfo",
+                       64 * 1024);
   if (!text && !is_whole)
-    return fail(VIR_ERR_INVALID_ARG, "cellNum in node_memory_stats must be less than or equal to " + std::to_string(std::max<std::uint32_t>(1, host_.node.nodes) - 1));
+    return fail(VIR_ERR_INVALID_ARG, "cellNum in node_memory_stats must be less than or equal to " +
+                                         std::to_string(std::max<std::uint32_t>(1, host_.node.nodes) - 1));
   if (!text) return text.error();
-  std::vector<NodeStat> stats = {{VIR_NODE_MEMORY_STATS_TOTAL, meminfo_kib(*text, "MemTotal")}, {VIR_NODE_MEMORY_STATS_FREE, meminfo_kib(*text, "MemFree")}};
+  std::vector<NodeStat> stats = {{VIR_NODE_MEMORY_STATS_TOTAL, meminfo_kib(*text, "MemTotal")},
+                                 {VIR_NODE_MEMORY_STATS_FREE, meminfo_kib(*text, "MemFree")}};
   if (is_whole) {
     stats.push_back({VIR_NODE_MEMORY_STATS_BUFFERS, meminfo_kib(*text, "Buffers")});
     stats.push_back({VIR_NODE_MEMORY_STATS_CACHED, meminfo_kib(*text, "Cached")});
@@ -108,7 +115,9 @@ Result<std::uint64_t> Backend::node_free_memory_bytes() {
 
 Result<std::vector<std::uint64_t>> Backend::node_cells_free_memory_bytes(int start, int max) {
   const int cells = static_cast<int>(std::max<std::size_t>(1, host_.node.cells.size()));
-  if (start < 0 || start >= cells) return fail(VIR_ERR_INVALID_ARG, "start cell " + std::to_string(start) + " out of range (0-" + std::to_string(cells - 1) + ")");
+  if (start < 0 || start >= cells)
+    return fail(VIR_ERR_INVALID_ARG,
+                "start cell " + std::to_string(start) + " out of range (0-" + std::to_string(cells - 1) + ")");
   std::vector<std::uint64_t> free;
   for (int cell = start; cell < cells && cell - start < max; ++cell) {
     const auto stats = node_memory_stats(cell, 0);

@@ -26,13 +26,17 @@ Result<Fd> sealed_plan(const LaunchPlan& plan) {
   const auto bytes = encode_plan(plan);
   Fd file(::memfd_create("virtuserns-plan", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!file) return sys_fail("memfd_create");
-  if (::write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) return sys_fail("write plan");
+  if (::write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
+    return sys_fail("write plan");
   if (::lseek(file.get(), 0, SEEK_SET) != 0) return sys_fail("rewind plan");
-  if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) return sys_fail("seal plan");
+  if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0)
+    return sys_fail("seal plan");
   return file;
 }
 
-Fd open_log(const std::string& path) { return Fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600)); }
+Fd open_log(const std::string& path) {
+  return Fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
+}
 
 // dup2 to 3, 4, 5.. must not hit a source that is still to be copied: sources are moved out of the way first.
 Result<Fd> moved_up(int fd) {
@@ -42,7 +46,9 @@ Result<Fd> moved_up(int fd) {
 }
 
 // The socket's path without ".sock": unique on this machine.
-std::string mark_of(const LaunchPlan& plan) { return "VIRTUSERNS_RUN=" + plan.socket_path.substr(0, plan.socket_path.rfind('.')); }
+std::string mark_of(const LaunchPlan& plan) {
+  return "VIRTUSERNS_RUN=" + plan.socket_path.substr(0, plan.socket_path.rfind('.'));
+}
 
 class Spawn {
  public:
@@ -79,7 +85,8 @@ class Spawn {
   }
 
   // `first_unused`: everything from there on is closed.
-  Result<pid_t> run(const std::string& program, const std::string& argument, int first_unused, std::string mark = {}) {
+  Result<pid_t> run(const std::string& program, const std::string& argument, int first_unused,
+                    std::string mark = {}) {
     ::posix_spawn_file_actions_addclosefrom_np(&actions_, first_unused);
     std::string name = program, word = argument;
     char* argv[] = {name.data(), word.data(), nullptr};
@@ -130,7 +137,8 @@ void append_to_log(const std::string& log_path, const std::string& text) {
   (void)!::write(log.get(), line.data(), line.size());
 }
 
-Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan, const std::vector<Fd>& files, const std::string& log_path) {
+Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan, const std::vector<Fd>& files,
+                                   const std::string& log_path) {
   const Fd plan_file = TRY(sealed_plan(plan));
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("socketpair");
@@ -158,7 +166,8 @@ Result<Launched> launch_controller(const std::string& program, const LaunchPlan&
   return launched;
 }
 
-Result<void> reap_domain(const std::string& program, const LaunchPlan& plan, const std::string& log_path, int timeout_ms) {
+Result<void> reap_domain(const std::string& program, const LaunchPlan& plan, const std::string& log_path,
+                         int timeout_ms) {
   const Fd plan_file = TRY(sealed_plan(plan));
   Spawn spawn;
   TRY(spawn.log_to(log_path));
@@ -172,7 +181,8 @@ Result<void> reap_domain(const std::string& program, const LaunchPlan& plan, con
   }
   int status = 0;
   ::waitpid(pid, &status, 0);
-  if (status != 0) return fail(VIR_ERR_OPERATION_FAILED, "clean up after domain " + quote(plan.name) + ": see " + quote(log_path));
+  if (status != 0)
+    return fail(VIR_ERR_OPERATION_FAILED, "clean up after domain " + quote(plan.name) + ": see " + quote(log_path));
   return {};
 }
 

@@ -25,10 +25,11 @@ struct Launched {
 // A line with the time at the end of a domain's log. What cannot be written is lost: a log is no reason to fail.
 void append_to_log(const std::string& log_path, const std::string& text);
 // `log_path` takes what the controller prints; a log that cannot be opened is no reason not to start.
-[[nodiscard]] Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan, const std::vector<Fd>& files,
-                                                 const std::string& log_path);
+[[nodiscard]] Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan,
+                                                 const std::vector<Fd>& files, const std::string& log_path);
 // Runs `program --reap` and waits, at most `timeout_ms`.
-[[nodiscard]] Result<void> reap_domain(const std::string& program, const LaunchPlan& plan, const std::string& log_path, int timeout_ms);
+[[nodiscard]] Result<void> reap_domain(const std::string& program, const LaunchPlan& plan,
+                                       const std::string& log_path, int timeout_ms);
 
 [[nodiscard]] Result<PidFd> open_pidfd(pid_t pid);
 [[nodiscard]] Result<std::uint64_t> read_start_time(const std::string& proc, pid_t pid);

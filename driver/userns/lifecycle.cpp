@@ -23,7 +23,9 @@ constexpr int kFreezeTimeoutMs = 15'000;
 constexpr int kReapTimeoutMs = 20'000;
 
 std::uint64_t realtime_ms() {
-  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count());
 }
 
 }  // namespace
@@ -44,7 +46,8 @@ Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<F
   {
     const std::lock_guard lock(filters_mutex_);
     auto& filter = filters_[is_32bit ? 32 : 64];
-    if (filter.empty()) filter = TRY(kernel::compile_seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, false}));
+    if (filter.empty())
+      filter = TRY(kernel::compile_seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, false}));
     context.seccomp_program = filter;
   }
   MadePlan made = TRY(make_plan(def, run->maps, context));
@@ -56,7 +59,8 @@ Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<F
   ::unlink(run_file(run->uuid, ".exit").c_str());  // of an earlier life: must not speak for this one
   const bool persistent = job.look()->persistent;
   TRY(save_starting(*run, persistent, made.plan));
-  if (::mkdir(made.plan.stage_path.c_str(), 0700) != 0 && errno != EEXIST) return sys_fail("create " + quote(made.plan.stage_path));
+  if (::mkdir(made.plan.stage_path.c_str(), 0700) != 0 && errno != EEXIST)
+    return sys_fail("create " + quote(made.plan.stage_path));
   Launched launched = TRY(launch_controller(paths_.controller, made.plan, files, run->log_path));
   run->pid = launched.pid;
   run->start_time = launched.start_time;
@@ -70,7 +74,8 @@ Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<F
 Result<void> Backend::await_start(const RunPtr& run, int timeout_ms) {
   std::unique_lock lock(run->mutex);
   if (!run->changed.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return run->outcome.has_value(); }))
-    return fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller did not start the domain within " + std::to_string(timeout_ms / 1000) + " s");
+    return fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller did not start the domain within " +
+                                               std::to_string(timeout_ms / 1000) + " s");
   return *run->outcome;
 }
 
@@ -83,11 +88,13 @@ void Backend::abandon(const RunPtr& run) {
   await_exit(run->process, 2000);
   unwatch(*run);
   if (const auto plan = read_plan(run->uuid))
-    if (auto reaped = reap_domain(paths_.controller, *plan, run->log_path, kReapTimeoutMs); !reaped) log_error("userns", reaped.error().text);
+    if (auto reaped = reap_domain(paths_.controller, *plan, run->log_path, kReapTimeoutMs); !reaped)
+      log_error("userns", reaped.error().text);
   remove_run_files(run->uuid);
 }
 
-Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainDef def, const std::vector<Fd>& files, unsigned flags) {
+Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainDef def, const std::vector<Fd>& files,
+                                   unsigned flags) {
   RunPtr run = TRY(spawn(job, std::move(def), files));
   {
     const Locked domain = job.look();
@@ -97,7 +104,8 @@ Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainD
   }
   watch(run);
   auto started = await_start(run, kStartTimeoutMs);
-  append_to_log(run->log_path, started ? "started, controller " + std::to_string(run->pid) : "not started: " + started.error().text);
+  append_to_log(run->log_path,
+                started ? "started, controller " + std::to_string(run->pid) : "not started: " + started.error().text);
   if (started) return {};
   abandon(run);
   const Locked domain = job.look();
@@ -119,7 +127,8 @@ Result<DomainRef> Backend::create(const Caller& caller, const Uuid& uuid, std::v
   return ref_of(*job.look());
 }
 
-Result<DomainRef> Backend::create_transient(const Caller& caller, DomainDef def, std::vector<Fd> files, unsigned flags) {
+Result<DomainRef> Backend::create_transient(const Caller& caller, DomainDef def, std::vector<Fd> files,
+                                            unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_START_AUTODESTROY | VIR_DOMAIN_START_VALIDATE, "create_transient"));
   TRY(prepare_def(def));
   const Job job = TRY(claim(def.name, def.uuid));
@@ -188,13 +197,17 @@ Result<void> Backend::ask(const Uuid& uuid, const controller::ShutdownRequest& r
 Result<void> Backend::shutdown(const Caller&, const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_SHUTDOWN_INITCTL | VIR_DOMAIN_SHUTDOWN_SIGNAL, "shutdown"));
   using enum controller::ShutdownWay;
-  return ask(uuid, {false, flags == VIR_DOMAIN_SHUTDOWN_INITCTL ? kInitctl : flags == VIR_DOMAIN_SHUTDOWN_SIGNAL ? kSignal : kAny});
+  return ask(uuid, {false, flags == VIR_DOMAIN_SHUTDOWN_INITCTL  ? kInitctl
+                           : flags == VIR_DOMAIN_SHUTDOWN_SIGNAL ? kSignal
+                                                                 : kAny});
 }
 
 Result<void> Backend::reboot(const Caller&, const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_REBOOT_INITCTL | VIR_DOMAIN_REBOOT_SIGNAL, "reboot"));
   using enum controller::ShutdownWay;
-  return ask(uuid, {true, flags == VIR_DOMAIN_REBOOT_INITCTL ? kInitctl : flags == VIR_DOMAIN_REBOOT_SIGNAL ? kSignal : kAny});
+  return ask(uuid, {true, flags == VIR_DOMAIN_REBOOT_INITCTL  ? kInitctl
+                          : flags == VIR_DOMAIN_REBOOT_SIGNAL ? kSignal
+                                                              : kAny});
 }
 
 Result<void> Backend::reset(const Caller&, const Uuid& uuid, unsigned flags) {
@@ -236,14 +249,18 @@ Result<void> Backend::resume(const Caller&, const Uuid& uuid) {
   return {};
 }
 
-Result<void> Backend::send_process_signal(const Caller&, const Uuid& uuid, std::int64_t pid, unsigned signal, unsigned flags) {
+Result<void> Backend::send_process_signal(const Caller&, const Uuid& uuid, std::int64_t pid, unsigned signal,
+                                          unsigned flags) {
   TRY(refuse_unknown_flags(flags, 0, "send_process_signal"));
-  if (signal > VIR_DOMAIN_PROCESS_SIGNAL_RT32) return fail(VIR_ERR_INVALID_ARG, "signum value " + std::to_string(signal) + " is out of range");
+  if (signal > VIR_DOMAIN_PROCESS_SIGNAL_RT32)
+    return fail(VIR_ERR_INVALID_ARG, "signum value " + std::to_string(signal) + " is out of range");
   if (pid < 1 || pid > 0x7fffffff) return fail(VIR_ERR_INVALID_ARG, "there is no process " + std::to_string(pid));
   const Job job = TRY(take_job(uuid));
   const RunPtr run = TRY(active_run(job));
   // libvirt numbers signals as Linux does up to 31, and real-time ones from 32 (RT0).
-  (void)TRY(run->channel->request(controller::SignalRequest{static_cast<std::int32_t>(pid), static_cast<std::int32_t>(signal)}, kRequestTimeoutMs));
+  (void)TRY(run->channel->request(
+      controller::SignalRequest{static_cast<std::int32_t>(pid), static_cast<std::int32_t>(signal)},
+      kRequestTimeoutMs));
   return {};
 }
 
@@ -257,7 +274,8 @@ void Backend::autostart_all() {
       if (!domain->exists() || !domain->autostart || domain->is_active()) continue;
       uuid = domain->def.uuid;
     }
-    if (auto created = create(Caller{}, uuid, {}, 0); !created) log_error("userns", "autostart: " + created.error().text);
+    if (auto created = create(Caller{}, uuid, {}, 0); !created)
+      log_error("userns", "autostart: " + created.error().text);
   }
 }
 

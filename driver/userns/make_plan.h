@@ -33,18 +33,21 @@ struct FilesystemFacts {
   std::string fstype;                          // kFile, kBlock: what blkid found
 };
 
-struct DeviceNumber { bool is_block = false; std::uint32_t major = 0, minor = 0; };
+struct DeviceNumber {
+  bool is_block = false;
+  std::uint32_t major = 0, minor = 0;
+};
 
 struct PlanContext {
   HostFacts host;
   DaemonConfig config;
   Paths paths;
   std::vector<FilesystemFacts> filesystems;
-  std::map<std::string, DeviceNumber> devices;          // by path: disks, hostdevs, blkio devices, block filesystems
-  std::map<std::string, std::string> network_bridges;   // <interface type='network'>: name -> bridge
-  std::string cpuset_cpus = "0", cpuset_mems = "0";      // v1: effective values of the parent group
-  bool has_swap_limit = false;                          // v1: memory.memsw.limit_in_bytes exists
-  std::string blkio_weight_file;                        // v1: "blkio.bfq.weight", "blkio.weight" or none
+  std::map<std::string, DeviceNumber> devices;         // by path: disks, hostdevs, blkio devices, block filesystems
+  std::map<std::string, std::string> network_bridges;  // <interface type='network'>: name -> bridge
+  std::string cpuset_cpus = "0", cpuset_mems = "0";    // v1: effective values of the parent group
+  bool has_swap_limit = false;                         // v1: memory.memsw.limit_in_bytes exists
+  std::string blkio_weight_file;                       // v1: "blkio.bfq.weight", "blkio.weight" or none
   std::vector<std::uint8_t> seccomp_program;
   std::uint32_t passed_files = 0;
 };
@@ -71,7 +74,11 @@ struct MadePlan {
 // ---- limits as writes to kernel files, shared with live tuning ----
 
 enum class LimitFiles { kV1, kV2 };
-struct LimitContext { LimitFiles files = LimitFiles::kV1; bool has_swap_limit = false; std::string blkio_weight_file; };
+struct LimitContext {
+  LimitFiles files = LimitFiles::kV1;
+  bool has_swap_limit = false;
+  std::string blkio_weight_file;
+};
 // In an order the kernel accepts in a fresh group.
 [[nodiscard]] std::vector<FileWrite> memory_writes(const DomainDef& def, const LimitContext& context);
 [[nodiscard]] std::vector<FileWrite> cpu_writes(const DomainDef& def, LimitFiles files);

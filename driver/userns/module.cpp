@@ -5,7 +5,8 @@ namespace virtuserns::userns {
 namespace {
 
 Result<std::unique_ptr<Driver>> create(const DriverHost& host) {
-  if (!host.config || !host.paths || !host.events) return fail(VIR_ERR_INTERNAL_ERROR, "userns driver: the daemon lends too little");
+  if (!host.config || !host.paths || !host.events)
+    return fail(VIR_ERR_INTERNAL_ERROR, "userns driver: the daemon lends too little");
   return std::unique_ptr<Driver>(std::make_unique<Backend>(*host.config, *host.paths, *host.events));
 }
 

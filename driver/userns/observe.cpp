@@ -23,25 +23,30 @@ Result<std::string> probe_fstype(const std::string& path) {
   ::blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_TYPE);
   const char* value = nullptr;
   std::string type;
-  if (::blkid_do_safeprobe(probe) == 0 && ::blkid_probe_lookup_value(probe, "TYPE", &value, nullptr) == 0 && value) type = value;
+  if (::blkid_do_safeprobe(probe) == 0 && ::blkid_probe_lookup_value(probe, "TYPE", &value, nullptr) == 0 && value)
+    type = value;
   ::blkid_free_probe(probe);
   return type;
 }
 
 Result<FilesystemFacts> observe_filesystem(const FilesystemDef& fs) {
   FilesystemFacts facts;
-  if (fs.type != FilesystemType::kMount && fs.type != FilesystemType::kFile && fs.type != FilesystemType::kBlock) return facts;
+  if (fs.type != FilesystemType::kMount && fs.type != FilesystemType::kFile && fs.type != FilesystemType::kBlock)
+    return facts;
   struct stat st {};
-  if (::stat(fs.source.c_str(), &st) != 0) return sys_fail("source " + quote(fs.source) + " of <filesystem> at " + quote(fs.target));
+  if (::stat(fs.source.c_str(), &st) != 0)
+    return sys_fail("source " + quote(fs.source) + " of <filesystem> at " + quote(fs.target));
   const auto wrong = [&](const char* wanted) {
-    return fail(VIR_ERR_CONFIG_UNSUPPORTED, "source " + quote(fs.source) + " of <filesystem> at " + quote(fs.target) + " is no " + wanted);
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+                "source " + quote(fs.source) + " of <filesystem> at " + quote(fs.target) + " is no " + wanted);
   };
   if (fs.type == FilesystemType::kMount) {
     if (!S_ISDIR(st.st_mode)) return wrong("directory");
     // By identity, because "/." and links name it too: shifted to the domain's ids, all files of the host would be owned
     // by container root.
-    if (struct stat host {}; ::stat("/", &host) == 0 && st.st_dev == host.st_dev && st.st_ino == host.st_ino)
-      return fail(VIR_ERR_CONFIG_UNSUPPORTED, "source " + quote(fs.source) + " of <filesystem> at " + quote(fs.target) +
+    if (struct stat host{}; ::stat("/", &host) == 0 && st.st_dev == host.st_dev && st.st_ino == host.st_ino)
+      return fail(VIR_ERR_CONFIG_UNSUPPORTED, "source " + quote(fs.source) + " of <filesystem> at " +
+                                                  quote(fs.target) +
                                                   " is the host's own root directory, which no domain is given");
     facts.owner_uid = st.st_uid;
     facts.owner_gid = st.st_gid;
@@ -56,7 +61,8 @@ Result<FilesystemFacts> observe_filesystem(const FilesystemDef& fs) {
 void observe_groups(PlanContext& context) {
   for (const auto& hierarchy : context.host.hierarchies) {
     const auto has = [&](const char* controller) {
-      return std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), controller) != hierarchy.controllers.end();
+      return std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), controller) !=
+             hierarchy.controllers.end();
     };
     const auto exists = [&](const char* file) { return ::access((hierarchy.mount + "/" + file).c_str(), F_OK) == 0; };
     const auto first_line = [&](std::string& to, const std::string& file) {
@@ -70,7 +76,10 @@ void observe_groups(PlanContext& context) {
     }
     if (has("memory") && !hierarchy.is_v2) context.has_swap_limit = exists("memory.memsw.limit_in_bytes");
     // bfq's weight is a file of every group but the topmost, which shows bfq by its counters.
-    if (has("blkio")) context.blkio_weight_file = exists("blkio.bfq.io_serviced") ? "blkio.bfq.weight" : exists("blkio.weight") ? "blkio.weight" : "";
+    if (has("blkio"))
+      context.blkio_weight_file = exists("blkio.bfq.io_serviced") ? "blkio.bfq.weight"
+                                  : exists("blkio.weight")        ? "blkio.weight"
+                                                                  : "";
   }
 }
 
@@ -78,7 +87,8 @@ void observe_groups(PlanContext& context) {
 
 std::optional<DeviceNumber> device_number(const std::string& path) {
   struct stat st {};
-  if (path.empty() || ::stat(path.c_str(), &st) != 0 || !(S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode))) return std::nullopt;
+  if (path.empty() || ::stat(path.c_str(), &st) != 0 || !(S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode)))
+    return std::nullopt;
   return DeviceNumber{S_ISBLK(st.st_mode), major(st.st_rdev), minor(st.st_rdev)};
 }
 
@@ -96,7 +106,8 @@ std::string bridge_of_network(const std::string& network) {
   return {};
 }
 
-Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const DaemonConfig& config, const Paths& paths) {
+Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const DaemonConfig& config,
+                            const Paths& paths) {
   PlanContext context;
   context.host = host;
   context.config = config;
@@ -109,7 +120,8 @@ Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const D
   for (const auto& hostdev : def.hostdevs) add(hostdev.source);
   for (const auto& device : def.blkio.devices) add(device.path);
   for (const auto& interface : def.interfaces)
-    if (interface.type == InterfaceType::kNetwork) context.network_bridges[interface.source] = bridge_of_network(interface.source);
+    if (interface.type == InterfaceType::kNetwork)
+      context.network_bridges[interface.source] = bridge_of_network(interface.source);
   observe_groups(context);
   return context;
 }

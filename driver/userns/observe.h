@@ -6,7 +6,8 @@
 namespace virtuserns::userns {
 
 // VIR_ERR_CONFIG_UNSUPPORTED or the error of the system call, naming the source that cannot be used.
-[[nodiscard]] Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const DaemonConfig& config, const Paths& paths);
+[[nodiscard]] Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const DaemonConfig& config,
+                                          const Paths& paths);
 // What a path is: a device node, or nothing of the kind.
 [[nodiscard]] std::optional<DeviceNumber> device_number(const std::string& path);
 // The bridge of an active libvirt network, from virtnetworkd's state; empty when there is none.

@@ -13,16 +13,19 @@ namespace {
 
 // name=systemd is not among them: the host's service manager owns it, and nobody inside needs it (cgroup2 is mounted
 // there). net_cls, perf_event and such limit nothing.
-const std::set<std::string> kControllersV1 = {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"};
+const std::set<std::string> kControllersV1 = {"cpu",     "cpuacct", "cpuset", "memory",
+                                              "devices", "freezer", "blkio",  "pids"};
 const std::set<std::string> kControllersV2 = {"cpu", "cpuset", "memory", "io", "pids"};
 
-std::string bytes_of(std::uint64_t kib) {
-  return kib >= kMemoryUnlimitedKib ? "-1" : std::to_string(kib * 1024);
+std::string bytes_of(std::uint64_t kib) { return kib >= kMemoryUnlimitedKib ? "-1" : std::to_string(kib * 1024); }
+
+std::string number(const DeviceNumber& device) {
+  return std::to_string(device.major) + ":" + std::to_string(device.minor);
 }
 
-std::string number(const DeviceNumber& device) { return std::to_string(device.major) + ":" + std::to_string(device.minor); }
-
-std::uint64_t pids_limit(const Draft& draft) { return draft.def.userns.pids_limit.value_or(draft.context.config.pids_limit); }
+std::uint64_t pids_limit(const Draft& draft) {
+  return draft.def.userns.pids_limit.value_or(draft.context.config.pids_limit);
+}
 
 void append(std::vector<FileWrite>& to, std::vector<FileWrite> from) {
   to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
@@ -31,11 +34,13 @@ void append(std::vector<FileWrite>& to, std::vector<FileWrite> from) {
 // The nodes every domain may use; bound in, never made (mknod is refused anyway).
 std::vector<FileWrite> device_rules(const Draft& draft) {
   std::vector<FileWrite> writes = {{"devices.deny", "a"}};
-  for (const char* rule : {"c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm"})
+  for (const char* rule : {"c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm",
+                           "c 5:2 rwm", "c 136:* rwm"})
     writes.push_back({"devices.allow", rule});
   const auto allow = [&](const std::string& path, const char* access) {
     if (const auto found = draft.context.devices.find(path); found != draft.context.devices.end())
-      writes.push_back({"devices.allow", std::string(found->second.is_block ? "b " : "c ") + number(found->second) + " " + access});
+      writes.push_back({"devices.allow",
+                        std::string(found->second.is_block ? "b " : "c ") + number(found->second) + " " + access});
   };
   for (const auto& disk : draft.def.disks) allow(disk.source, disk.readonly ? "r" : "rw");
   for (const auto& hostdev : draft.def.hostdevs) {
@@ -54,7 +59,8 @@ std::vector<FileWrite> cpuset_writes_v1(const Draft& draft) {
 }
 
 std::vector<FileWrite> writes_of(Draft& draft, const std::string& controller, LimitFiles files) {
-  const LimitContext limits{files, draft.context.has_swap_limit || files == LimitFiles::kV2, draft.context.blkio_weight_file};
+  const LimitContext limits{files, draft.context.has_swap_limit || files == LimitFiles::kV2,
+                            draft.context.blkio_weight_file};
   const bool is_v1 = files == LimitFiles::kV1;
   if (controller == "memory") return memory_writes(draft.def, limits);
   if (controller == "cpu") return cpu_writes(draft.def, files);
@@ -64,8 +70,10 @@ std::vector<FileWrite> writes_of(Draft& draft, const std::string& controller, Li
   if (controller == "cpuset" && is_v1) return cpuset_writes_v1(draft);
   if (controller == "cpuset") {
     std::vector<FileWrite> writes;
-    if (const auto cpus = cpu_list(draft.def, draft.context.cpuset_cpus); cpus != draft.context.cpuset_cpus) writes.push_back({"cpuset.cpus", cpus});
-    if (draft.def.numatune.present && !draft.def.numatune.nodeset.empty()) writes.push_back({"cpuset.mems", draft.def.numatune.nodeset});
+    if (const auto cpus = cpu_list(draft.def, draft.context.cpuset_cpus); cpus != draft.context.cpuset_cpus)
+      writes.push_back({"cpuset.cpus", cpus});
+    if (draft.def.numatune.present && !draft.def.numatune.nodeset.empty())
+      writes.push_back({"cpuset.mems", draft.def.numatune.nodeset});
     return writes;
   }
   return {};
@@ -76,15 +84,21 @@ void report_missing(Draft& draft, const std::set<std::string>& present) {
   const auto& def = draft.def;
   const auto missing = [&](const char* v1, const char* v2) { return !present.count(v1) && !present.count(v2); };
   if (missing("memory", "memory")) draft.message("memory is not limited: this host has no memory controller");
-  if (missing("pids", "pids")) draft.message("the number of processes is not limited: this host has no pids controller");
-  if ((def.cputune.shares || def.cputune.quota_us) && missing("cpu", "cpu")) draft.message("<cputune> is not applied: this host has no cpu controller");
-  if (!def.vcpu.cpuset.empty() && missing("cpuset", "cpuset")) draft.message("<vcpu cpuset> is not applied: this host has no cpuset controller");
-  if ((def.blkio.weight || !def.blkio.devices.empty()) && missing("blkio", "io")) draft.message("<blkiotune> is not applied: this host has no block i/o controller");
-  if (present.count("memory") && def.memtune.swap_hard_limit_kib && draft.context.host.cgroup_mode != CgroupMode::kV2 && !draft.context.has_swap_limit)
+  if (missing("pids", "pids"))
+    draft.message("the number of processes is not limited: this host has no pids controller");
+  if ((def.cputune.shares || def.cputune.quota_us) && missing("cpu", "cpu"))
+    draft.message("<cputune> is not applied: this host has no cpu controller");
+  if (!def.vcpu.cpuset.empty() && missing("cpuset", "cpuset"))
+    draft.message("<vcpu cpuset> is not applied: this host has no cpuset controller");
+  if ((def.blkio.weight || !def.blkio.devices.empty()) && missing("blkio", "io"))
+    draft.message("<blkiotune> is not applied: this host has no block i/o controller");
+  if (present.count("memory") && def.memtune.swap_hard_limit_kib &&
+      draft.context.host.cgroup_mode != CgroupMode::kV2 && !draft.context.has_swap_limit)
     draft.message("<swap_hard_limit> is not applied: this host does not account swap");
   if (present.count("blkio") && def.blkio.weight && draft.context.blkio_weight_file.empty())
     draft.message("<blkiotune><weight> is not applied: this host's i/o scheduler has no weights");
-  if (!present.count("devices")) draft.message("devices are limited by what is in /dev only: the device controller of cgroup v2 is not used yet");
+  if (!present.count("devices"))
+    draft.message("devices are limited by what is in /dev only: the device controller of cgroup v2 is not used yet");
 }
 
 }  // namespace
@@ -116,7 +130,8 @@ void plan_groups(Draft& draft) {
 std::string cpu_list(const DomainDef& def, const std::string& available) {
   const auto& vcpu = def.vcpu;
   const std::string& wanted = vcpu.cpuset.empty() ? available : vcpu.cpuset;
-  const bool is_pinned = std::any_of(def.cputune.kept.begin(), def.cputune.kept.end(), [](const KeptXml& kept) { return kept.name == "vcpupin"; });
+  const bool is_pinned = std::any_of(def.cputune.kept.begin(), def.cputune.kept.end(),
+                                     [](const KeptXml& kept) { return kept.name == "vcpupin"; });
   if (!vcpu.current && !is_pinned) return wanted;
   const auto host = parse_bitmap(available);
   auto cpus = parse_bitmap(wanted);
@@ -129,11 +144,14 @@ std::string cpu_list(const DomainDef& def, const std::string& available) {
       for (std::size_t cpu = 0; cpu < pins[number].size() && cpu < host->size(); ++cpu)
         if (pins[number][cpu] && (*host)[cpu]) (*cpus)[cpu] = true;
   }
-  std::uint32_t left = vcpu.current ? std::max<std::uint32_t>(1, *vcpu.current) : std::numeric_limits<std::uint32_t>::max();
+  std::uint32_t left =
+      vcpu.current ? std::max<std::uint32_t>(1, *vcpu.current) : std::numeric_limits<std::uint32_t>::max();
   for (std::size_t i = 0; i < cpus->size(); ++i) {
     if (!(*cpus)[i]) continue;
-    if (left == 0) (*cpus)[i] = false;
-    else --left;
+    if (left == 0)
+      (*cpus)[i] = false;
+    else
+      --left;
   }
   const auto text = format_bitmap(*cpus);
   return text.empty() ? wanted : text;
@@ -144,14 +162,18 @@ std::vector<FileWrite> memory_writes(const DomainDef& def, const LimitContext& c
   const std::uint64_t hard = tune.hard_limit_kib.value_or(current_memory_kib(def));
   std::vector<FileWrite> writes;
   if (context.files == LimitFiles::kV2) {
-    const auto text = [](std::uint64_t kib) { return kib >= kMemoryUnlimitedKib ? std::string("max") : bytes_of(kib); };
+    const auto text = [](std::uint64_t kib) {
+      return kib >= kMemoryUnlimitedKib ? std::string("max") : bytes_of(kib);
+    };
     if (hard != 0) writes.push_back({"memory.max", text(hard)});
     if (tune.soft_limit_kib) writes.push_back({"memory.high", text(*tune.soft_limit_kib)});
     // libvirt's limit counts memory and swap together, v2's swap alone.
     if (tune.swap_hard_limit_kib && context.has_swap_limit)
-      writes.push_back({"memory.swap.max", *tune.swap_hard_limit_kib >= kMemoryUnlimitedKib
-                                               ? "max"
-                                               : std::to_string((*tune.swap_hard_limit_kib - std::min(hard, *tune.swap_hard_limit_kib)) * 1024)});
+      writes.push_back(
+          {"memory.swap.max",
+           *tune.swap_hard_limit_kib >= kMemoryUnlimitedKib
+               ? "max"
+               : std::to_string((*tune.swap_hard_limit_kib - std::min(hard, *tune.swap_hard_limit_kib)) * 1024)});
     return writes;
   }
   if (hard != 0) writes.push_back({"memory.limit_in_bytes", bytes_of(hard)});
@@ -168,22 +190,27 @@ std::vector<FileWrite> cpu_writes(const DomainDef& def, LimitFiles files) {
     if (tune.shares) writes.push_back({"cpu.weight", std::to_string(weight_of_shares(*tune.shares))});
     if (tune.quota_us || tune.period_us) {
       const std::int64_t quota = tune.quota_us.value_or(-1);
-      writes.push_back({"cpu.max", (quota > 0 ? std::to_string(quota) : "max") + " " + std::to_string(tune.period_us.value_or(100'000))});
+      writes.push_back({"cpu.max", (quota > 0 ? std::to_string(quota) : "max") + " " +
+                                       std::to_string(tune.period_us.value_or(100'000))});
     }
     return writes;
   }
   if (tune.shares) writes.push_back({"cpu.shares", std::to_string(*tune.shares)});
-  if (tune.period_us && *tune.period_us != 0) writes.push_back({"cpu.cfs_period_us", std::to_string(*tune.period_us)});
+  if (tune.period_us && *tune.period_us != 0)
+    writes.push_back({"cpu.cfs_period_us", std::to_string(*tune.period_us)});
   if (tune.quota_us && *tune.quota_us != 0) writes.push_back({"cpu.cfs_quota_us", std::to_string(*tune.quota_us)});
   return writes;
 }
 
-std::vector<FileWrite> io_writes(const DomainDef& def, const LimitContext& context, const std::map<std::string, DeviceNumber>& devices) {
+std::vector<FileWrite> io_writes(const DomainDef& def, const LimitContext& context,
+                                 const std::map<std::string, DeviceNumber>& devices) {
   std::vector<FileWrite> writes;
   const bool is_v2 = context.files == LimitFiles::kV2;
   if (def.blkio.weight && *def.blkio.weight != 0) {
-    if (is_v2) writes.push_back({"io.weight", "default " + std::to_string(*def.blkio.weight)});
-    else if (!context.blkio_weight_file.empty()) writes.push_back({context.blkio_weight_file, std::to_string(*def.blkio.weight)});
+    if (is_v2)
+      writes.push_back({"io.weight", "default " + std::to_string(*def.blkio.weight)});
+    else if (!context.blkio_weight_file.empty())
+      writes.push_back({context.blkio_weight_file, std::to_string(*def.blkio.weight)});
   }
   for (const auto& device : def.blkio.devices) {
     const auto found = devices.find(device.path);
@@ -192,14 +219,17 @@ std::vector<FileWrite> io_writes(const DomainDef& def, const LimitContext& conte
     const auto limit = [&](const auto& value, const char* v1, const char* v2) {
       if (!value) return;
       const bool lifted = *value == 0;
-      if (is_v2) writes.push_back({"io.max", prefix + v2 + "=" + (lifted ? "max" : std::to_string(*value))});
-      else writes.push_back({v1, prefix + std::to_string(*value)});
+      if (is_v2)
+        writes.push_back({"io.max", prefix + v2 + "=" + (lifted ? "max" : std::to_string(*value))});
+      else
+        writes.push_back({v1, prefix + std::to_string(*value)});
     };
     limit(device.read_iops, "blkio.throttle.read_iops_device", "riops");
     limit(device.write_iops, "blkio.throttle.write_iops_device", "wiops");
     limit(device.read_bytes, "blkio.throttle.read_bps_device", "rbps");
     limit(device.write_bytes, "blkio.throttle.write_bps_device", "wbps");
-    if (device.weight && *device.weight != 0 && is_v2) writes.push_back({"io.weight", prefix + std::to_string(*device.weight)});
+    if (device.weight && *device.weight != 0 && is_v2)
+      writes.push_back({"io.weight", prefix + std::to_string(*device.weight)});
   }
   return writes;
 }

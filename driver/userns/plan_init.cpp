@@ -14,12 +14,47 @@ namespace virtuserns::userns {
 namespace {
 
 // By number (linux/capability.h).
-constexpr std::array<std::string_view, 41> kCapabilities = {
-    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap", "linux_immutable",
-    "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner", "sys_module", "sys_rawio", "sys_chroot",
-    "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice", "sys_resource", "sys_time", "sys_tty_config", "mknod", "lease",
-    "audit_write", "audit_control", "setfcap", "mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read",
-    "perfmon", "bpf", "checkpoint_restore"};
+constexpr std::array<std::string_view, 41> kCapabilities = {"chown",
+                                                            "dac_override",
+                                                            "dac_read_search",
+                                                            "fowner",
+                                                            "fsetid",
+                                                            "kill",
+                                                            "setgid",
+                                                            "setuid",
+                                                            "setpcap",
+                                                            "linux_immutable",
+                                                            "net_bind_service",
+                                                            "net_broadcast",
+                                                            "net_admin",
+                                                            "net_raw",
+                                                            "ipc_lock",
+                                                            "ipc_owner",
+                                                            "sys_module",
+                                                            "sys_rawio",
+                                                            "sys_chroot",
+                                                            "sys_ptrace",
+                                                            "sys_pacct",
+                                                            "sys_admin",
+                                                            "sys_boot",
+                                                            "sys_nice",
+                                                            "sys_resource",
+                                                            "sys_time",
+                                                            "sys_tty_config",
+                                                            "mknod",
+                                                            "lease",
+                                                            "audit_write",
+                                                            "audit_control",
+                                                            "setfcap",
+                                                            "mac_override",
+                                                            "mac_admin",
+                                                            "syslog",
+                                                            "wake_alarm",
+                                                            "block_suspend",
+                                                            "audit_read",
+                                                            "perfmon",
+                                                            "bpf",
+                                                            "checkpoint_restore"};
 static_assert(kCapabilities.size() == CAP_LAST_CAP + 1);
 
 constexpr std::string_view kDroppedByDefault[] = {
@@ -29,13 +64,15 @@ constexpr std::string_view kDroppedByDefault[] = {
     "sys_rawio", "syslog", "wake_alarm", "block_suspend", "audit_read", "mac_override", "perfmon", "bpf"};
 
 bool is_32bit_on_64bit(const std::string& guest, const std::string& host) {
-  return (host == "x86_64" && (guest == "i686" || guest == "i586" || guest == "i386")) || (host == "aarch64" && guest == "armv7l");
+  return (host == "x86_64" && (guest == "i686" || guest == "i586" || guest == "i386")) ||
+         (host == "aarch64" && guest == "armv7l");
 }
 
 std::vector<std::string> environment(const DomainDef& def) {
   const std::string uuid = format_uuid(def.uuid);
   // libvirt's list in libvirt's order: init sees the same bytes.
-  std::vector<std::string> env = {"PATH=/bin:/sbin", "TERM=linux", "container=lxc-libvirt", "HOME=/", "container_uuid=" + uuid};
+  std::vector<std::string> env = {"PATH=/bin:/sbin", "TERM=linux", "container=lxc-libvirt", "HOME=/",
+                                  "container_uuid=" + uuid};
   if (def.consoles.size() > 1) {
     std::vector<std::string> ttys;  // the first is /dev/console
     for (std::size_t i = 1; i < def.consoles.size(); ++i) ttys.push_back("pts/" + std::to_string(i));
@@ -46,9 +83,12 @@ std::vector<std::string> environment(const DomainDef& def) {
   if (!def.os.cmdline.empty()) env.push_back("LIBVIRT_LXC_CMDLINE=" + def.os.cmdline);
   const auto set = [&](const InitEnv& variable) {
     const std::string prefix = variable.name + "=";
-    const auto same = std::find_if(env.begin(), env.end(), [&](const std::string& other) { return other.starts_with(prefix); });
-    if (same != env.end()) *same = prefix + variable.value;
-    else env.push_back(prefix + variable.value);
+    const auto same =
+        std::find_if(env.begin(), env.end(), [&](const std::string& other) { return other.starts_with(prefix); });
+    if (same != env.end())
+      *same = prefix + variable.value;
+    else
+      env.push_back(prefix + variable.value);
   };
   for (const auto& variable : def.os.init_env) set(variable);
   return env;
@@ -63,8 +103,11 @@ std::uint64_t capability_bounds(const FeaturesDef& features, std::uint64_t last_
     // A capability newer than this table: nobody can name it, so only policy='allow' gives it.
     const std::string_view name = i < kCapabilities.size() ? kCapabilities[i] : std::string_view();
     const auto named = features.capabilities.find(std::string(name));
-    const bool is_dropped_by_default = name.empty() || std::find(std::begin(kDroppedByDefault), std::end(kDroppedByDefault), name) != std::end(kDroppedByDefault);
-    bool is_on = policy == CapabilitiesPolicy::kAllow || (policy == CapabilitiesPolicy::kDefault && !is_dropped_by_default);
+    const bool is_dropped_by_default =
+        name.empty() ||
+        std::find(std::begin(kDroppedByDefault), std::end(kDroppedByDefault), name) != std::end(kDroppedByDefault);
+    bool is_on =
+        policy == CapabilitiesPolicy::kAllow || (policy == CapabilitiesPolicy::kDefault && !is_dropped_by_default);
     if (named != features.capabilities.end()) {
       // As libvirt has it: 'on' is what 'deny' and 'default' listen to, 'off' what 'allow' and 'default' do.
       if (named->second && policy != CapabilitiesPolicy::kAllow) is_on = true;
@@ -83,7 +126,8 @@ Result<void> plan_init(Draft& draft) {
   inside.push_back(PivotStep{});
   inside.push_back(ConsoleStep{});
   const std::string& host_arch = draft.context.host.node.arch;
-  if (is_32bit_on_64bit(def.os.arch, host_arch)) inside.push_back(PersonalityStep{PER_LINUX32});
+  if (is_32bit_on_64bit(def.os.arch, host_arch))
+    inside.push_back(PersonalityStep{PER_LINUX32});
   else if (!def.os.arch.empty() && !host_arch.empty() && def.os.arch != host_arch)
     return unsupported("architecture " + quote(def.os.arch) + " does not run on this host (" + host_arch + ")");
   // The filter before the capabilities: installing it needs CAP_SYS_ADMIN, which <capabilities> may take away. It
@@ -91,7 +135,8 @@ Result<void> plan_init(Draft& draft) {
   inside.push_back(SeccompStep{draft.context.seccomp_program});
   const auto bounds = capability_bounds(def.features, draft.context.host.last_capability);
   inside.push_back(CapabilitiesStep{bounds, false});
-  if (!def.os.init_user.empty() || !def.os.init_group.empty()) inside.push_back(UserStep{def.os.init_user, def.os.init_group});
+  if (!def.os.init_user.empty() || !def.os.init_group.empty())
+    inside.push_back(UserStep{def.os.init_user, def.os.init_group});
 
   ExecStep exec;
   exec.path = def.os.init;

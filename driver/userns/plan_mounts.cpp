@@ -10,17 +10,20 @@ namespace {
 
 // Tells of the host, or reaches it (runc's and nspawn's lists together).
 const std::vector<std::string> kMaskedProc = {
-    "/proc/kcore", "/proc/kmsg", "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/timer_stats",
-    "/proc/sched_debug", "/proc/latency_stats", "/proc/sysrq-trigger", "/proc/acpi", "/proc/scsi", "/proc/asound",
-    "/proc/interrupts", "/proc/kallsyms", "/proc/kpagecount", "/proc/kpageflags", "/proc/kpagecgroup", "/proc/vmallocinfo",
-    "/proc/pagetypeinfo", "/proc/slabinfo", "/proc/config.gz"};
-const std::vector<std::string> kReadonlyProc = {"/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/mtrr", "/proc/sysvipc",
+    "/proc/kcore",       "/proc/kmsg",        "/proc/keys",          "/proc/key-users",     "/proc/timer_list",
+    "/proc/timer_stats", "/proc/sched_debug", "/proc/latency_stats", "/proc/sysrq-trigger", "/proc/acpi",
+    "/proc/scsi",        "/proc/asound",      "/proc/interrupts",    "/proc/kallsyms",      "/proc/kpagecount",
+    "/proc/kpageflags",  "/proc/kpagecgroup", "/proc/vmallocinfo",   "/proc/pagetypeinfo",  "/proc/slabinfo",
+    "/proc/config.gz"};
+const std::vector<std::string> kReadonlyProc = {"/proc/sys",           "/proc/bus",    "/proc/fs",
+                                                "/proc/irq",           "/proc/mtrr",   "/proc/sysvipc",
                                                 "/proc/dynamic_debug", "/proc/driver", "/proc/tty"};
 // The network namespace's own knobs, as libvirt leaves them open.
 const std::vector<std::string> kWritableProc = {"/proc/sys/net/ipv4", "/proc/sys/net/ipv6"};
-const std::vector<std::string> kMaskedSys = {"/sys/firmware", "/sys/kernel/debug", "/sys/kernel/tracing", "/sys/kernel/security",
-                                             "/sys/kernel/config", "/sys/fs/bpf", "/sys/fs/pstore", "/sys/devices/virtual/powercap",
-                                             "/sys/power", "/sys/hypervisor", "/sys/kernel/slab"};
+const std::vector<std::string> kMaskedSys = {
+    "/sys/firmware",      "/sys/kernel/debug", "/sys/kernel/tracing", "/sys/kernel/security",
+    "/sys/kernel/config", "/sys/fs/bpf",       "/sys/fs/pstore",      "/sys/devices/virtual/powercap",
+    "/sys/power",         "/sys/hypervisor",   "/sys/kernel/slab"};
 
 std::string element(const FilesystemDef& fs) { return "<filesystem> at " + quote(fs.target); }
 
@@ -28,9 +31,9 @@ Result<OwnerShift> owner_shift(const Draft& draft, const FilesystemDef& fs, cons
   const bool is_shifted = facts.owner_uid == draft.plan_uid() && facts.owner_gid == draft.plan_gid();
   if (is_shifted && fs.access_mode != "mapped") return OwnerShift::kAlreadyShifted;
   if (!draft.context.host.has_idmapped_mounts)
-    return unsupported(element(fs) + ": this kernel has no idmapped mounts; change the owners of " + quote(fs.source) +
-                       " to the domain's own ids first (its root directory to " + std::to_string(draft.plan_uid()) + ":" +
-                       std::to_string(draft.plan_gid()) + ")");
+    return unsupported(element(fs) + ": this kernel has no idmapped mounts; change the owners of " +
+                       quote(fs.source) + " to the domain's own ids first (its root directory to " +
+                       std::to_string(draft.plan_uid()) + ":" + std::to_string(draft.plan_gid()) + ")");
   return OwnerShift::kIdmappedMount;
 }
 
@@ -39,14 +42,17 @@ Result<SourceStep> source_of(const FilesystemDef& fs, const FilesystemFacts& fac
   if (fs.type == FilesystemType::kMount) return step;
   if (fs.type == FilesystemType::kFile) {
     if (!fs.driver_format.empty() && fs.driver_format != "raw")
-      return unsupported(element(fs) + ": images of format " + quote(fs.driver_format) + " are not supported, only 'raw'");
+      return unsupported(element(fs) + ": images of format " + quote(fs.driver_format) +
+                         " are not supported, only 'raw'");
     if (!fs.driver_type.empty() && fs.driver_type != "loop")
-      return unsupported(element(fs) + ": filesystem driver " + quote(fs.driver_type) + " is not supported, only 'loop'");
+      return unsupported(element(fs) + ": filesystem driver " + quote(fs.driver_type) +
+                         " is not supported, only 'loop'");
     step.kind = SourceKind::kLoopFile;
   } else {
     step.kind = SourceKind::kBlockDevice;
   }
-  if (facts.fstype.empty()) return unsupported(element(fs) + ": no file system was recognised in " + quote(fs.source));
+  if (facts.fstype.empty())
+    return unsupported(element(fs) + ": no file system was recognised in " + quote(fs.source));
   step.fstype = facts.fstype;
   return step;
 }
@@ -60,8 +66,10 @@ Result<void> plan_filesystem(Draft& draft, const FilesystemDef& fs, const Filesy
       const auto shift = TRY(owner_shift(draft, fs, facts));
       const std::uint32_t id = draft.next_source++;
       plan.before.push_back(TRY(source_of(fs, facts, id)));
-      if (fs.target == "/") plan.from_parent.push_back(RootStep{id, shift, fs.readonly});
-      else plan.from_parent.push_back(BindStep{id, fs.target, shift, fs.readonly});
+      if (fs.target == "/")
+        plan.from_parent.push_back(RootStep{id, shift, fs.readonly});
+      else
+        plan.from_parent.push_back(BindStep{id, fs.target, shift, fs.readonly});
       break;
     }
     case FilesystemType::kBind:
@@ -74,7 +82,8 @@ Result<void> plan_filesystem(Draft& draft, const FilesystemDef& fs, const Filesy
     case FilesystemType::kVolume:
       return unsupported(element(fs) + ": types 'template' and 'volume' are not supported");
   }
-  if (fs.space_hard_limit_bytes || fs.space_soft_limit_bytes) draft.message(element(fs) + ": space limits are not applied");
+  if (fs.space_hard_limit_bytes || fs.space_soft_limit_bytes)
+    draft.message(element(fs) + ": space limits are not applied");
   return {};
 }
 
@@ -86,7 +95,8 @@ void add_node(Draft& draft, const std::string& host_source, const std::string& t
 
 bool has_device_rules(const HostFacts& host) {
   return std::any_of(host.hierarchies.begin(), host.hierarchies.end(), [](const auto& hierarchy) {
-    return std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), "devices") != hierarchy.controllers.end();
+    return std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), "devices") !=
+           hierarchy.controllers.end();
   });
 }
 
@@ -104,19 +114,23 @@ std::uint32_t Draft::plan_gid() const { return made.plan.host_gid; }
 Result<void> plan_mounts(Draft& draft) {
   const auto& def = draft.def;
   const FilesystemDef* root = nullptr;
-  const auto facts_of = [&](std::size_t i) { return i < draft.context.filesystems.size() ? draft.context.filesystems[i] : FilesystemFacts{}; };
+  const auto facts_of = [&](std::size_t i) {
+    return i < draft.context.filesystems.size() ? draft.context.filesystems[i] : FilesystemFacts{};
+  };
   for (std::size_t i = 0; i < def.filesystems.size(); ++i) {
     if (def.filesystems[i].target != "/") continue;
     if (root) return unsupported("two <filesystem> elements have the target '/'");
     root = &def.filesystems[i];
-    if (root->type != FilesystemType::kMount && root->type != FilesystemType::kFile && root->type != FilesystemType::kBlock)
+    if (root->type != FilesystemType::kMount && root->type != FilesystemType::kFile &&
+        root->type != FilesystemType::kBlock)
       return unsupported("the root filesystem must be of type 'mount', 'file' or 'block'");
     if (root->type == FilesystemType::kMount && root->source == "/")
       return unsupported("the host's own root directory cannot be the root filesystem of a domain");
     TRY(plan_filesystem(draft, *root, facts_of(i)));
   }
   // libvirt's driver would start such a domain on the host's own files.
-  if (!root) return unsupported("domain has no root filesystem: add <filesystem type='mount'> with <target dir='/'/>");
+  if (!root)
+    return unsupported("domain has no root filesystem: add <filesystem type='mount'> with <target dir='/'/>");
 
   auto& steps = draft.plan().from_parent;
   std::optional<std::uint32_t> pts_gid;
@@ -124,7 +138,8 @@ Result<void> plan_mounts(Draft& draft) {
   steps.push_back(DevStep{65'536, static_cast<std::uint32_t>(draft.plan().consoles.size()), pts_gid});
   // Of its own: what programs share must not have to fit into /dev. It counts against the domain's memory.
   steps.push_back(TmpfsStep{"/dev/shm", 0, 01777, false});
-  for (const char* node : {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}) add_node(draft, node, node, false);
+  for (const char* node : {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"})
+    add_node(draft, node, node, false);
   steps.push_back(ProcStep{kMaskedProc, kReadonlyProc, kWritableProc});
   steps.push_back(SysStep{kMaskedSys});
   if (has_unified(draft.context.host) && !draft.context.paths.is_session) steps.push_back(CgroupMountStep{});
@@ -139,7 +154,8 @@ Result<void> plan_devices(Draft& draft) {
     const std::string name = "<disk> " + quote(disk.target_dev);
     if (disk.type == DiskType::kFile)
       return unsupported(name + ": disks of type 'file' are not supported; use <filesystem type='file'>");
-    if (!draft.context.devices.count(disk.source)) return unsupported(name + ": " + quote(disk.source) + " is no device of this host");
+    if (!draft.context.devices.count(disk.source))
+      return unsupported(name + ": " + quote(disk.source) + " is no device of this host");
     // The node belongs to container root, and neither its mode nor its mount keeps that root from writing.
     if (disk.readonly && !has_device_rules(draft.context.host))
       return unsupported(name + ": cannot be read-only on this host, which has no device controller of cgroup v1");
@@ -147,18 +163,22 @@ Result<void> plan_devices(Draft& draft) {
   }
   for (const auto& hostdev : draft.def.hostdevs) {
     switch (hostdev.type) {
-      case HostdevType::kCapsNet: break;  // plan_network
+      case HostdevType::kCapsNet:
+        break;  // plan_network
       case HostdevType::kCapsStorage:
       case HostdevType::kCapsMisc: {
         const auto found = draft.context.devices.find(hostdev.source);
-        if (found == draft.context.devices.end()) return unsupported("<hostdev> " + quote(hostdev.source) + " is no device of this host");
+        if (found == draft.context.devices.end())
+          return unsupported("<hostdev> " + quote(hostdev.source) + " is no device of this host");
         if (found->second.is_block != (hostdev.type == HostdevType::kCapsStorage))
-          return unsupported("<hostdev> " + quote(hostdev.source) + " is a " + (found->second.is_block ? "block" : "character") +
-                             " device: use type='" + (found->second.is_block ? "storage" : "misc") + "'");
+          return unsupported("<hostdev> " + quote(hostdev.source) + " is a " +
+                             (found->second.is_block ? "block" : "character") + " device: use type='" +
+                             (found->second.is_block ? "storage" : "misc") + "'");
         add_node(draft, hostdev.source, hostdev.source, false);
         break;
       }
-      case HostdevType::kSubsysUsb: return unsupported("<hostdev type='usb'> is not supported");
+      case HostdevType::kSubsysUsb:
+        return unsupported("<hostdev type='usb'> is not supported");
     }
   }
   return {};

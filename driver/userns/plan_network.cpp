@@ -42,17 +42,19 @@ Result<RouteStep> route_step(const std::string& device, const RouteDef& route) {
   RouteStep step{device, address_bytes(route.address), 0, address_bytes(route.gateway), route.metric};
   if (step.network.empty()) return unsupported("<route> " + quote(route.address) + " is no address");
   if (step.gateway.empty()) return unsupported("<route> gateway " + quote(route.gateway) + " is no address");
-  const bool is_default = std::all_of(step.network.begin(), step.network.end(), [](std::uint8_t b) { return b == 0; });
-  step.prefix = route.prefix                ? *route.prefix
-                : !route.netmask.empty()    ? mask_bits(route.netmask)
-                : is_default                ? 0
-                                            : default_prefix(step.network);
+  const bool is_default =
+      std::all_of(step.network.begin(), step.network.end(), [](std::uint8_t b) { return b == 0; });
+  step.prefix = route.prefix             ? *route.prefix
+                : !route.netmask.empty() ? mask_bits(route.netmask)
+                : is_default             ? 0
+                                         : default_prefix(step.network);
   return step;
 }
 
 enum class Up { kNo, kYes };
 
-Result<void> configure(Draft& draft, const std::string& device, const std::vector<IpAddressDef>& ips, const std::vector<RouteDef>& routes, Up up) {
+Result<void> configure(Draft& draft, const std::string& device, const std::vector<IpAddressDef>& ips,
+                       const std::vector<RouteDef>& routes, Up up) {
   auto& inside = draft.plan().inside;
   for (const auto& ip : ips) inside.push_back(TRY(address_step(device, ip)));
   // A route needs its link up: those of a link that stays down are the guest's business.
@@ -64,8 +66,10 @@ Result<void> configure(Draft& draft, const std::string& device, const std::vecto
 
 Result<std::string> bridge_of(const Draft& draft, const InterfaceDef& interface) {
   switch (interface.type) {
-    case InterfaceType::kBridge: return interface.source;
-    case InterfaceType::kEthernet: return std::string();
+    case InterfaceType::kBridge:
+      return interface.source;
+    case InterfaceType::kEthernet:
+      return std::string();
     case InterfaceType::kNetwork: {
       const auto found = draft.context.network_bridges.find(interface.source);
       if (found == draft.context.network_bridges.end() || found->second.empty())
@@ -73,7 +77,8 @@ Result<std::string> bridge_of(const Draft& draft, const InterfaceDef& interface)
       return found->second;
     }
     case InterfaceType::kDirect:
-    case InterfaceType::kUser: break;
+    case InterfaceType::kUser:
+      break;
   }
   return unsupported("<interface type='user'> is not supported by this driver yet");
 }
@@ -82,7 +87,8 @@ Result<void> plan_interface(Draft& draft, const InterfaceDef& interface, const s
   const Up up = interface.link_state == LinkState::kDown ? Up::kNo : Up::kYes;
   const auto mac = interface.mac.value_or(MacAddress{}).bytes;
   if (interface.type == InterfaceType::kDirect) {
-    draft.plan().from_parent.push_back(MacvlanStep{interface.source, guest, interface.direct_mode.empty() ? "vepa" : interface.direct_mode, mac});
+    draft.plan().from_parent.push_back(
+        MacvlanStep{interface.source, guest, interface.direct_mode.empty() ? "vepa" : interface.direct_mode, mac});
     if (interface.mtu) draft.message("<mtu> of <interface type='direct'> is not applied");
   } else {
     VethStep veth;
@@ -113,7 +119,8 @@ Result<void> plan_network(Draft& draft) {
     draft.plan().from_parent.push_back(MoveLinkStep{hostdev.source, hostdev.source});
     TRY(configure(draft, hostdev.source, hostdev.ips, hostdev.routes, Up::kYes), "hostdev " + quote(hostdev.source));
   }
-  if (!draft.def.shared_namespaces.empty()) return unsupported("<lxc:namespace>: sharing a namespace with another is not supported");
+  if (!draft.def.shared_namespaces.empty())
+    return unsupported("<lxc:namespace>: sharing a namespace with another is not supported");
   return {};
 }
 

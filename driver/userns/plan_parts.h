@@ -19,11 +19,11 @@ struct Draft {
   void message(std::string text) { made.messages.push_back(std::move(text)); }
 };
 
-void plan_groups(Draft& draft);                          // plan_groups.cpp
-[[nodiscard]] Result<void> plan_mounts(Draft& draft);    // plan_mounts.cpp
-[[nodiscard]] Result<void> plan_devices(Draft& draft);   // plan_mounts.cpp
-[[nodiscard]] Result<void> plan_network(Draft& draft);   // plan_network.cpp
-[[nodiscard]] Result<void> plan_init(Draft& draft);      // plan_init.cpp
+void plan_groups(Draft& draft);                         // plan_groups.cpp
+[[nodiscard]] Result<void> plan_mounts(Draft& draft);   // plan_mounts.cpp
+[[nodiscard]] Result<void> plan_devices(Draft& draft);  // plan_mounts.cpp
+[[nodiscard]] Result<void> plan_network(Draft& draft);  // plan_network.cpp
+[[nodiscard]] Result<void> plan_init(Draft& draft);     // plan_init.cpp
 
 [[nodiscard]] inline Error unsupported(std::string text) { return fail(VIR_ERR_CONFIG_UNSUPPORTED, std::move(text)); }
 

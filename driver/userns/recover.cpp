@@ -123,8 +123,10 @@ void Backend::recover_all() {
     auto status = text ? xml::parse_status(*text) : Result<xml::DomainStatus>(text.error());
     if (status && status->live.uuid != *uuid) status = fail(VIR_ERR_INTERNAL_ERROR, "status of another domain");
     if (!status) log_error("userns", "status " + quote(file) + ": " + status.error().text);
-    if (status) work.push_back([this, uuid = *uuid, status = std::move(*status)] { recover(uuid, status); });
-    else work.push_back([this, uuid = *uuid] { bury(uuid, nullptr); });
+    if (status)
+      work.push_back([this, uuid = *uuid, status = std::move(*status)] { recover(uuid, status); });
+    else
+      work.push_back([this, uuid = *uuid] { bury(uuid, nullptr); });
   }
   clean_leftovers(known);
   // A controller that hangs must not make the others wait.
@@ -154,7 +156,8 @@ void Backend::recover(const Uuid& uuid, xml::DomainStatus status) {
   run->maps = status.maps;
   run->started_ms = status.started_ms;
   run->log_path = paths_.log + "/" + status.live.name + ".log";
-  for (std::size_t i = 0; status.facts.count("message" + std::to_string(i)); ++i) run->messages.push_back(status.facts["message" + std::to_string(i)]);
+  for (std::size_t i = 0; status.facts.count("message" + std::to_string(i)); ++i)
+    run->messages.push_back(status.facts["message" + std::to_string(i)]);
   {
     const Locked locked = lock(domain);
     locked->run = run;
@@ -212,9 +215,13 @@ bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
     locked->def = status.live;
     locked->def.id = run->pid;
     locked->boot = reply.boot;
-    if (reply.is_frozen) locked->set_state(VIR_DOMAIN_PAUSED, status.state == VIR_DOMAIN_PAUSED ? status.reason : VIR_DOMAIN_PAUSED_UNKNOWN);
-    else if (status.state == VIR_DOMAIN_PAUSED) locked->set_state(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_UNPAUSED);
-    else locked->set_state(VIR_DOMAIN_RUNNING, status.reason);
+    if (reply.is_frozen)
+      locked->set_state(VIR_DOMAIN_PAUSED,
+                        status.state == VIR_DOMAIN_PAUSED ? status.reason : VIR_DOMAIN_PAUSED_UNKNOWN);
+    else if (status.state == VIR_DOMAIN_PAUSED)
+      locked->set_state(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_UNPAUSED);
+    else
+      locked->set_state(VIR_DOMAIN_RUNNING, status.reason);
     const std::lock_guard run_lock(run->mutex);
     run->outcome = Result<void>();
   }
@@ -222,9 +229,10 @@ bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
   if (const auto domain = run->domain.lock()) {
     save_status(domain);
     // The client that asked for it went with the daemon that served it.
-    if (status.autodestroy) submit([this, uuid = run->uuid] {
-      if (auto job = take_job(uuid)) (void)end_by_destroy(*job);
-    });
+    if (status.autodestroy)
+      submit([this, uuid = run->uuid] {
+        if (auto job = take_job(uuid)) (void)end_by_destroy(*job);
+      });
   }
   return true;
 }
@@ -234,7 +242,8 @@ void Backend::bury(const Uuid& uuid, const xml::DomainStatus* status) {
   int shutoff = VIR_DOMAIN_SHUTOFF_CRASHED, stopped = VIR_DOMAIN_EVENT_STOPPED_CRASHED;
   bool has_ended_itself = false;
   if (const auto bytes = read_file(run_file(uuid, ".exit"), 64 * 1024)) {
-    const auto record = xdr::decode_exact<controller::ExitRecord>(std::span(reinterpret_cast<const std::uint8_t*>(bytes->data()), bytes->size()));
+    const auto record = xdr::decode_exact<controller::ExitRecord>(
+        std::span(reinterpret_cast<const std::uint8_t*>(bytes->data()), bytes->size()));
     if (record) {
       const auto [reason, detail] = end_reason_of(record->cause);
       shutoff = reason, stopped = detail;
@@ -249,10 +258,13 @@ void Backend::bury(const Uuid& uuid, const xml::DomainStatus* status) {
       const pid_t pid = find_controller(paths_.proc, *plan);
       const auto process = pid != 0 ? open_pidfd(pid) : Result<PidFd>(Error{});
       if (!process) break;
-      if (has_ended_itself) await_exit(*process, 2000);
-      else kill_and_wait(*process, 2000);
+      if (has_ended_itself)
+        await_exit(*process, 2000);
+      else
+        kill_and_wait(*process, 2000);
     }
-    if (auto reaped = reap_domain(paths_.controller, *plan, paths_.log + "/" + plan->name + ".log", kReapTimeoutMs); !reaped)
+    if (auto reaped = reap_domain(paths_.controller, *plan, paths_.log + "/" + plan->name + ".log", kReapTimeoutMs);
+        !reaped)
       log_error("userns", reaped.error().text);
   }
   remove_run_files(uuid);
@@ -273,7 +285,8 @@ void Backend::clean_leftovers(const std::set<std::string>& known) {
     const auto uuid = uuid_of(file);
     if (!uuid) continue;
     // What a killed daemon left half written; the next names of living domains come from us.
-    const bool is_half = file.find(".status.new.") != std::string::npos || file.find(".plan.new.") != std::string::npos;
+    const bool is_half =
+        file.find(".status.new.") != std::string::npos || file.find(".plan.new.") != std::string::npos;
     const bool is_known = known.count(format_uuid(*uuid)) != 0;
     if (is_known && !is_half) continue;
     if (!is_known) remove_run_files(*uuid);

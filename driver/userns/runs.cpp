@@ -18,10 +18,14 @@ constexpr int kReapTimeoutMs = 20'000;
 
 const char* word_of(int shutoff_reason) {
   switch (shutoff_reason) {
-    case VIR_DOMAIN_SHUTOFF_SHUTDOWN: return "shut down";
-    case VIR_DOMAIN_SHUTOFF_DESTROYED: return "destroyed";
-    case VIR_DOMAIN_SHUTOFF_CRASHED: return "crashed";
-    default: return "failed";
+    case VIR_DOMAIN_SHUTOFF_SHUTDOWN:
+      return "shut down";
+    case VIR_DOMAIN_SHUTOFF_DESTROYED:
+      return "destroyed";
+    case VIR_DOMAIN_SHUTOFF_CRASHED:
+      return "crashed";
+    default:
+      return "failed";
   }
 }
 
@@ -48,15 +52,21 @@ EndReason end_reason_of(controller::ExitCause cause) {
   switch (cause) {
     case kPoweroff:
     case kReboot:
-    case kExited: return {VIR_DOMAIN_SHUTOFF_SHUTDOWN, VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN};
-    case kKilled: return {VIR_DOMAIN_SHUTOFF_CRASHED, VIR_DOMAIN_EVENT_STOPPED_CRASHED};
-    case kDestroyed: return {VIR_DOMAIN_SHUTOFF_DESTROYED, VIR_DOMAIN_EVENT_STOPPED_DESTROYED};
-    case kRebootFailed: break;
+    case kExited:
+      return {VIR_DOMAIN_SHUTOFF_SHUTDOWN, VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN};
+    case kKilled:
+      return {VIR_DOMAIN_SHUTOFF_CRASHED, VIR_DOMAIN_EVENT_STOPPED_CRASHED};
+    case kDestroyed:
+      return {VIR_DOMAIN_SHUTOFF_DESTROYED, VIR_DOMAIN_EVENT_STOPPED_DESTROYED};
+    case kRebootFailed:
+      break;
   }
   return {VIR_DOMAIN_SHUTOFF_FAILED, VIR_DOMAIN_EVENT_STOPPED_FAILED};
 }
 
-std::string Backend::run_file(const Uuid& uuid, const char* suffix) const { return paths_.driver_run + "/" + format_uuid(uuid) + suffix; }
+std::string Backend::run_file(const Uuid& uuid, const char* suffix) const {
+  return paths_.driver_run + "/" + format_uuid(uuid) + suffix;
+}
 
 void Backend::remove_run_files(const Uuid& uuid) const {
   for (const char* suffix : {".exit", ".plan", ".sock"}) ::unlink(run_file(uuid, suffix).c_str());
@@ -83,7 +93,8 @@ Result<void> Backend::save_starting(const Run& run, bool persistent, const Launc
   status.facts["phase"] = run.pid != 0 ? "starting" : "spawning";
   if (run.pid == 0) {
     const auto bytes = encode_plan(plan);
-    TRY(write_atomic_volatile(run_file(run.uuid, ".plan"), std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size())));
+    TRY(write_atomic_volatile(run_file(run.uuid, ".plan"),
+                              std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size())));
   }
   return write_atomic_volatile(run_file(run.uuid, ".status"), xml::format_status(status));
 }
@@ -111,7 +122,8 @@ void Backend::save_status(const Object& domain) {
     status.cgroup = group_path(locked->def, config_);
     status.facts["phase"] = "running";
     status.facts["boots"] = std::to_string(locked->boot.boots);
-    for (std::size_t i = 0; i < run.messages.size(); ++i) status.facts["message" + std::to_string(i)] = run.messages[i];
+    for (std::size_t i = 0; i < run.messages.size(); ++i)
+      status.facts["message" + std::to_string(i)] = run.messages[i];
   }
   if (auto saved = write_atomic_volatile(run_file(uuid, ".status"), xml::format_status(status)); !saved)
     log_warning("userns", "status of domain " + quote(status.live.name) + ": " + saved.error().text);
@@ -121,7 +133,8 @@ void Backend::save_status(const Object& domain) {
 
 void Backend::watch(const RunPtr& run) {
   run->channel_watch = reactor_.add(run->channel->socket(), [this, run] {
-    if (!run->channel->read_available([&](controller::Note note) { on_note(run, std::move(note)); })) reactor_.remove(run->channel_watch);
+    if (!run->channel->read_available([&](controller::Note note) { on_note(run, std::move(note)); }))
+      reactor_.remove(run->channel_watch);
   });
   run->process_watch = reactor_.add(run->process, [this, run] { on_controller_exit(run); });
 }
@@ -133,7 +146,8 @@ void Backend::unwatch(Run& run) {
 }
 
 void Backend::on_note(const RunPtr& run, controller::Note note) {
-  if (const auto* started = std::get_if<controller::StartedNote>(&note)) return on_started(run, started->boot, VIR_DOMAIN_RUNNING_BOOTED);
+  if (const auto* started = std::get_if<controller::StartedNote>(&note))
+    return on_started(run, started->boot, VIR_DOMAIN_RUNNING_BOOTED);
   if (const auto* rebooted = std::get_if<controller::RebootedNote>(&note)) return on_rebooted(run, *rebooted);
   if (const auto* ended = std::get_if<controller::EndedNote>(&note)) return on_ended(run, ended->record);
   const auto& failed = std::get<controller::FailedNote>(note);
@@ -177,7 +191,8 @@ void Backend::on_rebooted(const RunPtr& run, const controller::RebootedNote& not
     locked->boot = note.boot;
     std::size_t link = 0;
     for (auto& interface : locked->def.interfaces)
-      if (interface.type != InterfaceType::kDirect && link < note.boot.host_links.size()) interface.target_dev = note.boot.host_links[link++];
+      if (interface.type != InterfaceType::kDirect && link < note.boot.host_links.size())
+        interface.target_dev = note.boot.host_links[link++];
     locked->set_state(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_BOOTED);
     emit_locked(*locked, RebootEvent{});
   }
@@ -208,7 +223,8 @@ void Backend::on_controller_exit(const RunPtr& run) {
   {
     const std::lock_guard lock(run->mutex);
     if (!run->outcome) {
-      run->outcome = fail(VIR_ERR_INTERNAL_ERROR, "the domain's controller died while it started the domain; see " + quote(run->log_path));
+      run->outcome = fail(VIR_ERR_INTERNAL_ERROR,
+                          "the domain's controller died while it started the domain; see " + quote(run->log_path));
       run->changed.notify_all();
       return;  // whoever waits for the start cleans up
     }
@@ -218,9 +234,11 @@ void Backend::on_controller_exit(const RunPtr& run) {
 }
 
 void Backend::after_dead_controller(const RunPtr& run) {
-  log_warning("userns", "the controller of domain " + format_uuid(run->uuid) + " is dead: its container died with it");
+  log_warning("userns",
+              "the controller of domain " + format_uuid(run->uuid) + " is dead: its container died with it");
   if (const auto plan = read_plan(run->uuid)) {
-    if (auto reaped = reap_domain(paths_.controller, *plan, run->log_path, kReapTimeoutMs); !reaped) log_error("userns", reaped.error().text);
+    if (auto reaped = reap_domain(paths_.controller, *plan, run->log_path, kReapTimeoutMs); !reaped)
+      log_error("userns", reaped.error().text);
   }
   end_run(run, VIR_DOMAIN_SHUTOFF_CRASHED, VIR_DOMAIN_EVENT_STOPPED_CRASHED);
 }
@@ -251,8 +269,10 @@ void Backend::end_run(const RunPtr& run, int shutoff_reason, int stopped_detail)
         }
       }
     }
-    if (is_kept) broker_.ended(run->uuid);
-    else broker_.release(run->uuid);
+    if (is_kept)
+      broker_.ended(run->uuid);
+    else
+      broker_.release(run->uuid);
   }
   unwatch(*run);
   // Nobody reads it any more: whoever still waits for a reply that comes after the last note waits in vain.

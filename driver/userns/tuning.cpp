@@ -29,13 +29,17 @@ auto in_each(const Change& change) {
   };
 }
 
-std::size_t host_cpus(const HostFacts& host) { return host.node.present_cpus.empty() ? host.node.cpus : host.node.present_cpus.size(); }
+std::size_t host_cpus(const HostFacts& host) {
+  return host.node.present_cpus.empty() ? host.node.cpus : host.node.present_cpus.size();
+}
 
 }  // namespace
 
 bool Backend::uses_v2(const char* controller) const {
   for (const auto& hierarchy : host_.hierarchies)
-    if (std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), controller) != hierarchy.controllers.end()) return hierarchy.is_v2;
+    if (std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), controller) !=
+        hierarchy.controllers.end())
+      return hierarchy.is_v2;
   return false;
 }
 
@@ -72,7 +76,8 @@ Result<void> Backend::set_memory(const Caller&, const Uuid& uuid, std::uint64_t 
         // The size is a limit of its own, as in libvirt: also where <memtune> has set another.
         const bool is_v2 = uses_v2("memory");
         (void)def;
-        return write_limits(run, "memory", {{is_v2 ? "memory.max" : "memory.limit_in_bytes", std::to_string(kib * 1024)}});
+        return write_limits(run, "memory",
+                            {{is_v2 ? "memory.max" : "memory.limit_in_bytes", std::to_string(kib * 1024)}});
       }));
   if (const auto domain = find(uuid); domain && (*domain)->is_active() && !(flags & VIR_DOMAIN_MEM_MAXIMUM))
     emit_locked(**domain, BalloonChangeEvent{current_memory_kib((*domain)->def)});
@@ -85,18 +90,23 @@ Result<TypedParams> Backend::memory_parameters(const Uuid& uuid, unsigned flags)
   DomainDef def = *TRY(queried_def(*domain, flags));
   // What runs has the limit that was set last, by <memtune> or by the size of the memory: only its group knows.
   if (domain->is_active() && !(flags & VIR_DOMAIN_AFFECT_CONFIG))
-    if (const auto text = read_kernel_file(group_file(def, "memory", uses_v2("memory") ? "memory.max" : "memory.limit_in_bytes"), 64)) {
-      if (const auto bytes = parse_number<std::uint64_t>(trim(*text))) def.memtune.hard_limit_kib = std::min(*bytes / 1024, kMemoryUnlimitedKib);
-      else if (trim(*text) == "max") def.memtune.hard_limit_kib = kMemoryUnlimitedKib;
+    if (const auto text = read_kernel_file(
+            group_file(def, "memory", uses_v2("memory") ? "memory.max" : "memory.limit_in_bytes"), 64)) {
+      if (const auto bytes = parse_number<std::uint64_t>(trim(*text)))
+        def.memtune.hard_limit_kib = std::min(*bytes / 1024, kMemoryUnlimitedKib);
+      else if (trim(*text) == "max")
+        def.memtune.hard_limit_kib = kMemoryUnlimitedKib;
     }
   return memory_params(def);
 }
 
-Result<void> Backend::set_memory_parameters(const Caller&, const Uuid& uuid, const TypedParams& params, unsigned flags) {
+Result<void> Backend::set_memory_parameters(const Caller&, const Uuid& uuid, const TypedParams& params,
+                                            unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "set_memory_parameters"));
   TRY(check_memory_params(params));
   const auto change = [&](DomainDef& def) { return apply_memory_params(def, params); };
-  return change_defs(uuid, flags, in_each(change), [&](const RunPtr& run, const DomainDef& def) { return write_memory(run, def); });
+  return change_defs(uuid, flags, in_each(change),
+                     [&](const RunPtr& run, const DomainDef& def) { return write_memory(run, def); });
 }
 
 // ---- cpu --------------------------------------------------------------------------------------------------------
@@ -115,7 +125,8 @@ Result<TypedParams> Backend::scheduler_parameters(const Uuid& uuid, unsigned fla
   return scheduler_params(*def, is_live ? kLiveSchedulerDefaults : SchedulerValues{});
 }
 
-Result<void> Backend::set_scheduler_parameters(const Caller&, const Uuid& uuid, const TypedParams& params, unsigned flags) {
+Result<void> Backend::set_scheduler_parameters(const Caller&, const Uuid& uuid, const TypedParams& params,
+                                               unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "set_scheduler_parameters"));
   TRY(check_scheduler_params(params));
   const auto change = [&](DomainDef& def) { return apply_scheduler_params(def, params); };
@@ -159,7 +170,8 @@ Result<std::vector<std::vector<bool>>> Backend::vcpu_pins(const Uuid& uuid, unsi
   return virtuserns::vcpu_pins(*TRY(queried_def(*domain, flags)), host_cpus(host_));
 }
 
-Result<void> Backend::pin_vcpu(const Caller&, const Uuid& uuid, unsigned vcpu, const std::vector<bool>& cpus, unsigned flags) {
+Result<void> Backend::pin_vcpu(const Caller&, const Uuid& uuid, unsigned vcpu, const std::vector<bool>& cpus,
+                               unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "pin_vcpu"));
   PlanContext context = TRY(observe({}, host_, config_, paths_));
   const auto change = [&](DomainDef& def) { return apply_vcpu_pin(def, vcpu, cpus); };
@@ -182,12 +194,14 @@ Result<TypedParams> Backend::blkio_parameters(const Uuid& uuid, unsigned flags) 
     const auto text = read_kernel_file(group_file(def, controller, file.c_str()), 4096);
     const auto words = text ? split_blanks(*text) : std::vector<std::string_view>();
     if (!words.empty())
-      if (const auto weight = parse_number<std::uint32_t>(words[words[0] == "default" && words.size() > 1 ? 1 : 0])) def.blkio.weight = *weight;
+      if (const auto weight = parse_number<std::uint32_t>(words[words[0] == "default" && words.size() > 1 ? 1 : 0]))
+        def.blkio.weight = *weight;
   }
   return blkio_params(def);
 }
 
-Result<void> Backend::set_blkio_parameters(const Caller&, const Uuid& uuid, const TypedParams& params, unsigned flags) {
+Result<void> Backend::set_blkio_parameters(const Caller&, const Uuid& uuid, const TypedParams& params,
+                                           unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "set_blkio_parameters"));
   TRY(check_blkio_params(params));
   const auto change = [&](DomainDef& def) { return apply_blkio_params(def, params); };

@@ -63,7 +63,8 @@ BlockStats read_io_stat(const std::string& path, const std::string& device) {
       const auto add = [&](std::string_view key, std::int64_t& to) {
         if (field.starts_with(key)) to += parse_number<std::int64_t>(field.substr(key.size())).value_or(0);
       };
-      add("rbytes=", stats.read_bytes), add("wbytes=", stats.write_bytes), add("rios=", stats.read_requests), add("wios=", stats.write_requests);
+      add("rbytes=", stats.read_bytes), add("wbytes=", stats.write_bytes), add("rios=", stats.read_requests),
+          add("wios=", stats.write_requests);
     }
   }
   return stats;
@@ -85,23 +86,29 @@ InterfaceStats read_link(const std::string& proc, const std::string& host_name) 
   return {};
 }
 
-bool is_link_name(const std::string& name) { return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos; }
+bool is_link_name(const std::string& name) {
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos;
+}
 
 std::string device_text(const std::string& path) {
   const auto number = device_number(path);
   return number ? std::to_string(number->major) + ":" + std::to_string(number->minor) : "";
 }
 
-struct CpuTimes { std::uint64_t total_ns = 0, user_ns = 0, system_ns = 0; };
+struct CpuTimes {
+  std::uint64_t total_ns = 0, user_ns = 0, system_ns = 0;
+};
 
 }  // namespace
 
 // Empty: this host has no such controller.
 std::string Backend::group_file(const DomainDef& def, const char* controller, const char* file) const {
   for (const auto& hierarchy : host_.hierarchies) {
-    const bool has = std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), controller) != hierarchy.controllers.end();
+    const bool has = std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), controller) !=
+                     hierarchy.controllers.end();
     // cpu.stat and its like are there without the controller.
-    if (has || (hierarchy.is_v2 && *controller == '\0')) return hierarchy.mount + "/" + group_path(def, config_) + "/" + file;
+    if (has || (hierarchy.is_v2 && *controller == '\0'))
+      return hierarchy.mount + "/" + group_path(def, config_) + "/" + file;
   }
   return {};
 }
@@ -111,11 +118,13 @@ namespace {
 template <class GroupFile>
 CpuTimes read_cpu(const GroupFile& file) {
   // The parts before the whole: a running domain must not show a part that is larger.
-  auto user = read_number(file("cpuacct", "cpuacct.usage_user")), system = read_number(file("cpuacct", "cpuacct.usage_sys"));
+  auto user = read_number(file("cpuacct", "cpuacct.usage_user")),
+       system = read_number(file("cpuacct", "cpuacct.usage_sys"));
   if (const auto total = read_number(file("cpuacct", "cpuacct.usage"))) {
     if (!user || !system) {
       const auto ticks = read_table(file("cpuacct", "cpuacct.stat"));
-      user = ticks.count("user") ? ticks.at("user") * kNsPerTick : 0, system = ticks.count("system") ? ticks.at("system") * kNsPerTick : 0;
+      user = ticks.count("user") ? ticks.at("user") * kNsPerTick : 0,
+      system = ticks.count("system") ? ticks.at("system") * kNsPerTick : 0;
     }
     return {*total, *user, *system};
   }
@@ -130,7 +139,8 @@ std::vector<MemorySample> read_memory(const GroupFile& file, const DomainDef& de
   const auto table = read_table(file("memory", "memory.stat"));
   const auto add = [&](int tag, std::initializer_list<const char*> keys, std::uint64_t divisor) {
     for (const char* key : keys)
-      if (const auto found = table.find(key); found != table.end()) return samples.push_back({tag, found->second / divisor});
+      if (const auto found = table.find(key); found != table.end())
+        return samples.push_back({tag, found->second / divisor});
   };
   // swap_in is pages read back from swap, or nothing: never the usage of memory and swap (bug X14 of libvirt's driver).
   add(VIR_DOMAIN_MEMORY_STAT_SWAP_IN, {"pswpin"}, 1);
@@ -197,12 +207,14 @@ Result<std::vector<VcpuInfo>> Backend::vcpus(const Uuid& uuid) {
   DomainDef def;
   {
     const Locked domain = TRY(find(uuid));
-    if (!domain->is_active()) return fail(VIR_ERR_OPERATION_INVALID, "cannot retrieve vcpu information for inactive domain");
+    if (!domain->is_active())
+      return fail(VIR_ERR_OPERATION_INVALID, "cannot retrieve vcpu information for inactive domain");
     def = domain->def;
   }
   const std::size_t cpus = host_.node.present_cpus.empty() ? host_.node.cpus : host_.node.present_cpus.size();
   const auto pins = virtuserns::vcpu_pins(def, cpus);
-  const auto total = read_cpu([&](const char* controller, const char* name) { return group_file(def, controller, name); }).total_ns;
+  const auto total =
+      read_cpu([&](const char* controller, const char* name) { return group_file(def, controller, name); }).total_ns;
   const std::uint32_t count = std::max(1u, current_vcpus(def));
   std::vector<VcpuInfo> list;
   for (std::uint32_t number = 0; number < count; ++number) {
@@ -223,7 +235,8 @@ Result<std::vector<MemoryStat>> Backend::memory_stats(const Uuid& uuid, unsigned
   TRY(refuse_unknown_flags(flags, 0, "memory_stats"));
   const DomainDef def = TRY(find_active(uuid))->def;
   std::vector<MemoryStat> stats;
-  for (const auto& sample : read_memory([&](const char* c, const char* f) { return group_file(def, c, f); }, def)) stats.push_back({sample.tag, sample.value});
+  for (const auto& sample : read_memory([&](const char*c, const char*f) { return group_file(def, c, f); }, def))
+    stats.push_back({sample.tag, sample.value});
   return stats;
 }
 
@@ -231,11 +244,13 @@ Result<BlockStats> Backend::block_stats(const Uuid& uuid, const std::string& pat
   const DomainDef def = TRY(find_active(uuid))->def;
   std::string device;
   if (!path.empty()) {
-    const auto disk = std::find_if(def.disks.begin(), def.disks.end(), [&](const DiskDef& d) { return d.target_dev == path || d.source == path; });
+    const auto disk = std::find_if(def.disks.begin(), def.disks.end(),
+                                   [&](const DiskDef& d) { return d.target_dev == path || d.source == path; });
     const auto fs = std::find_if(def.filesystems.begin(), def.filesystems.end(), [&](const FilesystemDef& f) {
       return f.type == FilesystemType::kBlock && (f.source == path || f.target == path);
     });
-    if (disk == def.disks.end() && fs == def.filesystems.end()) return fail(VIR_ERR_INVALID_ARG, "invalid path: " + path);
+    if (disk == def.disks.end() && fs == def.filesystems.end())
+      return fail(VIR_ERR_INVALID_ARG, "invalid path: " + path);
     device = device_text(disk != def.disks.end() ? disk->source : fs->source);
     if (device.empty()) return fail(VIR_ERR_INTERNAL_ERROR, "no device behind " + quote(path));
   }
@@ -249,13 +264,16 @@ Result<InterfaceStats> Backend::interface_stats(const Uuid& uuid, const std::str
     return link.target_dev == device || (link.mac && format_mac(*link.mac) == device);
   });
   if (found == links.end()) return fail(VIR_ERR_INVALID_ARG, "'" + device + "' is not a known interface");
-  if (!is_link_name(found->target_dev)) return fail(VIR_ERR_OPERATION_UNSUPPORTED, "interface '" + device + "' has no end on the host");
+  if (!is_link_name(found->target_dev))
+    return fail(VIR_ERR_OPERATION_UNSUPPORTED, "interface '" + device + "' has no end on the host");
   return read_link(paths_.proc, found->target_dev);
 }
 
-Result<std::vector<InterfaceAddresses>> Backend::interface_addresses(const Uuid& uuid, unsigned source, unsigned flags) {
+Result<std::vector<InterfaceAddresses>> Backend::interface_addresses(const Uuid& uuid, unsigned source,
+                                                                     unsigned flags) {
   TRY(refuse_unknown_flags(flags, 0, "interface_addresses"));
-  if (source > VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP) return fail(VIR_ERR_ARGUMENT_UNSUPPORTED, "Unknown IP address data source " + std::to_string(source));
+  if (source > VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP)
+    return fail(VIR_ERR_ARGUMENT_UNSUPPORTED, "Unknown IP address data source " + std::to_string(source));
   RunPtr run;
   std::vector<InterfaceDef> links;
   {
@@ -269,14 +287,20 @@ Result<std::vector<InterfaceAddresses>> Backend::interface_addresses(const Uuid&
   if (!reply) return fail(VIR_ERR_INTERNAL_ERROR, "the domain's controller answered something else");
   std::vector<InterfaceAddresses> list;
   for (const auto& link : reply->links) {
-    const auto outside = std::find_if(links.begin(), links.end(), [&](const InterfaceDef& def) { return def.mac && format_mac(*def.mac) == link.hardware_address; });
+    const auto outside = std::find_if(links.begin(), links.end(), [&](const InterfaceDef& def) {
+      return def.mac && format_mac(*def.mac) == link.hardware_address;
+    });
     // From the lease or ARP table a host knows its own ends only; an agent's view has the names inside, and lo.
     if (source != VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT && outside == links.end()) continue;
-    InterfaceAddresses one{source == VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT ? link.name : outside->target_dev, link.hardware_address, {}};
+    InterfaceAddresses one{source == VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT ? link.name : outside->target_dev,
+                           link.hardware_address,
+                           {}};
     for (const auto& address : link.addresses) {
       char text[INET6_ADDRSTRLEN];
       const bool is_v4 = address.bytes.size() == 4;
-      if ((!is_v4 && address.bytes.size() != 16) || !::inet_ntop(is_v4 ? AF_INET : AF_INET6, address.bytes.data(), text, sizeof text)) continue;
+      if ((!is_v4 && address.bytes.size() != 16) ||
+          !::inet_ntop(is_v4 ? AF_INET : AF_INET6, address.bytes.data(), text, sizeof text))
+        continue;
       one.addresses.push_back({is_v4 ? VIR_IP_ADDR_TYPE_IPV4 : VIR_IP_ADDR_TYPE_IPV6, text, address.prefix});
     }
     list.push_back(std::move(one));
@@ -290,8 +314,11 @@ Result<CpuStats> Backend::cpu_stats(const Uuid& uuid, unsigned flags) {
   const auto file = [&](const char* controller, const char* name) { return group_file(def, controller, name); };
   const auto times = read_cpu(file);
   CpuStats stats;
-  stats.cpus = host_.node.present_cpus.empty() ? host_.node.cpus : static_cast<std::uint32_t>(host_.node.present_cpus.size());
-  stats.total = {{VIR_DOMAIN_CPU_STATS_CPUTIME, times.total_ns}, {VIR_DOMAIN_CPU_STATS_USERTIME, times.user_ns}, {VIR_DOMAIN_CPU_STATS_SYSTEMTIME, times.system_ns}};
+  stats.cpus =
+      host_.node.present_cpus.empty() ? host_.node.cpus : static_cast<std::uint32_t>(host_.node.present_cpus.size());
+  stats.total = {{VIR_DOMAIN_CPU_STATS_CPUTIME, times.total_ns},
+                 {VIR_DOMAIN_CPU_STATS_USERTIME, times.user_ns},
+                 {VIR_DOMAIN_CPU_STATS_SYSTEMTIME, times.system_ns}};
   const auto text = read_kernel_file(file("cpuacct", "cpuacct.usage_percpu"), 64 * 1024);
   const auto numbers = text ? split_blanks(*text) : std::vector<std::string_view>();
   for (std::uint32_t cpu = 0; cpu < stats.cpus; ++cpu) {
@@ -318,34 +345,41 @@ StatsSample Backend::sample(const Uuid&, const DomainDef& def, int state, int re
   sample.cpu_user_ns = times.user_ns;
   sample.cpu_system_ns = times.system_ns;
   sample.memory = read_memory(file, def);
-  for (std::uint32_t vcpu = 0; vcpu < sample.vcpu_current; ++vcpu) sample.vcpus.push_back({vcpu, VIR_VCPU_RUNNING, times.total_ns / sample.vcpu_current});
+  for (std::uint32_t vcpu = 0; vcpu < sample.vcpu_current; ++vcpu)
+    sample.vcpus.push_back({vcpu, VIR_VCPU_RUNNING, times.total_ns / sample.vcpu_current});
   for (const auto& link : def.interfaces) {
     if (!is_link_name(link.target_dev)) continue;
     const auto stats = read_link(paths_.proc, link.target_dev);
-    sample.interfaces.push_back({link.target_dev, stats.rx_bytes, stats.rx_packets, stats.rx_errors, stats.rx_dropped, stats.tx_bytes,
-                                 stats.tx_packets, stats.tx_errors, stats.tx_dropped});
+    sample.interfaces.push_back({link.target_dev, stats.rx_bytes, stats.rx_packets, stats.rx_errors, stats.rx_dropped,
+                                 stats.tx_bytes, stats.tx_packets, stats.tx_errors, stats.tx_dropped});
   }
   for (const auto& disk : def.disks) {
     const auto device = device_text(disk.source);
     if (device.empty()) continue;
     const auto io = read_block(file, device);
-    sample.blocks.push_back({disk.target_dev, disk.source, io.read_requests, io.read_bytes, io.write_requests, io.write_bytes});
+    sample.blocks.push_back(
+        {disk.target_dev, disk.source, io.read_requests, io.read_bytes, io.write_requests, io.write_bytes});
   }
   return sample;
 }
 
 Result<std::vector<DomainStats>> Backend::all_stats(const std::vector<Uuid>& uuids, unsigned stats, unsigned flags) {
-  constexpr unsigned kFilters = VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | VIR_CONNECT_GET_ALL_DOMAINS_STATS_INACTIVE |
-                                VIR_CONNECT_GET_ALL_DOMAINS_STATS_PERSISTENT | VIR_CONNECT_GET_ALL_DOMAINS_STATS_TRANSIENT |
-                                VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING | VIR_CONNECT_GET_ALL_DOMAINS_STATS_PAUSED |
-                                VIR_CONNECT_GET_ALL_DOMAINS_STATS_SHUTOFF | VIR_CONNECT_GET_ALL_DOMAINS_STATS_OTHER;
-  TRY(refuse_unknown_flags(flags, kFilters | VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT | VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING |
-                                      static_cast<unsigned>(VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS), "all_stats"));
+  constexpr unsigned kFilters =
+      VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | VIR_CONNECT_GET_ALL_DOMAINS_STATS_INACTIVE |
+      VIR_CONNECT_GET_ALL_DOMAINS_STATS_PERSISTENT | VIR_CONNECT_GET_ALL_DOMAINS_STATS_TRANSIENT |
+      VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING | VIR_CONNECT_GET_ALL_DOMAINS_STATS_PAUSED |
+      VIR_CONNECT_GET_ALL_DOMAINS_STATS_SHUTOFF | VIR_CONNECT_GET_ALL_DOMAINS_STATS_OTHER;
+  TRY(refuse_unknown_flags(flags,
+                           kFilters | VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT |
+                               VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING |
+                               static_cast<unsigned>(VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS),
+                           "all_stats"));
   const unsigned selected = TRY(select_stats(stats, flags));
   std::vector<Object> objects;
   if (uuids.empty()) objects = domains_.all();
   for (const auto& uuid : uuids)
-    if (auto found = domains_.find(uuid)) objects.push_back(std::move(found).value());  // one that has gone is left out
+    if (auto found = domains_.find(uuid))
+      objects.push_back(std::move(found).value());  // one that has gone is left out
   std::vector<DomainStats> list;
   for (auto& object : objects) {
     DomainDef def;
@@ -354,8 +388,11 @@ Result<std::vector<DomainStats>> Backend::all_stats(const std::vector<Uuid>& uui
     bool active = false;
     {
       const Locked domain = lock(std::move(object));
-      if (!domain->exists() || !passes_list_filter({domain->state, domain->is_active(), domain->persistent}, flags & kFilters)) continue;
-      def = domain->def, ref = ref_of(*domain), state = domain->state, reason = domain->reason, active = domain->is_active();
+      if (!domain->exists() ||
+          !passes_list_filter({domain->state, domain->is_active(), domain->persistent}, flags & kFilters))
+        continue;
+      def = domain->def, ref = ref_of(*domain), state = domain->state, reason = domain->reason,
+      active = domain->is_active();
     }
     list.push_back({std::move(ref), bulk_stats(sample(def.uuid, def, state, reason, active), selected)});
   }
@@ -375,7 +412,8 @@ Result<std::vector<std::string>> Backend::messages(const Uuid& uuid, unsigned fl
   const Locked domain = TRY(find(uuid));
   if (flags == VIR_DOMAIN_MESSAGE_DEPRECATION) return std::vector<std::string>{};
   auto list = unhonoured(domain->def);
-  if (domain->is_active() && domain->run) list.insert(list.end(), domain->run->messages.begin(), domain->run->messages.end());
+  if (domain->is_active() && domain->run)
+    list.insert(list.end(), domain->run->messages.begin(), domain->run->messages.end());
   return list;
 }
 

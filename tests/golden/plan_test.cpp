@@ -23,14 +23,17 @@ userns::PlanContext made_up_host(const std::string& name, const DomainDef& def) 
   auto& host = context.host;
   host.node.arch = "x86_64";
   host.has_idmapped_mounts = true;
-  host.cgroup_mode = name.ends_with("-v2") ? CgroupMode::kV2 : name.ends_with("-v1") ? CgroupMode::kV1 : CgroupMode::kHybrid;
+  host.cgroup_mode = name.ends_with("-v2")   ? CgroupMode::kV2
+                     : name.ends_with("-v1") ? CgroupMode::kV1
+                                             : CgroupMode::kHybrid;
   if (host.cgroup_mode == CgroupMode::kV2) {
     host.hierarchies = {{"/sys/fs/cgroup", true, {"cpuset", "cpu", "io", "memory", "hugetlb", "pids"}, "/"}};
   } else {
     for (const char* controller : {"cpuset", "memory", "devices", "freezer", "blkio", "pids", "name=systemd"})
       host.hierarchies.push_back({std::string("/sys/fs/cgroup/") + controller, false, {controller}, "/"});
     host.hierarchies.push_back({"/sys/fs/cgroup/cpu,cpuacct", false, {"cpu", "cpuacct"}, "/"});
-    if (host.cgroup_mode == CgroupMode::kHybrid) host.hierarchies.push_back({"/sys/fs/cgroup/unified", true, {}, "/"});
+    if (host.cgroup_mode == CgroupMode::kHybrid)
+      host.hierarchies.push_back({"/sys/fs/cgroup/unified", true, {}, "/"});
   }
   for (const auto& fs : def.filesystems) {
     userns::FilesystemFacts facts;
@@ -80,7 +83,9 @@ TEST_P(Plan, MatchesTheGoldenFile) {
   ASSERT_TRUE(made) << made.error().text;
   std::string described = describe(made->plan);
   for (const auto& message : made->messages) described += "message " + message + "\n";
-  if (std::getenv("UPDATE_GOLDEN")) { ASSERT_TRUE(write_atomic(stem + ".plan", described, 0644)); }
+  if (std::getenv("UPDATE_GOLDEN")) {
+    ASSERT_TRUE(write_atomic(stem + ".plan", described, 0644));
+  }
   const auto golden = read_file(stem + ".plan");
   ASSERT_TRUE(golden) << "no golden file: run with UPDATE_GOLDEN=1";
   EXPECT_EQ(described, *golden);
@@ -89,12 +94,12 @@ TEST_P(Plan, MatchesTheGoldenFile) {
   EXPECT_EQ(describe(*decoded), describe(made->plan));
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, Plan, testing::ValuesIn(cases()),
-                         [](const auto& instance) {
-                           std::string name = instance.param;
-                           for (char& c : name) if (c == '-') c = '_';
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Golden, Plan, testing::ValuesIn(cases()), [](const auto& instance) {
+  std::string name = instance.param;
+  for (char& c : name)
+    if (c == '-') c = '_';
+  return name;
+});
 
 TEST(PlanRefusals, NameTheCause) {
   const auto text = read_file(golden_dir() + "/minimal.xml");
@@ -120,8 +125,11 @@ TEST(PlanRefusals, NameTheCause) {
   def = *good;
   def.filesystems.push_back(def.filesystems[0]);
   EXPECT_NE(refusal(def, nothing).find("two <filesystem>"), std::string::npos);
-  EXPECT_NE(refusal(*good, [](userns::PlanContext& c) { c.host.has_user_namespaces = false; }).find("user namespaces"), std::string::npos);
-  EXPECT_NE(refusal(*good, [](userns::PlanContext& c) { c.host.has_idmapped_mounts = false; }).find("idmapped"), std::string::npos);
+  EXPECT_NE(
+      refusal(*good, [](userns::PlanContext& c) { c.host.has_user_namespaces = false; }).find("user namespaces"),
+      std::string::npos);
+  EXPECT_NE(refusal(*good, [](userns::PlanContext& c) { c.host.has_idmapped_mounts = false; }).find("idmapped"),
+            std::string::npos);
   def = *good;
   def.os.arch = "aarch64";
   EXPECT_NE(refusal(def, nothing).find("architecture"), std::string::npos);
@@ -144,7 +152,8 @@ TEST(Weights, KeepTheRatioOfShares) {
   EXPECT_EQ(userns::weight_of_shares(1024), 100u);
   EXPECT_EQ(userns::weight_of_shares(2), 1u);
   EXPECT_EQ(userns::weight_of_shares(262'144), 10'000u);
-  for (std::uint64_t weight : {1u, 39u, 100u, 10'000u}) EXPECT_EQ(userns::weight_of_shares(userns::shares_of_weight(weight)), weight);
+  for (std::uint64_t weight : {1u, 39u, 100u, 10'000u})
+    EXPECT_EQ(userns::weight_of_shares(userns::shares_of_weight(weight)), weight);
 }
 
 }  // namespace

@@ -45,12 +45,15 @@ struct BackendTest : testing::Test {
     paths.subuid = paths.subgid = dir.path() + "/subuid";
     paths.controller = std::string(std::getenv("VIRTUSERNS_BUILD")) + "/driver/controller/virtuserns-controller";
     config.cgroup_parent = group;
-    for (const char* name : {"bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "out"}) fs::create_directories(tree() + "/" + name);
+    for (const char* name : {"bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "out"})
+      fs::create_directories(tree() + "/" + name);
     fs::copy_file("/bin/busybox", tree() + "/bin/busybox");
-    for (const char* applet : {"sh", "sleep", "reboot", "poweroff", "cat", "true", "rm"}) fs::create_symlink("busybox", tree() + "/bin/" + applet);
+    for (const char* applet : {"sh", "sleep", "reboot", "poweroff", "cat", "true", "rm"})
+      fs::create_symlink("busybox", tree() + "/bin/" + applet);
     hub.subscribe([this](const Event& event) {
       const std::lock_guard lock(mutex);
-      if (const auto* life = std::get_if<LifecycleEvent>(&event.body)) heard.push_back(std::to_string(life->event) + "/" + std::to_string(life->detail));
+      if (const auto* life = std::get_if<LifecycleEvent>(&event.body))
+        heard.push_back(std::to_string(life->event) + "/" + std::to_string(life->detail));
       if (std::holds_alternative<RebootEvent>(event.body)) heard.push_back("reboot");
     });
   }
@@ -67,9 +70,10 @@ struct BackendTest : testing::Test {
   std::string tree() const { return dir.path() + "/tree"; }
   DomainDef domain(const std::string& script, const std::string& extra = "") const {
     const auto def = xml::parse_domain(
-        "<domain type='lxc'><name>web</name><uuid>0f0e0d0c-0b0a-4908-8706-050403020100</uuid><memory unit='MiB'>64</memory>" + extra +
-        "<os><type>exe</type><init>/bin/sh</init><initarg>-c</initarg><initarg>" + script +
-        "</initarg></os><devices><filesystem type='mount'><source dir='" + tree() + "'/><target dir='/'/></filesystem>"
+        "<domain type='lxc'><name>web</name><uuid>0f0e0d0c-0b0a-4908-8706-050403020100</uuid><memory unit='MiB'>64</memory>" +
+        extra + "<os><type>exe</type><init>/bin/sh</init><initarg>-c</initarg><initarg>" + script +
+        "</initarg></os><devices><filesystem type='mount'><source dir='" + tree() +
+        "'/><target dir='/'/></filesystem>"
         "<console type='pty'/></devices></domain>");
     EXPECT_TRUE(def) << (def ? "" : def.error().text);
     return def ? *def : DomainDef{};
@@ -106,7 +110,8 @@ struct BackendTest : testing::Test {
   // G3: no group, no file of a run, no process with our root directory.
   void expect_nothing_left() const {
     for (const auto& hierarchy : fs::directory_iterator("/sys/fs/cgroup"))
-      EXPECT_FALSE(fs::exists(hierarchy.path() / group / "machine" / ("virtuserns-" + format_uuid(uuid)))) << hierarchy.path();
+      EXPECT_FALSE(fs::exists(hierarchy.path() / group / "machine" / ("virtuserns-" + format_uuid(uuid))))
+          << hierarchy.path();
     EXPECT_TRUE(fs::is_empty(paths.driver_run)) << *list_directory(paths.driver_run)->begin();
   }
 };
@@ -157,7 +162,8 @@ TEST_F(BackendTest, FailedStartNamesTheCauseAndLeavesNothing) {
 TEST_F(BackendTest, TheHostsOwnRootIsNoSourceByAnyName) {
   auto daemon = backend();
   fs::create_symlink("/", dir.path() + "/link");
-  for (const std::string& name : {std::string("/"), std::string("//"), std::string("/."), std::string("/proc/self/root"), dir.path() + "/link"}) {
+  for (const std::string& name : {std::string("/"), std::string("//"), std::string("/."),
+                                  std::string("/proc/self/root"), dir.path() + "/link"}) {
     auto def = domain("true");
     def.filesystems[0].source = name;
     const auto as_root = daemon->create_transient(root, def, {}, 0);
@@ -183,13 +189,17 @@ TEST_F(BackendTest, ANameThatLooksLikeAnOption) {
 }
 
 TEST_F(BackendTest, GroupsThatTheContainerMadeGoWithIt) {
-  if (!fs::exists("/sys/fs/cgroup/unified") && !fs::exists("/sys/fs/cgroup/cgroup.controllers")) GTEST_SKIP() << "no cgroup2 here";
+  if (!fs::exists("/sys/fs/cgroup/unified") && !fs::exists("/sys/fs/cgroup/cgroup.controllers"))
+    GTEST_SKIP() << "no cgroup2 here";
   auto daemon = backend();
   // Hidden names, and as deep as it can get.
-  const std::string script = "cd /sys/fs/cgroup; /bin/busybox mkdir .hidden .hidden/..b; i=0; while [ $i -lt 300 ] &amp;&amp; /bin/busybox mkdir d 2&gt;/dev/null; do cd d; i=$((i+1)); done; "
-                             "echo $i &gt; /out/ready; " + kIdle;
+  const std::string script =
+      "cd /sys/fs/cgroup; /bin/busybox mkdir .hidden .hidden/..b; i=0; while [ $i -lt 300 ] &amp;&amp; /bin/busybox mkdir d 2&gt;/dev/null; do cd d; i=$((i+1)); done; "
+      "echo $i &gt; /out/ready; " +
+      kIdle;
   ASSERT_TRUE(daemon->create_transient(root, domain(script), {}, 0));
-  ASSERT_TRUE(eventually([&] { return fs::exists(tree() + "/out/ready") && fs::file_size(tree() + "/out/ready") > 0; }));
+  ASSERT_TRUE(
+      eventually([&] { return fs::exists(tree() + "/out/ready") && fs::file_size(tree() + "/out/ready") > 0; }));
   std::ifstream in(tree() + "/out/ready");
   int depth = 0;
   in >> depth;
@@ -225,7 +235,8 @@ TEST_F(BackendTest, PausedDomainIsPausedForTheNextDaemon) {  // X3, B7
 
 TEST_F(BackendTest, RebootWhileTheDaemonIsAwayIsNotAnEnd) {  // X4, B5
   killed_daemon([&](userns::Backend& daemon) {
-    (void)daemon.define(root, domain("while true; do if [ -e /out/go ]; then rm /out/go; reboot -f; fi; sleep 0.05; done"), 0);
+    (void)daemon.define(
+        root, domain("while true; do if [ -e /out/go ]; then rm /out/go; reboot -f; fi; sleep 0.05; done"), 0);
     if (!daemon.create(root, uuid, {}, 0)) ::_exit(4);
   });
   ::chmod((tree() + "/out").c_str(), 0777);
@@ -284,7 +295,10 @@ TEST_F(BackendTest, DaemonAndControllerKilledTogether) {  // F4
 // running and can end it, or there is nothing of it.
 TEST_F(BackendTest, DaemonKilledAnywhereInAStartOrDestroy) {
   int running = 0, off = 0;
-  { auto daemon = backend(); ASSERT_TRUE(daemon->define(root, domain(kIdle), 0)); }
+  {
+    auto daemon = backend();
+    ASSERT_TRUE(daemon->define(root, domain(kIdle), 0));
+  }
   for (int ms = 0; ms < 80; ms += 2) {
     const pid_t child = ::fork();
     if (child == 0) {
@@ -335,15 +349,20 @@ TEST_F(BackendTest, StoppedControllerDoesNotStopDestroy) {  // F5
 
 TEST_F(BackendTest, ShutdownFromInsideAndStatistics) {
   auto daemon = backend();
-  ASSERT_TRUE(daemon->create_transient(root, domain("while ! [ -e /out/off ]; do sleep 0.05; done; poweroff -f"), {}, 0));
+  ASSERT_TRUE(
+      daemon->create_transient(root, domain("while ! [ -e /out/off ]; do sleep 0.05; done; poweroff -f"), {}, 0));
   ASSERT_TRUE(eventually([&] { return daemon->info(uuid)->cpu_time_ns > 0; }));
   EXPECT_GT(daemon->info(uuid)->memory_kib, 0u);
-  for (const auto& stat : *daemon->memory_stats(uuid, 0)) EXPECT_NE(stat.tag, VIR_DOMAIN_MEMORY_STAT_SWAP_IN) << "v1 has no such number (X14)";
+  for (const auto& stat : *daemon->memory_stats(uuid, 0))
+    EXPECT_NE(stat.tag, VIR_DOMAIN_MEMORY_STAT_SWAP_IN) << "v1 has no such number (X14)";
   EXPECT_EQ(daemon->all_stats({}, 0, 0)->size(), 1u);
   const auto set = daemon->set_memory(root, uuid, 32 * 1024, VIR_DOMAIN_AFFECT_LIVE);
   ASSERT_TRUE(set) << set.error().text;
-  const auto limit = read_kernel_file("/sys/fs/cgroup/memory/" + group + "/machine/virtuserns-" + format_uuid(uuid) + "/memory.limit_in_bytes");
-  if (limit) { EXPECT_EQ(*limit, "33554432\n"); }
+  const auto limit = read_kernel_file("/sys/fs/cgroup/memory/" + group + "/machine/virtuserns-" + format_uuid(uuid) +
+                                      "/memory.limit_in_bytes");
+  if (limit) {
+    EXPECT_EQ(*limit, "33554432\n");
+  }
   EXPECT_EQ(daemon->open_namespaces(root, uuid, 0).error().code, VIR_ERR_OPERATION_DENIED);
   auto console = daemon->open_console(root, uuid, "", 0);
   EXPECT_TRUE(console) << console.error().text;
@@ -357,7 +376,8 @@ TEST_F(BackendTest, AutodestroyAndConflictingMaps) {
   auto daemon = backend();
   Caller client;
   client.connection_id = 7;
-  const std::string map = "<idmap><uid start='0' target='3000000' count='65536'/><gid start='0' target='3000000' count='65536'/></idmap>";
+  const std::string map =
+      "<idmap><uid start='0' target='3000000' count='65536'/><gid start='0' target='3000000' count='65536'/></idmap>";
   ASSERT_TRUE(daemon->create_transient(client, domain(kIdle, map), {}, VIR_DOMAIN_START_AUTODESTROY));
   auto other = domain(kIdle, map);
   other.name = "other";
@@ -382,6 +402,7 @@ int main(int argc, char** argv) {
     return 77;
   }
   // Links and mounts of the tests are nobody else's.
-  if (::unshare(CLONE_NEWNS | CLONE_NEWNET) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return 77;
+  if (::unshare(CLONE_NEWNS | CLONE_NEWNET) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+    return 77;
   return RUN_ALL_TESTS();
 }

@@ -44,7 +44,9 @@ TEST(Console, BothWaysAndLog) {
 
 TEST(Console, FloodWithNobodyAndWithAClientThatDoesNotRead) {
   RootTree tree;
-  Domain domain(make_plan_for(tree, "head -c 6000000 /dev/zero; echo > /out/one; read go; head -c 6000000 /dev/zero; echo > /out/two; sleep 1000"));
+  Domain domain(make_plan_for(
+      tree,
+      "head -c 6000000 /dev/zero; echo > /out/one; read go; head -c 6000000 /dev/zero; echo > /out/two; sleep 1000"));
   ASSERT_TRUE(domain.start_ok());
   ASSERT_TRUE(wait_for(tree, "out/one"));
   const std::string log = domain.plan().consoles[0].log_file;
@@ -79,10 +81,13 @@ TEST(Console, AClientThatWritesToAContainerThatDoesNotRead) {
 
 TEST(Console, EverybodyClosingTheTerminalIsNoBusyLoop) {
   RootTree tree;
-  Domain domain(make_plan_for(tree, "exec < /dev/null > /dev/null 2>&1; echo > /out/closed; sleep 0.3; echo back > /dev/console; sleep 1000"));
+  Domain domain(make_plan_for(
+      tree,
+      "exec < /dev/null > /dev/null 2>&1; echo > /out/closed; sleep 0.3; echo back > /dev/console; sleep 1000"));
   ASSERT_TRUE(domain.start_ok());
   ASSERT_TRUE(wait_for(tree, "out/closed"));
-  for (int i = 0; i < 1000 && file_text(domain.plan().consoles[0].log_file).find("back") == std::string::npos; ++i) ::usleep(5000);
+  for (int i = 0; i < 1000 && file_text(domain.plan().consoles[0].log_file).find("back") == std::string::npos; ++i)
+    ::usleep(5000);
   EXPECT_NE(file_text(domain.plan().consoles[0].log_file).find("back"), std::string::npos);
   std::ifstream stat("/proc/" + std::to_string(domain.controller_pid()) + "/schedstat");
   long long ran_ns = 0;

@@ -47,7 +47,8 @@ class Hostile : public ::testing::Test {
 
 TEST_F(Hostile, DevProcAndSysAreLinks) {
   for (const char* name : {"dev", "proc", "sys"}) {
-    for (const std::string& target : {canary_, std::string("/../../../../../..") + canary_, std::string("."), std::string("/tmp")}) {
+    for (const std::string& target :
+         {canary_, std::string("/../../../../../..") + canary_, std::string("."), std::string("/tmp")}) {
       SCOPED_TRACE(name + std::string(" -> ") + target);
       replace(name, target);
       expect_error("'/" + std::string(name) + "' of the container: a symbolic link is in the way");

@@ -28,7 +28,8 @@ TEST(Isolation, MountsAreLocked) {
   RootTree tree;
   std::filesystem::create_directories(tree.temp() + "/data");
   std::filesystem::create_directories(tree.path() + "/data");
-  auto plan = make_plan_for(tree,
+  auto plan = make_plan_for(
+      tree,
       "exec > /out/log 2>&1\n"
       "try() { if \"$@\" 2>/dev/null; then echo \"DID $*\"; else echo refused; fi; }\n"
       "try umount /data; try mount -o remount,rw,bind /data; try mount -o remount,rw /data; try touch /data/x\n"
@@ -54,19 +55,25 @@ TEST(Isolation, ReadOnlyIncludesSubmountsAndFlaggedSources) {
   ASSERT_EQ(::mount("t", source.c_str(), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0777"), 0);
   std::filesystem::create_directories(source + "/below");
   ASSERT_EQ(::mount("t", (source + "/below").c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "mode=0777"), 0);
-  auto plan = make_plan_for(tree, "exec > /out/log 2>&1; for f in /ro/x /ro/below/x /rw/x /rw/below/x; do touch $f 2>/dev/null && echo wrote $f; done; "
-                                  "grep ' /ro' /proc/self/mountinfo | cut -d' ' -f5,6; echo > /out/done; sleep 1000");
+  auto plan = make_plan_for(
+      tree,
+      "exec > /out/log 2>&1; for f in /ro/x /ro/below/x /rw/x /rw/below/x; do touch $f 2>/dev/null && echo wrote $f; done; "
+      "grep ' /ro' /proc/self/mountinfo | cut -d' ' -f5,6; echo > /out/done; sleep 1000");
   plan.before.emplace_back(SourceStep{2, SourceKind::kDirectory, source, "", true, false});
   plan.from_parent.emplace_back(BindStep{2, "/ro", OwnerShift::kAlreadyShifted, true});
   plan.from_parent.emplace_back(BindStep{2, "/rw", OwnerShift::kAlreadyShifted, false});
   const std::string log = run_inside(tree, std::move(plan));
-  EXPECT_EQ(log, "wrote /rw/x\nwrote /rw/below/x\n/ro ro,nosuid,nodev,noexec,relatime\n/ro/below ro,nosuid,nodev,relatime\n");
+  EXPECT_EQ(
+      log,
+      "wrote /rw/x\nwrote /rw/below/x\n/ro ro,nosuid,nodev,noexec,relatime\n/ro/below ro,nosuid,nodev,relatime\n");
   ::umount2(source.c_str(), MNT_DETACH);
 }
 
 TEST(Isolation, ReadOnlyRoot) {
   RootTree tree;
-  auto plan = make_plan_for(tree, "read go; touch /x 2>/dev/null && echo wrote; mount -o remount,rw,bind / 2>/dev/null && echo remounted; touch /etc/x 2>/dev/null && echo wrote; echo the''end; sleep 1000");
+  auto plan = make_plan_for(
+      tree,
+      "read go; touch /x 2>/dev/null && echo wrote; mount -o remount,rw,bind / 2>/dev/null && echo remounted; touch /etc/x 2>/dev/null && echo wrote; echo the''end; sleep 1000");
   std::get<RootStep>(plan.from_parent[1]).is_readonly = true;
   Domain domain(std::move(plan));
   const auto boot = domain.start_ok();
@@ -84,10 +91,13 @@ TEST(Isolation, ReadOnlyRoot) {
 
 TEST(Isolation, DevicesAreThoseOfThePlan) {
   RootTree tree;
-  const std::string log = run_inside(tree, "ls -A /dev | tr '\\n' ' '; echo; ls -ld /dev/pts/ptmx | cut -c1-10; echo x > /dev/null && echo null; head -c 3 /dev/zero | wc -c; "
-                                           "stat -c '%u:%g %a' /dev/pts/0 /dev; readlink /dev/ptmx");
+  const std::string log = run_inside(
+      tree,
+      "ls -A /dev | tr '\\n' ' '; echo; ls -ld /dev/pts/ptmx | cut -c1-10; echo x > /dev/null && echo null; head -c 3 /dev/zero | wc -c; "
+      "stat -c '%u:%g %a' /dev/pts/0 /dev; readlink /dev/ptmx");
   EXPECT_NE(log.find("null\n3\n0:5 620\n0:0 755\npts/ptmx\n"), std::string::npos) << log;
-  EXPECT_EQ(std::system(("test \"$(ls -A " + tree.path() + "/dev)\" = ''").c_str()), 0) << "the tree on disk was written to";
+  EXPECT_EQ(std::system(("test \"$(ls -A " + tree.path() + "/dev)\" = ''").c_str()), 0)
+      << "the tree on disk was written to";
 }
 
 TEST(Isolation, ADeviceNodeInTheImageOpensNothing) {
@@ -100,14 +110,18 @@ TEST(Isolation, ADeviceNodeInTheImageOpensNothing) {
 
 TEST(Isolation, MasksHide) {
   RootTree tree;
-  const std::string log = run_inside(tree, "wc -c < /proc/timer_list; wc -c < /proc/keys; ls -A /proc/acpi 2>/dev/null | wc -l; ls -A /sys/firmware | wc -l");
+  const std::string log = run_inside(
+      tree,
+      "wc -c < /proc/timer_list; wc -c < /proc/keys; ls -A /proc/acpi 2>/dev/null | wc -l; ls -A /sys/firmware | wc -l");
   EXPECT_EQ(log, "0\n0\n0\n0\n");
 }
 
 TEST(Isolation, OnlyTheNetworksOwnSettingsAreWritable) {
   RootTree tree;
-  auto plan = make_plan_for(tree, "exec > /out/log 2>&1; echo 1 > /proc/sys/net/ipv4/ip_forward; cat /proc/sys/net/ipv4/ip_forward\n"
-                                  "(echo 9 > /proc/sys/net/core/somaxconn) 2>/dev/null && echo DID; echo > /out/done; sleep 1000");
+  auto plan = make_plan_for(
+      tree,
+      "exec > /out/log 2>&1; echo 1 > /proc/sys/net/ipv4/ip_forward; cat /proc/sys/net/ipv4/ip_forward\n"
+      "(echo 9 > /proc/sys/net/core/somaxconn) 2>/dev/null && echo DID; echo > /out/done; sleep 1000");
   for (auto& step : plan.from_parent)
     if (auto* proc = std::get_if<ProcStep>(&step)) proc->writable = {"/proc/sys/net/ipv4"};
   EXPECT_EQ(run_inside(tree, std::move(plan)), "1\n");
@@ -116,7 +130,7 @@ TEST(Isolation, OnlyTheNetworksOwnSettingsAreWritable) {
 TEST(Isolation, SessionKeyringIsNew) {
   RootTree tree;
   const std::string log = run_inside(tree, "probe keyring");
-  EXPECT_NE(log.find("keyring;0;"), std::string::npos) << log;   // container root's own
+  EXPECT_NE(log.find("keyring;0;"), std::string::npos) << log;  // container root's own
   EXPECT_NE(log.find("_ses"), std::string::npos) << log;
 }
 
@@ -138,7 +152,8 @@ TEST(Isolation, MemoryLimitBites) {
 
 TEST(Isolation, OwnNetworkWithLoopback) {
   RootTree tree;
-  const std::string log = run_inside(tree, "ip -o link | cut -d' ' -f2,3; ping -c1 -W2 127.0.0.1 > /dev/null && echo pong");
+  const std::string log =
+      run_inside(tree, "ip -o link | cut -d' ' -f2,3; ping -c1 -W2 127.0.0.1 > /dev/null && echo pong");
   EXPECT_NE(log.find("lo: <LOOPBACK,UP"), std::string::npos) << log;
   EXPECT_NE(log.find("pong"), std::string::npos) << log;
 }

@@ -74,7 +74,8 @@ TEST(Life, DestroyOfFrozenAndOfSignalIgnoringInit) {
   RootTree tree;
   const auto before = snapshot();
   for (const bool is_frozen : {false, true}) {
-    Domain domain(make_plan_for(tree, "trap '' TERM INT HUP; (sleep 1000 & sleep 1000 & ) ; while :; do sleep 1; done"));
+    Domain domain(
+        make_plan_for(tree, "trap '' TERM INT HUP; (sleep 1000 & sleep 1000 & ) ; while :; do sleep 1; done"));
     const auto boot = domain.start_ok();
     ASSERT_TRUE(boot) << boot.error().text;
     if (is_frozen) {
@@ -93,7 +94,8 @@ TEST(Life, DestroyOfFrozenAndOfSignalIgnoringInit) {
 
 TEST(Life, RebootFromInside) {
   RootTree tree;
-  Domain domain(make_plan_for(tree, "echo x >> /out/boots; if [ $(wc -l < /out/boots) = 1 ]; then reboot -f; fi; sleep 1000"));
+  Domain domain(
+      make_plan_for(tree, "echo x >> /out/boots; if [ $(wc -l < /out/boots) = 1 ]; then reboot -f; fi; sleep 1000"));
   const auto boot = domain.start_ok();
   ASSERT_TRUE(boot) << boot.error().text;
   const auto note = domain.next_note();
@@ -201,7 +203,8 @@ TEST(Life, BusyboxInit) {
   ASSERT_TRUE(domain.start_ok());
   ASSERT_TRUE(wait_for(tree, "out/boots"));
   Result<void> asked = domain.ask(ShutdownRequest{true, ShutdownWay::kAny});
-  for (int i = 0; i < 200 && !asked; ++i, ::usleep(10'000)) asked = domain.ask(ShutdownRequest{true, ShutdownWay::kAny});
+  for (int i = 0; i < 200 && !asked; ++i, ::usleep(10'000))
+    asked = domain.ask(ShutdownRequest{true, ShutdownWay::kAny});
   ASSERT_TRUE(asked) << asked.error().text;
   auto note = domain.next_note();
   ASSERT_TRUE(note) << note.error().text;
@@ -216,7 +219,9 @@ TEST(Life, BusyboxInit) {
 
 TEST(Life, ShutdownByInitctl) {
   RootTree tree;
-  Domain domain(make_plan_for(tree, "mkfifo() { /bin/busybox mkfifo $1; }; mkfifo /run/initctl; echo > /out/ready; head -c 384 /run/initctl > /out/request; echo > /out/done; sleep 1000"));
+  Domain domain(make_plan_for(
+      tree,
+      "mkfifo() { /bin/busybox mkfifo $1; }; mkfifo /run/initctl; echo > /out/ready; head -c 384 /run/initctl > /out/request; echo > /out/done; sleep 1000"));
   ASSERT_TRUE(domain.start_ok());
   ASSERT_TRUE(wait_for(tree, "out/ready"));
   Result<void> asked;
@@ -226,7 +231,9 @@ TEST(Life, ShutdownByInitctl) {
   ASSERT_TRUE(wait_for(tree, "out/done"));
   const std::string request = tree.read("out/request");
   ASSERT_EQ(request.size(), 384u);
-  EXPECT_EQ(request.substr(0, 9), std::string("\x69\x19\x09\x03\x01\x00\x00\x00" "0", 9));
+  EXPECT_EQ(request.substr(0, 9), std::string("\x69\x19\x09\x03\x01\x00\x00\x00"
+                                              "0",
+                                              9));
 }
 
 TEST(Life, InitctlThatIsNoFifoIsNeverOpened) {
@@ -278,7 +285,8 @@ TEST(Life, AControllerThatIsKilledTakesItsContainerAlong) {
 
 TEST(Life, TheNextDaemonFindsEverything) {
   RootTree tree;
-  Domain domain(make_plan_for(tree, "echo x >> /out/boots; [ $(wc -l < /out/boots) -lt 3 ] && read go && reboot -f; sleep 1000"));
+  Domain domain(make_plan_for(
+      tree, "echo x >> /out/boots; [ $(wc -l < /out/boots) -lt 3 ] && read go && reboot -f; sleep 1000"));
   ASSERT_TRUE(domain.start_ok());
   const auto console = domain.console();
   ASSERT_TRUE(console);
@@ -328,7 +336,8 @@ TEST(Life, NumbersOfAnIdleController) {
     if (i == 19) {
       std::ifstream rollup("/proc/" + std::to_string(domain.controller_pid()) + "/smaps_rollup");
       for (std::string line; std::getline(rollup, line);)
-        if (line.starts_with("Pss:") || line.starts_with("Rss:") || line.starts_with("Private_Dirty:")) std::printf("controller %s\n", line.c_str());
+        if (line.starts_with("Pss:") || line.starts_with("Rss:") || line.starts_with("Private_Dirty:"))
+          std::printf("controller %s\n", line.c_str());
     }
     const double stop = now_ms();
     ASSERT_TRUE(domain.ask(DestroyRequest{}));
@@ -336,7 +345,8 @@ TEST(Life, NumbersOfAnIdleController) {
   }
   std::sort(starts.begin(), starts.end());
   std::sort(stops.begin(), stops.end());
-  std::printf("start median %.2f ms (least %.2f), destroy median %.2f ms (least %.2f)\n", starts[10], starts[0], stops[10], stops[0]);
+  std::printf("start median %.2f ms (least %.2f), destroy median %.2f ms (least %.2f)\n", starts[10], starts[0],
+              stops[10], stops[0]);
 }
 
 }  // namespace

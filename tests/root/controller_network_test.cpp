@@ -11,10 +11,11 @@ using namespace controller;
 
 LaunchPlan with_network(LaunchPlan plan, const std::string& host_name) {
   plan.from_parent.emplace_back(VethStep{host_name, "eth0", {0x52, 0x54, 0, 0, 0, 9}, "br0", 1400, true});
-  plan.inside.insert(plan.inside.begin() + 1, {LinkUpStep{"eth0"}, AddressStep{"eth0", {192, 0, 2, 2}, 24, {}},
-                                               AddressStep{"eth0", {0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}, 64, {}},
-                                               RouteStep{"eth0", {0, 0, 0, 0}, 0, {192, 0, 2, 1}, 100},
-                                               RouteStep{"", {198, 51, 100, 0}, 24, {192, 0, 2, 1}, {}}});
+  plan.inside.insert(plan.inside.begin() + 1,
+                     {LinkUpStep{"eth0"}, AddressStep{"eth0", {192, 0, 2, 2}, 24, {}},
+                      AddressStep{"eth0", {0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}, 64, {}},
+                      RouteStep{"eth0", {0, 0, 0, 0}, 0, {192, 0, 2, 1}, 100},
+                      RouteStep{"", {198, 51, 100, 0}, 24, {192, 0, 2, 1}, {}}});
   return plan;
 }
 
@@ -25,8 +26,12 @@ TEST(Network, VethInABridgeWithAddressAndRoute) {
   ASSERT_TRUE(kernel::set_link_up(*route, "br0"));
   ASSERT_TRUE(kernel::add_address(*route, {"br0", {192, 0, 2, 1}, 24, {}}));
   RootTree tree;
-  Domain domain(with_network(make_plan_for(tree, "exec > /out/log 2>&1; ip -o link show eth0 | grep -o 'mtu 1400'; cat /sys/class/net/eth0/address; ip route; "
-                                                 "ping -c1 -W5 192.0.2.1 > /dev/null && echo pong; echo > /out/done; sleep 1000"), "vnet%d"));
+  Domain domain(with_network(
+      make_plan_for(
+          tree,
+          "exec > /out/log 2>&1; ip -o link show eth0 | grep -o 'mtu 1400'; cat /sys/class/net/eth0/address; ip route; "
+          "ping -c1 -W5 192.0.2.1 > /dev/null && echo pong; echo > /out/done; sleep 1000"),
+      "vnet%d"));
   const auto boot = domain.start_ok();
   ASSERT_TRUE(boot) << boot.error().text;
   ASSERT_EQ(boot->host_links, (std::vector<std::string>{"vnet0"}));

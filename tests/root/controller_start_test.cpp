@@ -39,7 +39,8 @@ TEST(ControllerStart, RunsInitAndTellsHowItEnded) {
   EXPECT_FALSE(std::filesystem::exists(domain.plan().socket_path));
   const auto bytes = read_file(domain.plan().exit_record_path);
   ASSERT_TRUE(bytes);
-  const auto record = xdr::decode_exact<ExitRecord>(std::span(reinterpret_cast<const std::uint8_t*>(bytes->data()), bytes->size()));
+  const auto record =
+      xdr::decode_exact<ExitRecord>(std::span(reinterpret_cast<const std::uint8_t*>(bytes->data()), bytes->size()));
   ASSERT_TRUE(record);
   EXPECT_EQ(record->wait_status, 3 << 8);
 }
@@ -81,7 +82,9 @@ TEST(ControllerStart, NamespacesBelongToTheDomainsOwnId) {
 
 TEST(ControllerStart, InitHasNothingOpenButItsTerminal) {
   RootTree tree;
-  Domain domain(make_plan_for(tree, "ls -l /proc/1/fd > /out/fds; readlink /proc/1/cwd > /out/cwd; tty > /out/tty; env > /out/env; cat /proc/1/cgroup > /out/cgroup; hostname > /out/hostname; echo done > /out/done; sleep 1000"));
+  Domain domain(make_plan_for(
+      tree,
+      "ls -l /proc/1/fd > /out/fds; readlink /proc/1/cwd > /out/cwd; tty > /out/tty; env > /out/env; cat /proc/1/cgroup > /out/cgroup; hostname > /out/hostname; echo done > /out/done; sleep 1000"));
   const auto boot = domain.start_ok();
   ASSERT_TRUE(boot) << boot.error().text;
   ASSERT_TRUE(wait_for(tree, "out/done"));
@@ -104,7 +107,8 @@ TEST(ControllerStart, InitHasNothingOpenButItsTerminal) {
 
 TEST(ControllerStart, PassesFilesInOrder) {
   RootTree tree;
-  auto plan = make_plan_for(tree, "cat <&3 > /out/a; cat <&4 > /out/b; ls /proc/self/fd > /out/fds; echo > /out/done; sleep 1000");
+  auto plan = make_plan_for(
+      tree, "cat <&3 > /out/a; cat <&4 > /out/b; ls /proc/self/fd > /out/fds; echo > /out/done; sleep 1000");
   exec_of(plan).passed_files = 2;
   int a[2], b[2];
   ASSERT_EQ(::pipe2(a, O_CLOEXEC), 0);
@@ -125,7 +129,8 @@ TEST(ControllerStart, PassesFilesInOrder) {
 TEST(ControllerStart, InitUserFromTheContainersOwnFiles) {
   RootTree tree;
   std::filesystem::permissions(tree.path() + "/out", std::filesystem::perms(0777));
-  auto plan = make_plan_for(tree, "id > /out/id; grep Cap /proc/self/status > /out/caps; echo > /out/done; sleep 1000");
+  auto plan =
+      make_plan_for(tree, "id > /out/id; grep Cap /proc/self/status > /out/caps; echo > /out/done; sleep 1000");
   plan.inside.insert(plan.inside.end() - 1, UserStep{"web", ""});
   plan.inside.insert(plan.inside.end() - 1, SeccompStep{{6, 0, 0, 0, 0, 0, 0xff, 0x7f}});  // allow everything
   Domain domain(std::move(plan));
@@ -140,19 +145,22 @@ TEST(ControllerStart, InitUserFromTheContainersOwnFiles) {
 
 TEST(ControllerStart, BoundingSetAndNoNewPrivileges) {
   RootTree tree;
-  auto plan = make_plan_for(tree, "grep -E 'Cap|NoNewPrivs' /proc/self/status > /out/caps; echo > /out/done; sleep 1000");
+  auto plan =
+      make_plan_for(tree, "grep -E 'Cap|NoNewPrivs' /proc/self/status > /out/caps; echo > /out/done; sleep 1000");
   for (auto& step : plan.inside)
     if (auto* caps = std::get_if<CapabilitiesStep>(&step)) *caps = {0xff, true};
   plan.inside.insert(plan.inside.end() - 1, SeccompStep{{6, 0, 0, 0, 0, 0, 0xff, 0x7f}});
   Domain domain(std::move(plan));
   ASSERT_TRUE(domain.start_ok());
   ASSERT_TRUE(wait_for(tree, "out/done"));
-  EXPECT_EQ(tree.read("out/caps"), "CapInh:\t0000000000000000\nCapPrm:\t00000000000000ff\nCapEff:\t00000000000000ff\n"
-                                   "CapBnd:\t00000000000000ff\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\n");
+  EXPECT_EQ(tree.read("out/caps"),
+            "CapInh:\t0000000000000000\nCapPrm:\t00000000000000ff\nCapEff:\t00000000000000ff\n"
+            "CapBnd:\t00000000000000ff\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\n");
 }
 
 // Each failure names the step, the object and the errno, and leaves nothing.
-void expect_failure(const RootTree& tree, const std::function<void(LaunchPlan&)>& change, const std::string& text, int sys_errno) {
+void expect_failure(const RootTree& tree, const std::function<void(LaunchPlan&)>& change, const std::string& text,
+                    int sys_errno) {
   SCOPED_TRACE(text);
   const auto before = snapshot();
   auto plan = make_plan_for(tree, "sleep 1000");
@@ -173,27 +181,60 @@ void expect_failure(const RootTree& tree, const std::function<void(LaunchPlan&)>
 
 TEST(ControllerStart, FailuresNameStepObjectAndErrno) {
   RootTree tree;
-  expect_failure(tree, [](LaunchPlan& p) { exec_of(p).path = "/sbin/nothing"; }, "exec '/sbin/nothing'", ENOENT);
-  expect_failure(tree, [](LaunchPlan& p) { exec_of(p).path = "/etc/passwd"; }, "exec '/etc/passwd'", EACCES);
-  expect_failure(tree, [](LaunchPlan& p) { exec_of(p).directory = "/nowhere"; }, "enter '/nowhere'", ENOENT);
-  expect_failure(tree, [](LaunchPlan& p) { p.before.emplace_back(SourceStep{99, SourceKind::kDirectory, "/no/such", "", false, false}); },
-                 "source '/no/such'", ENOENT);
-  expect_failure(tree, [](LaunchPlan& p) { p.before.emplace_back(DeviceSourceStep{99, "/dev/nothing", false}); }, "device '/dev/nothing'", ENOENT);
-  expect_failure(tree, [](LaunchPlan& p) { std::get<CgroupStep>(p.before[0]).writes.push_back({"no.such", "1"}); }, "no.such", ENOENT);
-  expect_failure(tree, [](LaunchPlan& p) { p.from_parent.emplace_back(VethStep{"vnet%d", "eth0", {2, 0, 0, 0, 0, 1}, "nobridge", {}, true}); },
-                 "find link 'nobridge'", ENODEV);
-  expect_failure(tree, [](LaunchPlan& p) { p.inside.insert(p.inside.begin(), LinkUpStep{"eth7"}); }, "set link 'eth7' up", ENODEV);
-  expect_failure(tree, [](LaunchPlan& p) { p.inside.insert(p.inside.end() - 1, UserStep{"nobody", ""}); }, "no user 'nobody'", 0);
-  expect_failure(tree, [](LaunchPlan& p) { p.inside.insert(p.inside.end() - 1, SeccompStep{std::vector<std::uint8_t>(8, 0xff)}); },
-                 "install seccomp filter", EINVAL);
+  expect_failure(
+      tree, [](LaunchPlan& p) { exec_of(p).path = "/sbin/nothing"; }, "exec '/sbin/nothing'", ENOENT);
+  expect_failure(
+      tree, [](LaunchPlan& p) { exec_of(p).path = "/etc/passwd"; }, "exec '/etc/passwd'", EACCES);
+  expect_failure(
+      tree, [](LaunchPlan& p) { exec_of(p).directory = "/nowhere"; }, "enter '/nowhere'", ENOENT);
+  expect_failure(
+      tree,
+      [](LaunchPlan& p) {
+        p.before.emplace_back(SourceStep{99, SourceKind::kDirectory, "/no/such", "", false, false});
+      },
+      "source '/no/such'", ENOENT);
+  expect_failure(
+      tree,
+      [](LaunchPlan& p) {
+        p.before.emplace_back(DeviceSourceStep{99, "/dev/nothing", false});
+      },
+      "device '/dev/nothing'", ENOENT);
+  expect_failure(
+      tree,
+      [](LaunchPlan& p) {
+        std::get<CgroupStep>(p.before[0]).writes.push_back({"no.such", "1"});
+      },
+      "no.such", ENOENT);
+  expect_failure(
+      tree,
+      [](LaunchPlan& p) {
+        p.from_parent.emplace_back(VethStep{"vnet%d", "eth0", {2, 0, 0, 0, 0, 1}, "nobridge", {}, true});
+      },
+      "find link 'nobridge'", ENODEV);
+  expect_failure(
+      tree, [](LaunchPlan& p) { p.inside.insert(p.inside.begin(), LinkUpStep{"eth7"}); }, "set link 'eth7' up",
+      ENODEV);
+  expect_failure(
+      tree,
+      [](LaunchPlan& p) {
+        p.inside.insert(p.inside.end() - 1, UserStep{"nobody", ""});
+      },
+      "no user 'nobody'", 0);
+  expect_failure(
+      tree,
+      [](LaunchPlan& p) { p.inside.insert(p.inside.end() - 1, SeccompStep{std::vector<std::uint8_t>(8, 0xff)}); },
+      "install seccomp filter", EINVAL);
 }
 
 TEST(ControllerStart, AFailedStartRemovesItsLinks) {
   RootTree tree;
-  expect_failure(tree, [](LaunchPlan& p) {
-    p.from_parent.emplace_back(VethStep{"vnet%d", "eth0", {2, 0, 0, 0, 0, 1}, "", {}, true});
-    exec_of(p).path = "/nothing";
-  }, "exec '/nothing'", ENOENT);
+  expect_failure(
+      tree,
+      [](LaunchPlan& p) {
+        p.from_parent.emplace_back(VethStep{"vnet%d", "eth0", {2, 0, 0, 0, 0, 1}, "", {}, true});
+        exec_of(p).path = "/nothing";
+      },
+      "exec '/nothing'", ENOENT);
 }
 
 }  // namespace

@@ -44,11 +44,16 @@ pid_t child_in_new_namespace() {
 // Ids crowd around the places where rules begin to matter.
 std::uint32_t random_id(Random& random) {
   switch (random() % 6) {
-    case 0: return random() % 20;
-    case 1: return 0xffffffffu - random() % 6;
-    case 2: return 0x7fffffffu + random() % 4;
-    case 3: return 1000 + random() % 50;
-    default: return random();
+    case 0:
+      return random() % 20;
+    case 1:
+      return 0xffffffffu - random() % 6;
+    case 2:
+      return 0x7fffffffu + random() % 4;
+    case 3:
+      return 1000 + random() % 50;
+    default:
+      return random();
   }
 }
 
@@ -59,7 +64,8 @@ IdMapLines random_map(Random& random) {
   std::uint32_t next = random() % 3;
   for (std::size_t i = 0; i < count; ++i) {
     IdMapLine line{random_id(random), random_id(random), random() % 8 == 0 ? random_id(random) : random() % 30};
-    if (is_orderly || count > 10) line = {next, 100'000 + next, 1 + static_cast<std::uint32_t>(random() % 5)}, next += line.count;
+    if (is_orderly || count > 10)
+      line = {next, 100'000 + next, 1 + static_cast<std::uint32_t>(random() % 5)}, next += line.count;
     lines.push_back(line);
   }
   return lines;
@@ -68,14 +74,20 @@ IdMapLines random_map(Random& random) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (::geteuid() != 0) { std::puts("needs root"); return 77; }
+  if (::geteuid() != 0) {
+    std::puts("needs root");
+    return 77;
+  }
   Random random{std::mt19937(argc > 1 ? static_cast<unsigned>(std::atoi(argv[1])) : 20140)};
   int accepted = 0, wrong = 0;
   constexpr int kMaps = 4000;
   pid_t child = -1;
   for (int i = 0; i < kMaps; ++i) {
     if (child < 0) child = child_in_new_namespace();
-    if (child < 0) { std::puts("user namespaces are not available"); return 77; }
+    if (child < 0) {
+      std::puts("user namespaces are not available");
+      return 77;
+    }
     const auto lines = random_map(random);
     const std::string text = format_kernel_map(lines);
     const std::string path = "/proc/" + std::to_string(child) + "/uid_map";
@@ -87,7 +99,8 @@ int main(int argc, char** argv) {
     const bool is_too_long = text.size() >= static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
     if (says_yes == refusal.has_value() && !(is_too_long && !says_yes)) {
       ++wrong;
-      std::printf("kernel says %s, we say %s:\n%s\n", says_yes ? "yes" : "no", refusal ? refusal->c_str() : "yes", text.substr(0, 400).c_str());
+      std::printf("kernel says %s, we say %s:\n%s\n", says_yes ? "yes" : "no", refusal ? refusal->c_str() : "yes",
+                  text.substr(0, 400).c_str());
     }
     if (says_yes) {
       ++accepted;
@@ -96,7 +109,10 @@ int main(int argc, char** argv) {
       child = -1;  // a map can be written once
     }
   }
-  if (child > 0) { ::kill(child, SIGKILL); ::waitpid(child, nullptr, 0); }
+  if (child > 0) {
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+  }
   std::printf("%d maps, %d accepted, %d disagreements\n", kMaps, accepted, wrong);
   return wrong == 0 && accepted > 100 ? 0 : 1;
 }

@@ -47,7 +47,8 @@ std::string test_group() { return "virtuserns-test-" + std::to_string(::getpid()
 std::string enter_test_machine() {
   if (::geteuid() != 0) return "needs root";
   if (!fs::exists("/bin/busybox")) return "needs /bin/busybox (busybox-static)";
-  if (!fs::exists(build_root() + "/driver/controller/virtuserns-controller")) return "VIRTUSERNS_BUILD has no controller";
+  if (!fs::exists(build_root() + "/driver/controller/virtuserns-controller"))
+    return "VIRTUSERNS_BUILD has no controller";
   if (all_cgroups("probe").empty()) return "needs control groups";
   if (::unshare(CLONE_NEWNS | CLONE_NEWNET) != 0) return "may not make namespaces";
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return "may not make mounts private";
@@ -56,13 +57,17 @@ std::string enter_test_machine() {
 }
 
 RootTree::RootTree() {
-  for (const char* dir : {"bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "run", "root", "out"}) fs::create_directories(path() + "/" + dir);
+  for (const char* dir : {"bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "run", "root", "out"})
+    fs::create_directories(path() + "/" + dir);
   fs::permissions(path() + "/..", fs::perms(0711));
   fs::copy_file("/bin/busybox", path() + "/bin/busybox");
-  if (const std::string probe = build_root() + "/tests/root/probe"; fs::exists(probe)) fs::copy_file(probe, path() + "/bin/probe");
-  for (const char* applet : {"sh", "cat", "ls", "mount", "umount", "sleep", "kill", "reboot", "poweroff", "init", "mknod", "id", "ip",
-                             "hostname", "stty", "readlink", "ping", "chmod", "dd", "touch", "echo", "grep", "stat", "head", "tail", "wc",
-                             "true", "false", "mkdir", "ln", "tty", "nc", "ps", "cut", "ttysize", "test", "rm", "env"})
+  if (const std::string probe = build_root() + "/tests/root/probe"; fs::exists(probe))
+    fs::copy_file(probe, path() + "/bin/probe");
+  for (const char* applet :
+       {"sh",    "cat",  "ls",   "mount",    "umount",  "sleep",    "kill", "reboot", "poweroff", "init",
+        "mknod", "id",   "ip",   "hostname", "stty",    "readlink", "ping", "chmod",  "dd",       "touch",
+        "echo",  "grep", "stat", "head",     "tail",    "wc",       "true", "false",  "mkdir",    "ln",
+        "tty",   "nc",   "ps",   "cut",      "ttysize", "test",     "rm",   "env"})
     fs::create_symlink("busybox", path() + "/bin/" + applet);
   fs::create_symlink("../bin/busybox", path() + "/sbin/init");
   write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/:/bin/sh\n");
@@ -119,7 +124,8 @@ LaunchPlan make_plan_for(const RootTree& tree, const std::string& script) {
       if (controller == "memory") step.writes.push_back({"memory.limit_in_bytes", "67108864"});
       if (controller == "devices") {
         step.writes.push_back({"devices.deny", "a"});
-        for (const char* rule : {"c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm"})
+        for (const char* rule : {"c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm",
+                                 "c 5:2 rwm", "c 136:* rwm"})
           step.writes.push_back({"devices.allow", rule});
       }
     }
@@ -134,7 +140,8 @@ LaunchPlan make_plan_for(const RootTree& tree, const std::string& script) {
   }
   plan.from_parent = {IdMapStep{{{{0, kHostId, 65536}}, {{0, kHostId, 65536}}}},
                       RootStep{1, OwnerShift::kIdmappedMount, false},
-                      ProcStep{{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sysrq-trigger", "/proc/nothing", "/proc/acpi"},
+                      ProcStep{{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sysrq-trigger",
+                                "/proc/nothing", "/proc/acpi"},
                                {"/proc/sys", "/proc/irq", "/proc/bus"},
                                {"/proc/sys/net"}},
                       SysStep{{"/sys/firmware"}},
@@ -143,7 +150,11 @@ LaunchPlan make_plan_for(const RootTree& tree, const std::string& script) {
                       TmpfsStep{"/dev/shm", 1048576, 01777, false}};
   plan.from_parent.insert(plan.from_parent.end(), nodes.begin(), nodes.end());
   constexpr std::uint64_t kAll = (std::uint64_t{1} << 41) - 1;
-  plan.inside = {LinkUpStep{"lo"}, HostnameStep{plan.name}, PivotStep{}, ConsoleStep{}, CapabilitiesStep{kAll, false},
+  plan.inside = {LinkUpStep{"lo"},
+                 HostnameStep{plan.name},
+                 PivotStep{},
+                 ConsoleStep{},
+                 CapabilitiesStep{kAll, false},
                  ExecStep{"/bin/sh", {"/bin/sh", "-c", script}, {"PATH=/bin:/sbin", "container=lxc-libvirt"}, "", 0}};
   return plan;
 }
@@ -161,7 +172,8 @@ Result<controller::Note> Domain::start(const std::vector<int>& files) {
   const SocketFd theirs(pair[1]);
   const Fd memory(::memfd_create("plan", MFD_CLOEXEC));
   const auto bytes = encode_plan(plan_);
-  if (::write(memory.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) return sys_fail("write plan");
+  if (::write(memory.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
+    return sys_fail("write plan");
   // Above the numbers that are given away, so that no dup2 overwrites a source.
   std::vector<Fd> high;
   std::vector<int> wanted = {memory.get(), theirs.get()};
@@ -182,7 +194,8 @@ Result<controller::Note> Domain::start(const std::vector<int>& files) {
 
 Result<controller::BootRecord> Domain::start_ok(const std::vector<int>& files) {
   auto note = TRY(start(files));
-  if (auto* failed = std::get_if<controller::FailedNote>(&note)) return Error{failed->error.code, failed->error.sys_errno, failed->error.text};
+  if (auto* failed = std::get_if<controller::FailedNote>(&note))
+    return Error{failed->error.code, failed->error.sys_errno, failed->error.text};
   if (auto* started = std::get_if<controller::StartedNote>(&note)) return started->boot;
   return fail(VIR_ERR_INTERNAL_ERROR, "unexpected note");
 }
@@ -212,8 +225,10 @@ Result<controller::Reply> Domain::exchange(const controller::Request& request, i
   TRY(controller::send_packet(channel_.get(), xdr::encode(request)));
   for (;;) {
     auto message = TRY(receive(timeout_ms));
-    if (auto* note = std::get_if<controller::Note>(&message)) notes_.push_back(*note);
-    else if (auto* reply = std::get_if<controller::Reply>(&message); reply && reply->serial == request.serial) return std::move(*reply);
+    if (auto* note = std::get_if<controller::Note>(&message))
+      notes_.push_back(*note);
+    else if (auto* reply = std::get_if<controller::Reply>(&message); reply && reply->serial == request.serial)
+      return std::move(*reply);
   }
 }
 
@@ -306,7 +321,8 @@ std::string snapshot() {
     bool is_zombie = false;  // of a killed controller: pid 1 has yet to reap it, nothing runs any more
     for (std::string line; pid && std::getline(status, line);) {
       if (line.starts_with("State:\tZ")) is_zombie = true;
-      if (!is_zombie && line.starts_with("Uid:") && line.find(std::to_string(kHostId).substr(0, 4)) != std::string::npos)
+      if (!is_zombie && line.starts_with("Uid:") &&
+          line.find(std::to_string(kHostId).substr(0, 4)) != std::string::npos)
         text += entry.path().string() + "\n";
     }
   }

@@ -46,21 +46,25 @@ class Domain {
 
   // The outcome: Started or Failed (or why there was none).
   [[nodiscard]] Result<controller::Note> start(const std::vector<int>& files = {});
-  [[nodiscard]] Result<controller::BootRecord> start_ok(const std::vector<int>& files = {});  // Failed becomes an Error
+  [[nodiscard]] Result<controller::BootRecord> start_ok(
+      const std::vector<int>& files = {});  // Failed becomes an Error
   [[nodiscard]] Result<controller::Note> next_note(int timeout_ms = 10'000);
   // Sends and awaits the reply; notes that come meanwhile are kept for next_note.
   template <class Body>
-  [[nodiscard]] Result<controller::Reply> request(Body body, int timeout_ms = 15'000) { return exchange({++serial_, std::move(body)}, timeout_ms); }
+  [[nodiscard]] Result<controller::Reply> request(Body body, int timeout_ms = 15'000) {
+    return exchange({++serial_, std::move(body)}, timeout_ms);
+  }
   template <class Body>
   [[nodiscard]] Result<void> ask(Body body, int timeout_ms = 15'000) {
     const auto reply = TRY(request(std::move(body), timeout_ms));
-    if (const auto* error = std::get_if<controller::WireError>(&reply.body)) return Error{error->code, error->sys_errno, error->text};
+    if (const auto* error = std::get_if<controller::WireError>(&reply.body))
+      return Error{error->code, error->sys_errno, error->text};
     return {};
   }
   [[nodiscard]] Result<Fd> console(std::uint32_t port = 0, bool force = false);
   [[nodiscard]] Result<controller::StatusReply> status();
-  void reconnect();       // as the next daemon: by the socket
-  void kill_controller(); // SIGKILL, and waits
+  void reconnect();        // as the next daemon: by the socket
+  void kill_controller();  // SIGKILL, and waits
   [[nodiscard]] bool wait_controller(int timeout_ms = 10'000);
   [[nodiscard]] int reap() const;  // exit status of --reap
   [[nodiscard]] pid_t controller_pid() const { return pid_; }

@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
   }
   const int status = RUN_ALL_TESTS();
   // The parents of the domains' groups, which controllers keep.
-  for (const auto& step : virtuserns::test::all_cgroups("x")) ::rmdir((step.mount + "/" + step.path.substr(0, step.path.find('/'))).c_str());
+  for (const auto& step : virtuserns::test::all_cgroups("x"))
+    ::rmdir((step.mount + "/" + step.path.substr(0, step.path.find('/'))).c_str());
   return status;
 }

@@ -13,7 +13,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)xdr::decode_exact<controller::ExitRecord>(bytes, 65536);
   (void)kernel::parse_process_status(text);
   (void)kernel::parse_start_time(text);
-  (void)kernel::read_answers(bytes, 0, [](std::uint16_t, std::span<const std::uint8_t> payload) { (void)kernel::parse_attributes(payload); });
+  (void)kernel::read_answers(bytes, 0, [](std::uint16_t, std::span<const std::uint8_t> payload) {
+    (void)kernel::parse_attributes(payload);
+  });
   (void)controller::resolve_identity("web", "web", text, text);
   return 0;
 }

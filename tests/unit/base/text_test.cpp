@@ -17,7 +17,9 @@ TEST(ParseNumber, TakesTheWholeTextOrNothing) {
 
 TEST(Printable, LeavesNoControlByte) {
   EXPECT_EQ(printable("a\x1b[31mb\n"), "a\\x1b[31mb\\x0a");
-  EXPECT_EQ(printable("\xc2\x9b""31m"), "\\xc2\\x9b31m");  // C1 CSI
+  EXPECT_EQ(printable("\xc2\x9b"
+                      "31m"),
+            "\\xc2\\x9b31m");  // C1 CSI
   EXPECT_EQ(printable("\xff"), "\\xff");
   EXPECT_EQ(printable("gr\xc3\xbc\xc3\x9f"), "gr\xc3\xbc\xc3\x9f");
   EXPECT_EQ(printable("abcdef", 3), "abc...");

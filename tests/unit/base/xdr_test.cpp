@@ -6,7 +6,10 @@ namespace virtuserns::xdr {
 namespace {
 
 using Value = std::variant<std::int32_t, std::string>;
-struct Inner { std::uint32_t a = 0; std::optional<std::string> b; };
+struct Inner {
+  std::uint32_t a = 0;
+  std::optional<std::string> b;
+};
 struct Outer {
   std::array<std::uint8_t, 6> mac{};
   std::vector<Inner> inners;

@@ -28,14 +28,16 @@ TEST(Subid, KeepsUsableLinesWithTheirNumbers) {
 }
 
 TEST(Subid, SkipsWhatSaysNothingUsable) {
-  const auto file = parse_subid("anna:1:0\nanna:x:1\n:1:1\nanna:4294967295:2\nanna:1:2:3\nanna:-1:2\nanna:18446744073709551615:9\nlast:4294967290:6");
+  const auto file = parse_subid(
+      "anna:1:0\nanna:x:1\n:1:1\nanna:4294967295:2\nanna:1:2:3\nanna:-1:2\nanna:18446744073709551615:9\nlast:4294967290:6");
   ASSERT_EQ(file.lines.size(), 1u);
   EXPECT_EQ(file.lines[0].owner, "last");
   EXPECT_EQ(file.skipped, 7u);
 }
 
 TEST(Accounts, ReadsTheThirdField) {
-  const auto accounts = parse_accounts("root:x:0:0:root:/root:/bin/sh\n+nis\nbroken\nanna:x:1000:1000::/:/bin/sh\ng:x:7:a,b\nx:y:z:\nlast:x:9");
+  const auto accounts = parse_accounts(
+      "root:x:0:0:root:/root:/bin/sh\n+nis\nbroken\nanna:x:1000:1000::/:/bin/sh\ng:x:7:a,b\nx:y:z:\nlast:x:9");
   ASSERT_EQ(accounts.size(), 4u);
   EXPECT_EQ(accounts[1].name, "anna");
   EXPECT_EQ(accounts[1].id, 1000u);
@@ -47,13 +49,13 @@ TEST(ChooseRange, TakesTheLowestFreeSlotAndKeepsTheAlignment) {
   EXPECT_EQ(choose_range(kPool, 65'536, {}), 2'000'000u);
   EXPECT_EQ(choose_range(kPool, 65'536, {{2'000'000, 65'536}}), 2'065'536u);
   EXPECT_EQ(choose_range(kPool, 65'536, {{2'065'536, 65'536}}), 2'000'000u);
-  EXPECT_EQ(choose_range(kPool, 65'536, {{2'000'100, 1}}), 2'065'536u);           // one account costs one slot
-  EXPECT_EQ(choose_range(kPool, 200'000, {{2'065'536, 65'536}}), 2'131'072u);     // needs more than the gap
+  EXPECT_EQ(choose_range(kPool, 65'536, {{2'000'100, 1}}), 2'065'536u);        // one account costs one slot
+  EXPECT_EQ(choose_range(kPool, 200'000, {{2'065'536, 65'536}}), 2'131'072u);  // needs more than the gap
   EXPECT_EQ(choose_range(kPool, 65'536, {{0, 1ULL << 32}}), std::nullopt);
 }
 
 TEST(ChooseRange, NeverLeavesThePoolNorTheIdsThereAre) {
-  EXPECT_EQ(choose_range({0, 65'536 + 9, 10}, 10, {}), 65'536u);                  // never below the system's ids
+  EXPECT_EQ(choose_range({0, 65'536 + 9, 10}, 10, {}), 65'536u);  // never below the system's ids
   EXPECT_EQ(choose_range({70'000, 70'008, 10}, 10, {}), std::nullopt);
   EXPECT_EQ(choose_range({4'294'967'290, 4'294'967'295, 5}, 5, {}), 4'294'967'290u);
   EXPECT_EQ(choose_range({4'294'967'291, 4'294'967'295, 5}, 5, {}), std::nullopt);  // 2^32 - 1 is no id
@@ -92,7 +94,9 @@ TEST(CheckTargets, NamesTheLineAndTheOwner) {
     return result ? "" : result.error().text;
   };
   EXPECT_EQ(refused(5'000'000, 65'536), "");
-  EXPECT_EQ(refused(150'000, 10), "idmap line <uid start='0' target='150000' count='10'/> overlaps host ids 100000-165535 of user 'anna' (line 1 of /etc/subuid)");
+  EXPECT_EQ(
+      refused(150'000, 10),
+      "idmap line <uid start='0' target='150000' count='10'/> overlaps host ids 100000-165535 of user 'anna' (line 1 of /etc/subuid)");
   EXPECT_NE(refused(2'999'999, 2).find("domain 'db'"), std::string::npos);
   EXPECT_NE(refused(0, 65'536).find("host uid 0"), std::string::npos);
   EXPECT_NE(refused(500, 1).find("below 65536"), std::string::npos);
@@ -115,7 +119,10 @@ TEST(Property, AnyInterleavingOfLeaseAndReleaseStaysDisjoint) {
   std::map<Uuid, IdMaps> held;
   for (int step = 0; step < 4000; ++step) {
     const Uuid uuid{{static_cast<std::uint8_t>(random() % 20 + 1)}};
-    if (random() % 3 == 0) { held.erase(uuid); continue; }
+    if (random() % 3 == 0) {
+      held.erase(uuid);
+      continue;
+    }
     IdClaims claims;
     for (const auto& [owner, maps] : held) {
       for (const auto& line : maps.uid) claims.uid.push_back({{line.outside, line.count}, "domain", owner});
@@ -131,7 +138,8 @@ TEST(Property, AnyInterleavingOfLeaseAndReleaseStaysDisjoint) {
       for (const auto& [b, y] : held)
         for (const auto& p : x.uid)
           for (const auto& q : y.uid)
-            ASSERT_TRUE((a == b && p == q) || a == b || !(IdRange{p.outside, p.count}.overlaps({q.outside, q.count})));
+            ASSERT_TRUE((a == b && p == q) || a == b ||
+                        !(IdRange{p.outside, p.count}.overlaps({q.outside, q.count})));
     for (const auto& line : held[uuid].uid) {
       ASSERT_GE(line.outside, pool.first);
       ASSERT_LE(line.outside + std::uint64_t{line.count} - 1, pool.last);

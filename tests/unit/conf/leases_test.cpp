@@ -57,7 +57,10 @@ TEST_F(Leases, SecondDaemonIsRefused) {  // F16
 }
 
 TEST_F(Leases, BrokenFilesAreSetAsideAndTheOthersLoad) {  // F15
-  { auto opened = open(); ASSERT_TRUE(opened->ledger.write(uuid(1), lease(2'000'000))); }
+  {
+    auto opened = open();
+    ASSERT_TRUE(opened->ledger.write(uuid(1), lease(2'000'000)));
+  }
   ASSERT_TRUE(write_atomic(path(uuid(2)), "virtuserns-lease 1\nname x\nuid 0 2"));
   ASSERT_TRUE(write_atomic(path(uuid(3)), ""));
   ASSERT_EQ(::mkfifo(path(uuid(4)).c_str(), 0600), 0);
@@ -76,10 +79,11 @@ TEST_F(Leases, BrokenFilesAreSetAsideAndTheOthersLoad) {  // F15
 
 TEST_F(Leases, DangerousAndOverlappingOnesAreSetAside) {  // F17
   ASSERT_TRUE(write_atomic(path(uuid(1)), format_lease(lease(2'000'000))));
-  ASSERT_TRUE(write_atomic(path(uuid(2)), format_lease(lease(2'000'001))));          // overlaps
-  ASSERT_TRUE(write_atomic(path(uuid(3)), format_lease(lease(0))));                  // host root
-  ASSERT_TRUE(write_atomic(path(uuid(4)), format_lease(lease(4'294'950'000))));      // beyond 2^32
-  ASSERT_TRUE(write_atomic(path(uuid(5)), format_lease({"x", {{{0, 3'000'000, 5}, {3, 4'000'000, 5}}, {{0, 3'000'000, 5}}}})));
+  ASSERT_TRUE(write_atomic(path(uuid(2)), format_lease(lease(2'000'001))));      // overlaps
+  ASSERT_TRUE(write_atomic(path(uuid(3)), format_lease(lease(0))));              // host root
+  ASSERT_TRUE(write_atomic(path(uuid(4)), format_lease(lease(4'294'950'000))));  // beyond 2^32
+  ASSERT_TRUE(write_atomic(path(uuid(5)),
+                           format_lease({"x", {{{0, 3'000'000, 5}, {3, 4'000'000, 5}}, {{0, 3'000'000, 5}}}})));
   const auto opened = open({uuid(2)});
   ASSERT_TRUE(opened);
   ASSERT_EQ(opened->ledger.all().size(), 1u);

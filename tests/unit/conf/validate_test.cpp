@@ -270,7 +270,8 @@ TEST(Unhonoured, OneLineEach) {
   auto def = good();
   EXPECT_EQ(unhonoured(def), std::vector<std::string>());
   def.kept = {{"cpu", "<cpu/>"}, {"genid", "<genid/>"}, {"memory/@dumpCore", "off"}};
-  def.cputune.kept = {{"vcpupin", "<vcpupin vcpu='0' cpuset='1'/>"}, {"emulatorpin", "<emulatorpin/>"}};  // vcpu_pins reads the first
+  def.cputune.kept = {{"vcpupin", "<vcpupin vcpu='0' cpuset='1'/>"},
+                      {"emulatorpin", "<emulatorpin/>"}};  // vcpu_pins reads the first
   def.clock.timers = {{.name = "tsc"}, {.name = "rtc"}};
   def.filesystems[0].kept = {{"@multidevs", "remap"}, {"driver/@queue", "1"}};
   def.kept_devices = {{"tpm", "<tpm/>"}};

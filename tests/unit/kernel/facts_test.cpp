@@ -27,7 +27,9 @@ class Tree {
     std::filesystem::create_directories(path.parent_path());
     std::ofstream(path) << text;
   }
-  [[nodiscard]] Result<HostFacts> read() const { return read_host_facts(temp_.path() + "/proc", temp_.path() + "/sys"); }
+  [[nodiscard]] Result<HostFacts> read() const {
+    return read_host_facts(temp_.path() + "/proc", temp_.path() + "/sys");
+  }
 
  private:
   test::TempDir temp_;
@@ -81,12 +83,14 @@ TEST(Facts, NodeOfTwoCells) {
     const std::string topology = "sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
     tree.write(topology + "physical_package_id", std::to_string(cpu / 4));
     tree.write(topology + "core_id", std::to_string(cpu % 4 / 2));
-    tree.write(topology + "thread_siblings_list", std::to_string(cpu / 2 * 2) + "-" + std::to_string(cpu / 2 * 2 + 1));
+    tree.write(topology + "thread_siblings_list",
+               std::to_string(cpu / 2 * 2) + "-" + std::to_string(cpu / 2 * 2 + 1));
   }
   for (int node = 0; node < 2; ++node) {
     const std::string dir = "sys/devices/system/node/node" + std::to_string(node) + "/";
     tree.write(dir + "cpulist", node == 0 ? "0-3\n" : "4-8\n");
-    tree.write(dir + "meminfo", "Node " + std::to_string(node) + " MemTotal:       4000000 kB\nNode 0 MemFree: 7 kB\n");
+    tree.write(dir + "meminfo",
+               "Node " + std::to_string(node) + " MemTotal:       4000000 kB\nNode 0 MemFree: 7 kB\n");
   }
   tree.write("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0");
   tree.write("sys/class/dmi/id/product_uuid", "c7a5fdbd-edaf-9455-926a-d65c16db1809\n");

@@ -18,7 +18,8 @@ TEST(Netlink, PadsAndCounts) {
   NetlinkMessage message(RTM_GETLINK, NLM_F_DUMP);
   message.attribute(IFLA_IFNAME, std::string_view("eth0"));
   EXPECT_EQ(bytes_of(std::move(message)),
-            (std::vector<std::uint8_t>{28, 0, 0, 0, RTM_GETLINK, 0, 5, 3, 7, 0, 0, 0, 0, 0, 0, 0, 9, 0, 3, 0, 'e', 't', 'h', '0', 0, 0, 0, 0}));
+            (std::vector<std::uint8_t>{28, 0, 0, 0, RTM_GETLINK, 0, 5,   3,   7,   0,   0, 0, 0, 0,
+                                       0,  0, 9, 0, 3,           0, 'e', 't', 'h', '0', 0, 0, 0, 0}));
 }
 
 TEST(Netlink, AnAttributeTooLongSpoilsTheMessage) {

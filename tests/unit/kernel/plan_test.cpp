@@ -42,12 +42,16 @@ TEST(Plan, RefusesWhatWouldNotBeAContainer) {
   EXPECT_NE(refused([](LaunchPlan& p) { p.version = 99; }).find("version 99"), std::string::npos);
   EXPECT_NE(refused([](LaunchPlan& p) { p.host_uid = 0; }).find("host id 0"), std::string::npos);
   EXPECT_NE(refused([](LaunchPlan& p) { p.host_uid = 5; }).find("own ids"), std::string::npos);
-  EXPECT_NE(refused([](LaunchPlan& p) { std::get<IdMapStep>(p.from_parent[0]).maps.uid[0].outside = 0; }).find("target 0"),
+  EXPECT_NE(
+      refused([](LaunchPlan& p) { std::get<IdMapStep>(p.from_parent[0]).maps.uid[0].outside = 0; }).find("target 0"),
+      std::string::npos);
+  EXPECT_NE(refused([](LaunchPlan& p) { p.from_parent.erase(p.from_parent.begin()); }).find("one id map"),
             std::string::npos);
-  EXPECT_NE(refused([](LaunchPlan& p) { p.from_parent.erase(p.from_parent.begin()); }).find("one id map"), std::string::npos);
   EXPECT_NE(refused([](LaunchPlan& p) { p.inside.pop_back(); }).find("exec"), std::string::npos);
-  EXPECT_NE(refused([](LaunchPlan& p) { std::get<CgroupStep>(p.before[0]).path = "a/../../b"; }).find("cgroup"), std::string::npos);
-  EXPECT_NE(refused([](LaunchPlan& p) { std::get<CgroupStep>(p.before[0]).writes[0].file = "../x"; }).find("cgroup"), std::string::npos);
+  EXPECT_NE(refused([](LaunchPlan& p) { std::get<CgroupStep>(p.before[0]).path = "a/../../b"; }).find("cgroup"),
+            std::string::npos);
+  EXPECT_NE(refused([](LaunchPlan& p) { std::get<CgroupStep>(p.before[0]).writes[0].file = "../x"; }).find("cgroup"),
+            std::string::npos);
   EXPECT_NE(refused([](LaunchPlan& p) { p.stage_path = "stage"; }).find("stage"), std::string::npos);
 }
 

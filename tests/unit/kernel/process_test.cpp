@@ -14,7 +14,8 @@ namespace {
 using namespace controller;
 
 TEST(Process, Status) {
-  const auto status = kernel::parse_process_status("Name:\tinit\nNSpid:\t4711\t1\t7\nSigBlk:\t0000000000000001\nSigIgn:\t0\nSigCgt:\t0000000180014000\n");
+  const auto status = kernel::parse_process_status(
+      "Name:\tinit\nNSpid:\t4711\t1\t7\nSigBlk:\t0000000000000001\nSigIgn:\t0\nSigCgt:\t0000000180014000\n");
   ASSERT_TRUE(status);
   EXPECT_EQ(status->ns_pids, (std::vector<pid_t>{4711, 1, 7}));
   EXPECT_TRUE(is_handled(*status, SIGTERM));

@@ -42,7 +42,8 @@ TEST_F(Handlers, NodeInfoHasFourBytesACharacter) {
 }
 
 TEST_F(Handlers, LxcConfigBecomesADomain) {
-  const wire::NativeArgs lxc{"lxc-tools", "lxc.uts.name = web\nlxc.rootfs.path = dir:/srv/web\nlxc.hook.start = /a--b\n", 0};
+  const wire::NativeArgs lxc{"lxc-tools",
+                             "lxc.uts.name = web\nlxc.rootfs.path = dir:/srv/web\nlxc.hook.start = /a--b\n", 0};
   const auto text = ask<wire::TextReply>(135, lxc).text;
   EXPECT_NE(text.find("<name>web</name>"), std::string::npos) << text;
   EXPECT_NE(text.find("<source dir='/srv/web'/>"), std::string::npos) << text;

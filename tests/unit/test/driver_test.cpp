@@ -109,16 +109,16 @@ TEST_F(TestDriverTest, LifeOfAPersistentDomain) {
   EXPECT_EQ(driver_.lookup_by_uuid(web).error().code, VIR_ERR_NO_DOMAIN);
   EXPECT_FALSE(driver_.has_active_domains());
 
-  EXPECT_THAT(take_events(), ElementsAre("web DEFINED/0", "web STARTED/0", "web SUSPENDED/0", "web RESUMED/0",
-                                         "web REBOOT", "web STOPPED/0", "web STARTED/0", "web STOPPED/1",
-                                         "web UNDEFINED/0"));
+  EXPECT_THAT(take_events(),
+              ElementsAre("web DEFINED/0", "web STARTED/0", "web SUSPENDED/0", "web RESUMED/0", "web REBOOT",
+                          "web STOPPED/0", "web STARTED/0", "web STOPPED/1", "web UNDEFINED/0"));
 }
 
 TEST_F(TestDriverTest, WrongStatesAreOperationInvalid) {
   const Uuid web = define("web");
-  for (const auto& result : {driver_.destroy(kCaller, web, 0), driver_.suspend(kCaller, web),
-                             driver_.resume(kCaller, web), driver_.shutdown(kCaller, web, 0),
-                             driver_.reboot(kCaller, web, 0), driver_.reset(kCaller, web, 0)}) {
+  for (const auto& result :
+       {driver_.destroy(kCaller, web, 0), driver_.suspend(kCaller, web), driver_.resume(kCaller, web),
+        driver_.shutdown(kCaller, web, 0), driver_.reboot(kCaller, web, 0), driver_.reset(kCaller, web, 0)}) {
     ASSERT_FALSE(result);
     EXPECT_EQ(result.error().code, VIR_ERR_OPERATION_INVALID);
     EXPECT_EQ(result.error().text, "domain is not running");
@@ -281,7 +281,8 @@ TEST_F(TestDriverTest, BulkStatsOfRunningAndShutOffDomains) {
   EXPECT_EQ(params.at(3), (TypedParam{"net.0.name", std::string("vnet0")}));
   EXPECT_EQ(params.at(4), (TypedParam{"net.0.rx.bytes", std::uint64_t{2000}})) << "the second look";
   EXPECT_EQ(driver_.all_stats({}, 1U << 20, static_cast<unsigned>(VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS))
-                .error().code,
+                .error()
+                .code,
             VIR_ERR_ARGUMENT_UNSUPPORTED);
 }
 
@@ -293,7 +294,8 @@ TEST_F(TestDriverTest, LiveAndConfigAreSeparate) {
   ASSERT_TRUE(driver_.set_memory_parameters(kCaller, web, {{"hard_limit", std::uint64_t{100'000}}},
                                             VIR_DOMAIN_AFFECT_CONFIG));
   EXPECT_EQ(driver_.memory_parameters(web, VIR_DOMAIN_AFFECT_LIVE)->at(0).value, TypedValue(kMemoryUnlimitedKib));
-  EXPECT_EQ(driver_.memory_parameters(web, VIR_DOMAIN_AFFECT_CONFIG)->at(0).value, TypedValue(std::uint64_t{100'000}));
+  EXPECT_EQ(driver_.memory_parameters(web, VIR_DOMAIN_AFFECT_CONFIG)->at(0).value,
+            TypedValue(std::uint64_t{100'000}));
   EXPECT_EQ(driver_.memory_parameters(web, VIR_DOMAIN_AFFECT_CONFIG | VIR_DOMAIN_AFFECT_LIVE).error().code,
             VIR_ERR_INVALID_ARG);
   ASSERT_TRUE(driver_.destroy(kCaller, web, 0));
@@ -348,7 +350,8 @@ TEST_F(TestDriverTest, MetadataIsPerDefinitionAndTold) {
   ASSERT_TRUE(driver_.set_metadata(kCaller, web, VIR_DOMAIN_METADATA_TITLE, "Shop", "", VIR_DOMAIN_AFFECT_CONFIG));
   EXPECT_EQ(*driver_.metadata(web, VIR_DOMAIN_METADATA_TITLE, "", VIR_DOMAIN_AFFECT_CONFIG), "Shop");
   EXPECT_FALSE(driver_.metadata(web, VIR_DOMAIN_METADATA_TITLE, "", VIR_DOMAIN_AFFECT_LIVE));
-  ASSERT_TRUE(driver_.set_metadata(kCaller, web, VIR_DOMAIN_METADATA_ELEMENT, "<a:b xmlns:a=\"urn:a\"/>", "urn:a", 0));
+  ASSERT_TRUE(
+      driver_.set_metadata(kCaller, web, VIR_DOMAIN_METADATA_ELEMENT, "<a:b xmlns:a=\"urn:a\"/>", "urn:a", 0));
   EXPECT_EQ(*driver_.metadata(web, VIR_DOMAIN_METADATA_ELEMENT, "urn:a", 0), "<a:b xmlns:a=\"urn:a\"/>");
   ASSERT_TRUE(driver_.set_metadata(kCaller, web, VIR_DOMAIN_METADATA_ELEMENT, std::nullopt, "urn:a", 0));
   EXPECT_FALSE(driver_.metadata(web, VIR_DOMAIN_METADATA_ELEMENT, "urn:a", 0));

@@ -22,7 +22,8 @@ TEST(CheckParams, SaysWhatIsWrongInLibvirtsWords) {
 TEST(MemoryParams, UnlimitedIsAbsence) {
   DomainDef def;
   for (const TypedParam& param : memory_params(def)) EXPECT_EQ(param.value, TypedValue(kMemoryUnlimitedKib));
-  ASSERT_TRUE(apply_memory_params(def, {{"hard_limit", std::uint64_t{1000}}, {"swap_hard_limit", std::uint64_t{2000}}}));
+  ASSERT_TRUE(
+      apply_memory_params(def, {{"hard_limit", std::uint64_t{1000}}, {"swap_hard_limit", std::uint64_t{2000}}}));
   EXPECT_EQ(def.memtune.hard_limit_kib, 1000U);
   ASSERT_TRUE(apply_memory_params(def, {{"swap_hard_limit", kMemoryUnlimitedKib}}));
   EXPECT_FALSE(def.memtune.swap_hard_limit_kib);
@@ -32,7 +33,8 @@ TEST(MemoryParams, HardLimitMayNotPassTheSwapLimit) {
   DomainDef def;
   def.memtune.swap_hard_limit_kib = 2000;
   const DomainDef before = def;
-  const auto refused = apply_memory_params(def, {{"soft_limit", std::uint64_t{5}}, {"hard_limit", std::uint64_t{3000}}});
+  const auto refused =
+      apply_memory_params(def, {{"soft_limit", std::uint64_t{5}}, {"hard_limit", std::uint64_t{3000}}});
   EXPECT_EQ(refused.error().code, VIR_ERR_INVALID_ARG);
   EXPECT_EQ(def, before) << "nothing of a refused set is kept";
 }
@@ -46,16 +48,17 @@ TEST(SchedulerParams, ZeroTakesTheValueOut) {
   ASSERT_TRUE(apply_scheduler_params(def, {{"cpu_shares", std::uint64_t{0}}, {"vcpu_quota", std::int64_t{0}}}));
   EXPECT_FALSE(def.cputune.shares);
   EXPECT_FALSE(def.cputune.quota_us);
-  for (const TypedParam& bad : {TypedParam{"cpu_shares", std::uint64_t{1}}, TypedParam{"vcpu_period", std::uint64_t{999}},
-                                TypedParam{"vcpu_period", std::uint64_t{1'000'001}},
-                                TypedParam{"vcpu_quota", std::int64_t{999}}}) {
+  for (const TypedParam& bad :
+       {TypedParam{"cpu_shares", std::uint64_t{1}}, TypedParam{"vcpu_period", std::uint64_t{999}},
+        TypedParam{"vcpu_period", std::uint64_t{1'000'001}}, TypedParam{"vcpu_quota", std::int64_t{999}}}) {
     EXPECT_EQ(apply_scheduler_params(def, {bad}).error().code, VIR_ERR_INVALID_ARG) << bad.field;
   }
 }
 
 TEST(BlkioParams, DeviceListsMergeByPath) {
   DomainDef def;
-  ASSERT_TRUE(apply_blkio_params(def, {{"weight", std::uint32_t{500}}, {"device_weight", "/dev/sda,300,/dev/sdb,700"s}}));
+  ASSERT_TRUE(
+      apply_blkio_params(def, {{"weight", std::uint32_t{500}}, {"device_weight", "/dev/sda,300,/dev/sdb,700"s}}));
   ASSERT_TRUE(apply_blkio_params(def, {{"device_read_bytes_sec", "/dev/sdb,8589934592"s}}));
   ASSERT_TRUE(apply_blkio_params(def, {{"device_weight", "/dev/sda,0"s}}));
   ASSERT_EQ(def.blkio.devices.size(), 1U) << "sda has nothing left";
@@ -71,16 +74,19 @@ TEST(BlkioParams, RefusesWhatDoesNotParseAndKeepsNothingOfIt) {
   DomainDef def;
   for (const std::string text : {"/dev/sda", "/dev/sda,x", "/dev/sda,1,", ",100", "/dev/sda,-1", "/dev/sda,5000"}) {
     EXPECT_EQ(apply_blkio_params(def, {{"weight", std::uint32_t{500}}, {"device_weight", text}}).error().code,
-              VIR_ERR_INVALID_ARG) << text;
+              VIR_ERR_INVALID_ARG)
+        << text;
   }
-  EXPECT_EQ(apply_blkio_params(def, {{"device_read_iops_sec", "/dev/sda,4294967296"s}}).error().code, VIR_ERR_INVALID_ARG);
+  EXPECT_EQ(apply_blkio_params(def, {{"device_read_iops_sec", "/dev/sda,4294967296"s}}).error().code,
+            VIR_ERR_INVALID_ARG);
   EXPECT_EQ(def, DomainDef{});
 }
 
 TEST(MemorySize, MaximumOfARunningDomainIsFixed) {
   DomainDef live, config;
   live.max_memory_kib = config.max_memory_kib = 1000;
-  EXPECT_EQ(apply_memory_size({&live, nullptr}, 2000, VIR_DOMAIN_MEM_MAXIMUM).error().code, VIR_ERR_OPERATION_INVALID);
+  EXPECT_EQ(apply_memory_size({&live, nullptr}, 2000, VIR_DOMAIN_MEM_MAXIMUM).error().code,
+            VIR_ERR_OPERATION_INVALID);
   EXPECT_EQ(apply_memory_size({&live, &config}, 1001, 0).error().text, "Cannot set memory higher than max memory");
   ASSERT_TRUE(apply_memory_size({nullptr, &config}, 2000, VIR_DOMAIN_MEM_MAXIMUM));
   EXPECT_EQ(current_memory_kib(config), 1000U) << "a higher maximum leaves the size";
