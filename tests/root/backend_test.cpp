@@ -353,7 +353,9 @@ TEST_F(BackendTest, ShutdownFromInsideAndStatistics) {
       daemon->create_transient(root, domain("while ! [ -e /out/off ]; do sleep 0.05; done; poweroff -f"), {}, 0));
   ASSERT_TRUE(eventually([&] { return daemon->info(uuid)->cpu_time_ns > 0; }));
   EXPECT_GT(daemon->info(uuid)->memory_kib, 0u);
-  for (const auto& stat : *daemon->memory_stats(uuid, 0))
+  const auto memory = daemon->memory_stats(uuid, 0);
+  ASSERT_TRUE(memory) << memory.error().text;
+  for (const auto& stat : *memory)
     EXPECT_NE(stat.tag, VIR_DOMAIN_MEMORY_STAT_SWAP_IN) << "v1 has no such number (X14)";
   EXPECT_EQ(daemon->all_stats({}, 0, 0)->size(), 1u);
   const auto set = daemon->set_memory(root, uuid, 32 * 1024, VIR_DOMAIN_AFFECT_LIVE);
