@@ -122,35 +122,34 @@ Result<void> await_exec(const SocketFd& channel, const PidFd& init) {
 
 // nullopt: the starter was killed before it said anything.
 Result<std::optional<std::pair<pid_t, PidFd>>> clone_init(const LaunchPlan& plan, const Entry& entry, SocketFd& ours,
+                                                          kernel::Errand& errand,
                                                           const std::vector<Fd>& passed_files) {
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
   ours = SocketFd(pair[0]);
   SocketFd theirs(pair[1]);
-  const auto starter =
+  auto starter =
       TRY(kernel::clone_process({0, entry.born_in ? &entry.born_in->dir() : nullptr}), "clone starter");
   if (starter.pid == 0) {
     ours.reset();
     run_starter(plan, entry, theirs, passed_files);
   }
   theirs.reset();
-  auto message = receive(ours);
-  (void)kernel::send_signal(starter.pidfd, SIGKILL);  // it has said all it had to say; a stuck one must not stay
-  (void)kernel::wait_process(starter.pidfd);
-  if (!message) return std::move(message).error();
-  if (!*message) return std::optional<std::pair<pid_t, PidFd>>();
-  if (auto* error = std::get_if<WireError>(&**message)) return from_wire(std::move(*error));
-  const auto* born = std::get_if<Born>(&**message);
+  errand = kernel::Errand(std::move(starter.pidfd));
+  auto message = TRY(receive(ours));
+  if (!message) return std::optional<std::pair<pid_t, PidFd>>();
+  if (auto* error = std::get_if<WireError>(&*message)) return from_wire(std::move(*error));
+  const auto* born = std::get_if<Born>(&*message);
   if (!born) return fail(VIR_ERR_INTERNAL_ERROR, "unexpected message of the starter");
   // Our own child, not reaped yet: the number cannot have become another's.
   return std::optional(std::pair(static_cast<pid_t>(born->pid), TRY(kernel::open_process(born->pid))));
 }
 
 Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Host& host, SocketFd& ours,
-                                           const std::vector<Fd>& passed_files) {
+                                           kernel::Errand& starter, const std::vector<Fd>& passed_files) {
   for (const auto way : {IntoV2::kByBirth, IntoV2::kByWrite}) {
     const Entry entry = TRY(open_groups(host, way));
-    if (auto born = TRY(clone_init(plan, entry, ours, passed_files))) return std::move(*born);
+    if (auto born = TRY(clone_init(plan, entry, ours, starter, passed_files))) return std::move(*born);
   }
   return fail(VIR_ERR_OPERATION_FAILED, "the starter was killed");
 }
@@ -163,7 +162,8 @@ Error from_wire(WireError error) { return Error{error.code, error.sys_errno, std
 Result<Boot> boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd>& passed_files) {
   Tree::clear();
   SocketFd ours;
-  auto [pid, init] = TRY(clone_init(plan, host, ours, passed_files), "clone init");
+  kernel::Errand starter;  // nobody waits for its end before init runs
+  auto [pid, init] = TRY(clone_init(plan, host, ours, starter, passed_files), "clone init");
   Undo undo;
   undo.add([&, &child = init] {
     (void)kernel::send_signal(child, SIGKILL);
@@ -178,8 +178,6 @@ Result<Boot> boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd
   TRY(apply_from_parent(plan, host, {pid, init}, result));
   TRY(send_packet(ours.get(), xdr::encode(std::uint32_t{1})), "open the gate");
   TRY(await_exec(ours, init));
-  // The container has its own copy of the tree now; ours would only keep its file systems busy.
-  Tree::clear();
   result.record.init_pid = pid;
   if (const auto time = kernel::read_start_time(host.proc, pid)) result.record.init_start_time = *time;
   timespec now{};

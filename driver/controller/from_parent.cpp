@@ -56,36 +56,53 @@ Result<void> make_namespace_mounts(const Wanted& wanted, const Child& child, con
   ::_exit(0);
 }
 
-Result<NamespaceMounts> open_namespace_mounts(const LaunchPlan& plan, const Host& host, const Child& child) {
-  const Wanted wanted = wanted_mounts(plan);
-  if (!wanted.proc && !wanted.sys && !wanted.mqueue && !wanted.cgroup) return NamespaceMounts();
-  int pair[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
-  SocketFd ours(pair[0]), theirs(pair[1]);
-  // Only children born from here on are in that pid namespace (setns(2)); at once back again.
-  TRY(kernel::enter_namespaces(child.pidfd, CLONE_NEWPID), "enter the pid namespace");
-  auto helper = kernel::clone_process({});
-  if (helper && helper->pid == 0) run_helper(wanted, child, theirs);
-  TRY(kernel::enter_namespace(host.pid_ns, CLONE_NEWPID), "leave the pid namespace");
-  if (!helper) return std::move(helper).error();
-  theirs.reset();
-  auto packet = recv_packet(ours.get());
-  (void)kernel::send_signal(helper->pidfd, SIGKILL);
-  (void)kernel::wait_process(helper->pidfd);
-  if (!packet) return std::move(packet).error();
-  if (packet->bytes.empty()) return fail(VIR_ERR_OPERATION_FAILED, "the helper was killed");
-  auto message = TRY(xdr::decode_exact<ChildMessage>(packet->bytes, 64 * 1024));
-  if (auto* error = std::get_if<WireError>(&message)) return from_wire(std::move(*error));
-  NamespaceMounts mounts;
-  auto next = packet->files.begin();
-  for (auto [is_wanted, mount] : {std::pair(wanted.proc, &mounts.proc),
-                                  {wanted.sys, &mounts.sys},
-                                  {wanted.mqueue, &mounts.mqueue},
-                                  {wanted.cgroup, &mounts.cgroup}})
-    if (is_wanted && next != packet->files.end()) *mount = MountFd((next++)->release());
-  if (next != packet->files.end()) return fail(VIR_ERR_INTERNAL_ERROR, "the helper sent too many mounts");
-  return mounts;
-}
+// The mounts of the child's namespaces, which the helper makes while the controller goes on with the tree.
+class MountsOfNamespaces {
+ public:
+  Result<void> begin(const LaunchPlan& plan, const Host& host, const Child& child) {
+    wanted_ = wanted_mounts(plan);
+    if (!wanted_.proc && !wanted_.sys && !wanted_.mqueue && !wanted_.cgroup) return {};
+    int pair[2];
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
+    channel_ = SocketFd(pair[0]);
+    const SocketFd theirs(pair[1]);
+    // Only children born from here on are in that pid namespace (setns(2)); at once back again.
+    TRY(kernel::enter_namespaces(child.pidfd, CLONE_NEWPID), "enter the pid namespace");
+    auto helper = kernel::clone_process({});
+    if (helper && helper->pid == 0) run_helper(wanted_, child, theirs);
+    if (helper) helper_ = kernel::Errand(std::move(helper->pidfd));
+    TRY(kernel::enter_namespace(host.pid_ns, CLONE_NEWPID), "leave the pid namespace");
+    return helper ? Result<void>() : std::move(helper).error();
+  }
+
+  // Waits for the helper at the first call.
+  Result<const NamespaceMounts*> get() {
+    if (channel_) TRY(receive(), "mounts of the container's namespaces");
+    return &mounts_;
+  }
+
+ private:
+  Result<void> receive() {
+    auto packet = TRY(recv_packet(channel_.get()));
+    channel_.reset();
+    if (packet.bytes.empty()) return fail(VIR_ERR_OPERATION_FAILED, "the helper was killed");
+    auto message = TRY(xdr::decode_exact<ChildMessage>(packet.bytes, 64 * 1024));
+    if (auto* error = std::get_if<WireError>(&message)) return from_wire(std::move(*error));
+    auto next = packet.files.begin();
+    for (auto [is_wanted, mount] : {std::pair(wanted_.proc, &mounts_.proc),
+                                    {wanted_.sys, &mounts_.sys},
+                                    {wanted_.mqueue, &mounts_.mqueue},
+                                    {wanted_.cgroup, &mounts_.cgroup}})
+      if (is_wanted && next != packet.files.end()) *mount = MountFd((next++)->release());
+    if (next != packet.files.end()) return fail(VIR_ERR_INTERNAL_ERROR, "the helper sent too many mounts");
+    return {};
+  }
+
+  Wanted wanted_;
+  kernel::Errand helper_;
+  SocketFd channel_;
+  NamespaceMounts mounts_;
+};
 
 // The name that the kernel made of "vnet%d". The guest's end knows the host's by index, and nobody else has touched it.
 Result<std::string> name_of_peer(const Host& host, const NsFd& net_ns, const std::string& guest_name,
@@ -157,7 +174,8 @@ Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const C
   for (const auto& step : plan.from_parent)
     if (const auto* maps = std::get_if<IdMapStep>(&step))
       TRY(kernel::write_id_maps(host.proc, child.pid, maps->maps));
-  const auto mounts = TRY(open_namespace_mounts(plan, host, child), "mounts of the container's namespaces");
+  MountsOfNamespaces mounts;
+  TRY(mounts.begin(plan, host, child), "mounts of the container's namespaces");
   Tree tree(plan, host, user_ns);
   Links links(host, child, result);
   for (const auto& step : plan.from_parent) {
@@ -167,11 +185,11 @@ Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const C
           if constexpr (std::is_same_v<Step, IdMapStep>)
             return {};
           else if constexpr (std::is_same_v<Step, ProcStep>)
-            return apply_proc(tree, s, mounts, host, child);
+            return apply_proc(tree, s, *TRY(mounts.get()), host, child);
           else if constexpr (requires { links.apply(s); })
             return links.apply(s);
-          else if constexpr (requires { tree.apply(s, mounts); })
-            return tree.apply(s, mounts);
+          else if constexpr (requires(const NamespaceMounts& all) { tree.apply(s, all); })
+            return tree.apply(s, *TRY(mounts.get()));
           else
             return tree.apply(s);
         },

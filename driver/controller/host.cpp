@@ -17,6 +17,24 @@ namespace {
 
 constexpr int kRemoveTimeoutMs = 10'000;
 
+// All writes of the step, in order; a file that comes again at once is not opened again.
+Result<void> write_files(const CgroupStep& step, const kernel::Cgroup& group) {
+  const std::string* open_name = nullptr;
+  Fd open_file;
+  for (const auto& write : step.writes) {
+    if (!open_name || *open_name != write.file) {
+      auto opened = group.open_for_writing(write.file);
+      if (!opened && step.is_optional) continue;
+      open_file = TRY(std::move(opened));
+      open_name = &write.file;
+    }
+    const auto& value = write.value;
+    if (::write(open_file.get(), value.data(), value.size()) != static_cast<ssize_t>(value.size()) && !step.is_optional)
+      return sys_fail("write " + quote(value) + " to " + quote(write.file));
+  }
+  return {};
+}
+
 Result<void> make_group(const CgroupStep& step, const LaunchPlan& plan, Host& host) {
   auto made = kernel::Cgroup::make({step.mount, step.is_v2, step.controllers, step.path});
   if (!made) {
@@ -24,27 +42,21 @@ Result<void> make_group(const CgroupStep& step, const LaunchPlan& plan, Host& ho
     return std::move(made).error();
   }
   const auto& group = host.groups.emplace_back(std::move(made).value());
-  for (const auto& write : step.writes)
-    if (auto done = kernel::write_group(group, write.file, write.value); !done && !step.is_optional)
-      return std::move(done).error().with_context("group " + quote(step.mount + "/" + step.path));
+  TRY(write_files(step, group), "group " + quote(step.mount + "/" + step.path));
   if (step.delegate) TRY(group.delegate(plan.host_uid, plan.host_gid));
   return {};
 }
 
 // Puts `mount` at /src/<id> of the stage, on an empty directory or file as it needs.
 Result<void> keep_source(Host& host, const DirFd& stage, std::uint32_t id, const MountFd& mount) {
-  struct stat st {};
-  if (::fstat(mount.get(), &st) != 0) return sys_fail("stat source");
-  Source source{"/src/" + std::to_string(id), S_ISDIR(st.st_mode)};
+  Source source;
+  if (::fstat(mount.get(), &source.facts) != 0) return sys_fail("stat source");
+  source.place = "/src/" + std::to_string(id);
   const char* place = source.place.c_str() + 1;
-  if (source.is_directory) {
-    if (::mkdirat(stage.get(), place, 0700) != 0) return sys_fail("create place of a source");
-  } else if (const Fd file(::openat(stage.get(), place, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600)); !file) {
+  if (source.is_directory() ? ::mkdirat(stage.get(), place, 0700) != 0
+                            : ::mknodat(stage.get(), place, S_IFREG | 0600, 0) != 0)
     return sys_fail("create place of a source");
-  }
-  const Fd target(::openat(stage.get(), place, O_PATH | O_CLOEXEC));
-  if (!target) return sys_fail("open place of a source");
-  TRY(kernel::attach_mount(mount, target));
+  TRY(kernel::attach_mount(mount, stage, place));
   host.sources[id] = std::move(source);
   return {};
 }
@@ -86,10 +98,9 @@ Result<void> take_device(const DeviceSourceStep& step, Host& host, const DirFd& 
     return {};
   }
   if (!mount) return std::move(mount).error().with_context(context);
-  struct stat st {};
-  if (::fstat(mount->get(), &st) != 0 || !(S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)))
-    return fail(VIR_ERR_CONFIG_UNSUPPORTED, context + " is no device node");
   TRY(keep_source(host, stage, step.id, *mount), context);
+  const auto mode = host.sources[step.id].facts.st_mode;
+  if (!S_ISCHR(mode) && !S_ISBLK(mode)) return fail(VIR_ERR_CONFIG_UNSUPPORTED, context + " is no device node");
   return {};
 }
 
@@ -97,10 +108,10 @@ Result<DirFd> make_stage(const std::string& path) {
   const Fd place(::open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!place) return sys_fail("open stage " + quote(path));
   // 0711: the child passes through it to the tree when it is container root already, a stranger to these ids.
-  const MountFd tmpfs =
+  MountFd tmpfs =
       TRY(kernel::make_filesystem("tmpfs", {{"size", "1m"}, {"mode", "0711"}}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
   TRY(kernel::attach_mount(tmpfs, place), "stage " + quote(path));
-  DirFd stage = TRY(open_directory(path));
+  DirFd stage(tmpfs.release());
   for (const char* name : {"src", "tree", "empty"})
     if (::mkdirat(stage.get(), name, 0755) != 0) return sys_fail(std::string("create '") + name + "' of the stage");
   return stage;
@@ -108,17 +119,13 @@ Result<DirFd> make_stage(const std::string& path) {
 
 // What masks are made of. The host's node, because the container's own could be anything (CVE-2025-31133).
 Result<void> make_masks(const DirFd& stage) {
-  const Fd file(::openat(stage.get(), "null", O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600));
-  if (!file) return sys_fail("create 'null' of the stage");
+  if (::mknodat(stage.get(), "null", S_IFREG | 0600, 0) != 0) return sys_fail("create 'null' of the stage");
   const MountFd node = TRY(kernel::clone_mount("/dev/null", kernel::Depth::kTopOnly));
-  TRY(kernel::attach_mount(node, file));
-  const Fd place(::openat(stage.get(), "empty", O_PATH | O_CLOEXEC));
-  if (!place) return sys_fail("open 'empty' of the stage");
+  TRY(kernel::attach_mount(node, stage, "null"));
   const MountFd empty =
       TRY(kernel::make_filesystem("tmpfs", {{"size", "4k"}, {"mode", "0555"}},
                                   MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
-  TRY(kernel::attach_mount(empty, place));
-  return {};
+  return kernel::attach_mount(empty, stage, "empty");
 }
 
 Result<void> open_own(const LaunchPlan& plan, Host& host) {

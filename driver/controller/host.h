@@ -6,6 +6,8 @@
 // the root right after the start) goes through, and a hostile path has nothing to lead to.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <map>
 #include <string>
 #include <vector>
@@ -22,8 +24,9 @@ inline constexpr const char* kNullPath = "/null";    // the host's /dev/null, fo
 inline constexpr const char* kEmptyPath = "/empty";  // an empty read-only directory, for masks
 
 struct Source {
-  std::string place;  // "/src/3"; empty: an optional one that the host does not have
-  bool is_directory = false;
+  std::string place;    // "/src/3"; empty: an optional one that the host does not have
+  struct stat facts {};  // of what is there
+  [[nodiscard]] bool is_directory() const { return S_ISDIR(facts.st_mode); }
 };
 
 // A file of the host that is replaced or removed later, after host paths are gone.

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "conf/base/text.h"
+#include "driver/controller/tree.h"
 #include "driver/kernel/pidfd.h"
 
 namespace virtuserns::controller {
@@ -85,9 +86,13 @@ Result<void> Supervisor::boot_now() {
   boot_ = std::move(booted);
   watch(boot_->init, EventKind::kInit, 0);
   consoles_.adopt(std::move(boot_->consoles));
+  return {};
+}
+
+void Supervisor::tidy_up_after_boot() {
+  Tree::clear();
   // What a boot allocates is not needed while the container runs; an idle controller is to stay small.
   ::malloc_trim(0);
-  return {};
 }
 
 int Supervisor::run() {
@@ -100,6 +105,7 @@ int Supervisor::run() {
   }
   for (auto& [id, connection] : connections_)
     (void)send_packet(connection.socket.get(), xdr::encode(FromController(Note(StartedNote{last_boot_}))));
+  tidy_up_after_boot();
   while (!has_ended_) {
     epoll_event events[16];
     const int count = ::epoll_wait(epoll_.get(), events, 16, timeout_ms());
@@ -201,6 +207,7 @@ void Supervisor::reboot() {
   if (!booted) return finish(ExitCause::kRebootFailed, 0, booted.error().text);
   note(RebootedNote{++sequence_, last_boot_});
   if (unacknowledged_.size() > kMaxNotes) unacknowledged_.pop_front();
+  tidy_up_after_boot();
 }
 
 void Supervisor::finish(ExitCause cause, int wait_status, const std::string& error) {

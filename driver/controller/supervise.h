@@ -33,6 +33,9 @@ class Supervisor {
   // supervise.cpp: the loop, boots and ends
   void watch(const Fd& fd, EventKind kind, std::size_t index);
   [[nodiscard]] Result<void> boot_now();
+  // What nobody needs to wait for: the container has its own copy of the tree now, and ours would only keep its file
+  // systems busy.
+  void tidy_up_after_boot();
   void reboot();
   void on_init_exit();
   void finish(ExitCause cause, int wait_status, const std::string& error = {});

@@ -26,6 +26,22 @@ gid_t tty_group(const LaunchPlan& plan, const DevStep& step) {
   return plan.host_gid;
 }
 
+// "null" of "/dev/null"; nothing for what is deeper or elsewhere.
+std::optional<std::string> name_in_dev(const std::string& target) {
+  constexpr std::string_view kDev = "/dev/";
+  if (!target.starts_with(kDev) || target.size() == kDev.size() || target.find('/', kDev.size()) != std::string::npos)
+    return std::nullopt;
+  std::string name = target.substr(kDev.size());
+  if (name == "." || name == "..") return std::nullopt;
+  return name;
+}
+
+Result<std::string> name_below(const std::string& top, const std::string& path) {
+  if (!path.starts_with(top + "/") || path.size() == top.size() + 1)
+    return fail(VIR_ERR_INTERNAL_ERROR, quote(path) + " is not below " + quote(top));
+  return path.substr(top.size() + 1);
+}
+
 bool is_directory(const Fd& place) {
   struct stat st {};
   return ::fstat(place.get(), &st) == 0 && S_ISDIR(st.st_mode);
@@ -56,22 +72,32 @@ Result<MountFd> Tree::clone_source(const Source& source, OwnerShift shift) const
 
 // `is_system`: /dev, /proc, /sys. Their place must be a plain directory: behind a symbolic link masks would cover
 // something else than what is mounted (CVE-2019-19921), and anything else means a tampered tree.
-Result<DirFd> Tree::attach_at(const MountFd& mount, const std::string& target, bool is_system) {
+Result<void> Tree::attach_at(const MountFd& mount, const std::string& target, bool is_system) {
   if (!root_) return fail(VIR_ERR_INTERNAL_ERROR, "the plan mounts before its root");
-  const auto symlinks = is_system ? Symlinks::kRefuse : Symlinks::kFollowInRoot;
-  {
-    const kernel::OnDiskIdentity as_container_root(plan_.host_uid, plan_.host_gid);
-    const DirFd place = TRY(kernel::make_target(
-        root_, target, is_directory(mount) ? TargetKind::kDirectory : TargetKind::kFile, symlinks));
-    TRY(kernel::attach_mount(mount, place), "mount on " + quote(target));
-  }
-  return TRY(kernel::resolve_in_root(root_, target, symlinks));
+  const auto kind = is_directory(mount) ? TargetKind::kDirectory : TargetKind::kFile;
+  if (const auto name = name_in_dev(target); dev_ && name) return attach_in_dev(mount, *name, kind);
+  const kernel::OnDiskIdentity as_container_root(plan_.host_uid, plan_.host_gid);
+  const DirFd place =
+      TRY(kernel::make_target(root_, target, kind, is_system ? Symlinks::kRefuse : Symlinks::kFollowInRoot));
+  TRY(kernel::attach_mount(mount, place), "mount on " + quote(target));
+  return {};
+}
+
+// Directly in /dev nothing has to be walked: it is ours alone until init runs.
+Result<void> Tree::attach_in_dev(const MountFd& mount, const std::string& name, TargetKind kind) {
+  const auto made = kind == TargetKind::kDirectory ? ::mkdirat(dev_.get(), name.c_str(), 0755)
+                                                   : ::mknodat(dev_.get(), name.c_str(), S_IFREG | 0644, 0);
+  if (made != 0 && errno != EEXIST) return sys_fail("/dev: create " + quote(name));
+  if (made == 0 && ::fchownat(dev_.get(), name.c_str(), plan_.host_uid, plan_.host_gid, AT_SYMLINK_NOFOLLOW) != 0)
+    return sys_fail("/dev: own " + quote(name));
+  TRY(kernel::attach_mount(mount, dev_, name), "/dev");
+  return {};
 }
 
 Result<void> Tree::apply(const RootStep& step) {
   const Source& source = *TRY(find_source(step.source_id), "root");
-  if (!source.is_directory) return fail(VIR_ERR_CONFIG_UNSUPPORTED, "root: the source is no directory");
-  const MountFd mount = TRY(clone_source(source, step.shift), "root");
+  if (!source.is_directory()) return fail(VIR_ERR_CONFIG_UNSUPPORTED, "root: the source is no directory");
+  MountFd mount = TRY(clone_source(source, step.shift), "root");
   if (step.is_readonly) {
     // The top stays writable until every target exists (finish); what is mounted below it never becomes so.
     TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow), "root");
@@ -81,8 +107,7 @@ Result<void> Tree::apply(const RootStep& step) {
   const Fd place(::open(kTreePath, O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!place) return sys_fail("root: open its place");
   TRY(kernel::attach_mount(mount, place), "root");
-  root_ = DirFd(::open(kTreePath, O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!root_) return sys_fail("root: open");
+  root_ = DirFd(mount.release());
   return {};
 }
 
@@ -102,8 +127,8 @@ Result<void> Tree::apply(const BindStep& step) {
   // All of the tree or an error: the kernel changes no mount unless it can change every one (mount_setattr(2)).
   if (step.is_readonly)
     TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow), context);
-  const DirFd place = TRY(attach_at(mount, step.target, false), context);
-  if (step.is_readonly && !kernel::is_readonly_mount(place))
+  TRY(attach_at(mount, step.target, false), context);
+  if (step.is_readonly && !kernel::is_readonly_mount(mount))
     return fail(VIR_ERR_OPERATION_FAILED, context + ": did not become read-only");
   return {};
 }
@@ -115,7 +140,7 @@ Result<void> Tree::apply(const InnerBindStep& step) {
   const MountFd mount = TRY(kernel::clone_mount(from, "", Depth::kWithMountsBelow), context);
   if (step.is_readonly)
     TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow), context);
-  (void)TRY(attach_at(mount, step.target, false), context);
+  TRY(attach_at(mount, step.target, false), context);
   return {};
 }
 
@@ -130,25 +155,24 @@ Result<void> Tree::apply(const TmpfsStep& step) {
       TRY(kernel::make_filesystem("tmpfs", options,
                                   MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0)),
           context);
-  (void)TRY(attach_at(mount, step.target, false), context);
+  TRY(attach_at(mount, step.target, false), context);
   return {};
 }
 
-Result<void> Tree::attach_console(const DirFd& dev, const DirFd& pts, const std::string& name, std::uint32_t number) {
+Result<void> Tree::attach_console(const MountFd& pts, const std::string& name, std::uint32_t number) {
   const MountFd slave = TRY(kernel::clone_mount(pts, std::to_string(number), Depth::kTopOnly));
-  const DirFd place = TRY(kernel::make_target(dev, name, TargetKind::kFile, Symlinks::kRefuse));
-  TRY(kernel::attach_mount(slave, place));
-  return {};
+  return attach_in_dev(slave, name, TargetKind::kFile);
 }
 
 Result<void> Tree::apply(const DevStep& step) {
   const std::string uid = std::to_string(plan_.host_uid), gid = std::to_string(plan_.host_gid);
-  const MountFd tmpfs =
+  MountFd tmpfs =
       TRY(kernel::make_filesystem(
               "tmpfs", {{"mode", "0755"}, {"size", std::to_string(step.size_bytes)}, {"uid", uid}, {"gid", gid}},
               kNoSuidDevExec),
           "/dev");
-  const DirFd dev = TRY(attach_at(tmpfs, "/dev", true));
+  TRY(attach_at(tmpfs, "/dev", true));
+  dev_ = DirFd(tmpfs.release());
   // max: the kernel's limit for ptys is for the whole machine, so one container must not be able to take them all.
   const MountFd devpts = TRY(kernel::make_filesystem("devpts",
                                                      {{"newinstance", ""},
@@ -158,21 +182,22 @@ Result<void> Tree::apply(const DevStep& step) {
                                                       {"max", "1024"}},
                                                      MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC),
                              "/dev/pts");
-  const DirFd pts = TRY(attach_at(devpts, "/dev/pts", true));
-  const kernel::OnDiskIdentity as_container_root(plan_.host_uid, plan_.host_gid);
+  TRY(attach_at(devpts, "/dev/pts", true));
   static constexpr const char* kLinks[][2] = {{"/proc/self/fd", "fd"},       {"/proc/self/fd/0", "stdin"},
                                               {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"},
                                               {"/proc/kcore", "core"},       {"pts/ptmx", "ptmx"}};
+  // Also because a pty belongs to whoever opens its master.
+  const kernel::OnDiskIdentity as_container_root(plan_.host_uid, plan_.host_gid);
   for (const auto& [to, name] : kLinks)
-    if (::symlinkat(to, dev.get(), name) != 0) return sys_fail(std::string("/dev: link '") + name + "'");
-  // The mode in a call of its own: the controller's umask would close both to everyone but root.
+    if (::symlinkat(to, dev_.get(), name) != 0) return sys_fail(std::string("/dev: link '") + name + "'");
+  // The mode in a call of its own: the umask would take bits of it away.
   for (const char* name : {"shm", "mqueue"})
-    if (::mkdirat(dev.get(), name, 01777) != 0 || ::fchmodat(dev.get(), name, 01777, 0) != 0)
+    if (::mkdirat(dev_.get(), name, 01777) != 0 || ::fchmodat(dev_.get(), name, 01777, 0) != 0)
       return sys_fail(std::string("/dev: create '") + name + "'");
   for (std::uint32_t i = 0; i < step.console_count; ++i) {
-    auto pty = TRY(kernel::open_pty(pts), "console " + std::to_string(i));
-    if (i == 0) TRY(attach_console(dev, pts, "console", pty.number), "/dev/console");
-    TRY(attach_console(dev, pts, "tty" + std::to_string(i + 1), pty.number), "/dev/tty" + std::to_string(i + 1));
+    auto pty = TRY(kernel::open_pty(devpts), "console " + std::to_string(i));
+    if (i == 0) TRY(attach_console(devpts, "console", pty.number));
+    TRY(attach_console(devpts, "tty" + std::to_string(i + 1), pty.number));
     consoles_.push_back(std::move(pty));
   }
   return {};
@@ -182,20 +207,17 @@ Result<void> Tree::apply(const DevStep& step) {
 // of /dev, reached by its mount alone (that of /dev has no devices). Which devices is for the plan and its cgroups.
 Result<void> Tree::attach_own_node(const struct stat& host_node, const std::string& target) {
   static constexpr const char* kName = ".node";
-  const DirFd found = TRY(kernel::resolve_in_root(root_, "/dev", Symlinks::kRefuse));
-  const DirFd dev(::openat(found.get(), ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC));
-  if (!dev) return sys_fail("open /dev");
-  if (::mknodat(dev.get(), kName, (host_node.st_mode & S_IFMT) | 0600, host_node.st_rdev) != 0)
+  if (!dev_) return fail(VIR_ERR_INTERNAL_ERROR, "the plan has devices before its /dev");
+  if (::mknodat(dev_.get(), kName, (host_node.st_mode & S_IFMT) | 0600, host_node.st_rdev) != 0)
     return sys_fail("create node");
   const auto attached = [&]() -> Result<void> {
-    if (::fchownat(dev.get(), kName, plan_.host_uid, plan_.host_gid, AT_SYMLINK_NOFOLLOW) != 0)
+    if (::fchownat(dev_.get(), kName, plan_.host_uid, plan_.host_gid, AT_SYMLINK_NOFOLLOW) != 0)
       return sys_fail("own node");
-    const MountFd mount = TRY(kernel::clone_mount(dev, kName, Depth::kTopOnly));
+    const MountFd mount = TRY(kernel::clone_mount(dev_, kName, Depth::kTopOnly));
     TRY(kernel::set_mount_attributes(mount, 0, MOUNT_ATTR_NODEV, Depth::kTopOnly));
-    (void)TRY(attach_at(mount, target, true));
-    return {};
+    return attach_at(mount, target, true);
   }();
-  (void)::unlinkat(dev.get(), kName, 0);  // the mount keeps it
+  (void)::unlinkat(dev_.get(), kName, 0);  // the mount keeps it
   return attached;
 }
 
@@ -203,71 +225,72 @@ Result<void> Tree::apply(const DeviceNodeStep& step) {
   const std::string context = "device " + quote(step.target);
   const Source& source = *TRY(find_source(step.source_id), context);
   if (source.place.empty()) return {};  // an optional one
-  struct stat host_node {};
-  if (::stat(source.place.c_str(), &host_node) != 0) return sys_fail(context);
-  const bool is_for_everybody = (host_node.st_mode & 0006) == 0006;
+  const bool is_for_everybody = (source.facts.st_mode & 0006) == 0006;
   if (!is_for_everybody) {
-    TRY(attach_own_node(host_node, step.target), context);
+    TRY(attach_own_node(source.facts, step.target), context);
     return {};
   }
   const MountFd mount = TRY(kernel::clone_mount(source.place, Depth::kTopOnly), context);
-  (void)TRY(attach_at(mount, step.target, true), context);
+  TRY(attach_at(mount, step.target, true), context);
   return {};
 }
 
-Result<void> Tree::mask(const std::vector<std::string>& paths) {
+// Below the top of a /proc or /sys that was just made no container has changed anything: names need no walk from the root.
+Result<void> Tree::mask(const MountFd& top, const std::string& top_path, const std::vector<std::string>& paths) {
   for (const auto& path : paths) {
-    auto place = kernel::resolve_in_root(root_, path, Symlinks::kRefuse);
-    if (!place && place.error().sys_errno == ENOENT) continue;
-    if (!place) return std::move(place).error().with_context("mask");
-    const MountFd cover = TRY(kernel::clone_mount(is_directory(*place) ? kEmptyPath : kNullPath, Depth::kTopOnly),
-                              "mask " + quote(path));
-    TRY(kernel::attach_mount(cover, *place), "mask " + quote(path));
+    const auto name = TRY(name_below(top_path, path));
+    struct stat st {};
+    if (::fstatat(top.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
+      if (errno == ENOENT || errno == ENOTDIR) continue;
+      return sys_fail("mask " + quote(path));
+    }
+    const MountFd cover = TRY(
+        kernel::clone_mount(S_ISDIR(st.st_mode) ? kEmptyPath : kNullPath, Depth::kTopOnly), "mask " + quote(path));
+    TRY(kernel::attach_mount(cover, top, name), "mask");
   }
   return {};
 }
 
 Result<void> Tree::apply(const ProcStep& step, const NamespaceMounts& mounts) {
-  (void)TRY(attach_at(mounts.proc, "/proc", true));
-  const auto clone_inner = [&](const std::string& path) -> Result<std::optional<std::pair<DirFd, MountFd>>> {
-    auto place = kernel::resolve_in_root(root_, path, Symlinks::kRefuse);
-    if (!place && place.error().sys_errno == ENOENT) return std::optional<std::pair<DirFd, MountFd>>();
-    if (!place) return std::move(place).error();
-    MountFd mount = TRY(kernel::clone_mount(*place, "", Depth::kTopOnly), quote(path));
-    return std::optional(std::pair(std::move(place).value(), std::move(mount)));
+  const MountFd& proc = mounts.proc;
+  TRY(attach_at(proc, "/proc", true));
+  // nullopt: this kernel has no such file.
+  const auto clone_inner = [&](const std::string& name) -> Result<std::optional<MountFd>> {
+    auto mount = kernel::clone_mount(proc, name, Depth::kTopOnly);
+    if (mount) return std::optional(std::move(mount).value());
+    if (mount.error().sys_errno == ENOENT) return std::optional<MountFd>();
+    return std::move(mount).error().with_context("/proc");
   };
   // Cloned while all of /proc is still writable, attached after the read-only mounts that would cover them.
   std::vector<std::pair<std::string, MountFd>> writable;
-  for (const auto& path : step.writable)
-    if (auto inner = TRY(clone_inner(path), "/proc")) writable.emplace_back(path, std::move(inner->second));
-  for (const auto& path : step.readonly) {
-    const auto inner = TRY(clone_inner(path), "/proc");
-    if (!inner) continue;
-    TRY(kernel::set_mount_attributes(inner->second, MOUNT_ATTR_RDONLY, 0, Depth::kTopOnly),
-        "read-only " + quote(path));
-    TRY(kernel::attach_mount(inner->second, inner->first), "read-only " + quote(path));
+  for (const auto& path : step.writable) {
+    const auto name = TRY(name_below("/proc", path));
+    if (auto inner = TRY(clone_inner(name))) writable.emplace_back(name, std::move(*inner));
   }
-  for (const auto& [path, mount] : writable)
-    TRY(kernel::attach_mount(mount, TRY(kernel::resolve_in_root(root_, path, Symlinks::kRefuse))),
-        "writable " + quote(path));
-  return mask(step.masked);
+  for (const auto& path : step.readonly) {
+    const auto name = TRY(name_below("/proc", path));
+    const auto inner = TRY(clone_inner(name));
+    if (!inner) continue;
+    TRY(kernel::set_mount_attributes(*inner, MOUNT_ATTR_RDONLY, 0, Depth::kTopOnly), "read-only " + quote(path));
+    TRY(kernel::attach_mount(*inner, proc, name), "read-only");
+  }
+  for (const auto& [name, mount] : writable) TRY(kernel::attach_mount(mount, proc, name), "writable");
+  return mask(proc, "/proc", step.masked);
 }
 
 Result<void> Tree::apply(const SysStep& step, const NamespaceMounts& mounts) {
-  (void)TRY(attach_at(mounts.sys, "/sys", true));
-  return mask(step.masked);
+  TRY(attach_at(mounts.sys, "/sys", true));
+  return mask(mounts.sys, "/sys", step.masked);
 }
 
 Result<void> Tree::apply(const CgroupMountStep& step, const NamespaceMounts& mounts) {
   if (step.is_readonly)
     TRY(kernel::set_mount_attributes(mounts.cgroup, MOUNT_ATTR_RDONLY, 0, Depth::kTopOnly), "cgroup");
-  (void)TRY(attach_at(mounts.cgroup, step.target, true));
-  return {};
+  return attach_at(mounts.cgroup, step.target, true);
 }
 
 Result<void> Tree::apply(const MqueueStep& step, const NamespaceMounts& mounts) {
-  (void)TRY(attach_at(mounts.mqueue, step.target, true));
-  return {};
+  return attach_at(mounts.mqueue, step.target, true);
 }
 
 }  // namespace virtuserns::controller

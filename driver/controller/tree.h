@@ -8,6 +8,7 @@
 
 #include "driver/controller/host.h"
 #include "driver/kernel/console.h"
+#include "driver/kernel/mount.h"
 
 namespace virtuserns::controller {
 
@@ -40,16 +41,17 @@ class Tree {
  private:
   [[nodiscard]] Result<const Source*> find_source(std::uint32_t id) const;
   [[nodiscard]] Result<MountFd> clone_source(const Source& source, OwnerShift shift) const;
-  [[nodiscard]] Result<DirFd> attach_at(const MountFd& mount, const std::string& target, bool is_system);
+  [[nodiscard]] Result<void> attach_at(const MountFd& mount, const std::string& target, bool is_system);
+  [[nodiscard]] Result<void> attach_in_dev(const MountFd& mount, const std::string& name, kernel::TargetKind kind);
   [[nodiscard]] Result<void> attach_own_node(const struct stat& host_node, const std::string& target);
-  [[nodiscard]] Result<void> attach_console(const DirFd& dev, const DirFd& pts, const std::string& name,
-                                            std::uint32_t number);
-  [[nodiscard]] Result<void> mask(const std::vector<std::string>& paths);
+  [[nodiscard]] Result<void> attach_console(const MountFd& pts, const std::string& name, std::uint32_t number);
+  [[nodiscard]] Result<void> mask(const MountFd& top, const std::string& top_path,
+                                  const std::vector<std::string>& paths);
 
   const LaunchPlan& plan_;
   const Host& host_;
   const NsFd& user_ns_;
-  DirFd root_;
+  DirFd root_, dev_;
   bool is_root_readonly_ = false;
   std::vector<kernel::Pty> consoles_;
 };

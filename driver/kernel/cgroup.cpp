@@ -81,6 +81,12 @@ void remove_below(const DirFd& top) {
       [](const DirFd& parent, const std::string& name) { ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR); });
 }
 
+// v2 hands its controllers down level by level, cpuset of v1 its cpus.
+bool needs_prepared_parents(const CgroupSpec& spec) {
+  return (spec.is_v2 && !spec.controllers.empty()) ||
+         std::find(spec.controllers.begin(), spec.controllers.end(), "cpuset") != spec.controllers.end();
+}
+
 std::int64_t now_ms() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
@@ -101,17 +107,27 @@ Result<std::vector<pid_t>> parse_pids(const std::string& text) {
 
 Result<Cgroup> Cgroup::make(const CgroupSpec& spec) {
   const auto context = "group " + quote(spec.mount + "/" + spec.path);
+  auto names = split(spec.path, '/');
   DirFd parent = TRY(open_directory(spec.mount), context);
-  const auto names = split(spec.path, '/');
+  if (!needs_prepared_parents(spec) && names.size() > 1) {
+    // They are there for every domain but the first.
+    const std::string above(spec.path, 0, static_cast<std::size_t>(names.back().data() - spec.path.data() - 1));
+    if (DirFd dir(::openat(parent.get(), above.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); dir) {
+      parent = std::move(dir);
+      names.erase(names.begin(), names.end() - 1);
+    }
+  }
   for (const auto part : names) {
     const std::string name(part);
     const bool is_last = part.data() == names.back().data();
     if (spec.is_v2) TRY(v2::prepare_parent(spec, parent), context);
-    if (is_last) ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR);
-    const bool is_new = ::mkdirat(parent.get(), name.c_str(), 0755) == 0;
-    if (!is_new && (errno != EEXIST || is_last)) {
-      if (errno == EEXIST) return fail(VIR_ERR_OPERATION_INVALID, context + " exists and is in use");
-      return sys_fail("create " + context);
+    const auto make = [&] { return ::mkdirat(parent.get(), name.c_str(), 0755) == 0; };
+    bool is_new = make();
+    if (!is_new && errno != EEXIST) return sys_fail("create " + context);
+    if (!is_new && is_last) {
+      // An empty one that somebody left is as good as none.
+      is_new = ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR) == 0 && make();
+      if (!is_new) return fail(VIR_ERR_OPERATION_INVALID, context + " exists and is in use");
     }
     DirFd dir = TRY(open_group(parent, name), context);
     if (!spec.is_v2)
@@ -143,6 +159,12 @@ bool Cgroup::has_controller(const std::string& name) const {
 
 Result<void> Cgroup::write(const std::string& file, const std::string& value) const {
   return write_kernel_file_at(dir_, file, value);
+}
+
+Result<Fd> Cgroup::open_for_writing(const std::string& file) const {
+  Fd opened(::openat(dir_.get(), file.c_str(), O_WRONLY | O_NOCTTY | O_CLOEXEC));
+  if (!opened) return sys_fail("open " + quote(file));
+  return opened;
 }
 
 Result<std::string> Cgroup::read(const std::string& file) const {

@@ -35,6 +35,8 @@ class Cgroup {
   [[nodiscard]] const CgroupSpec& spec() const { return spec_; }
 
   [[nodiscard]] Result<void> write(const std::string& file, const std::string& value) const;
+  // For several writes to one file, each of them a write(2).
+  [[nodiscard]] Result<Fd> open_for_writing(const std::string& file) const;
   [[nodiscard]] Result<std::string> read(const std::string& file) const;
   // v2: the group itself and the files that a delegatee needs (cgroups(7), "Cgroups delegation"). Never the limits.
   [[nodiscard]] Result<void> delegate(uid_t uid, gid_t gid) const;

@@ -35,8 +35,4 @@ Result<LoopDevice> attach_loop(const std::string& file, LoopAccess access) {
   return fail(VIR_ERR_RESOURCE_BUSY, "find a free loop device: always taken by others");
 }
 
-Result<void> write_group(const Cgroup& group, const std::string& file, const std::string& value) {
-  return group.write(file, value);
-}
-
 }  // namespace virtuserns::kernel

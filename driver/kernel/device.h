@@ -1,11 +1,10 @@
-// Loop devices, and device rules of a v2 group (where they are a BPF program instead of files).
+// Loop devices.
 #pragma once
 
 #include <string>
 
 #include "conf/base/fd.h"
 #include "conf/base/result.h"
-#include "driver/kernel/cgroup.h"
 
 namespace virtuserns::kernel {
 
@@ -16,8 +15,5 @@ struct LoopDevice {
 };
 // A free loop device on `file`, with autoclear: freed by the kernel at the last close or unmount, also after kill -9.
 [[nodiscard]] Result<LoopDevice> attach_loop(const std::string& file, LoopAccess access);
-
-// A limit of a plan: an ordinary file of the group.
-[[nodiscard]] Result<void> write_group(const Cgroup& group, const std::string& file, const std::string& value);
 
 }  // namespace virtuserns::kernel

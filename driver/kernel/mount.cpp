@@ -74,6 +74,12 @@ Result<void> attach_mount(const MountFd& mount, const Fd& target) {
   return {};
 }
 
+Result<void> attach_mount(const MountFd& mount, const Fd& dir, const std::string& path) {
+  if (::move_mount(mount.get(), "", dir.get(), path.c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0)
+    return sys_fail("attach mount to " + quote(path));
+  return {};
+}
+
 Result<void> set_mount_attributes(const MountFd& mount, std::uint64_t set, std::uint64_t clear, Depth depth) {
   mount_attr attributes{};
   attributes.attr_set = set;
@@ -137,6 +143,8 @@ Result<DirFd> make_missing(const DirFd& root, std::string_view path, TargetKind 
 
 Result<DirFd> make_target(const DirFd& root, std::string_view path, TargetKind kind, Symlinks symlinks) {
   while (!path.empty() && path.back() == '/') path.remove_suffix(1);
+  if (kind == TargetKind::kDirectory && !path.empty())  // it mostly is there
+    if (auto place = resolve_in_root(root, path, symlinks, O_DIRECTORY)) return place;
   // Prefix by prefix, because any of them may be missing; each is resolved anew from the root.
   for (std::size_t at = 0; at != std::string_view::npos;) {
     at = path.find('/', at + 1);
@@ -157,14 +165,14 @@ Result<DirFd> make_target(const DirFd& root, std::string_view path, TargetKind k
   return fail(VIR_ERR_INTERNAL_ERROR, "make target: empty path");
 }
 
-OnDiskIdentity::OnDiskIdentity(uid_t uid, gid_t gid) {
-  ::setfsgid(gid);
-  ::setfsuid(uid);  // also takes CAP_DAC_OVERRIDE, CAP_FOWNER and the like from the effective set (capabilities(7))
-}
+// setfsuid also takes CAP_DAC_OVERRIDE, CAP_FOWNER and the like from the effective set (capabilities(7)).
+OnDiskIdentity::OnDiskIdentity(uid_t uid, gid_t gid)
+    : gid_before_(::setfsgid(gid)), uid_before_(::setfsuid(uid)), mask_before_(::umask(022)) {}
 
 OnDiskIdentity::~OnDiskIdentity() {
-  ::setfsuid(::geteuid());
-  ::setfsgid(::getegid());
+  ::umask(mask_before_);
+  ::setfsuid(static_cast<uid_t>(uid_before_));
+  ::setfsgid(static_cast<gid_t>(gid_before_));
 }
 
 Result<void> change_root(const std::string& path) {

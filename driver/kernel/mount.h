@@ -35,6 +35,8 @@ using MountOptions = std::vector<std::pair<std::string, std::string>>;  // an em
 
 // move_mount(2) on top of an opened place.
 [[nodiscard]] Result<void> attach_mount(const MountFd& mount, const Fd& target);
+// On what `path` below `dir` is. Only for places that no container can have changed yet: links on the way are followed.
+[[nodiscard]] Result<void> attach_mount(const MountFd& mount, const Fd& dir, const std::string& path);
 // Sets and clears MOUNT_ATTR_*; for all of the tree or none of it.
 [[nodiscard]] Result<void> set_mount_attributes(const MountFd& mount, std::uint64_t set, std::uint64_t clear,
                                                 Depth depth);
@@ -46,17 +48,21 @@ using MountOptions = std::vector<std::pair<std::string, std::string>>;  // an em
 // openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS): O_PATH handle of a container path. errno of it in the error.
 [[nodiscard]] Result<DirFd> resolve_in_root(const DirFd& root, std::string_view path, Symlinks symlinks,
                                             int flags = 0);
-// As resolve_in_root, making what is missing with the caller's fsuid (become_on_disk), then checks the kind.
+// As resolve_in_root, making what is missing with the caller's fsuid (OnDiskIdentity), then checks the kind.
 [[nodiscard]] Result<DirFd> make_target(const DirFd& root, std::string_view path, TargetKind kind, Symlinks symlinks);
 
 // While it lives, files are made and permissions checked as these host ids, with no capability over files: what is
-// made in a container's tree belongs to container root, and an idmapped mount accepts no other.
+// made in a container's tree belongs to container root, and an idmapped mount accepts no other. The umask is 022.
 class OnDiskIdentity {
  public:
   OnDiskIdentity(uid_t uid, gid_t gid);
   ~OnDiskIdentity();
   OnDiskIdentity(const OnDiskIdentity&) = delete;
   OnDiskIdentity& operator=(const OnDiskIdentity&) = delete;
+
+ private:
+  int gid_before_, uid_before_;
+  mode_t mask_before_;
 };
 
 // pivot_root(2) into the mount at `path`; the old root is detached.

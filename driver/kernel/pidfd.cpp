@@ -43,4 +43,10 @@ Result<std::optional<int>> wait_process(const PidFd& process, int timeout_ms) {
   }
 }
 
+Errand::~Errand() {
+  if (!process_) return;
+  (void)send_signal(process_, SIGKILL);
+  (void)wait_process(process_);
+}
+
 }  // namespace virtuserns::kernel

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <optional>
+#include <utility>
 
 #include "conf/base/fd.h"
 #include "conf/base/result.h"
@@ -18,5 +19,22 @@ namespace virtuserns::kernel {
 // Reaps a child of ours that has ended or ends within `timeout_ms`: its wait status as of waitpid(2).
 // nullopt: it lives.
 [[nodiscard]] Result<std::optional<int>> wait_process(const PidFd& process, int timeout_ms = -1);
+
+// A child of ours with one thing to do: killed, if it still lives, and reaped when this goes.
+class Errand {
+ public:
+  Errand() = default;
+  explicit Errand(PidFd process) : process_(std::move(process)) {}
+  Errand(Errand&&) = default;
+  Errand& operator=(Errand&& other) noexcept {
+    Errand moved(std::move(other));
+    std::swap(process_, moved.process_);
+    return *this;
+  }
+  ~Errand();
+
+ private:
+  PidFd process_;
+};
 
 }  // namespace virtuserns::kernel

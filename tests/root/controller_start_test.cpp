@@ -45,6 +45,20 @@ TEST(ControllerStart, RunsInitAndTellsHowItEnded) {
   EXPECT_EQ(record->wait_status, 3 << 8);
 }
 
+TEST(ControllerStart, MissingTargetsAreMadeForEverybody) {
+  RootTree tree;
+  auto plan = make_plan_for(tree, "");
+  plan.from_parent.emplace_back(TmpfsStep{"/srv/data/cache", 65536, 01777, false});
+  exec_of(plan).path = "/bin/true";
+  Domain domain(std::move(plan));
+  ASSERT_TRUE(domain.start_ok());
+  struct stat made {};
+  for (const char* part : {"/srv", "/srv/data", "/srv/data/cache"}) {
+    ASSERT_EQ(::stat((tree.path() + part).c_str(), &made), 0) << part;
+    EXPECT_EQ(made.st_mode & 07777, 0755u) << part << ": others could not pass";
+  }
+}
+
 TEST(ControllerStart, NamespacesBelongToTheDomainsOwnId) {
   RootTree tree;
   auto plan = make_plan_for(tree, "");
