@@ -67,6 +67,7 @@ class Daemon {
   [[nodiscard]] Result<void> start_listening();
   [[nodiscard]] Result<void> watch_signals();
   void reload();
+  void read_configuration_again();
   void arm_idle_timer();
   void leave_if_idle();
 
@@ -148,6 +149,17 @@ Result<void> Daemon::watch_signals() {
 
 // Limits, authentication and logging change for what comes; sockets, and what the drivers were given, do not.
 void Daemon::reload() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  // Type=notify-reload wants the time as well (sd_notify(3)).
+  ::sd_notify(0, ("RELOADING=1\nMONOTONIC_USEC=" +
+                  std::to_string(std::int64_t{now.tv_sec} * 1'000'000 + now.tv_nsec / 1000))
+                     .c_str());
+  read_configuration_again();
+  ::sd_notify(0, "READY=1");
+}
+
+void Daemon::read_configuration_again() {
   auto config = read_daemon_config(options_.paths.config_file);
   if (!config) return log_error(kSource, "the configuration is kept as it was: " + config.error().text);
   configure_logging(*config, options_.is_verbose);
