@@ -128,8 +128,7 @@ Result<std::optional<std::pair<pid_t, PidFd>>> clone_init(const LaunchPlan& plan
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
   ours = SocketFd(pair[0]);
   SocketFd theirs(pair[1]);
-  auto starter =
-      TRY(kernel::clone_process({0, entry.born_in ? &entry.born_in->dir() : nullptr}), "clone starter");
+  auto starter = TRY(kernel::clone_process({0, entry.born_in ? &entry.born_in->dir() : nullptr}), "clone starter");
   if (starter.pid == 0) {
     ours.reset();
     run_starter(plan, entry, theirs, passed_files);

@@ -68,6 +68,9 @@ std::string line(const BeforeStep& step) {
                                  text += when(s.is_optional, " optional") + when(s.delegate, " delegate");
                                  for (const auto& write : s.writes)
                                    text += " " + printable(write.file) + "=" + quote(write.value);
+                                 if (s.device_rules) text += " devices";
+                                 for (const auto& rule : s.device_rules.value_or(std::vector<DeviceRule>()))
+                                   text += " [" + format_device_rule(rule) + "]";
                                  return text;
                                },
                                [](const SourceStep& s) {

@@ -9,6 +9,7 @@
 #include "conf/base/undo.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/device.h"
+#include "driver/kernel/device_filter.h"
 #include "driver/kernel/mount.h"
 
 namespace virtuserns::controller {
@@ -29,7 +30,8 @@ Result<void> write_files(const CgroupStep& step, const kernel::Cgroup& group) {
       open_name = &write.file;
     }
     const auto& value = write.value;
-    if (::write(open_file.get(), value.data(), value.size()) != static_cast<ssize_t>(value.size()) && !step.is_optional)
+    if (::write(open_file.get(), value.data(), value.size()) != static_cast<ssize_t>(value.size()) &&
+        !step.is_optional)
       return sys_fail("write " + quote(value) + " to " + quote(write.file));
   }
   return {};
@@ -43,6 +45,9 @@ Result<void> make_group(const CgroupStep& step, const LaunchPlan& plan, Host& ho
   }
   const auto& group = host.groups.emplace_back(std::move(made).value());
   TRY(write_files(step, group), "group " + quote(step.mount + "/" + step.path));
+  if (step.device_rules)
+    if (auto limited = kernel::limit_devices(group, *step.device_rules); !limited && !step.is_optional)
+      return std::move(limited).error().with_context("group " + quote(step.mount + "/" + step.path));
   if (step.delegate) TRY(group.delegate(plan.host_uid, plan.host_gid));
   return {};
 }

@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "conf/base/xdr.h"
+#include "conf/device_rules.h"
 #include "conf/idmap.h"
 #include "conf/uuid.h"
 
@@ -52,6 +53,8 @@ struct CgroupStep {
   std::vector<std::string> controllers;  // "memory"; for v2 those to enable in the parents' cgroup.subtree_control
   std::string path;                      // "machine/virtuserns-<uuid>"
   std::vector<FileWrite> writes;
+  // Present: only these devices (kernel::limit_devices). Of v1 the hierarchy with the devices controller, else v2's group.
+  std::optional<std::vector<DeviceRule>> device_rules;
   bool is_optional = false;
   bool delegate = false;  // v2: cgroup.procs, .threads, .subtree_control and the directory to container root
 };

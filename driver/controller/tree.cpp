@@ -244,8 +244,8 @@ Result<void> Tree::mask(const MountFd& top, const std::string& top_path, const s
       if (errno == ENOENT || errno == ENOTDIR) continue;
       return sys_fail("mask " + quote(path));
     }
-    const MountFd cover = TRY(
-        kernel::clone_mount(S_ISDIR(st.st_mode) ? kEmptyPath : kNullPath, Depth::kTopOnly), "mask " + quote(path));
+    const MountFd cover = TRY(kernel::clone_mount(S_ISDIR(st.st_mode) ? kEmptyPath : kNullPath, Depth::kTopOnly),
+                              "mask " + quote(path));
     TRY(kernel::attach_mount(cover, top, name), "mask");
   }
   return {};

@@ -31,24 +31,22 @@ void append(std::vector<FileWrite>& to, std::vector<FileWrite> from) {
   to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
 }
 
-// The nodes every domain may use; bound in, never made (mknod is refused anyway).
-std::vector<FileWrite> device_rules(const Draft& draft) {
-  std::vector<FileWrite> writes = {{"devices.deny", "a"}};
-  for (const char* rule : {"c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm",
-                           "c 5:2 rwm", "c 136:* rwm"})
-    writes.push_back({"devices.allow", rule});
-  const auto allow = [&](const std::string& path, const char* access) {
+// The nodes every domain may use and those of its definition; bound in, never made (mknod is refused anyway).
+std::vector<DeviceRule> device_rules(const Draft& draft) {
+  constexpr std::uint32_t kReadWrite = DeviceRule::kRead | DeviceRule::kWrite;
+  std::vector<DeviceRule> rules = standard_device_rules();
+  const auto allow = [&](const std::string& path, std::uint32_t access) {
     if (const auto found = draft.context.devices.find(path); found != draft.context.devices.end())
-      writes.push_back({"devices.allow",
-                        std::string(found->second.is_block ? "b " : "c ") + number(found->second) + " " + access});
+      rules.push_back({found->second.is_block ? DeviceKind::kBlock : DeviceKind::kCharacter, found->second.major,
+                       found->second.minor, access});
   };
-  for (const auto& disk : draft.def.disks) allow(disk.source, disk.readonly ? "r" : "rw");
+  for (const auto& disk : draft.def.disks) allow(disk.source, disk.readonly ? DeviceRule::kRead : kReadWrite);
   for (const auto& hostdev : draft.def.hostdevs) {
-    if (hostdev.type != HostdevType::kCapsNet) allow(hostdev.source, "rw");
-    if (hostdev.source == "/dev/fuse") writes.push_back({"devices.allow", "c 10:229 rwm"});
-    if (hostdev.source == "/dev/net/tun") writes.push_back({"devices.allow", "c 10:200 rwm"});
+    if (hostdev.type != HostdevType::kCapsNet) allow(hostdev.source, kReadWrite);
+    if (hostdev.source == "/dev/fuse") rules.push_back({DeviceKind::kCharacter, 10, 229});
+    if (hostdev.source == "/dev/net/tun") rules.push_back({DeviceKind::kCharacter, 10, 200});
   }
-  return writes;
+  return rules;
 }
 
 std::vector<FileWrite> cpuset_writes_v1(const Draft& draft) {
@@ -65,7 +63,6 @@ std::vector<FileWrite> writes_of(Draft& draft, const std::string& controller, Li
   if (controller == "memory") return memory_writes(draft.def, limits);
   if (controller == "cpu") return cpu_writes(draft.def, files);
   if (controller == "pids") return {{"pids.max", std::to_string(pids_limit(draft))}};
-  if (controller == "devices") return device_rules(draft);
   if (controller == "blkio" || controller == "io") return io_writes(draft.def, limits, draft.context.devices);
   if (controller == "cpuset" && is_v1) return cpuset_writes_v1(draft);
   if (controller == "cpuset") {
@@ -98,14 +95,25 @@ void report_missing(Draft& draft, const std::set<std::string>& present) {
   if (present.count("blkio") && def.blkio.weight && draft.context.blkio_weight_file.empty())
     draft.message("<blkiotune><weight> is not applied: this host's i/o scheduler has no weights");
   if (!present.count("devices"))
-    draft.message("devices are limited by what is in /dev only: the device controller of cgroup v2 is not used yet");
+    draft.message("devices are limited by what is in /dev only: this host has no cgroup that limits devices");
 }
 
 }  // namespace
 
+const CgroupHierarchy* device_hierarchy(const HostFacts& host) {
+  const CgroupHierarchy* found = nullptr;
+  for (const auto& hierarchy : host.hierarchies) {
+    const auto& names = hierarchy.controllers;
+    if (!hierarchy.is_v2 && std::find(names.begin(), names.end(), "devices") != names.end()) return &hierarchy;
+    if (hierarchy.is_v2) found = &hierarchy;
+  }
+  return found;
+}
+
 void plan_groups(Draft& draft) {
   const std::string path = group_path(draft.def, draft.context.config);
   std::set<std::string> present;
+  const auto limits_devices = device_hierarchy(draft.context.host);
   for (const auto& hierarchy : draft.context.host.hierarchies) {
     CgroupStep step;
     step.mount = hierarchy.mount;
@@ -120,6 +128,10 @@ void plan_groups(Draft& draft) {
       step.controllers.push_back(controller);
       present.insert(controller);
       append(step.writes, writes_of(draft, controller, hierarchy.is_v2 ? LimitFiles::kV2 : LimitFiles::kV1));
+    }
+    if (&hierarchy == limits_devices) {
+      step.device_rules = device_rules(draft);
+      present.insert("devices");
     }
     // cgroup2 is wanted even without controllers: cgroup.kill and cgroup.freeze.
     if (step.is_v2 || !step.controllers.empty()) draft.plan().before.push_back(std::move(step));

@@ -93,13 +93,6 @@ void add_node(Draft& draft, const std::string& host_source, const std::string& t
   draft.plan().from_parent.push_back(DeviceNodeStep{id, target});
 }
 
-bool has_device_rules(const HostFacts& host) {
-  return std::any_of(host.hierarchies.begin(), host.hierarchies.end(), [](const auto& hierarchy) {
-    return std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), "devices") !=
-           hierarchy.controllers.end();
-  });
-}
-
 bool has_unified(const HostFacts& host) {
   for (const auto& hierarchy : host.hierarchies)
     if (hierarchy.is_v2) return true;
@@ -157,8 +150,8 @@ Result<void> plan_devices(Draft& draft) {
     if (!draft.context.devices.count(disk.source))
       return unsupported(name + ": " + quote(disk.source) + " is no device of this host");
     // The node belongs to container root, and neither its mode nor its mount keeps that root from writing.
-    if (disk.readonly && !has_device_rules(draft.context.host))
-      return unsupported(name + ": cannot be read-only on this host, which has no device controller of cgroup v1");
+    if (disk.readonly && !device_hierarchy(draft.context.host))
+      return unsupported(name + ": cannot be read-only on this host, which has no cgroup that limits devices");
     add_node(draft, disk.source, "/dev/" + disk.target_dev, false);
   }
   for (const auto& hostdev : draft.def.hostdevs) {

@@ -19,6 +19,9 @@ struct Draft {
   void message(std::string text) { made.messages.push_back(std::move(text)); }
 };
 
+// The hierarchy whose groups limit devices: v1's if there is one, else cgroup2; null: nobody does.
+[[nodiscard]] const CgroupHierarchy* device_hierarchy(const HostFacts& host);  // plan_groups.cpp
+
 void plan_groups(Draft& draft);                         // plan_groups.cpp
 [[nodiscard]] Result<void> plan_mounts(Draft& draft);   // plan_mounts.cpp
 [[nodiscard]] Result<void> plan_devices(Draft& draft);  // plan_mounts.cpp

@@ -100,6 +100,36 @@ TEST(Isolation, DevicesAreThoseOfThePlan) {
       << "the tree on disk was written to";
 }
 
+// One table, enforced by files (v1) and by a program (v2): with the rule the device works, without it nobody opens it.
+TEST(Isolation, DeviceRulesHoldInEveryHierarchy) {
+  std::size_t judged = 0;
+  for (const bool is_v2 : {false, true}) {
+    RootTree tree;
+    auto plan = make_plan_for(
+        tree,
+        "exec > /out/log 2>&1; echo x > /dev/null && echo null; head -c 1 /dev/zero | wc -c; echo > /out/done; sleep 1000");
+    bool is_limited = false;
+    for (auto& step : plan.before) {
+      auto* group = std::get_if<CgroupStep>(&step);
+      if (!group) continue;
+      const auto& names = group->controllers;
+      const bool is_the_one = is_v2 ? group->is_v2 : std::find(names.begin(), names.end(), "devices") != names.end();
+      group->device_rules.reset();
+      if (!is_the_one) continue;
+      is_limited = true;
+      group->device_rules = standard_device_rules();
+      std::erase_if(*group->device_rules, [](const auto& rule) { return rule.major == 1 && rule.minor == 5; });
+    }
+    if (!is_limited) continue;
+    ++judged;
+    const std::string log = run_inside(tree, std::move(plan));
+    EXPECT_EQ(log.find("null\n"), 0u) << log;
+    EXPECT_NE(log.find("/dev/zero: Operation not permitted\n0\n"), std::string::npos)
+        << (is_v2 ? "v2: " : "v1: ") << log;
+  }
+  EXPECT_GT(judged, 0u);
+}
+
 TEST(Isolation, ADeviceNodeInTheImageOpensNothing) {
   RootTree tree;
   ASSERT_EQ(::mknod((tree.path() + "/etc/zero").c_str(), S_IFCHR | 0666, makedev(1, 5)), 0);

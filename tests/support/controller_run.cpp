@@ -122,12 +122,7 @@ LaunchPlan make_plan_for(const RootTree& tree, const std::string& script) {
     for (const auto& controller : step.controllers) {
       if (controller == "pids") step.writes.push_back({"pids.max", "64"});
       if (controller == "memory") step.writes.push_back({"memory.limit_in_bytes", "67108864"});
-      if (controller == "devices") {
-        step.writes.push_back({"devices.deny", "a"});
-        for (const char* rule : {"c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm",
-                                 "c 5:2 rwm", "c 136:* rwm"})
-          step.writes.push_back({"devices.allow", rule});
-      }
+      if (controller == "devices") step.device_rules = standard_device_rules();
     }
     plan.before.emplace_back(std::move(step));
   }
