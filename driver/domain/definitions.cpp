@@ -21,7 +21,7 @@ Result<void> DomainDriver::prepare(DomainDef& def) const {
 }
 
 Result<DomainRef> DomainDriver::define(const Caller&, DomainDef def, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_DEFINE_VALIDATE, "define"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_DEFINE_VALIDATE, "virDomainDefineXMLFlags"));
   TRY(prepare(def));
   const auto job = TRY(domains_.claim(def.name, def.uuid));
   std::optional<DomainDef> old;
@@ -47,7 +47,7 @@ Result<void> DomainDriver::undefine(const Caller&, const Uuid& uuid, unsigned fl
   TRY(refuse_unknown_flags(flags,
                            VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
                                VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA,
-                           "undefine"));
+                           "virDomainUndefineFlags"));
   const auto job = TRY(domains_.take_job(uuid));
   if (!job.look()->persistent) return fail(VIR_ERR_OPERATION_INVALID, "Cannot undefine transient domain");
   TRY(remove_definition(uuid));
@@ -70,14 +70,14 @@ Result<void> DomainDriver::undefine(const Caller&, const Uuid& uuid, unsigned fl
 Result<DomainDef> DomainDriver::definition(const Caller&, const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(
       flags, VIR_DOMAIN_XML_SECURE | VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_UPDATE_CPU | VIR_DOMAIN_XML_MIGRATABLE,
-      "definition"));
+      "virDomainGetXMLDesc"));
   const auto domain = TRY(domains_.find(uuid));
   if ((flags & VIR_DOMAIN_XML_INACTIVE) && domain->is_active()) return without_live_values(domain->config_def());
   return domain->def;
 }
 
 Result<void> DomainDriver::rename(const Caller&, const Uuid& uuid, const std::string& new_name, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "rename"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainRename"));
   TRY(validate_name(new_name));
   const auto job = TRY(domains_.take_job(uuid));
   DomainDef def;
@@ -110,14 +110,14 @@ Result<void> DomainDriver::set_autostart(const Caller&, const Uuid& uuid, bool o
 }
 
 Result<std::string> DomainDriver::metadata(const Uuid& uuid, int type, const std::string& uri, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags, "metadata"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainGetMetadata"));
   const auto domain = TRY(domains_.find(uuid));
   return get_metadata(*TRY(queried_def(*domain, flags)), type, uri);
 }
 
 Result<void> DomainDriver::set_metadata(const Caller&, const Uuid& uuid, int type, std::optional<std::string> value,
                                         const std::string& uri, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags, "set_metadata"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainSetMetadata"));
   const auto job = TRY(domains_.take_job(uuid));
   TRY(change_defs(job, flags,
                   in_each([&](DomainDef& def) { return virtuserns::set_metadata(def, type, value, uri); })));

@@ -40,7 +40,7 @@ Result<void> DomainDriver::update_live(DriverDomain&, DomainDef&, const DeviceDe
 }
 
 Result<void> DomainDriver::attach_device(const Caller&, const Uuid& uuid, DeviceDef device, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags, "attach_device"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainAttachDeviceFlags"));
   const auto job = TRY(domains_.take_job(uuid));
   // Once for both definitions, so that a generated MAC address is the same in both.
   apply_device_defaults(device, job.look()->def);
@@ -57,7 +57,7 @@ Result<void> DomainDriver::attach_device(const Caller&, const Uuid& uuid, Device
 }
 
 Result<void> DomainDriver::detach_device(const Caller&, const Uuid& uuid, DeviceDef device, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags, "detach_device"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainDetachDeviceFlags"));
   const auto job = TRY(domains_.take_job(uuid));
   std::string alias;
   TRY(change_defs(job, flags, [&](const AffectedDefs& defs) -> Result<void> {
@@ -70,7 +70,7 @@ Result<void> DomainDriver::detach_device(const Caller&, const Uuid& uuid, Device
 }
 
 Result<void> DomainDriver::update_device(const Caller&, const Uuid& uuid, DeviceDef device, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_DEVICE_MODIFY_FORCE, "update_device"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_DEVICE_MODIFY_FORCE, "virDomainUpdateDeviceFlags"));
   TRY(validate_device(device));
   const auto job = TRY(domains_.take_job(uuid));
   return change_defs(job, flags, [&](const AffectedDefs& defs) -> Result<void> {

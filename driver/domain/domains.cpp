@@ -32,7 +32,7 @@ Result<bool> DomainDriver::is_persistent(const Uuid& uuid) { return TRY(domains_
 Result<bool> DomainDriver::is_updated(const Uuid& uuid) { return TRY(domains_.find(uuid))->updated; }
 
 Result<bool> DomainDriver::has_managed_save(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "has_managed_save"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainHasManagedSaveImage"));
   (void)TRY(domains_.find(uuid));
   return false;
 }

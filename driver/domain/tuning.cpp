@@ -45,20 +45,20 @@ Result<std::uint64_t> DomainDriver::max_memory_kib(const Uuid& uuid) {
 }
 
 Result<void> DomainDriver::set_memory(const Caller&, const Uuid& uuid, std::uint64_t kib, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_MEM_MAXIMUM, "set_memory"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_MEM_MAXIMUM, "virDomainSetMemoryFlags"));
   return change_limits(
       uuid, flags, Limits::kMemorySize, [&](const AffectedDefs& defs) { return apply_memory_size(defs, kib, flags); },
       BalloonChangeEvent{kib});
 }
 
 Result<TypedParams> DomainDriver::memory_parameters(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kGetFlags, "memory_parameters"));
+  TRY(refuse_unknown_flags(flags, kGetFlags, "virDomainGetMemoryParameters"));
   return memory_params(TRY(queried_limits(uuid, flags, Limits::kMemory)));
 }
 
 Result<void> DomainDriver::set_memory_parameters(const Caller&, const Uuid& uuid, const TypedParams& params,
                                                  unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags, "set_memory_parameters"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainSetMemoryParameters"));
   TRY(check_memory_params(params));
   return change_limits(uuid, flags, Limits::kMemory,
                        in_each([&](DomainDef& def) { return apply_memory_params(def, params); }));
@@ -73,7 +73,7 @@ Result<std::string> DomainDriver::scheduler_type(const Uuid& uuid, int* paramete
 }
 
 Result<TypedParams> DomainDriver::scheduler_parameters(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kGetFlags, "scheduler_parameters"));
+  TRY(refuse_unknown_flags(flags, kGetFlags, "virDomainGetSchedulerParametersFlags"));
   const auto domain = TRY(domains_.find(uuid));
   const DomainDef* def = TRY(queried_def(*domain, flags));
   const bool is_live = domain->is_active() && def == &domain->def && !(flags & VIR_DOMAIN_AFFECT_CONFIG);
@@ -82,7 +82,7 @@ Result<TypedParams> DomainDriver::scheduler_parameters(const Uuid& uuid, unsigne
 
 Result<void> DomainDriver::set_scheduler_parameters(const Caller&, const Uuid& uuid, const TypedParams& params,
                                                     unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags, "set_scheduler_parameters"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainSetSchedulerParametersFlags"));
   TRY(check_scheduler_params(params));
   TypedParams tunable;
   for (const auto& param : params) tunable.push_back({"cputune." + param.field, param.value});
@@ -92,28 +92,28 @@ Result<void> DomainDriver::set_scheduler_parameters(const Caller&, const Uuid& u
 }
 
 Result<int> DomainDriver::vcpu_count(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_VCPU_MAXIMUM, "vcpu_count"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_VCPU_MAXIMUM, "virDomainGetVcpusFlags"));
   const auto domain = TRY(domains_.find(uuid));
   const DomainDef* def = TRY(queried_def(*domain, flags));
   return static_cast<int>((flags & VIR_DOMAIN_VCPU_MAXIMUM) ? def->vcpu.max : current_vcpus(*def));
 }
 
 Result<void> DomainDriver::set_vcpus(const Caller&, const Uuid& uuid, unsigned count, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_VCPU_MAXIMUM, "set_vcpus"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_VCPU_MAXIMUM, "virDomainSetVcpusFlags"));
   const auto host_max = static_cast<unsigned>(TRY(max_vcpus("")));
   return change_limits(uuid, flags, Limits::kVcpuCount,
                        [&](const AffectedDefs& defs) { return apply_vcpu_count(defs, count, host_max, flags); });
 }
 
 Result<std::vector<std::vector<bool>>> DomainDriver::vcpu_pins(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags, "vcpu_pins"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainGetVcpuPinInfo"));
   const auto domain = TRY(domains_.find(uuid));
   return virtuserns::vcpu_pins(*TRY(queried_def(*domain, flags)), host_cpus());
 }
 
 Result<void> DomainDriver::pin_vcpu(const Caller&, const Uuid& uuid, unsigned vcpu, const std::vector<bool>& cpus,
                                     unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags, "pin_vcpu"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainPinVcpuFlags"));
   return change_limits(uuid, flags, Limits::kVcpuPins,
                        in_each([&](DomainDef& def) { return apply_vcpu_pin(def, vcpu, cpus); }));
 }
@@ -121,13 +121,13 @@ Result<void> DomainDriver::pin_vcpu(const Caller&, const Uuid& uuid, unsigned vc
 // ---- block i/o --------------------------------------------------------------------------------------------------
 
 Result<TypedParams> DomainDriver::blkio_parameters(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kGetFlags, "blkio_parameters"));
+  TRY(refuse_unknown_flags(flags, kGetFlags, "virDomainGetBlkioParameters"));
   return blkio_params(TRY(queried_limits(uuid, flags, Limits::kBlockIo)));
 }
 
 Result<void> DomainDriver::set_blkio_parameters(const Caller&, const Uuid& uuid, const TypedParams& params,
                                                 unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags, "set_blkio_parameters"));
+  TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainSetBlkioParameters"));
   TRY(check_blkio_params(params));
   return change_limits(uuid, flags, Limits::kBlockIo,
                        in_each([&](DomainDef& def) { return apply_blkio_params(def, params); }));

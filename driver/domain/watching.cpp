@@ -26,13 +26,13 @@ BlockSample sample_of(const DiskDef& disk, const BlockStats& stats) {
 }
 
 Result<DomainState> DomainDriver::state(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "state"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainGetState"));
   const auto domain = TRY(domains_.find(uuid));
   return DomainState{domain->state, domain->reason};
 }
 
 Result<ControlInfo> DomainDriver::control_info(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "control_info"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainGetControlInfo"));
   const auto domain = TRY(domains_.find_active(uuid));
   // A job in work is told, and not waited for.
   const std::unique_lock job(domain->job, std::try_to_lock);
@@ -50,7 +50,7 @@ Result<std::vector<DomainStats>> DomainDriver::all_stats(const std::vector<Uuid>
                            kFilters | VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT |
                                VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING |
                                static_cast<unsigned>(VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS),
-                           "all_stats"));
+                           "virConnectGetAllDomainStats"));
   const unsigned selected = TRY(select_stats(stats, flags));
   std::vector<DomainStats> list;
   // Under the domain's mutex is copied what is then sampled without it.
@@ -86,7 +86,8 @@ Result<std::vector<DomainStats>> DomainDriver::all_stats(const std::vector<Uuid>
 }
 
 Result<std::vector<std::string>> DomainDriver::messages(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_MESSAGE_DEPRECATION | VIR_DOMAIN_MESSAGE_TAINTING, "messages"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_MESSAGE_DEPRECATION | VIR_DOMAIN_MESSAGE_TAINTING,
+                           "virDomainGetMessages"));
   const auto domain = TRY(domains_.find(uuid));
   // A kept but unused element is neither deprecated nor taint; it is told whenever not only deprecations are wanted.
   if (flags == VIR_DOMAIN_MESSAGE_DEPRECATION) return std::vector<std::string>{};
