@@ -109,8 +109,9 @@ class DomainDriver : public Driver {
   // ---- hooks: a running domain ----
   // Something changed that the next daemon must know of a running domain (or it has ended meanwhile). job held.
   virtual void live_changed(const std::shared_ptr<DriverDomain>& domain);
-  // Makes the changed values of `live` true of what runs. May correct `live`, which is recorded after it. job held.
-  virtual Result<void> apply_limits(DriverDomain& domain, DomainDef& live, Limits changed);
+  // Makes the changed values of `live` true of what runs. May correct `live`, which is recorded after it. `given`: the
+  // parameters of the call, where it has any; what they do not name was not changed. job held.
+  virtual Result<void> apply_limits(DriverDomain& domain, DomainDef& live, Limits changed, const TypedParams& given);
   // Puts what the running domain really has into `live`, a copy of its definition.
   virtual void read_limits(DomainDef& live, Limits wanted);
   virtual std::size_t host_cpus() const = 0;
@@ -147,8 +148,8 @@ class DomainDriver : public Driver {
   DomainTable domains_;
 
  private:
-  [[nodiscard]] Result<void> change_limits(const Uuid& uuid, unsigned flags, Limits limits, const Change& change,
-                                           std::optional<EventBody> event = {});
+  [[nodiscard]] Result<void> change_limits(const Uuid& uuid, unsigned flags, Limits limits, const TypedParams& given,
+                                           const Change& change, std::optional<EventBody> event = {});
   // A copy of the definition that a query is about, with what really is when that is the running one.
   [[nodiscard]] Result<DomainDef> queried_limits(const Uuid& uuid, unsigned flags, Limits limits);
 

@@ -11,16 +11,16 @@ constexpr unsigned kGetFlags = kImpactFlags | VIR_TYPED_PARAM_STRING_OKAY;
 
 }  // namespace
 
-Result<void> DomainDriver::apply_limits(DriverDomain&, DomainDef&, Limits) { return {}; }
+Result<void> DomainDriver::apply_limits(DriverDomain&, DomainDef&, Limits, const TypedParams&) { return {}; }
 void DomainDriver::read_limits(DomainDef&, Limits) {}
 
-Result<void> DomainDriver::change_limits(const Uuid& uuid, unsigned flags, Limits limits, const Change& change,
-                                         std::optional<EventBody> event) {
+Result<void> DomainDriver::change_limits(const Uuid& uuid, unsigned flags, Limits limits, const TypedParams& given,
+                                         const Change& change, std::optional<EventBody> event) {
   const auto job = TRY(domains_.take_job(uuid));
   bool is_live = false;
   TRY(change_defs(job, flags, change, [&](DomainDef& live) {
     is_live = true;
-    return apply_limits(*job.domain, live, limits);
+    return apply_limits(*job.domain, live, limits, given);
   }));
   if (is_live && event) emit(job, std::move(*event));
   return {};
@@ -47,8 +47,8 @@ Result<std::uint64_t> DomainDriver::max_memory_kib(const Uuid& uuid) {
 Result<void> DomainDriver::set_memory(const Caller&, const Uuid& uuid, std::uint64_t kib, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_MEM_MAXIMUM, "virDomainSetMemoryFlags"));
   return change_limits(
-      uuid, flags, Limits::kMemorySize, [&](const AffectedDefs& defs) { return apply_memory_size(defs, kib, flags); },
-      BalloonChangeEvent{kib});
+      uuid, flags, Limits::kMemorySize, {},
+      [&](const AffectedDefs& defs) { return apply_memory_size(defs, kib, flags); }, BalloonChangeEvent{kib});
 }
 
 Result<TypedParams> DomainDriver::memory_parameters(const Uuid& uuid, unsigned flags) {
@@ -60,7 +60,7 @@ Result<void> DomainDriver::set_memory_parameters(const Caller&, const Uuid& uuid
                                                  unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainSetMemoryParameters"));
   TRY(check_memory_params(params));
-  return change_limits(uuid, flags, Limits::kMemory,
+  return change_limits(uuid, flags, Limits::kMemory, params,
                        in_each([&](DomainDef& def) { return apply_memory_params(def, params); }));
 }
 
@@ -86,7 +86,7 @@ Result<void> DomainDriver::set_scheduler_parameters(const Caller&, const Uuid& u
   TRY(check_scheduler_params(params));
   TypedParams tunable;
   for (const auto& param : params) tunable.push_back({"cputune." + param.field, param.value});
-  return change_limits(uuid, flags, Limits::kCpu,
+  return change_limits(uuid, flags, Limits::kCpu, params,
                        in_each([&](DomainDef& def) { return apply_scheduler_params(def, params); }),
                        TunableEvent{std::move(tunable)});
 }
@@ -101,7 +101,7 @@ Result<int> DomainDriver::vcpu_count(const Uuid& uuid, unsigned flags) {
 Result<void> DomainDriver::set_vcpus(const Caller&, const Uuid& uuid, unsigned count, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_VCPU_MAXIMUM, "virDomainSetVcpusFlags"));
   const auto host_max = static_cast<unsigned>(TRY(max_vcpus("")));
-  return change_limits(uuid, flags, Limits::kVcpuCount,
+  return change_limits(uuid, flags, Limits::kVcpuCount, {},
                        [&](const AffectedDefs& defs) { return apply_vcpu_count(defs, count, host_max, flags); });
 }
 
@@ -114,7 +114,7 @@ Result<std::vector<std::vector<bool>>> DomainDriver::vcpu_pins(const Uuid& uuid,
 Result<void> DomainDriver::pin_vcpu(const Caller&, const Uuid& uuid, unsigned vcpu, const std::vector<bool>& cpus,
                                     unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainPinVcpuFlags"));
-  return change_limits(uuid, flags, Limits::kVcpuPins,
+  return change_limits(uuid, flags, Limits::kVcpuPins, {},
                        in_each([&](DomainDef& def) { return apply_vcpu_pin(def, vcpu, cpus); }));
 }
 
@@ -129,7 +129,7 @@ Result<void> DomainDriver::set_blkio_parameters(const Caller&, const Uuid& uuid,
                                                 unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainSetBlkioParameters"));
   TRY(check_blkio_params(params));
-  return change_limits(uuid, flags, Limits::kBlockIo,
+  return change_limits(uuid, flags, Limits::kBlockIo, params,
                        in_each([&](DomainDef& def) { return apply_blkio_params(def, params); }));
 }
 

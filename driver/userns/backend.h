@@ -173,7 +173,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
 
   // tuning.cpp
   std::size_t host_cpus() const override;
-  Result<void> apply_limits(DriverDomain& domain, DomainDef& live, Limits changed) override;
+  Result<void> apply_limits(DriverDomain& domain, DomainDef& live, Limits changed, const TypedParams& given) override;
   void read_limits(DomainDef& live, Limits wanted) override;
   [[nodiscard]] bool uses_v2(const char* controller) const;
   [[nodiscard]] LimitContext limit_context(const char* controller) const;

@@ -58,7 +58,9 @@ class FailingDriver final : public TypedDomainDriver<Thing> {
   Result<void> store_definition(const DomainDef& def) override { return answer(fails_store, "store " + def.name); }
   Result<void> remove_definition(const Uuid&) override { return answer(fails_store, "remove"); }
   Result<void> store_autostart(const Uuid&, bool) override { return answer(fails_store, "autostart"); }
-  Result<void> apply_limits(DriverDomain&, DomainDef&, Limits) override { return answer(fails_limits, "limits"); }
+  Result<void> apply_limits(DriverDomain&, DomainDef&, Limits, const TypedParams&) override {
+    return answer(fails_limits, "limits");
+  }
   void sample_live(DriverDomain&, const DomainDef&, StatsSample&) override {}
 };
 
