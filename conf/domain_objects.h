@@ -11,6 +11,7 @@
 
 #include <libvirt/libvirt.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -138,6 +139,10 @@ class DomainList {
     Pointer object;
     bool is_new = false;
   };
+  using Factory = std::function<Pointer()>;
+
+  // `make`: for an owner that keeps objects of a class derived from Object. It is called with the list's mutex held.
+  explicit DomainList(Factory make = [] { return std::make_shared<Object>(); }) : make_(std::move(make)) {}
 
   // The object of this name and uuid: the one that is there, or a new one that has only these two (the caller fills
   // it, or removes it again when it cannot). Refuses a name or uuid that belongs to another domain. One that is
@@ -146,7 +151,7 @@ class DomainList {
     const std::lock_guard lock(mutex_);
     TRY(names_.check(name, uuid));
     if (auto found = objects_.find(uuid); found != objects_.end()) return Claim{found->second, false};
-    auto object = std::make_shared<Object>();
+    Pointer object = make_();
     object->def.name = name;
     object->def.uuid = uuid;
     names_.insert(name, uuid);
@@ -196,6 +201,7 @@ class DomainList {
   }
 
  private:
+  Factory make_;
   mutable std::mutex mutex_;
   DomainNames names_;
   std::map<Uuid, Pointer> objects_;

@@ -1,85 +1,35 @@
-// Devices come and go in the definitions; nothing is plugged anywhere.
+// Devices of running domains come and go in their definitions; nothing is plugged anywhere.
 #include <libvirt/libvirt.h>
 
-#include <algorithm>
-
-#include "conf/defaults.h"
 #include "conf/domain_devices.h"
-#include "conf/validate.h"
 #include "driver/test/driver.h"
 
 namespace virtuserns::test_driver {
-namespace {
 
-constexpr unsigned kImpactFlags = VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG;
-
-}  // namespace
-
-Result<void> TestDriver::attach_device(const Caller&, const Uuid& uuid, DeviceDef device, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags, "attach_device"));
-  const Locked domain = TRY(find(uuid));
-  // Once for both definitions, so that a generated MAC address is the same in both.
-  apply_device_defaults(device, domain->def);
-  TRY(validate_device(device));
-  std::string alias;
-  TRY(change_affected(*domain, flags, [&](const AffectedDefs& defs) -> Result<void> {
-    if (defs.config) TRY(attach_to(*defs.config, device));
-    if (!defs.live) return {};
-    if (auto* link = std::get_if<InterfaceDef>(&device); link && link->target_dev.empty()) {
-      link->target_dev = "vnet" + std::to_string(next_link_++);
-    }
-    TRY(attach_to(*defs.live, device));
-    assign_aliases(*defs.live);
-    // It is the last of its kind now, whatever that kind is; detach_from finds it without knowing which.
-    DomainDef scratch = *defs.live;
-    alias = alias_of(TRY(detach_from(scratch, device)));
-    return {};
-  }));
-  if (!alias.empty()) emit_locked(*domain, DeviceAddedEvent{alias});
-  return {};
+Result<std::string> TestDriver::attach_live(DriverDomain&, DomainDef& live, DeviceDef device) {
+  if (auto* link = std::get_if<InterfaceDef>(&device); link && link->target_dev.empty()) {
+    link->target_dev = "vnet" + std::to_string(next_link_++);
+  }
+  TRY(attach_to(live, device));
+  assign_aliases(live);
+  // It is the last of its kind now, whatever that kind is; detach_from finds it without knowing which.
+  DomainDef scratch = live;
+  return alias_of(TRY(detach_from(scratch, device)));
 }
 
-Result<void> TestDriver::detach_device(const Caller&, const Uuid& uuid, DeviceDef device, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags, "detach_device"));
-  const Locked domain = TRY(find(uuid));
-  std::string alias;
-  TRY(change_affected(*domain, flags, [&](const AffectedDefs& defs) -> Result<void> {
-    if (defs.config) {
-      // What a client takes from the live XML has a generated alias, which the configuration does not know.
-      DeviceDef wanted = device;
-      std::visit(
-          [](auto& any) {
-            if (any.alias && !any.alias->name.starts_with("ua-")) any.alias.reset();
-          },
-          wanted);
-      (void)TRY(detach_from(*defs.config, wanted));
-    }
-    if (defs.live) alias = alias_of(TRY(detach_from(*defs.live, device)));
-    return {};
-  }));
-  if (!alias.empty()) emit_locked(*domain, DeviceRemovedEvent{alias});
-  return {};
+Result<std::string> TestDriver::detach_live(DriverDomain&, DomainDef& live, const DeviceDef& device) {
+  return alias_of(TRY(detach_from(live, device)));
 }
 
-Result<void> TestDriver::update_device(const Caller&, const Uuid& uuid, DeviceDef device, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_DEVICE_MODIFY_FORCE, "update_device"));
-  const Locked domain = TRY(find(uuid));
-  TRY(validate_device(device));
-  return change_each(*domain, flags, [&](DomainDef& def) { return update_in(def, device); });
+Result<void> TestDriver::update_live(DriverDomain&, DomainDef& live, const DeviceDef& device) {
+  return update_in(live, device);
 }
 
 Result<SocketFd> TestDriver::open_console(const Caller&, const Uuid& uuid, const std::string& device,
                                           unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_CONSOLE_FORCE | VIR_DOMAIN_CONSOLE_SAFE, "open_console"));
   const Locked domain = TRY(find_active(uuid));
-  const auto& consoles = domain->def.consoles;
-  const bool is_known = std::any_of(consoles.begin(), consoles.end(), [&](const ConsoleDef& console) {
-    return device.empty() || (console.alias && console.alias->name == device);
-  });
-  if (!is_known) {
-    return fail(VIR_ERR_INTERNAL_ERROR,
-                "cannot find console device '" + (device.empty() ? std::string("default") : device) + "'");
-  }
+  (void)TRY(find_console(domain->def, device));
   if (domain->console && domain->console->is_open() && !(flags & VIR_DOMAIN_CONSOLE_FORCE)) {
     return fail(VIR_ERR_OPERATION_FAILED, "Active console session exists for this domain");
   }

@@ -1,9 +1,7 @@
 // Starting and ending.
 #include <libvirt/libvirt.h>
 
-#include "conf/defaults.h"
 #include "conf/domain_devices.h"
-#include "conf/validate.h"
 #include "driver/test/driver.h"
 
 namespace virtuserns::test_driver {
@@ -12,6 +10,19 @@ namespace {
 constexpr unsigned kStartFlags = VIR_DOMAIN_START_PAUSED | VIR_DOMAIN_START_AUTODESTROY;
 
 }  // namespace
+
+Result<TestDriver::Owned> TestDriver::own(const Uuid& uuid) const {
+  Job job = TRY(take_job(uuid));
+  Locked domain = job.look();
+  if (!domain->exists()) return no_domain_with_uuid(uuid);
+  return Owned{std::move(job), std::move(domain)};
+}
+
+Result<TestDriver::Owned> TestDriver::own_active(const Uuid& uuid) const {
+  Owned owned = TRY(own(uuid));
+  TRY(require_active(*owned));
+  return owned;
+}
 
 // What a start adds to the running definition only.
 void TestDriver::assign_live_values_locked(TestDomain& domain) {
@@ -51,14 +62,14 @@ void TestDriver::end_locked(TestDomain& domain, int shutoff_reason, int stopped_
   domain.autodestroy_by.reset();
   const bool is_kept = end_running(domain, shutoff_reason);
   emit_lifecycle_locked(domain, VIR_DOMAIN_EVENT_STOPPED, stopped_detail);  // with id -1, as libvirt's has
-  if (!is_kept) remove_locked(domain);
+  if (!is_kept) domains_.remove_locked(domain);
 }
 
 Result<DomainRef> TestDriver::create(const Caller& caller, const Uuid& uuid, std::vector<Fd> files, unsigned flags) {
   // A domain without processes has no use for descriptors: they are closed, as any init may do.
   files.clear();
   TRY(refuse_unknown_flags(flags, kStartFlags, "create"));
-  const Locked domain = TRY(find(uuid));
+  const Owned domain = TRY(own(uuid));
   if (domain->is_active()) return fail(VIR_ERR_OPERATION_INVALID, "Domain is already running");
   run_locked(*domain, caller, flags);
   return ref_of(*domain);
@@ -68,10 +79,9 @@ Result<DomainRef> TestDriver::create_transient(const Caller& caller, DomainDef d
                                                unsigned flags) {
   files.clear();
   TRY(refuse_unknown_flags(flags, kStartFlags | VIR_DOMAIN_START_VALIDATE, "create_transient"));
-  apply_defaults(def, DefaultsContext{"x86_64", "/bin/true"});
-  TRY(validate(def));
-  def.id = -1;
-  const Locked domain = TRY(claim(def.name, def.uuid));
+  TRY(prepare(def));
+  const Job job = TRY(claim(def.name, def.uuid));
+  const Locked domain = job.look();
   TRY(assign_transient_def(*domain, std::move(def)));
   run_locked(*domain, caller, flags);
   return ref_of(*domain);
@@ -79,7 +89,7 @@ Result<DomainRef> TestDriver::create_transient(const Caller& caller, DomainDef d
 
 Result<void> TestDriver::shutdown(const Caller&, const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_SHUTDOWN_INITCTL | VIR_DOMAIN_SHUTDOWN_SIGNAL, "shutdown"));
-  const Locked domain = TRY(find_active(uuid));
+  const Owned domain = TRY(own_active(uuid));
   const bool is_restart = domain->def.on_poweroff == LifecycleAction::kRestart ||
                           domain->def.on_poweroff == LifecycleAction::kRenameRestart;
   if (is_restart) {
@@ -92,7 +102,7 @@ Result<void> TestDriver::shutdown(const Caller&, const Uuid& uuid, unsigned flag
 
 Result<void> TestDriver::reboot(const Caller&, const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_REBOOT_INITCTL | VIR_DOMAIN_REBOOT_SIGNAL, "reboot"));
-  const Locked domain = TRY(find_active(uuid));
+  const Owned domain = TRY(own_active(uuid));
   const bool is_restart =
       domain->def.on_reboot == LifecycleAction::kRestart || domain->def.on_reboot == LifecycleAction::kRenameRestart;
   if (is_restart) {
@@ -105,19 +115,19 @@ Result<void> TestDriver::reboot(const Caller&, const Uuid& uuid, unsigned flags)
 
 Result<void> TestDriver::reset(const Caller&, const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, 0, "reset"));
-  restart_locked(*TRY(find_active(uuid)));
+  restart_locked(*TRY(own_active(uuid)));
   return {};
 }
 
 Result<void> TestDriver::destroy(const Caller&, const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_DESTROY_GRACEFUL, "destroy"));
-  const Locked domain = TRY(find_active(uuid));
+  const Owned domain = TRY(own_active(uuid));
   end_locked(*domain, VIR_DOMAIN_SHUTOFF_DESTROYED, VIR_DOMAIN_EVENT_STOPPED_DESTROYED);
   return {};
 }
 
 Result<void> TestDriver::suspend(const Caller&, const Uuid& uuid) {
-  const Locked domain = TRY(find_active(uuid));
+  const Owned domain = TRY(own_active(uuid));
   if (domain->state == VIR_DOMAIN_PAUSED) return {};
   domain->set_state(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER);
   emit_lifecycle_locked(*domain, VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
@@ -125,7 +135,7 @@ Result<void> TestDriver::suspend(const Caller&, const Uuid& uuid) {
 }
 
 Result<void> TestDriver::resume(const Caller&, const Uuid& uuid) {
-  const Locked domain = TRY(find_active(uuid));
+  const Owned domain = TRY(own_active(uuid));
   if (domain->state != VIR_DOMAIN_PAUSED) return fail(VIR_ERR_OPERATION_INVALID, "domain is already running");
   domain->set_state(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_UNPAUSED);
   emit_lifecycle_locked(*domain, VIR_DOMAIN_EVENT_RESUMED, VIR_DOMAIN_EVENT_RESUMED_UNPAUSED);
@@ -139,7 +149,7 @@ Result<void> TestDriver::send_process_signal(const Caller&, const Uuid& uuid, st
   if (signal > VIR_DOMAIN_PROCESS_SIGNAL_RT32) {
     return fail(VIR_ERR_INVALID_ARG, "signum value " + std::to_string(signal) + " is out of range");
   }
-  const Locked domain = TRY(find_active(uuid));
+  const Owned domain = TRY(own_active(uuid));
   if (pid != 1) return fail(VIR_ERR_ARGUMENT_UNSUPPORTED, "Only the init process may be killed");
   switch (signal) {
     case VIR_DOMAIN_PROCESS_SIGNAL_TERM:
@@ -159,31 +169,6 @@ Result<void> TestDriver::send_process_signal(const Caller&, const Uuid& uuid, st
       break;
   }
   return {};
-}
-
-// ---- of the daemon ----------------------------------------------------------------------------------------------
-
-void TestDriver::autostart_all() {
-  for (auto& object : domains_.all()) {
-    const Locked domain = lock(std::move(object));
-    if (domain->exists() && domain->autostart && !domain->is_active()) run_locked(*domain, Caller{}, 0);
-  }
-}
-
-bool TestDriver::has_active_domains() {
-  for (auto& object : domains_.all()) {
-    const Locked domain = lock(std::move(object));
-    if (domain->exists() && domain->is_active()) return true;
-  }
-  return false;
-}
-
-void TestDriver::connection_closed(std::uint64_t connection_id) {
-  for (auto& object : domains_.all()) {
-    const Locked domain = lock(std::move(object));
-    if (!domain->exists() || !domain->is_active() || domain->autodestroy_by != connection_id) continue;
-    end_locked(*domain, VIR_DOMAIN_SHUTOFF_DESTROYED, VIR_DOMAIN_EVENT_STOPPED_DESTROYED);
-  }
 }
 
 }  // namespace virtuserns::test_driver

@@ -2,7 +2,8 @@
 //
 // Who changes what:
 //  * An operation that changes a domain takes its job first (one at a time for a domain), works without any lock, and
-//    takes the domain's mutex only to look and to record.
+//    takes the domain's mutex only to look and to record (driver/domain/table.h). Those that change definitions are
+//    the base's.
 //  * What a controller tells (started, rebooted, ended) is recorded by the reactor's thread, under the mutex alone, so
 //    that a job which waits for a controller never stands in the way of what the controller says.
 //  * Work that waits and belongs to nobody (cleaning up after a dead controller) is the housekeeper's.
@@ -19,13 +20,10 @@
 #include <set>
 #include <thread>
 
-#include "conf/bulk_stats.h"
 #include "conf/daemon_config.h"
-#include "conf/domain_objects.h"
 #include "conf/paths.h"
 #include "conf/store.h"
-#include "conf/tuning.h"
-#include "driver/driver.h"
+#include "driver/domain/domain_driver.h"
 #include "driver/kernel/facts.h"
 #include "driver/userns/broker.h"
 #include "driver/userns/channel.h"
@@ -62,15 +60,13 @@ struct Run {
 };
 using RunPtr = std::shared_ptr<Run>;
 
-struct UsernsDomain : DomainObject {
-  std::timed_mutex job;
+struct UsernsDomain : DriverDomain {
   RunPtr run;  // guarded by mutex
   controller::BootRecord boot;
-  std::optional<std::uint64_t> autodestroy_by;  // Caller::connection_id
-  std::mutex status_mutex;                      // one writer of the status file at a time
+  std::mutex status_mutex;  // one writer of the status file at a time
 };
 
-class Backend final : public Driver {
+class Backend final : public TypedDomainDriver<UsernsDomain> {
  public:
   Backend(const DaemonConfig& config, const Paths& paths, EventHub& events);
   ~Backend() override { stop(); }
@@ -78,10 +74,6 @@ class Backend final : public Driver {
   // recover.cpp
   Result<void> start() override;
   void stop() override;
-  // lifecycle.cpp
-  void autostart_all() override;
-  bool has_active_domains() override;
-  void connection_closed(std::uint64_t connection_id) override;
 
   // host.cpp
   std::string type_name() const override { return "LXC"; }
@@ -97,25 +89,6 @@ class Backend final : public Driver {
   Result<std::vector<std::uint64_t>> node_cells_free_memory_bytes(int start, int max) override;
   Result<SecurityModel> security_model() override;
 
-  // definitions.cpp
-  Result<std::vector<DomainSummary>> list_domains() override;
-  Result<DomainRef> lookup_by_id(int id) override;
-  Result<DomainRef> lookup_by_name(const std::string& name) override;
-  Result<DomainRef> lookup_by_uuid(const Uuid& uuid) override;
-  Result<DomainRef> define(const Caller&, DomainDef def, unsigned flags) override;
-  Result<void> undefine(const Caller&, const Uuid&, unsigned flags) override;
-  Result<DomainDef> definition(const Caller&, const Uuid&, unsigned flags) override;
-  Result<void> rename(const Caller&, const Uuid&, const std::string& new_name, unsigned flags) override;
-  Result<bool> autostart(const Uuid&) override;
-  Result<void> set_autostart(const Caller&, const Uuid&, bool on) override;
-  Result<bool> is_active(const Uuid&) override;
-  Result<bool> is_persistent(const Uuid&) override;
-  Result<bool> is_updated(const Uuid&) override;
-  Result<bool> has_managed_save(const Uuid&, unsigned flags) override;
-  Result<std::string> metadata(const Uuid&, int type, const std::string& uri, unsigned flags) override;
-  Result<void> set_metadata(const Caller&, const Uuid&, int type, std::optional<std::string> value,
-                            const std::string& uri, unsigned flags) override;
-
   // lifecycle.cpp
   Result<DomainRef> create(const Caller&, const Uuid&, std::vector<Fd> files, unsigned flags) override;
   Result<DomainRef> create_transient(const Caller&, DomainDef def, std::vector<Fd> files, unsigned flags) override;
@@ -130,76 +103,34 @@ class Backend final : public Driver {
 
   // watching.cpp
   Result<DomainInfo> info(const Uuid&) override;
-  Result<DomainState> state(const Uuid&, unsigned flags) override;
-  Result<ControlInfo> control_info(const Uuid&, unsigned flags) override;
   Result<std::vector<VcpuInfo>> vcpus(const Uuid&) override;
   Result<std::vector<MemoryStat>> memory_stats(const Uuid&, unsigned flags) override;
   Result<BlockStats> block_stats(const Uuid&, const std::string& path) override;
   Result<InterfaceStats> interface_stats(const Uuid&, const std::string& device) override;
   Result<std::vector<InterfaceAddresses>> interface_addresses(const Uuid&, unsigned source, unsigned flags) override;
   Result<CpuStats> cpu_stats(const Uuid&, unsigned flags) override;
-  Result<std::vector<DomainStats>> all_stats(const std::vector<Uuid>& uuids, unsigned stats, unsigned flags) override;
   Result<std::string> domain_hostname(const Uuid&, unsigned flags) override;
-  Result<std::vector<std::string>> messages(const Uuid&, unsigned flags) override;
-  Result<SecurityLabel> security_label(const Uuid&) override;
-
-  // tuning.cpp
-  Result<int> vcpu_count(const Uuid&, unsigned flags) override;
-  Result<std::vector<std::vector<bool>>> vcpu_pins(const Uuid&, unsigned flags) override;
-  Result<std::uint64_t> max_memory_kib(const Uuid&) override;
-  Result<void> set_memory(const Caller&, const Uuid&, std::uint64_t kib, unsigned flags) override;
-  Result<TypedParams> memory_parameters(const Uuid&, unsigned flags) override;
-  Result<void> set_memory_parameters(const Caller&, const Uuid&, const TypedParams&, unsigned flags) override;
-  Result<std::string> scheduler_type(const Uuid&, int* parameter_count) override;
-  Result<TypedParams> scheduler_parameters(const Uuid&, unsigned flags) override;
-  Result<void> set_scheduler_parameters(const Caller&, const Uuid&, const TypedParams&, unsigned flags) override;
-  Result<TypedParams> blkio_parameters(const Uuid&, unsigned flags) override;
-  Result<void> set_blkio_parameters(const Caller&, const Uuid&, const TypedParams&, unsigned flags) override;
-  Result<void> set_vcpus(const Caller&, const Uuid&, unsigned count, unsigned flags) override;
-  Result<void> pin_vcpu(const Caller&, const Uuid&, unsigned vcpu, const std::vector<bool>& cpus,
-                        unsigned flags) override;
 
   // devices.cpp
-  Result<void> attach_device(const Caller&, const Uuid&, DeviceDef device, unsigned flags) override;
-  Result<void> detach_device(const Caller&, const Uuid&, DeviceDef device, unsigned flags) override;
-  Result<void> update_device(const Caller&, const Uuid&, DeviceDef device, unsigned flags) override;
   Result<SocketFd> open_console(const Caller&, const Uuid&, const std::string& device, unsigned flags) override;
   Result<NamespaceFds> open_namespaces(const Caller&, const Uuid&, unsigned flags) override;
 
  private:
-  using Object = std::shared_ptr<UsernsDomain>;
-  // A domain with its mutex held.
-  struct Locked {
-    Object domain;
-    std::unique_lock<std::mutex> lock;
-    UsernsDomain* operator->() const { return domain.get(); }
-    UsernsDomain& operator*() const { return *domain; }
-  };
-  // A domain whose job is ours, without its mutex.
-  struct Job {
-    Object domain;
-    std::unique_lock<std::timed_mutex> lock;
-    [[nodiscard]] Locked look() const { return Backend::lock(domain); }
-  };
-  [[nodiscard]] static Locked lock(Object domain);
-  [[nodiscard]] Result<Locked> find(const Uuid& uuid) const;
-  [[nodiscard]] Result<Locked> find_active(const Uuid& uuid) const;
-  [[nodiscard]] Result<Job> take_job(const Uuid& uuid) const;
-  [[nodiscard]] Result<Job> claim(const std::string& name, const Uuid& uuid);
-  [[nodiscard]] Result<RunPtr> active_run(const Job& job) const;
-  void forget_if_empty(const Object& domain);
-
-  // definitions.cpp
-  [[nodiscard]] Result<void> prepare_def(DomainDef& def) const;
-  [[nodiscard]] Result<void> save_definition(const DomainDef& def);
-  // change.h
-  template <class Change, class ApplyLive>
-  [[nodiscard]] Result<void> change_defs(const Uuid& uuid, unsigned flags, const Change& change,
-                                         const ApplyLive& apply_live);
-  void emit_locked(const UsernsDomain& domain, EventBody body);
-  void emit_lifecycle_locked(const UsernsDomain& domain, int event, int detail);
+  // definitions.cpp: hooks of the base
+  DefaultsContext defaults_context() const override { return {host_.node.arch, paths_.controller}; }
+  Result<void> reserve(const DomainDef& def) override { return broker_.claim(def); }
+  void restore(const DomainDef& def) override { broker_.restore(def); }
+  void release(const Uuid& uuid) override { broker_.release(uuid); }
+  Result<void> store_definition(const DomainDef& def) override;
+  Result<void> remove_definition(const Uuid& uuid) override;
+  Result<void> store_autostart(const Uuid& uuid, bool on) override;
+  void live_changed(const std::shared_ptr<DriverDomain>& domain) override;
+  std::vector<std::string> live_messages_locked(const DriverDomain& domain) override;
+  void autodestroy(const Uuid& uuid) override;
+  void load_definitions();
 
   // lifecycle.cpp
+  [[nodiscard]] Result<RunPtr> active_run(const Job& job) const;
   [[nodiscard]] Result<void> start_domain(const Job& job, const Caller& caller, DomainDef def,
                                           const std::vector<Fd>& files, unsigned flags);
   [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const std::vector<Fd>& files);
@@ -230,7 +161,6 @@ class Backend final : public Driver {
   void keep_house();
 
   // recover.cpp
-  void load_definitions();
   void recover_all();
   void recover(const Uuid& uuid, xml::DomainStatus status);
   [[nodiscard]] bool reconnect(const RunPtr& run, const xml::DomainStatus& status);
@@ -239,22 +169,24 @@ class Backend final : public Driver {
 
   // watching.cpp
   [[nodiscard]] std::string group_file(const DomainDef& def, const char* controller, const char* file) const;
-  [[nodiscard]] StatsSample sample(const Uuid& uuid, const DomainDef& def, int state, int reason, bool active) const;
+  void sample_live(DriverDomain& domain, const DomainDef& def, StatsSample& sample) override;
 
   // tuning.cpp
+  std::size_t host_cpus() const override;
+  Result<void> apply_limits(DriverDomain& domain, DomainDef& live, Limits changed, const TypedParams& given) override;
+  void read_limits(DomainDef& live, Limits wanted) override;
   [[nodiscard]] bool uses_v2(const char* controller) const;
   [[nodiscard]] LimitContext limit_context(const char* controller) const;
   [[nodiscard]] Result<void> write_limits(const RunPtr& run, const char* controller,
                                           std::vector<FileWrite> writes) const;
   [[nodiscard]] Result<void> write_memory(const RunPtr& run, const DomainDef& def) const;
+  [[nodiscard]] Result<void> write_block_io(const RunPtr& run, const DomainDef& def) const;
 
   const DaemonConfig& config_;
   const Paths& paths_;
-  EventHub& events_;
   HostFacts host_;
   Store store_;
   RangeBroker broker_;
-  DomainList<UsernsDomain> domains_;
   Reactor reactor_;
 
   std::mutex tasks_mutex_;
@@ -267,7 +199,6 @@ class Backend final : public Driver {
   std::map<int, std::vector<std::uint8_t>> filters_;  // compiled seccomp programs by word size
 };
 
-[[nodiscard]] DomainRef ref_of(const DomainObject& domain);
 // The reason of the state (virDomainShutoffReason) and the detail of the event that a cause of an end comes to.
 struct EndReason {
   int shutoff = 0, stopped = 0;

@@ -130,7 +130,7 @@ Result<DomainRef> Backend::create(const Caller& caller, const Uuid& uuid, std::v
 Result<DomainRef> Backend::create_transient(const Caller& caller, DomainDef def, std::vector<Fd> files,
                                             unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_START_AUTODESTROY | VIR_DOMAIN_START_VALIDATE, "create_transient"));
-  TRY(prepare_def(def));
+  TRY(prepare(def));
   const Job job = TRY(claim(def.name, def.uuid));
   bool had_def = false;
   DomainDef old;
@@ -262,45 +262,6 @@ Result<void> Backend::send_process_signal(const Caller&, const Uuid& uuid, std::
       controller::SignalRequest{static_cast<std::int32_t>(pid), static_cast<std::int32_t>(signal)},
       kRequestTimeoutMs));
   return {};
-}
-
-// ---- of the daemon ----------------------------------------------------------------------------------------------
-
-void Backend::autostart_all() {
-  for (const auto& object : domains_.all()) {
-    Uuid uuid;
-    {
-      const Locked domain = lock(object);
-      if (!domain->exists() || !domain->autostart || domain->is_active()) continue;
-      uuid = domain->def.uuid;
-    }
-    if (auto created = create(Caller{}, uuid, {}, 0); !created)
-      log_error("userns", "autostart: " + created.error().text);
-  }
-}
-
-bool Backend::has_active_domains() {
-  for (auto& object : domains_.all()) {
-    const Locked domain = lock(std::move(object));
-    if (domain->exists() && domain->is_active()) return true;
-  }
-  return false;
-}
-
-void Backend::connection_closed(std::uint64_t connection_id) {
-  for (const auto& object : domains_.all()) {
-    Uuid uuid;
-    {
-      const Locked domain = lock(object);
-      if (!domain->is_active() || domain->autodestroy_by != connection_id) continue;
-      uuid = domain->def.uuid;
-    }
-    submit([this, uuid] {
-      auto job = take_job(uuid);
-      if (!job) return;
-      if (auto ended = end_by_destroy(*job); !ended) log_error("userns", "autodestroy: " + ended.error().text);
-    });
-  }
 }
 
 }  // namespace virtuserns::userns

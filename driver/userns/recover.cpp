@@ -14,10 +14,7 @@
 #include "conf/base/file.h"
 #include "conf/base/log.h"
 #include "conf/base/text.h"
-#include "conf/defaults.h"
-#include "conf/validate.h"
 #include "driver/userns/backend.h"
-#include "xml/domain.h"
 
 namespace virtuserns::userns {
 
@@ -51,7 +48,11 @@ std::string phase_of(const xml::DomainStatus& status) {
 }  // namespace
 
 Backend::Backend(const DaemonConfig& config, const Paths& paths, EventHub& events)
-    : config_(config), paths_(paths), events_(events), store_(paths.definitions, ".xml"), broker_(config, paths) {}
+    : TypedDomainDriver(events),
+      config_(config),
+      paths_(paths),
+      store_(paths.definitions, ".xml"),
+      broker_(config, paths) {}
 
 Result<void> Backend::start() {
   TRY(make_directories(paths_.driver_run, 0700));
@@ -67,7 +68,7 @@ Result<void> Backend::start() {
   load_definitions();
   recover_all();
   std::vector<Uuid> known;
-  for (auto& object : domains_.all()) known.push_back(lock(std::move(object))->def.uuid);
+  for (auto& object : domains_.all()) known.push_back(lock_domain(std::move(object))->def.uuid);
   broker_.collect(known);
   return {};
 }
@@ -82,31 +83,8 @@ void Backend::stop() {
   if (housekeeper_.joinable()) housekeeper_.join();
   // Handlers hold runs, runs hold domains: let go of them.
   for (auto& object : domains_.all()) {
-    const Locked domain = lock(std::move(object));
+    const Locked domain = lock(typed(std::move(object)));
     if (domain->run) unwatch(*domain->run);
-  }
-}
-
-void Backend::load_definitions() {
-  auto loaded = store_.load();
-  if (!loaded) return log_error("userns", "definitions: " + loaded.error().text);
-  for (const auto& problem : loaded->problems) log_error("userns", problem);
-  for (const auto& item : loaded->items) {
-    const auto load = [&]() -> Result<void> {
-      DomainDef def = TRY(xml::parse_domain(item.content));
-      TRY(prepare_def(def));
-      if (format_uuid(def.uuid) != item.name) return fail(VIR_ERR_INTERNAL_ERROR, "holds another uuid than its name");
-      const auto claim = TRY(domains_.claim(def.name, def.uuid));
-      broker_.restore(def);
-      const Locked domain = lock(claim.object);
-      domain->autostart = item.autostart;
-      assign_persistent_def(*domain, std::move(def));
-      return {};
-    };
-    if (auto done = load(); !done) {
-      log_error("userns", "definition " + quote(item.name) + " was set aside: " + done.error().text);
-      store_.set_aside(item.name);
-    }
   }
 }
 
@@ -141,12 +119,12 @@ void Backend::recover_all() {
 
 void Backend::recover(const Uuid& uuid, xml::DomainStatus status) {
   if (phase_of(status) == "spawning") status.controller_pid = 0;
-  auto claim = domains_.claim(status.live.name, uuid);
-  if (!claim) {
-    log_error("userns", "domain " + quote(status.live.name) + " that was running: " + claim.error().text);
+  const auto job = claim(status.live.name, uuid);
+  if (!job) {
+    log_error("userns", "domain " + quote(status.live.name) + " that was running: " + job.error().text);
     return bury(uuid, &status);
   }
-  const Object domain = claim->object;
+  const Object domain = job->domain;
   auto run = std::make_shared<Run>();
   run->domain = domain;
   run->uuid = uuid;
@@ -268,8 +246,8 @@ void Backend::bury(const Uuid& uuid, const xml::DomainStatus* status) {
       log_error("userns", reaped.error().text);
   }
   remove_run_files(uuid);
-  if (auto domain = domains_.find(uuid)) {
-    const Locked locked = lock(*domain);
+  if (auto domain = domains_.find_object(uuid)) {
+    const auto locked = lock_domain(*domain);
     locked->set_state(VIR_DOMAIN_SHUTOFF, shutoff);
     const bool was_running = status && phase_of(*status) == "running";
     if (was_running) emit_lifecycle_locked(*locked, VIR_DOMAIN_EVENT_STOPPED, stopped);

@@ -263,10 +263,7 @@ void Backend::end_run(const RunPtr& run, int shutoff_reason, int stopped_detail)
         is_kept = end_running(*locked, shutoff_reason);
         locked->run.reset();
         emit_lifecycle_locked(*locked, VIR_DOMAIN_EVENT_STOPPED, stopped_detail);
-        if (!is_kept) {
-          locked->removed = true;
-          domains_.remove(run->uuid);
-        }
+        if (!is_kept) domains_.remove_locked(*locked);
       }
     }
     if (is_kept)

@@ -7,7 +7,6 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/domain_devices.h"
-#include "conf/validate.h"
 #include "driver/userns/backend.h"
 #include "driver/userns/observe.h"
 
@@ -175,10 +174,7 @@ Result<DomainInfo> Backend::info(const Uuid& uuid) {
   DomainDef def;  // only what names the group
   {
     const Locked domain = TRY(find(uuid));
-    info.state = domain->state;
-    info.max_memory_kib = domain->def.max_memory_kib;
-    info.memory_kib = current_memory_kib(domain->def);
-    info.vcpus = current_vcpus(domain->def);
+    info = info_locked(*domain);
     if (!domain->is_active()) return info;
     def.uuid = uuid;
     def.resource.partition = domain->def.resource.partition;
@@ -187,20 +183,6 @@ Result<DomainInfo> Backend::info(const Uuid& uuid) {
   info.cpu_time_ns = read_cpu(file).total_ns;
   info.memory_kib = std::min(memory_usage_kib(file), info.max_memory_kib);
   return info;
-}
-
-Result<DomainState> Backend::state(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "state"));
-  const Locked domain = TRY(find(uuid));
-  return DomainState{domain->state, domain->reason};
-}
-
-Result<ControlInfo> Backend::control_info(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "control_info"));
-  const Locked domain = TRY(find_active(uuid));
-  // A job in work is told, and not waited for.
-  const std::unique_lock job(domain->job, std::try_to_lock);
-  return ControlInfo{static_cast<std::uint32_t>(job ? VIR_DOMAIN_CONTROL_OK : VIR_DOMAIN_CONTROL_JOB), 0, 0};
 }
 
 Result<std::vector<VcpuInfo>> Backend::vcpus(const Uuid& uuid) {
@@ -259,11 +241,7 @@ Result<BlockStats> Backend::block_stats(const Uuid& uuid, const std::string& pat
 
 Result<InterfaceStats> Backend::interface_stats(const Uuid& uuid, const std::string& device) {
   const Locked domain = TRY(find_active(uuid));
-  const auto& links = domain->def.interfaces;
-  const auto found = std::find_if(links.begin(), links.end(), [&](const InterfaceDef& link) {
-    return link.target_dev == device || (link.mac && format_mac(*link.mac) == device);
-  });
-  if (found == links.end()) return fail(VIR_ERR_INVALID_ARG, "'" + device + "' is not a known interface");
+  const InterfaceDef* found = TRY(find_interface(domain->def, device));
   if (!is_link_name(found->target_dev))
     return fail(VIR_ERR_OPERATION_UNSUPPORTED, "interface '" + device + "' has no end on the host");
   return read_link(paths_.proc, found->target_dev);
@@ -329,74 +307,19 @@ Result<CpuStats> Backend::cpu_stats(const Uuid& uuid, unsigned flags) {
   return stats;
 }
 
-StatsSample Backend::sample(const Uuid&, const DomainDef& def, int state, int reason, bool active) const {
-  StatsSample sample;
-  sample.state = state;
-  sample.reason = reason;
-  sample.active = active;
-  sample.balloon_current_kib = current_memory_kib(def);
-  sample.balloon_maximum_kib = def.max_memory_kib;
-  sample.vcpu_current = current_vcpus(def);
-  sample.vcpu_maximum = def.vcpu.max;
-  if (!active) return sample;
+void Backend::sample_live(DriverDomain&, const DomainDef& def, StatsSample& sample) {
   const auto file = [&](const char* controller, const char* name) { return group_file(def, controller, name); };
   const auto times = read_cpu(file);
   sample.cpu_time_ns = times.total_ns;
   sample.cpu_user_ns = times.user_ns;
   sample.cpu_system_ns = times.system_ns;
   sample.memory = read_memory(file, def);
-  for (std::uint32_t vcpu = 0; vcpu < sample.vcpu_current; ++vcpu)
-    sample.vcpus.push_back({vcpu, VIR_VCPU_RUNNING, times.total_ns / sample.vcpu_current});
-  for (const auto& link : def.interfaces) {
-    if (!is_link_name(link.target_dev)) continue;
-    const auto stats = read_link(paths_.proc, link.target_dev);
-    sample.interfaces.push_back({link.target_dev, stats.rx_bytes, stats.rx_packets, stats.rx_errors, stats.rx_dropped,
-                                 stats.tx_bytes, stats.tx_packets, stats.tx_errors, stats.tx_dropped});
-  }
-  for (const auto& disk : def.disks) {
-    const auto device = device_text(disk.source);
-    if (device.empty()) continue;
-    const auto io = read_block(file, device);
-    sample.blocks.push_back(
-        {disk.target_dev, disk.source, io.read_requests, io.read_bytes, io.write_requests, io.write_bytes});
-  }
-  return sample;
-}
-
-Result<std::vector<DomainStats>> Backend::all_stats(const std::vector<Uuid>& uuids, unsigned stats, unsigned flags) {
-  constexpr unsigned kFilters =
-      VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | VIR_CONNECT_GET_ALL_DOMAINS_STATS_INACTIVE |
-      VIR_CONNECT_GET_ALL_DOMAINS_STATS_PERSISTENT | VIR_CONNECT_GET_ALL_DOMAINS_STATS_TRANSIENT |
-      VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING | VIR_CONNECT_GET_ALL_DOMAINS_STATS_PAUSED |
-      VIR_CONNECT_GET_ALL_DOMAINS_STATS_SHUTOFF | VIR_CONNECT_GET_ALL_DOMAINS_STATS_OTHER;
-  TRY(refuse_unknown_flags(flags,
-                           kFilters | VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT |
-                               VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING |
-                               static_cast<unsigned>(VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS),
-                           "all_stats"));
-  const unsigned selected = TRY(select_stats(stats, flags));
-  std::vector<Object> objects;
-  if (uuids.empty()) objects = domains_.all();
-  for (const auto& uuid : uuids)
-    if (auto found = domains_.find(uuid))
-      objects.push_back(std::move(found).value());  // one that has gone is left out
-  std::vector<DomainStats> list;
-  for (auto& object : objects) {
-    DomainDef def;
-    DomainRef ref;
-    int state = 0, reason = 0;
-    bool active = false;
-    {
-      const Locked domain = lock(std::move(object));
-      if (!domain->exists() ||
-          !passes_list_filter({domain->state, domain->is_active(), domain->persistent}, flags & kFilters))
-        continue;
-      def = domain->def, ref = ref_of(*domain), state = domain->state, reason = domain->reason,
-      active = domain->is_active();
-    }
-    list.push_back({std::move(ref), bulk_stats(sample(def.uuid, def, state, reason, active), selected)});
-  }
-  return list;
+  for (const auto& link : def.interfaces)
+    if (is_link_name(link.target_dev))
+      sample.interfaces.push_back(sample_of(link.target_dev, read_link(paths_.proc, link.target_dev)));
+  for (const auto& disk : def.disks)
+    if (const auto device = device_text(disk.source); !device.empty())
+      sample.blocks.push_back(sample_of(disk, read_block(file, device)));
 }
 
 Result<std::string> Backend::domain_hostname(const Uuid& uuid, unsigned flags) {
@@ -405,21 +328,6 @@ Result<std::string> Backend::domain_hostname(const Uuid& uuid, unsigned flags) {
   const auto name = guest_hostname(domain->def.name);
   if (name.empty()) return fail(VIR_ERR_NO_HOSTNAME, "no hostname found for domain " + domain->def.name);
   return name;
-}
-
-Result<std::vector<std::string>> Backend::messages(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_MESSAGE_DEPRECATION | VIR_DOMAIN_MESSAGE_TAINTING, "messages"));
-  const Locked domain = TRY(find(uuid));
-  if (flags == VIR_DOMAIN_MESSAGE_DEPRECATION) return std::vector<std::string>{};
-  auto list = unhonoured(domain->def);
-  if (domain->is_active() && domain->run)
-    list.insert(list.end(), domain->run->messages.begin(), domain->run->messages.end());
-  return list;
-}
-
-Result<SecurityLabel> Backend::security_label(const Uuid& uuid) {
-  (void)TRY(find(uuid));
-  return SecurityLabel{};
 }
 
 }  // namespace virtuserns::userns

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "conf/domain_devices.h"
+#include "tests/support/sample_def.h"
 
 namespace virtuserns::test_driver {
 namespace {
@@ -17,19 +18,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 const Caller kCaller{.connection_id = 7};
-
-DomainDef make_def(const std::string& name) {
-  DomainDef def;
-  def.name = name;
-  def.max_memory_kib = 262'144;
-  def.os.arch = "x86_64";
-  def.os.init = "/sbin/init";
-  FilesystemDef root;
-  root.source = "/srv/" + name;
-  root.target = "/";
-  def.filesystems.push_back(root);
-  return def;
-}
 
 InterfaceDef make_link(std::uint8_t last) {
   InterfaceDef link;
@@ -60,7 +48,7 @@ class TestDriverTest : public ::testing::Test {
     (void)events_.subscribe([this](const Event& event) { seen_.push_back(describe(event)); });
   }
 
-  Uuid define(const std::string& name) { return define(make_def(name)); }
+  Uuid define(const std::string& name) { return define(sample_def(name)); }
   Uuid define(DomainDef def) {
     auto ref = driver_.define(kCaller, std::move(def), 0);
     EXPECT_TRUE(ref) << ref.error().text;
@@ -132,13 +120,13 @@ TEST_F(TestDriverTest, WrongStatesAreOperationInvalid) {
 
 TEST_F(TestDriverTest, NamesAndUuidsAreUnique) {
   const Uuid web = define("web");
-  DomainDef same_name = make_def("web");
+  DomainDef same_name = sample_def("web");
   auto clash = driver_.define(kCaller, same_name, 0);
   ASSERT_FALSE(clash);
   EXPECT_EQ(clash.error().code, VIR_ERR_OPERATION_FAILED);
   EXPECT_EQ(clash.error().text, "domain 'web' already exists with uuid " + format_uuid(web));
 
-  DomainDef same_uuid = make_def("other");
+  DomainDef same_uuid = sample_def("other");
   same_uuid.uuid = web;
   same_uuid.has_uuid = true;
   clash = driver_.define(kCaller, same_uuid, 0);
@@ -148,7 +136,7 @@ TEST_F(TestDriverTest, NamesAndUuidsAreUnique) {
 }
 
 TEST_F(TestDriverTest, TransientDomainsEndWithTheirRun) {
-  auto ref = driver_.create_transient(kCaller, make_def("job"), {}, 0);
+  auto ref = driver_.create_transient(kCaller, sample_def("job"), {}, 0);
   ASSERT_TRUE(ref) << ref.error().text;
   EXPECT_FALSE(*driver_.is_persistent(ref->uuid));
   EXPECT_EQ(driver_.undefine(kCaller, ref->uuid, 0).error().text, "Cannot undefine transient domain");
@@ -157,11 +145,11 @@ TEST_F(TestDriverTest, TransientDomainsEndWithTheirRun) {
             "transient domains do not have any persistent config");
   ASSERT_TRUE(driver_.destroy(kCaller, ref->uuid, 0));
   EXPECT_EQ(driver_.lookup_by_name("job").error().code, VIR_ERR_NO_DOMAIN);
-  EXPECT_TRUE(driver_.create_transient(kCaller, make_def("job"), {}, 0)) << "the name is free again";
+  EXPECT_TRUE(driver_.create_transient(kCaller, sample_def("job"), {}, 0)) << "the name is free again";
 }
 
 TEST_F(TestDriverTest, CreateXmlOverADefinedDomainKeepsItsDefinition) {
-  DomainDef def = make_def("web");
+  DomainDef def = sample_def("web");
   const Uuid web = define(def);
   def.uuid = web;
   def.has_uuid = true;
@@ -176,7 +164,7 @@ TEST_F(TestDriverTest, CreateXmlOverADefinedDomainKeepsItsDefinition) {
 
 TEST_F(TestDriverTest, DefiningARunningDomainChangesItsNextRun) {
   const Uuid web = start("web");
-  DomainDef def = make_def("web");
+  DomainDef def = sample_def("web");
   def.uuid = web;
   def.has_uuid = true;
   def.title = "next";
@@ -201,7 +189,7 @@ TEST_F(TestDriverTest, UndefiningARunningDomainMakesItTransient) {
 }
 
 TEST_F(TestDriverTest, LiveDefinitionHasWhatTheStartGaveIt) {
-  DomainDef def = make_def("web");
+  DomainDef def = sample_def("web");
   def.interfaces.push_back(make_link(1));
   const Uuid web = define(def);
   ASSERT_TRUE(driver_.create(kCaller, web, {}, 0));
@@ -230,7 +218,7 @@ TEST_F(TestDriverTest, RenameTellsBothNames) {
 
 TEST_F(TestDriverTest, AutodestroyEndsWithItsConnection) {
   const Uuid kept = start("kept");
-  auto own = driver_.create_transient(kCaller, make_def("own"), {}, VIR_DOMAIN_START_AUTODESTROY);
+  auto own = driver_.create_transient(kCaller, sample_def("own"), {}, VIR_DOMAIN_START_AUTODESTROY);
   ASSERT_TRUE(own);
   driver_.connection_closed(8);
   EXPECT_TRUE(*driver_.is_active(own->uuid)) << "another connection's end";
@@ -263,7 +251,7 @@ TEST_F(TestDriverTest, CountersAdvanceWithEachLookAndStandStillWhilePaused) {
 }
 
 TEST_F(TestDriverTest, BulkStatsOfRunningAndShutOffDomains) {
-  DomainDef def = make_def("a");
+  DomainDef def = sample_def("a");
   def.interfaces.push_back(make_link(1));
   const Uuid a = define(def);
   define("b");
@@ -304,7 +292,7 @@ TEST_F(TestDriverTest, LiveAndConfigAreSeparate) {
 }
 
 TEST_F(TestDriverTest, VcpusArePinnedAndCounted) {
-  DomainDef def = make_def("web");
+  DomainDef def = sample_def("web");
   def.vcpu.max = 4;
   const Uuid web = define(def);
   ASSERT_TRUE(driver_.set_vcpus(kCaller, web, 2, VIR_DOMAIN_AFFECT_CONFIG));
@@ -396,7 +384,7 @@ TEST_F(TestDriverTest, ManyThreadsLeaveOneDomainOfEachName) {
   for (int worker = 0; worker < 8; ++worker) {
     threads.emplace_back([this] {
       for (int i = 0; i < 50; ++i) {
-        auto ref = driver_.define(kCaller, make_def("d" + std::to_string(i % 5)), 0);
+        auto ref = driver_.define(kCaller, sample_def("d" + std::to_string(i % 5)), 0);
         auto found = ref ? std::move(ref) : driver_.lookup_by_name("d" + std::to_string(i % 5));
         if (!found) continue;
         (void)driver_.create(kCaller, found->uuid, {}, 0);
