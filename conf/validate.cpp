@@ -5,6 +5,7 @@
 
 #include "conf/base/text.h"
 #include "conf/capability_names.h"
+#include "conf/reserved_target.h"
 
 namespace virtuserns {
 
@@ -143,6 +144,8 @@ Result<void> validate_filesystem(const FilesystemDef& fs) {
   if (fs.target.empty()) return xml_error("<filesystem> has no target: write <target dir='/'/>");
   TRY(validate_absolute(fs.target, "filesystem target"));
   if (has_dot_dot(fs.target)) return xml_error("filesystem target " + quote(fs.target) + " must not have '..' in it");
+  if (is_reserved_target(tidy_path(fs.target)))
+    return unsupported("filesystem target " + quote(fs.target) + " is not supported: " + kReservedTargetRemedy);
   if (fs.type == FilesystemType::kRam) {
     if (fs.ram_usage_kib == 0) return xml_error("filesystem " + quote(fs.target) + " of type ram has size 0");
     return {};

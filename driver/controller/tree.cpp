@@ -6,6 +6,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "conf/reserved_target.h"
 #include "driver/kernel/mount.h"
 
 namespace virtuserns::controller {
@@ -42,6 +43,11 @@ Result<std::string> name_below(const std::string& top, const std::string& path) 
   return path.substr(top.size() + 1);
 }
 
+Error reserved(std::string_view target) {
+  return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+              "the target leads to " + quote(target) + " of the container: " + kReservedTargetRemedy);
+}
+
 bool is_directory(const Fd& place) {
   struct stat st {};
   return ::fstat(place.get(), &st) == 0 && S_ISDIR(st.st_mode);
@@ -70,15 +76,32 @@ Result<MountFd> Tree::clone_source(const Source& source, OwnerShift shift) const
   return mount;
 }
 
+// Judged by where the place is, not by how it was asked for: a link in the image may lead to /proc.
+Result<void> Tree::refuse_reserved(const Fd& place) const {
+  char path[4096];
+  const auto size =
+      ::readlinkat(host_.proc.get(), ("self/fd/" + std::to_string(place.get())).c_str(), path, sizeof path);
+  if (size < 0) return sys_fail("find the place of the target");
+  const std::string_view where(path, static_cast<std::size_t>(size)), tree(kTreePath);
+  if (!where.starts_with(tree)) return fail(VIR_ERR_INTERNAL_ERROR, "the target is outside of the tree");
+  const auto inside = where.substr(tree.size());
+  if (inside.empty()) return reserved("/");  // a cover of the root would take all of them away
+  if (is_reserved_target(inside)) return reserved(inside);
+  return {};
+}
+
 // `is_system`: /dev, /proc, /sys. Their place must be a plain directory: behind a symbolic link masks would cover
 // something else than what is mounted (CVE-2019-19921), and anything else means a tampered tree.
 Result<void> Tree::attach_at(const MountFd& mount, const std::string& target, bool is_system) {
   if (!root_) return fail(VIR_ERR_INTERNAL_ERROR, "the plan mounts before its root");
   const auto kind = is_directory(mount) ? TargetKind::kDirectory : TargetKind::kFile;
+  // Before the short way into /dev, which goes by name.
+  if (!is_system && is_reserved_target(target)) return reserved(target);
   if (const auto name = name_in_dev(target); dev_ && name) return attach_in_dev(mount, *name, kind);
   const kernel::OnDiskIdentity as_container_root(plan_.host_uid, plan_.host_gid);
   const DirFd place =
       TRY(kernel::make_target(root_, target, kind, is_system ? Symlinks::kRefuse : Symlinks::kFollowInRoot));
+  if (!is_system) TRY(refuse_reserved(place));
   TRY(kernel::attach_mount(mount, place), "mount on " + quote(target));
   return {};
 }

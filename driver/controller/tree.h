@@ -41,6 +41,7 @@ class Tree {
  private:
   [[nodiscard]] Result<const Source*> find_source(std::uint32_t id) const;
   [[nodiscard]] Result<MountFd> clone_source(const Source& source, OwnerShift shift) const;
+  [[nodiscard]] Result<void> refuse_reserved(const Fd& place) const;
   [[nodiscard]] Result<void> attach_at(const MountFd& mount, const std::string& target, bool is_system);
   [[nodiscard]] Result<void> attach_in_dev(const MountFd& mount, const std::string& name, kernel::TargetKind kind);
   [[nodiscard]] Result<void> attach_own_node(const struct stat& host_node, const std::string& target);

@@ -1,4 +1,7 @@
 """What goes wrong says so: exit codes and texts; and a read-only client reads but does not write."""
+import os
+import pathlib
+
 from harness import ALL_DRIVERS, OURS, check, contains, equal, main, test
 import raw_rpc
 
@@ -131,6 +134,34 @@ def the_daemon_itself_refuses_writes_of_read_only_clients(env):
         client.close()
     equal(env.state("web"), ("running", "booted"))
     equal(len(env.virsh("list", "--all").ok().table()), 1)
+
+
+def mount(env, target):
+    source = pathlib.Path(env.folder, "source")
+    source.mkdir(exist_ok=True)
+    return f"<filesystem type='mount'><source dir='{source}'/><target dir='{target}'/></filesystem>"
+
+
+@test(OURS)
+def filesystems_that_would_cover_proc_sys_or_dev(env):
+    for target in ("/proc", "//proc", "/./proc", "/proc/", "/proc/sys", "/sys/firmware", "/sys", "/dev", "/dev/pts"):
+        env.virsh("define", env.write_xml(env.domain_xml("web", devices=mount(env, target)))).fails(
+            f"unsupported configuration: filesystem target '{target}' is not supported: ", "use a target outside of them")
+    env.virsh("define", env.write_xml(env.domain_xml("web", devices=mount(env, "/proc/../proc")))).fails("'..'")
+    equal(env.virsh("list", "--all").ok().table(), [])
+    env.define("web", devices="<filesystem type='ram'><source usage='1024'/><target dir='/dev/shm'/></filesystem>")
+    env.virsh("start", "web").ok()
+
+
+@test(("userns",))
+def links_that_lead_a_filesystem_to_proc(env):
+    for link in ("/proc", "../sys/firmware", "/dev/pts", "/"):
+        xml = env.domain_xml("web", devices=mount(env, "/data"))
+        root = xml.split("<source dir='")[1].split("'")[0]
+        os.symlink(link, os.path.join(root, "data"))
+        env.virsh("define", env.write_xml(xml)).ok()
+        env.virsh("start", "web").fails("filesystem '/data': the target leads to '/", "use a target outside of them")
+        env.virsh("undefine", "web").ok()
 
 
 main()

@@ -103,6 +103,43 @@ TEST_F(Hostile, LinksInTheWayOfBindsStayInside) {
   expect_canary();
 }
 
+TEST_F(Hostile, LinksToProcSysAndDevAreNoTargets) {
+  const auto plan_for = [&](const std::string& target) {
+    auto plan = make_plan_for(tree_, "echo > /out/done; sleep 1000");
+    plan.from_parent.emplace_back(TmpfsStep{target, 65536, 0755, false});
+    return plan;
+  };
+  const std::pair<const char*, const char*> cases[] = {
+      {"/proc", "/proc"}, {"../../proc/sys", "/proc/sys"}, {"/sys/firmware", "/sys/firmware"},
+      {"dev", "/dev"},    {"/dev/pts", "/dev/pts"},        {"/", "/"}};
+  for (const auto& [link, where] : cases) {
+    SCOPED_TRACE(link);
+    replace("data", link);
+    Domain domain(plan_for("/data"));
+    const auto boot = domain.start_ok();
+    ASSERT_FALSE(boot);
+    EXPECT_EQ(boot.error().code, VIR_ERR_CONFIG_UNSUPPORTED);
+    EXPECT_NE(
+        boot.error().text.find("tmpfs '/data': the target leads to '" + std::string(where) + "' of the container"),
+        std::string::npos)
+        << boot.error().text;
+  }
+  // Also in the middle of a path, and by a path that the daemon would not have let through.
+  replace("data", "/");
+  for (const char* target : {"/data/proc", "/proc/acpi", "/data/sys/kernel"}) {
+    SCOPED_TRACE(target);
+    Domain domain(plan_for(target));
+    const auto boot = domain.start_ok();
+    ASSERT_FALSE(boot);
+    EXPECT_NE(boot.error().text.find("would be covered"), std::string::npos) << boot.error().text;
+  }
+  replace("data", "/dev");
+  Domain domain(plan_for("/data/hugepages"));
+  const auto boot = domain.start_ok();
+  ASSERT_TRUE(boot) << boot.error().text;
+  EXPECT_TRUE(wait_for(tree_, "out/done"));
+}
+
 TEST_F(Hostile, PasswdIsNoFile) {
   std::filesystem::remove(tree_.path() + "/etc/passwd");
   ASSERT_EQ(::mkfifo((tree_.path() + "/etc/passwd").c_str(), 0666), 0);

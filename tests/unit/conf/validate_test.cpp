@@ -139,6 +139,28 @@ TEST(Validate, Domain) {
   }
 }
 
+TEST(Validate, FilesystemsDoNotCoverProcSysAndDev) {
+  for (const char* target :
+       {"/proc", "//proc/", "/./proc", "/proc/sys", "/proc/kcore", "/sys", "/sys/firmware", "/sys/fs", "/sys/fs/bpf",
+        "/sys/fs/cgroups", "/dev", "/dev/.", "/dev/pts", "/dev//pts/0"}) {
+    auto def = good();
+    def.filesystems.push_back(filesystem(target));
+    const auto result = validate(def);
+    ASSERT_FALSE(result) << target;
+    EXPECT_EQ(result.error().code, VIR_ERR_CONFIG_UNSUPPORTED) << target;
+    EXPECT_NE(result.error().text.find("filesystem target '" + std::string(target) + "' is not supported: "),
+              std::string::npos)
+        << result.error().text;
+    EXPECT_NE(result.error().text.find("use a target outside of them"), std::string::npos) << result.error().text;
+  }
+  for (const char* target : {"/process", "/system", "/devices", "/srv/proc", "/dev/shm", "/dev/hugepages",
+                             "/dev/ptsx", "/sys/fs/cgroup", "/sys/fs/cgroup/systemd"}) {
+    auto def = good();
+    def.filesystems.push_back(filesystem(target));
+    EXPECT_TRUE(validate(def)) << target;
+  }
+}
+
 TEST(Validate, Devices) {
   const Case cases[] = {
       {[](auto& d) { d.filesystems.clear(); }, VIR_ERR_XML_ERROR,
