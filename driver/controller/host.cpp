@@ -133,6 +133,26 @@ Result<void> make_masks(const DirFd& stage) {
   return kernel::attach_mount(empty, stage, "empty");
 }
 
+// Later a log that cannot be opened stops nothing (Consoles): here is the place to say so. Looked at before it is opened,
+// because merely to open a device can do something.
+Result<void> check_log(const HostFile& log, const std::string& path) {
+  const auto refuse = [&](const char* what) {
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+                "console log " + quote(path) + " is " + what +
+                    ": name a regular file in <log file>, or one that is still to be made");
+  };
+  struct stat st {};
+  if (::fstatat(log.dir.get(), log.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) {
+    if (S_ISDIR(st.st_mode)) return refuse("a directory");
+    if (S_ISLNK(st.st_mode)) return refuse("a symbolic link, which is not followed");
+    if (!S_ISREG(st.st_mode)) return refuse("no regular file");
+  }
+  const Fd file(::openat(log.dir.get(), log.name.c_str(),
+                         O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600));
+  if (!file) return sys_fail("open console log " + quote(path));
+  return {};
+}
+
 Result<void> open_own(const LaunchPlan& plan, Host& host) {
   host.proc = DirFd(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!host.proc) return sys_fail("open '/proc'");
@@ -143,7 +163,9 @@ Result<void> open_own(const LaunchPlan& plan, Host& host) {
   if (!plan.exit_record_path.empty()) host.exit_record = TRY(HostFile::open(plan.exit_record_path));
   for (const auto& console : plan.consoles) {
     host.console_logs.emplace_back();
-    if (!console.log_file.empty()) host.console_logs.back() = TRY(HostFile::open(console.log_file), "console log");
+    if (console.log_file.empty()) continue;
+    host.console_logs.back() = TRY(HostFile::open(console.log_file), "console log");
+    TRY(check_log(host.console_logs.back(), console.log_file));
   }
   return {};
 }

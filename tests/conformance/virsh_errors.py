@@ -164,4 +164,18 @@ def links_that_lead_a_filesystem_to_proc(env):
         env.virsh("undefine", "web").ok()
 
 
+@test(("userns",))
+def console_logs_that_cannot_be_written(env):
+    folder, fifo = pathlib.Path(env.folder, "log-folder"), pathlib.Path(env.folder, "log-fifo")
+    folder.mkdir(), os.mkfifo(fifo)
+    for path, part in ((folder, "is a directory"), (fifo, "is no regular file"),
+                       (pathlib.Path(env.folder, "nosuch/log"), "No such file or directory")):
+        xml = env.domain_xml("web").replace("<console type='pty'/>",
+                                            f"<console type='pty'><log file='{path}'/></console>")
+        env.virsh("define", env.write_xml(xml)).ok()
+        env.virsh("start", "web", timeout_s=20).fails("console log", str(path.parent), part)
+        equal(env.state("web"), ("shut off", "failed"))
+        env.virsh("undefine", "web").ok()
+
+
 main()
