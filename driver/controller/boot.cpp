@@ -100,16 +100,35 @@ std::string describe_status(int status) {
   return "was killed by signal " + std::to_string(WTERMSIG(status));
 }
 
+// By SIGKILL. A limit below what a start takes lets the kernel kill whoever is in the group, and only the group's counters
+// know why.
+Error killed(const Host& host, const std::string& what) {
+  const auto plain = fail(VIR_ERR_OPERATION_FAILED, what);
+  const auto* group = host.find_group("memory");
+  if (!group) return plain;
+  const auto events = group->read(group->is_v2() ? "memory.events" : "memory.oom_control");
+  const auto limit = group->read(group->is_v2() ? "memory.max" : "memory.limit_in_bytes");
+  const auto at = events ? events->find("oom_kill ") : std::string::npos;
+  if (at == std::string::npos || !limit || events->substr(at).starts_with("oom_kill 0")) return plain;
+  const auto bytes = parse_number<std::uint64_t>(trim(*limit));
+  return fail(VIR_ERR_OPERATION_FAILED,
+              what + " for want of memory: the limit of " +
+                  (bytes ? std::to_string(*bytes / 1024) + " KiB" : std::string(trim(*limit))) +
+                  " is too low to start in; raise <memory> or <currentMemory>, or <hard_limit> of <memtune>");
+}
+
 // After the gate: AboutToExec and then the closing of the socket by exec (it is close-on-exec) is success.
-Result<void> await_exec(const SocketFd& channel, const PidFd& init) {
+Result<void> await_exec(const Host& host, const SocketFd& channel, const PidFd& init) {
   bool is_ready = false;
   for (;;) {
     auto message = TRY(receive(channel));
     if (!message && is_ready) return {};
     if (!message) {
       const auto status = TRY(kernel::wait_process(init, 1000));
-      return fail(VIR_ERR_OPERATION_FAILED,
-                  "init " + (status ? describe_status(*status) : std::string("vanished")) + " before exec");
+      const std::string what =
+          "init " + (status ? describe_status(*status) : std::string("vanished")) + " before exec";
+      if (status && WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL) return killed(host, what);
+      return fail(VIR_ERR_OPERATION_FAILED, what);
     }
     if (std::holds_alternative<AboutToExec>(*message))
       is_ready = true;
@@ -150,7 +169,7 @@ Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Host& h
     const Entry entry = TRY(open_groups(host, way));
     if (auto born = TRY(clone_init(plan, entry, ours, starter, passed_files))) return std::move(*born);
   }
-  return fail(VIR_ERR_OPERATION_FAILED, "the starter was killed");
+  return killed(host, "the starter was killed");
 }
 
 }  // namespace
@@ -176,7 +195,7 @@ Result<Boot> boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd
                                             std::to_string(plan.host_uid));
   TRY(apply_from_parent(plan, host, {pid, init}, result));
   TRY(send_packet(ours.get(), xdr::encode(std::uint32_t{1})), "open the gate");
-  TRY(await_exec(ours, init));
+  TRY(await_exec(host, ours, init));
   result.record.init_pid = pid;
   if (const auto time = kernel::read_start_time(host.proc, pid)) result.record.init_start_time = *time;
   timespec now{};

@@ -178,4 +178,10 @@ def console_logs_that_cannot_be_written(env):
         env.virsh("undefine", "web").ok()
 
 
+@test(("userns",))
+def memory_that_is_too_small_to_start(env):
+    env.define("web", memory_kib=16)
+    env.virsh("start", "web").fails("was killed", "for want of memory: the limit of 16 KiB is too low", "raise <memory>")
+
+
 main()
