@@ -138,9 +138,19 @@ class Init {
     // Read after the pivot: "/" is the container's. A regular file of bounded size or nothing.
     const auto passwd = read_file("/etc/passwd", kMaxUserFile);
     const auto groups = read_file("/etc/group", kMaxUserFile);
+    TRY(need_for_name("inituser", step.user, passwd));
+    TRY(need_for_name("initgroup", step.group, groups));
     identity_ = TRY(
         resolve_identity(step.user, step.group, passwd ? *passwd : std::string(), groups ? *groups : std::string()));
     return {};
+  }
+
+  // A file that is there and cannot be used is not "no such user". One that is missing is; and an id needs no file.
+  static Result<void> need_for_name(const char* what, const std::string& name, const Result<std::string>& file) {
+    if (file || file.error().sys_errno == ENOENT || name.empty() || name.front() == '+') return {};
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED, std::string(what) + " " + quote(name) +
+                                                " cannot be looked up in the container: " + file.error().text +
+                                                "; repair the file, or give the id as '+1000'");
   }
 
   Result<void> apply(const ExecStep& step) {

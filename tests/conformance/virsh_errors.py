@@ -184,4 +184,13 @@ def memory_that_is_too_small_to_start(env):
     env.virsh("start", "web").fails("was killed", "for want of memory: the limit of 16 KiB is too low", "raise <memory>")
 
 
+@test(("userns",))
+def passwd_that_cannot_be_read(env):
+    xml = env.domain_xml("web").replace("</init>", "</init><inituser>web</inituser>")
+    root = xml.split("<source dir='")[1].split("'")[0]
+    os.mkfifo(os.path.join(root, "etc/passwd"))
+    env.virsh("define", env.write_xml(xml)).ok()
+    env.virsh("start", "web").fails("inituser 'web' cannot be looked up", "'/etc/passwd': not a regular file", "'+1000'")
+
+
 main()

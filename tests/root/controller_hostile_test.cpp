@@ -143,12 +143,32 @@ TEST_F(Hostile, LinksToProcSysAndDevAreNoTargets) {
 TEST_F(Hostile, PasswdIsNoFile) {
   std::filesystem::remove(tree_.path() + "/etc/passwd");
   ASSERT_EQ(::mkfifo((tree_.path() + "/etc/passwd").c_str(), 0666), 0);
-  auto plan = make_plan_for(tree_, "sleep 1000");
-  plan.inside.insert(plan.inside.end() - 1, UserStep{"web", ""});
-  Domain domain(std::move(plan));
-  const auto boot = domain.start_ok();
-  ASSERT_FALSE(boot);
-  EXPECT_NE(boot.error().text.find("no user 'web'"), std::string::npos) << boot.error().text;
+  const auto expect = [&](const UserStep& user, const std::string& text) {
+    auto plan = make_plan_for(tree_, "echo > /out/done; sleep 1000");
+    plan.inside.insert(plan.inside.end() - 1, user);
+    Domain domain(std::move(plan));
+    const auto boot = domain.start_ok();
+    if (text.empty()) {
+      ASSERT_TRUE(boot) << boot.error().text;
+      return;
+    }
+    ASSERT_FALSE(boot);
+    EXPECT_NE(boot.error().text.find(text), std::string::npos) << boot.error().text;
+  };
+  expect({"web", ""},
+         "inituser 'web' cannot be looked up in the container: open '/etc/passwd': not a regular file; ");
+  expect({"+1000", ""}, "");
+  std::filesystem::remove(tree_.path() + "/etc/passwd");
+  expect({"web", ""}, "no user 'web'");
+  tree_.write("etc/passwd", "web:x:1000:1000::/:/bin/sh\n");
+  expect({"web", ""}, "");
+  std::filesystem::resize_file(tree_.path() + "/etc/passwd", std::uintmax_t{1} << 32);
+  expect({"web", ""}, "read '/etc/passwd': larger than 4194304 bytes; ");
+  std::filesystem::remove(tree_.path() + "/etc/passwd");
+  std::filesystem::remove(tree_.path() + "/etc/group");
+  std::filesystem::create_directories(tree_.path() + "/etc/group");
+  expect({"", "web"},
+         "initgroup 'web' cannot be looked up in the container: open '/etc/group': not a regular file; ");
 }
 
 }  // namespace
