@@ -95,9 +95,19 @@ NetlinkMessage veth_message(const VethRequest& request, std::uint32_t bridge_ind
 }
 
 Result<void> create_veth(RouteSocket& route, const VethRequest& request, const NsFd& peer_ns) {
-  const std::string context = "create veth " + quote(request.host_name);
+  // A pattern ("vnet%d") is no name that anybody knows: then the guest's end tells which one.
+  const bool is_pattern = request.host_name.find('%') != std::string::npos;
+  const std::string context = "create veth " + quote(is_pattern ? request.peer_name : request.host_name);
   std::uint32_t bridge_index = 0;
-  if (!request.bridge.empty()) bridge_index = TRY(find_link(route, request.bridge), context).index;
+  if (!request.bridge.empty()) {
+    const auto bridge = find_link(route, request.bridge);
+    if (!bridge && bridge.error().sys_errno == ENODEV)
+      return Error{VIR_ERR_CONFIG_UNSUPPORTED, ENODEV,
+                   context + ": the host has no bridge " + quote(request.bridge) + ": create it ('ip link add " +
+                       printable(request.bridge) + " type bridge'), or name another one in <source bridge>"};
+    if (!bridge) return Error(bridge.error()).with_context(context);
+    bridge_index = bridge->index;
+  }
   TRY(route.request(veth_message(request, bridge_index, peer_ns.get())), context);
   return {};
 }

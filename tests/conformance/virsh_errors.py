@@ -193,4 +193,14 @@ def passwd_that_cannot_be_read(env):
     env.virsh("start", "web").fails("inituser 'web' cannot be looked up", "'/etc/passwd': not a regular file", "'+1000'")
 
 
+@test(("userns",))
+def bridges_that_are_missing(env):
+    env.define("web", devices="<interface type='bridge'><source bridge='nosuch'/></interface>")
+    outcome = env.virsh("start", "web").fails("'eth0'", "the host has no bridge 'nosuch'", "ip link add nosuch type bridge")
+    check("%d" not in outcome.err, outcome.err)
+    env.define("other")
+    env.virsh("attach-interface", "other", "bridge", "nosuch", "--config").ok()
+    env.virsh("start", "other").fails("the host has no bridge 'nosuch'")
+
+
 main()

@@ -224,7 +224,7 @@ TEST(ControllerStart, FailuresNameStepObjectAndErrno) {
       [](LaunchPlan& p) {
         p.from_parent.emplace_back(VethStep{"vnet%d", "eth0", {2, 0, 0, 0, 0, 1}, "nobridge", {}, true});
       },
-      "find link 'nobridge'", ENODEV);
+      "create veth 'eth0': the host has no bridge 'nobridge': create it", ENODEV);
   expect_failure(
       tree, [](LaunchPlan& p) { p.inside.insert(p.inside.begin(), LinkUpStep{"eth7"}); }, "set link 'eth7' up",
       ENODEV);
