@@ -179,7 +179,8 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   [[nodiscard]] LimitContext limit_context(const char* controller) const;
   [[nodiscard]] Result<void> write_limits(const RunPtr& run, const char* controller,
                                           std::vector<FileWrite> writes) const;
-  [[nodiscard]] Result<void> write_memory(const RunPtr& run, const DomainDef& def) const;
+  [[nodiscard]] Result<void> write_memory(const RunPtr& run, const DomainDef& def,
+                                          std::vector<FileWrite> writes) const;
   [[nodiscard]] Result<void> write_block_io(const RunPtr& run, const DomainDef& def) const;
 
   const DaemonConfig& config_;

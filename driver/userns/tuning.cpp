@@ -43,12 +43,23 @@ Result<void> Backend::write_limits(const RunPtr& run, const char* controller, st
   return {};
 }
 
-// v1 refuses a memory limit above that of memory and swap, whichever is written first: one of the two orders works.
-Result<void> Backend::write_memory(const RunPtr& run, const DomainDef& def) const {
-  auto writes = memory_writes(def, limit_context("memory"));
-  if (auto done = write_limits(run, "memory", writes); done) return {};
+// v1 refuses a memory limit above that of memory and swap, whichever is written first: one of the two orders works. It
+// also refuses, as "busy", one that is below what is used when nothing more can be freed.
+Result<void> Backend::write_memory(const RunPtr& run, const DomainDef& def, std::vector<FileWrite> writes) const {
+  auto done = write_limits(run, "memory", writes);
   std::reverse(writes.begin(), writes.end());
-  return write_limits(run, "memory", std::move(writes));
+  if (!done && writes.size() > 1) done = write_limits(run, "memory", writes);
+  if (done || done.error().sys_errno != EBUSY) return done;
+  const auto used = read_kernel_file(group_file(def, "memory", "memory.usage_in_bytes"), 64);
+  const auto bytes = used ? parse_number<std::uint64_t>(trim(*used)) : std::nullopt;
+  std::optional<std::uint64_t> limit;
+  for (const auto& write : writes)
+    if (write.file == "memory.limit_in_bytes") limit = parse_number<std::uint64_t>(write.value);
+  if (!bytes || !limit) return done;
+  return fail(VIR_ERR_OPERATION_FAILED,
+              "domain " + quote(def.name) + " uses " + std::to_string(*bytes / 1024) +
+                  " KiB of memory, and the kernel cannot free enough of it for a limit of " +
+                  std::to_string(*limit / 1024) + " KiB: ask for more, or end processes of the domain first");
 }
 
 Result<void> Backend::write_block_io(const RunPtr& run, const DomainDef& def) const {
@@ -72,11 +83,11 @@ Result<void> Backend::apply_limits(DriverDomain& domain, DomainDef& live, Limits
   switch (changed) {
     case Limits::kMemorySize:
       // The size is a limit of its own, as in libvirt: also where <memtune> has set another.
-      return write_limits(run, "memory",
+      return write_memory(run, live,
                           {{uses_v2("memory") ? "memory.max" : "memory.limit_in_bytes",
                             std::to_string(current_memory_kib(live) * 1024)}});
     case Limits::kMemory:
-      return write_memory(run, live);
+      return write_memory(run, live, memory_writes(live, limit_context("memory")));
     case Limits::kCpu:
       return write_limits(run, "cpu", cpu_writes(live, limit_context("cpu").files));
     case Limits::kVcpuCount:

@@ -2,7 +2,7 @@
 import pathlib
 import xml.etree.ElementTree as ET
 
-from harness import OURS, check, equal, main, test
+from harness import OURS, Skip, check, equal, main, test
 
 
 def params(outcome):
@@ -42,6 +42,23 @@ def memtune_tells_the_limit_that_holds(env):
     equal(params(env.virsh("memtune", "web", "--live"))["hard_limit"], "200000")
     env.virsh("setmem", "web", "100000", "--live").ok()
     equal(params(env.virsh("memtune", "web", "--live"))["hard_limit"], "100000")
+
+
+def group_file(env, name):
+    found = [*pathlib.Path("/sys/fs/cgroup").glob(f"*/{env.daemon.cgroup}/machine/virtuserns-*/{name}"),
+             *pathlib.Path("/sys/fs/cgroup").glob(f"{env.daemon.cgroup}/machine/virtuserns-*/{name}")]
+    return found[0].read_text().strip() if found else None
+
+
+@test(("userns",))
+def setmem_below_what_is_used(env):
+    env.start("web")
+    if group_file(env, "memory.limit_in_bytes") is None:
+        raise Skip("cgroup v2 takes any limit, and ends processes")
+    for command in (("setmem", "web", "16", "--live"), ("memtune", "web", "--live", "--hard-limit", "16")):
+        outcome = env.virsh(*command).fails("domain 'web' uses ", " KiB", "limit of 16 KiB", "ask for more")
+        check("resource busy" not in outcome.err, outcome.err)
+    equal(env.virsh("dominfo", "web").ok().fields()["Max memory"], "262144 KiB")
 
 
 @test(("userns",))
