@@ -16,6 +16,28 @@ namespace {
 
 constexpr int kRequestTimeoutMs = 5'000;
 
+// The files of the limits that were given and no others, as libvirt does: where <memtune> says nothing, what holds is the
+// size of the memory, or what was set since. "Unlimited" takes the element out of the definition, so that the next start
+// has the size as its limit again; a domain that runs really loses its limit.
+std::vector<FileWrite> memory_changes(DomainDef def, const TypedParams& params, const LimitContext& context) {
+  const auto is_given = [&](const char* field, std::optional<std::uint64_t>& limit) {
+    const auto found =
+        std::find_if(params.begin(), params.end(), [&](const TypedParam& param) { return param.field == field; });
+    if (found != params.end() && !limit) limit = kMemoryUnlimitedKib;
+    return found != params.end();
+  };
+  const bool hard = is_given(VIR_DOMAIN_MEMORY_HARD_LIMIT, def.memtune.hard_limit_kib);
+  const bool soft = is_given(VIR_DOMAIN_MEMORY_SOFT_LIMIT, def.memtune.soft_limit_kib);
+  const bool swap = is_given(VIR_DOMAIN_MEMORY_SWAP_HARD_LIMIT, def.memtune.swap_hard_limit_kib);
+  auto writes = memory_writes(def, context);
+  std::erase_if(writes, [&](const FileWrite& write) {
+    if (write.file == "memory.max" || write.file == "memory.limit_in_bytes") return !hard;
+    if (write.file == "memory.high" || write.file == "memory.soft_limit_in_bytes") return !soft;
+    return !swap && !hard;  // v2's limit of swap follows from both
+  });
+  return writes;
+}
+
 }  // namespace
 
 std::size_t Backend::host_cpus() const {
@@ -73,7 +95,8 @@ Result<void> Backend::write_block_io(const RunPtr& run, const DomainDef& def) co
   return write_limits(run, controller, io_writes(def, limit_context(controller), devices));
 }
 
-Result<void> Backend::apply_limits(DriverDomain& domain, DomainDef& live, Limits changed, const TypedParams&) {
+Result<void> Backend::apply_limits(DriverDomain& domain, DomainDef& live, Limits changed,
+                                   const TypedParams& given) {
   RunPtr run;
   {
     const std::lock_guard lock(domain.mutex);
@@ -87,7 +110,7 @@ Result<void> Backend::apply_limits(DriverDomain& domain, DomainDef& live, Limits
                           {{uses_v2("memory") ? "memory.max" : "memory.limit_in_bytes",
                             std::to_string(current_memory_kib(live) * 1024)}});
     case Limits::kMemory:
-      return write_memory(run, live, memory_writes(live, limit_context("memory")));
+      return write_memory(run, live, memory_changes(live, given, limit_context("memory")));
     case Limits::kCpu:
       return write_limits(run, "cpu", cpu_writes(live, limit_context("cpu").files));
     case Limits::kVcpuCount:
@@ -111,7 +134,8 @@ void Backend::read_limits(DomainDef& live, Limits wanted) {
         read_kernel_file(group_file(live, "memory", uses_v2("memory") ? "memory.max" : "memory.limit_in_bytes"), 64);
     if (!text) return;
     if (const auto bytes = parse_number<std::uint64_t>(trim(*text)))
-      live.memtune.hard_limit_kib = std::min(*bytes / 1024, kMemoryUnlimitedKib);
+      // v1 has no word for "none": the highest number, rounded to pages, of which no machine has even half.
+      live.memtune.hard_limit_kib = *bytes / 1024 > kMemoryUnlimitedKib / 2 ? kMemoryUnlimitedKib : *bytes / 1024;
     else if (trim(*text) == "max")
       live.memtune.hard_limit_kib = kMemoryUnlimitedKib;
   } else if (wanted == Limits::kBlockIo) {

@@ -50,6 +50,22 @@ def group_file(env, name):
     return found[0].read_text().strip() if found else None
 
 
+@test(OURS)
+def memtune_lifts_a_limit(env):
+    env.start("web", memory_kib=262144)
+    env.virsh("memtune", "web", "--live", "--config", "--hard-limit", "100000").ok()
+    env.virsh("memtune", "web", "--live", "--config", "--hard-limit", "-1").ok()
+    equal(params(env.virsh("memtune", "web", "--config"))["hard_limit"], "unlimited")
+    equal(params(env.virsh("memtune", "web", "--live"))["hard_limit"], "unlimited")
+    check(ET.fromstring(env.virsh("dumpxml", "web", "--inactive").ok().out).find("memtune/hard_limit") is None)
+    # Another limit leaves this one alone.
+    env.virsh("memtune", "web", "--live", "--soft-limit", "50000").ok()
+    equal(params(env.virsh("memtune", "web", "--live"))["hard_limit"], "unlimited")
+    if env.driver == "userns":
+        bytes_ = group_file(env, "memory.limit_in_bytes") or group_file(env, "memory.max")
+        check(bytes_ == "max" or int(bytes_) > 1 << 60, bytes_)
+
+
 @test(("userns",))
 def setmem_below_what_is_used(env):
     env.start("web")
