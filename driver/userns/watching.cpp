@@ -36,17 +36,40 @@ std::map<std::string, std::uint64_t, std::less<>> read_table(const std::string& 
   return table;
 }
 
-// "8:0 Read 4096" lines of v1: adds up, of one device or of all.
-void add_blkio(const std::string& path, const std::string& device, std::int64_t& reads, std::int64_t& writes) {
+// "8:0 Read 4096" lines of v1, by device.
+using DeviceCounts = std::map<std::string, std::pair<std::int64_t, std::int64_t>, std::less<>>;  // reads, writes
+DeviceCounts read_blkio(const std::string& path) {
+  DeviceCounts counts;
   const auto text = path.empty() ? Result<std::string>(Error{}) : read_kernel_file(path, 256 * 1024);
-  if (!text) return;
-  reads = std::max<std::int64_t>(reads, 0), writes = std::max<std::int64_t>(writes, 0);
-  for (const auto line : split(*text, '\n')) {
+  for (const auto line : text ? split(*text, '\n') : std::vector<std::string_view>()) {
     const auto fields = split_blanks(line);
-    if (fields.size() != 3 || (!device.empty() && fields[0] != device)) continue;
-    const auto value = parse_number<std::int64_t>(fields[2]);
-    if (value && fields[1] == "Read") reads += *value;
-    if (value && fields[1] == "Write") writes += *value;
+    const auto value = fields.size() == 3 ? parse_number<std::int64_t>(fields[2]) : std::nullopt;
+    if (!value) continue;
+    auto& [reads, writes] = counts[std::string(fields[0])];
+    if (fields[1] == "Read") reads = *value;
+    if (fields[1] == "Write") writes = *value;
+  }
+  return counts;
+}
+
+// Two parts of the kernel count for v1, each the same i/o: the throttle, on a device since the first rule for it, and
+// bfq, on the devices that it schedules. So of each device the higher number; and 0 only where the root of the hierarchy
+// shows that the device is counted at all, because a device that nobody counts has no line anywhere.
+template <class GroupFile, class RootFile>
+void add_blkio(const GroupFile& group, const RootFile& root, const char* what, const std::string& device,
+               std::int64_t& reads, std::int64_t& writes) {
+  DeviceCounts counts;
+  for (const char* source : {"blkio.throttle.", "blkio.bfq."}) {
+    for (const auto& [name, unused] : read_blkio(root(std::string(source) + what))) counts[name];
+    for (const auto& [name, found] : read_blkio(group(std::string(source) + what))) {
+      auto& [most_reads, most_writes] = counts[name];
+      most_reads = std::max(most_reads, found.first), most_writes = std::max(most_writes, found.second);
+    }
+  }
+  for (const auto& [name, found] : counts) {
+    if (!device.empty() && name != device) continue;
+    reads = std::max<std::int64_t>(reads, 0) + found.first;
+    writes = std::max<std::int64_t>(writes, 0) + found.second;
   }
 }
 
@@ -158,12 +181,18 @@ std::uint64_t memory_usage_kib(const GroupFile& file) {
 }
 
 template <class GroupFile>
-BlockStats read_block(const GroupFile& file, const std::string& device) {
+BlockStats read_block(const HostFacts& host, const GroupFile& file, const std::string& device) {
+  if (const auto path = file("io", "io.stat"); !path.empty()) return read_io_stat(path, device);
   BlockStats stats;
-  add_blkio(file("blkio", "blkio.throttle.io_service_bytes"), device, stats.read_bytes, stats.write_bytes);
-  add_blkio(file("blkio", "blkio.throttle.io_serviced"), device, stats.read_requests, stats.write_requests);
-  if (stats.read_bytes < 0)
-    if (const auto path = file("io", "io.stat"); !path.empty()) return read_io_stat(path, device);
+  std::string mount;
+  for (const auto& hierarchy : host.hierarchies)
+    if (std::find(hierarchy.controllers.begin(), hierarchy.controllers.end(), "blkio") != hierarchy.controllers.end())
+      mount = hierarchy.mount;
+  if (mount.empty()) return stats;
+  const auto group = [&](const std::string& name) { return file("blkio", name.c_str()); };
+  const auto root = [&](const std::string& name) { return mount + "/" + name; };
+  add_blkio(group, root, "io_service_bytes", device, stats.read_bytes, stats.write_bytes);
+  add_blkio(group, root, "io_serviced", device, stats.read_requests, stats.write_requests);
   return stats;
 }
 
@@ -236,7 +265,8 @@ Result<BlockStats> Backend::block_stats(const Uuid& uuid, const std::string& pat
     device = device_text(disk != def.disks.end() ? disk->source : fs->source);
     if (device.empty()) return fail(VIR_ERR_INTERNAL_ERROR, "no device behind " + quote(path));
   }
-  return read_block([&](const char* c, const char* f) { return group_file(def, c, f); }, device);
+  return read_block(
+      host_, [&](const char* c, const char* f) { return group_file(def, c, f); }, device);
 }
 
 Result<InterfaceStats> Backend::interface_stats(const Uuid& uuid, const std::string& device) {
@@ -319,11 +349,12 @@ void Backend::sample_live(DriverDomain&, const DomainDef& def, StatsSample& samp
       sample.interfaces.push_back(sample_of(link.target_dev, read_link(paths_.proc, link.target_dev)));
   for (const auto& disk : def.disks)
     if (const auto device = device_text(disk.source); !device.empty())
-      sample.blocks.push_back(sample_of(disk, read_block(file, device)));
+      sample.blocks.push_back(sample_of(disk, read_block(host_, file, device)));
 }
 
 Result<std::string> Backend::domain_hostname(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_GET_HOSTNAME_LEASE | VIR_DOMAIN_GET_HOSTNAME_AGENT, "domain_hostname"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_GET_HOSTNAME_LEASE | VIR_DOMAIN_GET_HOSTNAME_AGENT,
+                           "domain_hostname"));
   const Locked domain = TRY(find_active(uuid));
   const auto name = guest_hostname(domain->def.name);
   if (name.empty()) return fail(VIR_ERR_NO_HOSTNAME, "no hostname found for domain " + domain->def.name);

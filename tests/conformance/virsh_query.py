@@ -304,4 +304,18 @@ def securitylabel_and_hostname(env):
     equal(env.virsh("domhostname", "web").ok().out.strip(), "web")
 
 
+@test(("userns",))
+def block_counters_that_nobody_keeps(env):
+    """cgroup v1 without a throttle rule and without bfq counts nothing: unknown, and not nothing."""
+    counters = [*pathlib.Path("/sys/fs/cgroup/blkio").glob("blkio.*.io_serviced")]
+    if not counters:
+        raise Skip("the block i/o controller is not one of cgroup v1")
+    env.start("web")
+    is_counted = any(":" in file.read_text() for file in counters)
+    connection = env.open()
+    stats = connection.lookupByName("web").blockStats("")
+    connection.close()
+    check(all(value >= 0 for value in stats[:4]) if is_counted else stats == (-1, -1, -1, -1, -1), stats)
+
+
 main()
