@@ -147,7 +147,8 @@ Result<void> Daemon::watch_signals() {
   return loop_->on_signal(SIGHUP, [this] { reload(); });
 }
 
-// Limits, authentication and logging change for what comes; sockets, and what the drivers were given, do not.
+// Limits, authentication and logging change for what comes, and what a driver takes over (Driver::reload); sockets, ranges
+// of ids and the parent of the groups do not.
 void Daemon::reload() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
@@ -164,6 +165,7 @@ void Daemon::read_configuration_again() {
   if (!config) return log_error(kSource, "the configuration is kept as it was: " + config.error().text);
   configure_logging(*config, options_.is_verbose);
   server_->reload(*config);
+  for (const auto& [scheme, driver] : drivers_) driver->reload(*config);
   log_info(kSource, "configuration read again");
 }
 

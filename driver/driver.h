@@ -33,6 +33,9 @@
 
 namespace virtuserns {
 
+struct DaemonConfig;  // conf/daemon_config.h
+struct Paths;         // conf/paths.h
+
 // Who is calling: from SO_PEERCRED at accept, or from CONNECT_SET_IDENTITY of a trusted proxy.
 struct Caller {
   uid_t uid = 0;
@@ -139,6 +142,8 @@ class Driver {
   virtual void autostart_all() {}
   // Called once before unload. Running domains keep running.
   virtual void stop() {}
+  // The configuration was read again (SIGHUP). What a driver can change while domains run, it changes for what comes.
+  virtual void reload(const DaemonConfig& config) { (void)config; }
   // True while the daemon must not leave for idleness (session mode, --timeout).
   virtual bool has_active_domains() { return false; }
   // A client connection ended: autodestroy of what it created.
@@ -245,10 +250,7 @@ class Driver {
 
 // ---- the plug ---------------------------------------------------------------------------------------------------
 
-inline constexpr unsigned kDriverInterfaceVersion = 1;
-
-struct DaemonConfig;  // conf/daemon_config.h
-struct Paths;         // conf/paths.h
+inline constexpr unsigned kDriverInterfaceVersion = 2;
 
 struct DriverHost {  // what the daemon lends to a module; outlives it
   const DaemonConfig* config = nullptr;

@@ -13,6 +13,7 @@
 // written before the controller is spawned, so that a daemon killed at any moment leaves enough to find or reap it).
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <memory>
@@ -74,6 +75,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   // recover.cpp
   Result<void> start() override;
   void stop() override;
+  void reload(const DaemonConfig& config) override;
 
   // host.cpp
   std::string type_name() const override { return "LXC"; }
@@ -184,6 +186,9 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   [[nodiscard]] Result<void> write_block_io(const RunPtr& run, const DomainDef& def) const;
 
   const DaemonConfig& config_;
+  // Of the configuration, what may change while domains run: calls read it while reload writes.
+  std::atomic<bool> allow_enter_namespace_;
+  std::atomic<std::uint64_t> pids_limit_;
   const Paths& paths_;
   HostFacts host_;
   Store store_;

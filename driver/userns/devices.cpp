@@ -34,7 +34,7 @@ Result<NamespaceFds> Backend::open_namespaces(const Caller& caller, const Uuid& 
     const Locked domain = TRY(find_active(uuid));
     run = domain->run;
   }
-  if (!config_.allow_enter_namespace)
+  if (!allow_enter_namespace_)
     return fail(
         VIR_ERR_OPERATION_DENIED,
         "entering the namespaces of a domain is refused: libvirt's client library joins the user namespace without changing its "

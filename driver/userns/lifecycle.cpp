@@ -41,6 +41,7 @@ Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<F
   run->log_path = paths_.log + "/" + def.name + ".log";
   run->maps = TRY(broker_.lease(def));
   PlanContext context = TRY(observe(def, host_, config_, paths_));
+  context.config.pids_limit = pids_limit_;
   context.passed_files = static_cast<std::uint32_t>(files.size());
   const bool is_32bit = def.os.arch == "i686" || def.os.arch == "armv7l";
   {
@@ -195,7 +196,8 @@ Result<void> Backend::ask(const Uuid& uuid, const controller::ShutdownRequest& r
 }
 
 Result<void> Backend::shutdown(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_SHUTDOWN_INITCTL | VIR_DOMAIN_SHUTDOWN_SIGNAL, "shutdown"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_SHUTDOWN_INITCTL | VIR_DOMAIN_SHUTDOWN_SIGNAL,
+                           "shutdown"));
   using enum controller::ShutdownWay;
   return ask(uuid, {false, flags == VIR_DOMAIN_SHUTDOWN_INITCTL  ? kInitctl
                            : flags == VIR_DOMAIN_SHUTDOWN_SIGNAL ? kSignal

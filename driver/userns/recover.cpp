@@ -50,9 +50,16 @@ std::string phase_of(const xml::DomainStatus& status) {
 Backend::Backend(const DaemonConfig& config, const Paths& paths, EventHub& events)
     : TypedDomainDriver(events),
       config_(config),
+      allow_enter_namespace_(config.allow_enter_namespace),
+      pids_limit_(config.pids_limit),
       paths_(paths),
       store_(paths.definitions, ".xml"),
       broker_(config, paths) {}
+
+void Backend::reload(const DaemonConfig& config) {
+  allow_enter_namespace_ = config.allow_enter_namespace;
+  pids_limit_ = config.pids_limit;
+}
 
 Result<void> Backend::start() {
   TRY(make_directories(paths_.driver_run, 0700));

@@ -3,6 +3,7 @@ import glob
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import xml.etree.ElementTree as ET
 
@@ -119,6 +120,29 @@ def enter_namespace_is_refused(env):
     env.start("web")
     env.virsh("lxc-enter-namespace", "web", "--noseclabel", "/bin/busybox", "id").fails(
         "run as root of the host", "virsh console", "allow_enter_namespace = 1")
+
+
+@test(("userns",))
+def configuration_of_domains_is_read_again(env):
+    """SIGHUP reaches the driver: no restart for allow_enter_namespace and pids_limit."""
+    config = pathlib.Path("/etc/libvirt/virtusernsd.conf")
+    before = config.read_text()
+    env.start("web")
+    enter = lambda: env.virsh("lxc-enter-namespace", "web", "--noseclabel", "/bin/busybox", "id")  # noqa: E731
+    enter().fails("allow_enter_namespace = 1")
+    try:
+        config.write_text(before + "allow_enter_namespace = 1\npids_limit = 321\n")
+        env.daemon.process.send_signal(signal.SIGHUP)
+        eventually(lambda: enter().code == 0, "virsh lxc-enter-namespace is allowed")
+        env.virsh("destroy", "web").ok()
+        env.virsh("start", "web").ok()
+        limits = [file for place in ("", "*/")
+                  for file in glob.glob(f"/sys/fs/cgroup/{place}{env.daemon.cgroup}/machine/virtuserns-*/pids.max")]
+        equal([pathlib.Path(file).read_text().strip() for file in limits], ["321"])
+    finally:
+        config.write_text(before)
+        env.daemon.process.send_signal(signal.SIGHUP)
+    eventually(lambda: enter().code != 0, "virsh lxc-enter-namespace is refused again")
 
 
 @test(("userns",))
