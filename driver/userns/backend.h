@@ -89,6 +89,9 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   Result<std::vector<NodeStat>> node_memory_stats(int cell, unsigned flags) override;
   Result<std::uint64_t> node_free_memory_bytes() override;
   Result<std::vector<std::uint64_t>> node_cells_free_memory_bytes(int start, int max) override;
+  Result<std::vector<std::uint64_t>> node_free_pages(const std::vector<std::uint32_t>& page_sizes_kib, int start_cell,
+                                                     unsigned cell_count, unsigned flags) override;
+  Result<std::string> sysinfo(unsigned flags) override;
   Result<SecurityModel> security_model() override;
 
   // lifecycle.cpp

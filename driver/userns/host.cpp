@@ -1,10 +1,13 @@
 // The machine the domains run on.
 #include <libvirt/libvirt.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "driver/userns/backend.h"
+#include "driver/userns/observe.h"
+#include "xml/writer.h"
 
 namespace virtuserns::userns {
 
@@ -124,6 +127,86 @@ Result<std::vector<std::uint64_t>> Backend::node_cells_free_memory_bytes(int sta
     free.push_back(stats ? (*stats)[1].value * 1024 : TRY(node_free_memory_bytes()));
   }
   return free;
+}
+
+Result<std::vector<std::uint64_t>> Backend::node_free_pages(const std::vector<std::uint32_t>& page_sizes_kib,
+                                                            int start_cell, unsigned cell_count, unsigned flags) {
+  TRY(refuse_unknown_flags(flags, 0, "node_free_pages"));
+  const int last = static_cast<int>(std::max<std::size_t>(1, host_.node.cells.size())) - 1;
+  if (start_cell < -1 || start_cell > last)
+    return fail(VIR_ERR_INTERNAL_ERROR,
+                "start cell " + std::to_string(start_cell) + " out of range (0-" + std::to_string(last) + ")");
+  // -1 is the whole machine, which is one cell.
+  const int end =
+      start_cell < 0 ? 0 : static_cast<int>(std::min<std::int64_t>(last + 1, std::int64_t{start_cell} + cell_count));
+  const auto own_kib = static_cast<std::uint32_t>(::sysconf(_SC_PAGESIZE) / 1024);
+  std::vector<std::uint64_t> counts;
+  for (int cell = start_cell; cell < end; ++cell) {
+    // A machine without NUMA has one cell and no directory for it.
+    const std::string node = paths_.sys + "/devices/system/node/node" + std::to_string(cell);
+    const bool is_whole = cell < 0 || ::access(node.c_str(), F_OK) != 0;
+    const std::string base = is_whole ? paths_.sys + "/kernel/mm" : node;
+    for (const std::uint32_t size_kib : page_sizes_kib) {
+      if (size_kib == own_kib) {
+        const auto free = TRY(node_memory_stats(is_whole ? VIR_NODE_MEMORY_STATS_ALL_CELLS : cell, 0));
+        counts.push_back(free.at(1).value / own_kib);
+        continue;
+      }
+      const auto text =
+          read_kernel_file(base + "/hugepages/hugepages-" + std::to_string(size_kib) + "kB/free_hugepages", 64);
+      const auto count = text ? parse_number<std::uint64_t>(trim(*text)) : std::nullopt;
+      if (!count)
+        return fail(VIR_ERR_OPERATION_FAILED,
+                    "page size " + std::to_string(size_kib) + " is not available on node " + std::to_string(cell));
+      counts.push_back(*count);
+    }
+  }
+  return counts;
+}
+
+Result<std::string> Backend::sysinfo(unsigned flags) {
+  TRY(refuse_unknown_flags(flags, 0, "virConnectGetSysinfo"));
+  return format_sysinfo(paths_.sys);
+}
+
+// What dmidecode would tell libvirt, as far as the kernel tells it by itself; in libvirt's order and names.
+Result<std::string> format_sysinfo(const std::string& sys) {
+  using Entries = std::initializer_list<std::pair<const char*, const char*>>;
+  xml::Element root("sysinfo");
+  root.attribute("type", "smbios");
+  bool is_known = false;
+  const auto add = [&](const char* name, Entries entries) {
+    xml::Element element(name);
+    for (const auto& [entry, file] : entries) {
+      const auto text = read_kernel_file(sys + "/class/dmi/id/" + file, 4096);
+      if (!text || trim(*text).empty()) continue;
+      xml::Element value("entry");
+      value.attribute("name", entry).text(trim(*text));
+      element.child(std::move(value));
+      is_known = true;
+    }
+    root.child_if(std::move(element));
+  };
+  add("bios",
+      {{"vendor", "bios_vendor"}, {"version", "bios_version"}, {"date", "bios_date"}, {"release", "bios_release"}});
+  add("system", {{"manufacturer", "sys_vendor"},
+                 {"product", "product_name"},
+                 {"version", "product_version"},
+                 {"serial", "product_serial"},
+                 {"uuid", "product_uuid"},
+                 {"sku", "product_sku"},
+                 {"family", "product_family"}});
+  add("baseBoard", {{"manufacturer", "board_vendor"},
+                    {"product", "board_name"},
+                    {"version", "board_version"},
+                    {"serial", "board_serial"},
+                    {"asset", "board_asset_tag"}});
+  add("chassis", {{"manufacturer", "chassis_vendor"},
+                  {"version", "chassis_version"},
+                  {"serial", "chassis_serial"},
+                  {"asset", "chassis_asset_tag"}});
+  if (!is_known) return fail(VIR_ERR_CONFIG_UNSUPPORTED, "Host SMBIOS information is not available");
+  return root.to_string();
 }
 
 Result<SecurityModel> Backend::security_model() { return SecurityModel{"none", "0"}; }

@@ -10,6 +10,8 @@ namespace virtuserns::userns {
                                           const Paths& paths);
 // What a path is: a device node, or nothing of the kind.
 [[nodiscard]] std::optional<DeviceNumber> device_number(const std::string& path);
+// <sysinfo type='smbios'> from below `sys`; VIR_ERR_CONFIG_UNSUPPORTED where the firmware tells nothing.
+[[nodiscard]] Result<std::string> format_sysinfo(const std::string& sys);
 // The bridge of an active libvirt network, from virtnetworkd's state; empty when there is none.
 [[nodiscard]] std::string bridge_of_network(const std::string& network);
 

@@ -304,6 +304,34 @@ def securitylabel_and_hostname(env):
     equal(env.virsh("domhostname", "web").ok().out.strip(), "web")
 
 
+@test(OURS)
+def freepages(env):
+    lines = env.virsh("freepages", "--all").ok().out.splitlines()
+    contains(lines[0], "Node 0:")
+    free = matches("\n".join(lines), r"^4KiB: (\d+)$")
+    check(int(free.group(1)) > 0, "no page is free")
+    one = env.virsh("freepages", "--cellno", "0", "--pagesize", "4").ok().out
+    matches(one, r"^4KiB: \d+$")
+    if env.driver == "userns":
+        for folder in pathlib.Path("/sys/kernel/mm/hugepages").glob("hugepages-*kB"):
+            size = folder.name[len("hugepages-"):-len("kB")]
+            pages = env.virsh("freepages", "--cellno", "0", "--pagesize", size).ok().out
+            matches(pages, rf"^{size}KiB: \d+$")
+    env.virsh("freepages", "--cellno", "0", "--pagesize", "12").fails("page size 12 is not available on node 0")
+    env.virsh("freepages", "--cellno", "4711", "--pagesize", "4").fails("error: ")
+
+
+@test(("userns",))
+def sysinfo(env):
+    vendor = pathlib.Path("/sys/class/dmi/id/sys_vendor")
+    if not vendor.exists():
+        env.virsh("sysinfo").fails("Host SMBIOS information is not available")
+        return
+    root = ET.fromstring(env.virsh("sysinfo").ok().out)
+    equal((root.tag, root.get("type")), ("sysinfo", "smbios"))
+    equal(root.find("system/entry[@name='manufacturer']").text, vendor.read_text().strip())
+
+
 @test(("userns",))
 def block_counters_that_nobody_keeps(env):
     """cgroup v1 without a throttle rule and without bfq counts nothing: unknown, and not nothing."""

@@ -17,6 +17,7 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "driver/userns/backend.h"
+#include "driver/userns/observe.h"
 #include "tests/support/temp_dir.h"
 #include "xml/domain.h"
 
@@ -392,6 +393,30 @@ TEST_F(BackendTest, AutodestroyAndConflictingMaps) {
   const auto defined = daemon->define(root, other, 0);
   EXPECT_TRUE(defined) << defined.error().text;
   expect_nothing_left();
+}
+
+TEST(Sysinfo, SaysWhatTheFirmwareSays) {
+  const test::TempDir sys;
+  EXPECT_EQ(userns::format_sysinfo(sys.path()).error().code, VIR_ERR_CONFIG_UNSUPPORTED);
+  fs::create_directories(sys.path() + "/class/dmi/id");
+  for (const auto& [name, text] : {std::pair{"bios_vendor", "Firm & Sons\n"},
+                                   {"sys_vendor", "Maker\n"},
+                                   {"product_name", "Thing 1\n"},
+                                   {"product_serial", "\n"},
+                                   {"chassis_type", "1\n"}})
+    std::ofstream(sys.path() + "/class/dmi/id/" + name) << text;
+  const auto xml = userns::format_sysinfo(sys.path());
+  ASSERT_TRUE(xml) << xml.error().text;
+  EXPECT_EQ(*xml,
+            "<sysinfo type='smbios'>\n"
+            "  <bios>\n"
+            "    <entry name='vendor'>Firm &amp; Sons</entry>\n"
+            "  </bios>\n"
+            "  <system>\n"
+            "    <entry name='manufacturer'>Maker</entry>\n"
+            "    <entry name='product'>Thing 1</entry>\n"
+            "  </system>\n"
+            "</sysinfo>\n");
 }
 
 }  // namespace
