@@ -27,7 +27,7 @@ Result<void> TestDriver::update_live(DriverDomain&, DomainDef& live, const Devic
 
 Result<SocketFd> TestDriver::open_console(const Caller&, const Uuid& uuid, const std::string& device,
                                           unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_CONSOLE_FORCE | VIR_DOMAIN_CONSOLE_SAFE, "open_console"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_CONSOLE_FORCE | VIR_DOMAIN_CONSOLE_SAFE, "virDomainOpenConsole"));
   const Locked domain = TRY(find_active(uuid));
   (void)TRY(find_console(domain->def, device));
   if (domain->console && domain->console->is_open() && !(flags & VIR_DOMAIN_CONSOLE_FORCE)) {
@@ -40,7 +40,7 @@ Result<SocketFd> TestDriver::open_console(const Caller&, const Uuid& uuid, const
 }
 
 Result<NamespaceFds> TestDriver::open_namespaces(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "open_namespaces"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainLxcOpenNamespace"));
   (void)TRY(find_active(uuid));
   return fail(VIR_ERR_OPERATION_UNSUPPORTED, "a test domain has no namespaces to open");
 }

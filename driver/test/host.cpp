@@ -83,9 +83,9 @@ Result<DomainCapabilities> TestDriver::domain_capabilities(const std::string& em
 Result<int> TestDriver::max_vcpus(const std::string&) { return static_cast<int>(kMaxVcpus); }
 
 Result<std::vector<NodeStat>> TestDriver::node_cpu_stats(int cpu, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "node_cpu_stats"));
+  TRY(refuse_unknown_flags(flags, 0, "virNodeGetCPUStats"));
   if (cpu != VIR_NODE_CPU_STATS_ALL_CPUS && (cpu < 0 || cpu >= static_cast<int>(kHostCpus))) {
-    return fail(VIR_ERR_INVALID_ARG, "invalid cpuNum in node_cpu_stats");
+    return fail(VIR_ERR_INVALID_ARG, "invalid cpuNum in virNodeGetCPUStats");
   }
   const std::uint64_t scale = cpu == VIR_NODE_CPU_STATS_ALL_CPUS ? kHostCpus : 1;
   return std::vector<NodeStat>{{VIR_NODE_CPU_STATS_KERNEL, scale * 8'888'000'000},
@@ -95,10 +95,10 @@ Result<std::vector<NodeStat>> TestDriver::node_cpu_stats(int cpu, unsigned flags
 }
 
 Result<std::vector<NodeStat>> TestDriver::node_memory_stats(int cell, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "node_memory_stats"));
+  TRY(refuse_unknown_flags(flags, 0, "virNodeGetMemoryStats"));
   if (cell != VIR_NODE_MEMORY_STATS_ALL_CELLS && (cell < 0 || cell >= static_cast<int>(kCells))) {
     return fail(VIR_ERR_INVALID_ARG,
-                "cellNum in node_memory_stats must be less than or equal to " + std::to_string(kCells - 1));
+                "cellNum in virNodeGetMemoryStats must be less than or equal to " + std::to_string(kCells - 1));
   }
   const std::uint64_t total = cell == VIR_NODE_MEMORY_STATS_ALL_CELLS ? kHostMemoryKib : kHostMemoryKib / kCells;
   std::vector<NodeStat> stats{{VIR_NODE_MEMORY_STATS_TOTAL, total}, {VIR_NODE_MEMORY_STATS_FREE, total / kFreePart}};
@@ -120,7 +120,7 @@ Result<std::vector<std::uint64_t>> TestDriver::node_cells_free_memory_bytes(int 
 
 Result<std::vector<std::uint64_t>> TestDriver::node_free_pages(const std::vector<std::uint32_t>& page_sizes_kib,
                                                                int start_cell, unsigned cell_count, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "node_free_pages"));
+  TRY(refuse_unknown_flags(flags, 0, "virNodeGetFreePages"));
   if (start_cell < -1 || start_cell >= static_cast<int>(kCells)) return bad_cell(start_cell);
   const bool is_whole_host = start_cell == -1;
   const unsigned cells = is_whole_host ? 1 : std::min(cell_count, kCells - static_cast<unsigned>(start_cell));

@@ -68,7 +68,7 @@ void TestDriver::end_locked(TestDomain& domain, int shutoff_reason, int stopped_
 Result<DomainRef> TestDriver::create(const Caller& caller, const Uuid& uuid, std::vector<Fd> files, unsigned flags) {
   // A domain without processes has no use for descriptors: they are closed, as any init may do.
   files.clear();
-  TRY(refuse_unknown_flags(flags, kStartFlags, "create"));
+  TRY(refuse_unknown_flags(flags, kStartFlags, "virDomainCreateWithFlags"));
   const Owned domain = TRY(own(uuid));
   if (domain->is_active()) return fail(VIR_ERR_OPERATION_INVALID, "Domain is already running");
   run_locked(*domain, caller, flags);
@@ -78,7 +78,7 @@ Result<DomainRef> TestDriver::create(const Caller& caller, const Uuid& uuid, std
 Result<DomainRef> TestDriver::create_transient(const Caller& caller, DomainDef def, std::vector<Fd> files,
                                                unsigned flags) {
   files.clear();
-  TRY(refuse_unknown_flags(flags, kStartFlags | VIR_DOMAIN_START_VALIDATE, "create_transient"));
+  TRY(refuse_unknown_flags(flags, kStartFlags | VIR_DOMAIN_START_VALIDATE, "virDomainCreateXML"));
   TRY(prepare(def));
   const Job job = TRY(claim(def.name, def.uuid));
   const Locked domain = job.look();
@@ -88,7 +88,8 @@ Result<DomainRef> TestDriver::create_transient(const Caller& caller, DomainDef d
 }
 
 Result<void> TestDriver::shutdown(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_SHUTDOWN_INITCTL | VIR_DOMAIN_SHUTDOWN_SIGNAL, "shutdown"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_SHUTDOWN_INITCTL | VIR_DOMAIN_SHUTDOWN_SIGNAL,
+                           "virDomainShutdownFlags"));
   const Owned domain = TRY(own_active(uuid));
   const bool is_restart = domain->def.on_poweroff == LifecycleAction::kRestart ||
                           domain->def.on_poweroff == LifecycleAction::kRenameRestart;
@@ -101,7 +102,7 @@ Result<void> TestDriver::shutdown(const Caller&, const Uuid& uuid, unsigned flag
 }
 
 Result<void> TestDriver::reboot(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_REBOOT_INITCTL | VIR_DOMAIN_REBOOT_SIGNAL, "reboot"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_REBOOT_INITCTL | VIR_DOMAIN_REBOOT_SIGNAL, "virDomainReboot"));
   const Owned domain = TRY(own_active(uuid));
   const bool is_restart =
       domain->def.on_reboot == LifecycleAction::kRestart || domain->def.on_reboot == LifecycleAction::kRenameRestart;
@@ -114,13 +115,13 @@ Result<void> TestDriver::reboot(const Caller&, const Uuid& uuid, unsigned flags)
 }
 
 Result<void> TestDriver::reset(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "reset"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainReset"));
   restart_locked(*TRY(own_active(uuid)));
   return {};
 }
 
 Result<void> TestDriver::destroy(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_DESTROY_GRACEFUL, "destroy"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_DESTROY_GRACEFUL, "virDomainDestroyFlags"));
   const Owned domain = TRY(own_active(uuid));
   end_locked(*domain, VIR_DOMAIN_SHUTOFF_DESTROYED, VIR_DOMAIN_EVENT_STOPPED_DESTROYED);
   return {};
@@ -145,7 +146,7 @@ Result<void> TestDriver::resume(const Caller&, const Uuid& uuid) {
 // The only process of a test domain is its init, which ends at the signals that end a process and nothing else.
 Result<void> TestDriver::send_process_signal(const Caller&, const Uuid& uuid, std::int64_t pid, unsigned signal,
                                              unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "send_process_signal"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainSendProcessSignal"));
   if (signal > VIR_DOMAIN_PROCESS_SIGNAL_RT32) {
     return fail(VIR_ERR_INVALID_ARG, "signum value " + std::to_string(signal) + " is out of range");
   }

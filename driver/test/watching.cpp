@@ -90,7 +90,7 @@ Result<std::vector<VcpuInfo>> TestDriver::vcpus(const Uuid& uuid) {
 }
 
 Result<std::vector<MemoryStat>> TestDriver::memory_stats(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "memory_stats"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainMemoryStats"));
   const Locked domain = TRY(find_active(uuid));
   std::vector<MemoryStat> stats;
   for (const MemorySample& sample : memory_of(domain->def)) stats.push_back({sample.tag, sample.value});
@@ -117,7 +117,7 @@ Result<InterfaceStats> TestDriver::interface_stats(const Uuid& uuid, const std::
 
 Result<std::vector<InterfaceAddresses>> TestDriver::interface_addresses(const Uuid& uuid, unsigned source,
                                                                         unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "interface_addresses"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainInterfaceAddresses"));
   if (source > VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP) {
     return fail(VIR_ERR_ARGUMENT_UNSUPPORTED, "Unknown IP address data source " + std::to_string(source));
   }
@@ -139,7 +139,7 @@ Result<std::vector<InterfaceAddresses>> TestDriver::interface_addresses(const Uu
 }
 
 Result<CpuStats> TestDriver::cpu_stats(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_TYPED_PARAM_STRING_OKAY, "cpu_stats"));
+  TRY(refuse_unknown_flags(flags, VIR_TYPED_PARAM_STRING_OKAY, "virDomainGetCPUStats"));
   const Locked domain = TRY(find_active(uuid));
   tick(*domain);
   CpuStats stats;
@@ -154,7 +154,8 @@ Result<CpuStats> TestDriver::cpu_stats(const Uuid& uuid, unsigned flags) {
 }
 
 Result<std::string> TestDriver::domain_hostname(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_GET_HOSTNAME_LEASE | VIR_DOMAIN_GET_HOSTNAME_AGENT, "domain_hostname"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_GET_HOSTNAME_LEASE | VIR_DOMAIN_GET_HOSTNAME_AGENT,
+                           "virDomainGetHostname"));
   return TRY(find_active(uuid))->def.name;
 }
 

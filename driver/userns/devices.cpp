@@ -12,7 +12,7 @@ constexpr int kRequestTimeoutMs = 5'000;
 }  // namespace
 
 Result<SocketFd> Backend::open_console(const Caller&, const Uuid& uuid, const std::string& device, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_CONSOLE_FORCE | VIR_DOMAIN_CONSOLE_SAFE, "open_console"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_CONSOLE_FORCE | VIR_DOMAIN_CONSOLE_SAFE, "virDomainOpenConsole"));
   RunPtr run;
   std::uint32_t port = 0;
   {
@@ -27,7 +27,7 @@ Result<SocketFd> Backend::open_console(const Caller&, const Uuid& uuid, const st
 }
 
 Result<NamespaceFds> Backend::open_namespaces(const Caller& caller, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "open_namespaces"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainLxcOpenNamespace"));
   if (caller.read_only) return fail(VIR_ERR_OPERATION_DENIED, "read only access prevents virDomainLxcOpenNamespace");
   RunPtr run;
   {

@@ -77,7 +77,7 @@ Result<int> Backend::max_vcpus(const std::string&) {
 }
 
 Result<std::vector<NodeStat>> Backend::node_cpu_stats(int cpu, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "node_cpu_stats"));
+  TRY(refuse_unknown_flags(flags, 0, "virNodeGetCPUStats"));
   const std::string text = TRY(read_kernel_file(paths_.proc + "/stat", 1024 * 1024));
   const std::string wanted = cpu == VIR_NODE_CPU_STATS_ALL_CPUS ? "cpu" : "cpu" + std::to_string(cpu);
   for (const auto line : split(text, '\n')) {
@@ -89,18 +89,18 @@ Result<std::vector<NodeStat>> Backend::node_cpu_stats(int cpu, unsigned flags) {
                                  {VIR_NODE_CPU_STATS_IDLE, ticks(4) * kNsPerTick},
                                  {VIR_NODE_CPU_STATS_IOWAIT, ticks(5) * kNsPerTick}};
   }
-  return fail(VIR_ERR_INVALID_ARG, "invalid cpuNum in node_cpu_stats");
+  return fail(VIR_ERR_INVALID_ARG, "invalid cpuNum in virNodeGetCPUStats");
 }
 
 Result<std::vector<NodeStat>> Backend::node_memory_stats(int cell, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "node_memory_stats"));
+  TRY(refuse_unknown_flags(flags, 0, "virNodeGetMemoryStats"));
   const bool is_whole = cell == VIR_NODE_MEMORY_STATS_ALL_CELLS;
   const auto text =
       read_kernel_file(is_whole ? paths_.proc + "/meminfo"
                                 : paths_.sys + "/devices/system/node/node" + std::to_string(cell) + "/meminfo",
                        64 * 1024);
   if (!text && !is_whole)
-    return fail(VIR_ERR_INVALID_ARG, "cellNum in node_memory_stats must be less than or equal to " +
+    return fail(VIR_ERR_INVALID_ARG, "cellNum in virNodeGetMemoryStats must be less than or equal to " +
                                          std::to_string(std::max<std::uint32_t>(1, host_.node.nodes) - 1));
   if (!text) return text.error();
   std::vector<NodeStat> stats = {{VIR_NODE_MEMORY_STATS_TOTAL, meminfo_kib(*text, "MemTotal")},
@@ -131,7 +131,7 @@ Result<std::vector<std::uint64_t>> Backend::node_cells_free_memory_bytes(int sta
 
 Result<std::vector<std::uint64_t>> Backend::node_free_pages(const std::vector<std::uint32_t>& page_sizes_kib,
                                                             int start_cell, unsigned cell_count, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "node_free_pages"));
+  TRY(refuse_unknown_flags(flags, 0, "virNodeGetFreePages"));
   const int last = static_cast<int>(std::max<std::size_t>(1, host_.node.cells.size())) - 1;
   if (start_cell < -1 || start_cell > last)
     return fail(VIR_ERR_INTERNAL_ERROR,

@@ -116,7 +116,7 @@ Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainD
 }
 
 Result<DomainRef> Backend::create(const Caller& caller, const Uuid& uuid, std::vector<Fd> files, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_START_AUTODESTROY, "create"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_START_AUTODESTROY, "virDomainCreateWithFlags"));
   const Job job = TRY(take_job(uuid));
   DomainDef def;
   {
@@ -130,7 +130,7 @@ Result<DomainRef> Backend::create(const Caller& caller, const Uuid& uuid, std::v
 
 Result<DomainRef> Backend::create_transient(const Caller& caller, DomainDef def, std::vector<Fd> files,
                                             unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_START_AUTODESTROY | VIR_DOMAIN_START_VALIDATE, "create_transient"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_START_AUTODESTROY | VIR_DOMAIN_START_VALIDATE, "virDomainCreateXML"));
   TRY(prepare(def));
   const Job job = TRY(claim(def.name, def.uuid));
   bool had_def = false;
@@ -184,7 +184,7 @@ Result<void> Backend::destroy_run(const RunPtr& run) {
 Result<void> Backend::end_by_destroy(const Job& job) { return destroy_run(TRY(active_run(job))); }
 
 Result<void> Backend::destroy(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_DESTROY_GRACEFUL, "destroy"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_DESTROY_GRACEFUL, "virDomainDestroyFlags"));
   return end_by_destroy(TRY(take_job(uuid)));
 }
 
@@ -197,7 +197,7 @@ Result<void> Backend::ask(const Uuid& uuid, const controller::ShutdownRequest& r
 
 Result<void> Backend::shutdown(const Caller&, const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_SHUTDOWN_INITCTL | VIR_DOMAIN_SHUTDOWN_SIGNAL,
-                           "shutdown"));
+                           "virDomainShutdownFlags"));
   using enum controller::ShutdownWay;
   return ask(uuid, {false, flags == VIR_DOMAIN_SHUTDOWN_INITCTL  ? kInitctl
                            : flags == VIR_DOMAIN_SHUTDOWN_SIGNAL ? kSignal
@@ -205,7 +205,7 @@ Result<void> Backend::shutdown(const Caller&, const Uuid& uuid, unsigned flags) 
 }
 
 Result<void> Backend::reboot(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_REBOOT_INITCTL | VIR_DOMAIN_REBOOT_SIGNAL, "reboot"));
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_REBOOT_INITCTL | VIR_DOMAIN_REBOOT_SIGNAL, "virDomainReboot"));
   using enum controller::ShutdownWay;
   return ask(uuid, {true, flags == VIR_DOMAIN_REBOOT_INITCTL  ? kInitctl
                           : flags == VIR_DOMAIN_REBOOT_SIGNAL ? kSignal
@@ -213,7 +213,7 @@ Result<void> Backend::reboot(const Caller&, const Uuid& uuid, unsigned flags) {
 }
 
 Result<void> Backend::reset(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "reset"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainReset"));
   const Job job = TRY(take_job(uuid));
   (void)TRY(TRY(active_run(job))->channel->request(controller::ResetRequest{}, kStartTimeoutMs));
   return {};
@@ -253,7 +253,7 @@ Result<void> Backend::resume(const Caller&, const Uuid& uuid) {
 
 Result<void> Backend::send_process_signal(const Caller&, const Uuid& uuid, std::int64_t pid, unsigned signal,
                                           unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "send_process_signal"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainSendProcessSignal"));
   if (signal > VIR_DOMAIN_PROCESS_SIGNAL_RT32)
     return fail(VIR_ERR_INVALID_ARG, "signum value " + std::to_string(signal) + " is out of range");
   if (pid < 1 || pid > 0x7fffffff) return fail(VIR_ERR_INVALID_ARG, "there is no process " + std::to_string(pid));

@@ -95,8 +95,7 @@ Result<void> Backend::write_block_io(const RunPtr& run, const DomainDef& def) co
   return write_limits(run, controller, io_writes(def, limit_context(controller), devices));
 }
 
-Result<void> Backend::apply_limits(DriverDomain& domain, DomainDef& live, Limits changed,
-                                   const TypedParams& given) {
+Result<void> Backend::apply_limits(DriverDomain& domain, DomainDef& live, Limits changed, const TypedParams& given) {
   RunPtr run;
   {
     const std::lock_guard lock(domain.mutex);

@@ -243,7 +243,7 @@ Result<std::vector<VcpuInfo>> Backend::vcpus(const Uuid& uuid) {
 }
 
 Result<std::vector<MemoryStat>> Backend::memory_stats(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "memory_stats"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainMemoryStats"));
   const DomainDef def = TRY(find_active(uuid))->def;
   std::vector<MemoryStat> stats;
   for (const auto& sample : read_memory([&](const char*c, const char*f) { return group_file(def, c, f); }, def))
@@ -279,7 +279,7 @@ Result<InterfaceStats> Backend::interface_stats(const Uuid& uuid, const std::str
 
 Result<std::vector<InterfaceAddresses>> Backend::interface_addresses(const Uuid& uuid, unsigned source,
                                                                      unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "interface_addresses"));
+  TRY(refuse_unknown_flags(flags, 0, "virDomainInterfaceAddresses"));
   if (source > VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP)
     return fail(VIR_ERR_ARGUMENT_UNSUPPORTED, "Unknown IP address data source " + std::to_string(source));
   RunPtr run;
@@ -317,7 +317,7 @@ Result<std::vector<InterfaceAddresses>> Backend::interface_addresses(const Uuid&
 }
 
 Result<CpuStats> Backend::cpu_stats(const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_TYPED_PARAM_STRING_OKAY, "cpu_stats"));
+  TRY(refuse_unknown_flags(flags, VIR_TYPED_PARAM_STRING_OKAY, "virDomainGetCPUStats"));
   const DomainDef def = TRY(find_active(uuid))->def;
   const auto file = [&](const char* controller, const char* name) { return group_file(def, controller, name); };
   const auto times = read_cpu(file);
@@ -354,7 +354,7 @@ void Backend::sample_live(DriverDomain&, const DomainDef& def, StatsSample& samp
 
 Result<std::string> Backend::domain_hostname(const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_GET_HOSTNAME_LEASE | VIR_DOMAIN_GET_HOSTNAME_AGENT,
-                           "domain_hostname"));
+                           "virDomainGetHostname"));
   const Locked domain = TRY(find_active(uuid));
   const auto name = guest_hostname(domain->def.name);
   if (name.empty()) return fail(VIR_ERR_NO_HOSTNAME, "no hostname found for domain " + domain->def.name);

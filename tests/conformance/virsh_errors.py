@@ -93,6 +93,37 @@ def unknown_flags(env):
     connection.close()
 
 
+@test(OURS)
+def unknown_flags_name_libvirts_function(env):
+    import libvirt
+    from harness import libvirt_error
+    env.define("web")
+    connection = env.open()
+    domain = connection.lookupByName("web")
+    bad = 1 << 20
+    for call, function in (
+            (lambda: domain.createWithFlags(bad), "virDomainCreateWithFlags"),
+            (lambda: connection.createXML(env.domain_xml("other"), bad), "virDomainCreateXML"),
+            (lambda: connection.defineXMLFlags(env.domain_xml("other"), bad), "virDomainDefineXMLFlags"),
+            (lambda: domain.undefineFlags(bad), "virDomainUndefineFlags"),
+            (lambda: domain.shutdownFlags(bad), "virDomainShutdownFlags"),
+            (lambda: domain.destroyFlags(bad), "virDomainDestroyFlags"),
+            (lambda: domain.setMemoryFlags(1024, bad), "virDomainSetMemoryFlags"),
+            (lambda: domain.memoryParameters(bad), "virDomainGetMemoryParameters"),
+            (lambda: domain.blkioParameters(bad), "virDomainGetBlkioParameters"),
+            (lambda: domain.schedulerParametersFlags(bad), "virDomainGetSchedulerParametersFlags"),
+            (lambda: domain.setVcpusFlags(1, bad), "virDomainSetVcpusFlags"),
+            (lambda: domain.pinVcpuFlags(0, (True,), bad), "virDomainPinVcpuFlags"),
+            (lambda: domain.attachDeviceFlags("<console type='pty'/>", bad), "virDomainAttachDeviceFlags"),
+            (lambda: domain.state(bad), "virDomainGetState"),
+            (lambda: domain.rename("other", bad), "virDomainRename"),
+            (lambda: connection.getAllDomainStats(0, bad), "virConnectGetAllDomainStats"),
+            (lambda: connection.getMemoryStats(-1, bad), "virNodeGetMemoryStats")):
+        with libvirt_error(libvirt.VIR_ERR_INVALID_ARG, f"unsupported flags (0x100000) in function {function}"):
+            call()
+    connection.close()
+
+
 # ---- read-only ----------------------------------------------------------------------------------------------------
 
 @test()
