@@ -1,4 +1,5 @@
 // Runs real controllers in root tests: a busybox root filesystem, a plan made by hand, and the daemon's end of the talk.
+// Timeouts are multiplied by VIRTUSERNS_TIME_FACTOR.
 #pragma once
 
 #include <sys/types.h>
