@@ -76,7 +76,7 @@ def limit_of(pid):
 
 def is_held(pid, what):
     """In its own group of every controller that limits it, with its limits."""
-    wanted = {"memory", "pids", "cpu,cpuacct", "cpuset", "devices", "freezer", "blkio"}
+    wanted = {"memory", "pids", "cpu,cpuacct", "cpuset", "devices", "freezer", "blkio", "name=systemd"}
     groups = groups_of(pid)
     limited = {name: path for name, path in groups.items() if name in wanted or (name == "" and path != "/")}
     strayed = {name: path for name, path in limited.items() if "/virtuserns-" not in path}
@@ -148,6 +148,22 @@ def restarts(pid):
         is_held(pid, f"after {verb}")
 
 
+def by_hand():
+    """Without delegation, as from a shell: systemd then takes every process of the unit for its own."""
+    did("stop the service", "systemctl", "stop", "virtusernsd.socket", "virtusernsd.service")
+    options = pathlib.Path("/etc/default/virtusernsd").read_text().split('"')[1].split()
+    did("start a daemon by hand", "systemd-run", "--unit=by-hand", "-p", "KillMode=process", "/usr/sbin/virtusernsd", *options)
+    eventually(lambda: virsh("list").returncode == 0)
+    if did("start the domain by hand", "virsh", "-c", URI, "start", "web"):
+        pid = init_pid()
+        is_held(pid, "by hand")
+        for setting in ("MemoryHigh=900M", "MemoryMax=950M", "CPUWeight=50", "TasksMax=5000", "IOWeight=50"):
+            did(setting, "systemctl", "set-property", "--runtime", "by-hand.service", setting)
+            is_held(pid, f"by hand, after {setting}")
+        did("destroy it by hand", "virsh", "-c", URI, "destroy", "web")
+    did("stop the daemon by hand", "systemctl", "stop", "by-hand.service")
+
+
 def main():
     install()
     before = mounts()
@@ -165,6 +181,7 @@ def main():
         left = [str(path) for path in CGROUPS.rglob("virtuserns-????????-*")]
         check(not left, "no group is left", str(left))
         check(mounts() == before, "the host's mounts are as before", str(set(mounts()) ^ set(before)))
+    by_hand()
     said = run("journalctl", "-b", "-q", "--grep", 'apparmor="DENIED"').stdout.strip()
     check(not said, "AppArmor denied nothing", said)
     if FAILED:
