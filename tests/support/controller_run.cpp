@@ -40,15 +40,14 @@ std::int64_t now_ms() {
   return static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
 }
 
-// How much slower than a machine of today this one is (tests/vm says so of an emulated one).
+std::string test_group() { return "virtuserns-test-" + std::to_string(::getpid()); }
+
+}  // namespace
+
 int time_factor() {
   const char* factor = std::getenv("VIRTUSERNS_TIME_FACTOR");
   return std::max(1, factor ? std::atoi(factor) : 1);
 }
-
-std::string test_group() { return "virtuserns-test-" + std::to_string(::getpid()); }
-
-}  // namespace
 
 std::string enter_test_machine() {
   if (::geteuid() != 0) return "needs root";
