@@ -11,10 +11,11 @@ namespace virtuserns::userns {
 
 namespace {
 
-// name=systemd is not among them: the host's service manager owns it, and nobody inside needs it (cgroup2 is mounted
-// there). net_cls, perf_event and such limit nothing.
-const std::set<std::string> kControllersV1 = {"cpu",     "cpuacct", "cpuset", "memory",
-                                              "devices", "freezer", "blkio",  "pids"};
+// name=systemd limits nothing, but systemd with v1 alone takes what is in a unit's group there for the unit's processes:
+// left in the daemon's group, those of a domain would be moved out of their limits when a setting of the unit the daemon
+// was started in changes. net_cls, perf_event and such limit nothing.
+const std::set<std::string> kControllersV1 = {"cpu",     "cpuacct", "cpuset", "memory",      "devices",
+                                              "freezer", "blkio",   "pids",   "name=systemd"};
 const std::set<std::string> kControllersV2 = {"cpu", "cpuset", "memory", "io", "pids"};
 
 std::string bytes_of(std::uint64_t kib) { return kib >= kMemoryUnlimitedKib ? "-1" : std::to_string(kib * 1024); }

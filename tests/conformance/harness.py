@@ -28,7 +28,7 @@ from daemon import NotPossible  # noqa: E402
 
 ALL_DRIVERS = ("test", "userns", "reference")
 OURS = ("test", "userns")
-TEST_TIMEOUT_S = 120
+TEST_TIMEOUT_S = 120 * daemon_module.TIME_FACTOR
 TESTS = []
 
 
@@ -74,6 +74,7 @@ def matches(text, pattern):
 
 def eventually(condition, what, timeout_s=10.0):
     """For what happens in another process; never for what a reply already promises."""
+    timeout_s *= daemon_module.TIME_FACTOR
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -139,6 +140,7 @@ class Env:
     # -- clients --
     def virsh(self, *words, read_only=False, stdin=None, timeout_s=60):
         argv = ["virsh", "-c", self.uri] + (["-r"] if read_only else []) + [str(word) for word in words]
+        timeout_s *= daemon_module.TIME_FACTOR
         result = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout_s,
                                 env={**os.environ, "LC_ALL": "C", "TERM": "dumb"})
         return Virsh(argv, result)

@@ -6,7 +6,7 @@ import subprocess
 import termios
 import time
 
-from harness import OURS, check, equal, eventually, main, test
+from harness import OURS, check, daemon_module, equal, eventually, main, test
 
 
 class Terminal:
@@ -20,7 +20,7 @@ class Terminal:
         self.text = ""
 
     def wait_for(self, part, timeout_s=10):
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * daemon_module.TIME_FACTOR
         while part not in self.text:
             check(time.monotonic() < deadline, f"{part!r} does not come; so far {self.text!r}")
             if select.select([self.ours], [], [], 0.1)[0]:
@@ -40,7 +40,7 @@ class Terminal:
         os.write(self.ours, text.encode())
 
     def end(self, timeout_s=10):
-        code = self.process.wait(timeout_s)
+        code = self.process.wait(timeout_s * daemon_module.TIME_FACTOR)
         os.close(self.ours)
         return code
 

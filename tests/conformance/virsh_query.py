@@ -246,7 +246,11 @@ def cpu_stats(env):
     out = env.virsh("cpu-stats", "web", "--total").ok().out
     for field in ("cpu_time", "user_time", "system_time"):
         matches(out, rf"^\s+{field}\s+\d+\.\d+ seconds$")
-    matches(env.virsh("cpu-stats", "web", "--start", "0", "--count", "1").ok().out, r"^CPU0:$")
+    one = env.virsh("cpu-stats", "web", "--start", "0", "--count", "1")
+    if env.driver == "userns" and not pathlib.Path("/sys/fs/cgroup/cpuacct").exists():
+        contains(one.out, "No per-CPU stats available")  # cgroup v2 does not count by cpu
+        return
+    matches(one.ok().out, r"^CPU0:$")
 
 
 @test(("test", "reference"))

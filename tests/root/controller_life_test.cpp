@@ -130,9 +130,12 @@ TEST(Life, RebootStormIsSlowedDown) {
   Domain domain(make_plan_for(tree, "reboot -f; sleep 1000"));
   ASSERT_TRUE(domain.start_ok());
   int reboots = 0;
-  while (domain.next_note(1500)) ++reboots;
+  // Not longer on a slow machine: the pause that follows the ninth is as long everywhere.
+  while (domain.next_note(1500 / time_factor())) ++reboots;
   EXPECT_EQ(reboots, 9);
-  EXPECT_EQ(domain.status()->boot.init_pid, 0);
+  const auto status = domain.status();
+  ASSERT_TRUE(status) << status.error().text;
+  EXPECT_EQ(status->boot.init_pid, 0);
   const double start = now_ms();
   ASSERT_TRUE(domain.ask(DestroyRequest{}));  // while it waits
   EXPECT_LT(now_ms() - start, 1000);
@@ -143,10 +146,16 @@ TEST(Life, TheHostMayUnmountTheRootOfARunningDomain) {
   const std::string image = tree.temp() + "/mounted";
   std::filesystem::create_directories(image);
   ASSERT_EQ(::mount("t", image.c_str(), "tmpfs", 0, "size=8m"), 0);
-  ASSERT_EQ(std::system(("cp -a " + tree.path() + "/. " + image).c_str()), 0);
+  // Owners shifted by hand: the kernel of Debian 12 has no idmapped mounts of a tmpfs.
+  const std::string id = std::to_string(kHostId);
+  ASSERT_EQ(
+      std::system(("cp -a " + tree.path() + "/. " + image + " && chown -hR " + id + ":" + id + " " + image).c_str()),
+      0);
   auto plan = make_plan_for(tree, "read go; reboot -f");
   for (auto& step : plan.before)
     if (auto* source = std::get_if<SourceStep>(&step)) source->host_source = image;
+  for (auto& step : plan.from_parent)
+    if (auto* root = std::get_if<RootStep>(&step)) root->shift = OwnerShift::kAlreadyShifted;
   Domain domain(std::move(plan));
   ASSERT_TRUE(domain.start_ok());
   EXPECT_EQ(::umount2(image.c_str(), 0), 0) << "the controller keeps it busy: " << std::strerror(errno);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "conf/base/file.h"
+#include "conf/base/text.h"
 #include "driver/kernel/clone.h"
 #include "tests/support/controller_run.h"
 
@@ -96,9 +97,10 @@ TEST(ControllerStart, NamespacesBelongToTheDomainsOwnId) {
 
 TEST(ControllerStart, InitHasNothingOpenButItsTerminal) {
   RootTree tree;
+  // The sign is a directory: while the shell makes a file it holds one open.
   Domain domain(make_plan_for(
       tree,
-      "ls -l /proc/1/fd > /out/fds; readlink /proc/1/cwd > /out/cwd; tty > /out/tty; env > /out/env; cat /proc/1/cgroup > /out/cgroup; hostname > /out/hostname; echo done > /out/done; sleep 1000"));
+      "ls -l /proc/1/fd > /out/fds; readlink /proc/1/cwd > /out/cwd; tty > /out/tty; env > /out/env; cat /proc/1/cgroup > /out/cgroup; hostname > /out/hostname; mkdir /out/done; sleep 1000"));
   const auto boot = domain.start_ok();
   ASSERT_TRUE(boot) << boot.error().text;
   ASSERT_TRUE(wait_for(tree, "out/done"));
@@ -116,7 +118,7 @@ TEST(ControllerStart, InitHasNothingOpenButItsTerminal) {
   EXPECT_NE(tree.read("out/env").find("container=lxc-libvirt"), std::string::npos);
   const std::string groups = tree.read("out/cgroup");
   EXPECT_EQ(groups.find("virtuserns-test"), std::string::npos) << groups;
-  EXPECT_NE(groups.find("0::/\n"), std::string::npos) << groups;
+  for (const auto line : split(trim(groups), '\n')) EXPECT_TRUE(line.ends_with(":/")) << groups;
 }
 
 TEST(ControllerStart, PassesFilesInOrder) {

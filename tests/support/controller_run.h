@@ -1,4 +1,5 @@
 // Runs real controllers in root tests: a busybox root filesystem, a plan made by hand, and the daemon's end of the talk.
+// Timeouts are multiplied by time_factor().
 #pragma once
 
 #include <sys/types.h>
@@ -15,6 +16,9 @@
 namespace virtuserns::test {
 
 inline constexpr std::uint32_t kHostId = 7340032;
+
+// How much slower than a machine of today this one is: VIRTUSERNS_TIME_FACTOR, which tests/vm sets in an emulated one.
+[[nodiscard]] int time_factor();
 
 // Why the tests cannot run here, or empty. Call once before anything else: it also moves the process into private mount
 // and network namespaces, so that nothing of the machine is touched but groups below virtuserns-test-<pid>.

@@ -19,6 +19,10 @@ CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 PRIVATE_FOLDERS = ["/run/libvirt", "/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt"]
 
 
+# How much slower than a machine of today this one is (tests/vm says so of an emulated one).
+TIME_FACTOR = float(os.environ.get("VIRTUSERNS_TIME_FACTOR", "1"))
+
+
 class NotPossible(Exception):
     """The environment lacks something: the caller reports a skip."""
 
@@ -147,7 +151,7 @@ class Daemon:
         return environment
 
     def _wait_for_socket(self, timeout_s: float = 15.0) -> None:
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * TIME_FACTOR
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise RuntimeError(f"daemon ended with {self.process.returncode}:\n{self.log_text()}")
@@ -177,7 +181,7 @@ class Daemon:
         self._holder = None
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(timeout_s)
+            return self.process.wait(timeout_s * TIME_FACTOR)
         except subprocess.TimeoutExpired:
             self.kill()
             return -9
