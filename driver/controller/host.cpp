@@ -197,6 +197,8 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
     if (const auto* source = std::get_if<SourceStep>(&step)) TRY(take_source(*source, host, stage));
     if (const auto* device = std::get_if<DeviceSourceStep>(&step)) TRY(take_device(*device, host, stage));
   }
+  // Not later, while the namespaces are made: with the old root still in place the kernel takes us for chrooted and
+  // refuses a user namespace (user_namespaces(7)).
   TRY(kernel::change_root(plan.stage_path), "stage");
   undo.commit();
   return {};
