@@ -8,7 +8,7 @@ OLD = 1_000_000_000_000_000_000  # an access time before every change: a read th
 
 
 class Canary:
-    """A tree with one of each kind of file. `differences` names whatever was read, written, made, removed or changed."""
+    """A tree with one of each kind of file. `differences` names what was read, written, made, removed or changed."""
 
     def __init__(self, folder):
         self.path = pathlib.Path(folder, "canary")
@@ -52,8 +52,8 @@ class Canary:
                 content = os.readlink(path)
             # A link's access time moves when we read it.
             atime = 0 if stat.S_ISLNK(st.st_mode) else st.st_atime_ns
-            found[path] = (oct(st.st_mode), st.st_uid, st.st_gid, st.st_nlink, st.st_size, st.st_mtime_ns, st.st_ctime_ns,
-                           f"read {atime}", content, tuple(os.listxattr(path, follow_symlinks=False)))
+            found[path] = (oct(st.st_mode), st.st_uid, st.st_gid, st.st_nlink, st.st_size, st.st_mtime_ns,
+                           st.st_ctime_ns, f"read {atime}", content, tuple(os.listxattr(path, follow_symlinks=False)))
         return found
 
     def differences(self):
@@ -67,8 +67,8 @@ class Canary:
         if got:
             lines.append(f"canary FIFO got {got[:32]!r}")
         # A mount on it would hide behind unchanged numbers.
-        lines += [f"mount on the canary: {line}" for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
-                  if f"{self.path}" in line.split()[4]]
+        mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+        lines += [f"mount on the canary: {line}" for line in mounts if f"{self.path}" in line.split()[4]]
         return lines
 
 

@@ -3,9 +3,9 @@
 
     tests/isolation/hostile_roots.py --driver userns [-k NAME]
 
-Each case prepares a tree, then: define, start, console, information calls, reboot and shutdown by initctl and by signal,
-a second start, destroy, undefine. Whatever the tree is, the canary outside is neither read nor written, the host's
-nodes and mounts are as before, every call returns in time, nothing is left, and an error names cause and object.
+Each case prepares a tree, then: define, start, console, information calls, reboot and shutdown by initctl and by
+signal, a second start, destroy, undefine. Whatever the tree is, the canary outside is neither read nor written, the
+host's nodes and mounts are as before, every call returns in time, nothing is left, and an error names cause and object.
 """
 import contextlib
 import functools
@@ -19,7 +19,8 @@ import subprocess
 import sys
 import time
 
-sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent / part) for part in ("conformance", "support", "isolation")]
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS / part) for part in ("conformance", "support", "isolation")]
 import daemon as daemon_module  # noqa: E402
 import harness  # noqa: E402
 import host_state  # noqa: E402
@@ -92,15 +93,16 @@ class Tree:
             (data / "here").write_text("x")
             source = data
         inner = {"mount": f"<source dir='{source}'/>", "bind": f"<source dir='{source}'/>",
-                 "ram": "<source usage='1024' units='KiB'/>", "file": f"<driver type='loop' format='raw'/><source file='{source}'/>"}
+                 "ram": "<source usage='1024' units='KiB'/>",
+                 "file": f"<driver type='loop' format='raw'/><source file='{source}'/>"}
         self.filesystems += (f"<filesystem type='{kind}'>{inner[kind]}<target dir='{target}'/>"
                              f"{'<readonly/>' if readonly else ''}</filesystem>")
 
     def xml(self, name):
         return (f"<domain type='lxc'><name>{name}</name><memory unit='KiB'>131072</memory><vcpu>1</vcpu>"
                 f"<os><type>exe</type><init>{self.init}</init>{self.os}</os><devices>"
-                f"<filesystem type='mount'><source dir='{self.source}'/><target dir='/'/></filesystem>{self.filesystems}"
-                f"<console type='pty'/></devices></domain>")
+                f"<filesystem type='mount'><source dir='{self.source}'/><target dir='/'/></filesystem>"
+                f"{self.filesystems}<console type='pty'/></devices></domain>")
 
     def remove(self):
         for action in reversed(self._undo):
@@ -192,9 +194,9 @@ def live(env, tree, name, refused, runs):
         if runs:
             contains(said, "hello")
         information(env, name)
-        for words in (("reboot", "--mode", "initctl"), ("reboot", "--mode", "signal"), ("shutdown", "--mode", "initctl"),
-                      ("shutdown", "--mode", "signal")):
-            call(env, words[0], name, *words[1:])
+        for verb in ("reboot", "shutdown"):
+            for way in ("initctl", "signal"):
+                call(env, verb, name, "--mode", way)
         if runs:
             harness.eventually(lambda: not is_running(env, name), "shut off after a signal")
         call(env, "start", name)
@@ -220,12 +222,40 @@ def run_case(prepare, refused, runs, env):
     wrong += env.canary.differences()
     wrong += [f"host's mount: {line}" for line in host_mounts_below(env.folder)]
     now = host_nodes()
-    wrong += [f"/dev/{name}: was {nodes.get(name)}, is {now.get(name)}" for name in nodes if nodes[name] != now.get(name)]
+    wrong += [f"/dev/{name}: was {was}, is {now.get(name)}" for name, was in nodes.items() if was != now.get(name)]
     check(not wrong, "; ".join(wrong))
 
 
 def prepare_name(prepare):
     return re.sub("[^a-z]", "", getattr(prepare, "func", prepare).__name__)
+
+
+@harness.test(["userns"])
+def the_canary_sees_everything(env):
+    """The control: whatever somebody does to a canary is in its differences."""
+    def mount(path):
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(path / "below")], check=True)
+
+    def fifo(path):
+        fd = os.open(path / "fifo", os.O_WRONLY | os.O_NONBLOCK)
+        os.write(fd, b"request")
+        os.close(fd)
+
+    deeds = {"read": lambda path: (path / "file").read_text(), "write": lambda path: (path / "file").write_text("x"),
+             "make": lambda path: (path / "below/new").mkdir(), "remove": lambda path: (path / "passwd").unlink(),
+             "mode": lambda path: (path / "file").chmod(0o600), "owner": lambda path: os.chown(path / "file", 1, 1),
+             "link": lambda path: os.link(path / "file", path / "other"), "mount": mount, "fifo": fifo,
+             "run": lambda path: subprocess.run([path / "program"], check=True)}
+    if os.statvfs(env.folder).f_flag & os.ST_NOATIME:
+        deeds.pop("read")
+    for deed, act in deeds.items():
+        canary = Canary(pathlib.Path(env.folder, f"deed-{deed}"))
+        harness.equal(canary.differences(), [])
+        act(canary.path)
+        check(canary.differences(), f"nothing was seen of: {deed}")
+        if deed == "mount":
+            subprocess.run(["umount", str(canary.path / "below")], check=True)
+        canary.close()
 
 
 # ---- the trees -------------------------------------------------------------------------------------------------------
@@ -261,8 +291,9 @@ def _odd(tree, place, kind):
 
 
 for _place in SYSTEM:
-    cases({f"{_place}_is_a_{kind}": {"place": _place, "kind": kind} for kind in ("fifo", "socket", "file", "char", "block")},
-          _odd, refused=rf"'/{_place}' of the container: Not a directory")
+    cases({f"{_place}_is_a_{kind}": {"place": _place, "kind": kind}
+           for kind in ("fifo", "socket", "file", "char", "block")}, _odd,
+          refused=rf"'/{_place}' of the container: Not a directory")
 
 
 @case(runs=True)
@@ -327,7 +358,8 @@ def passwd_is_a_sparse_gigabyte(tree):
 
 @case(refused="no user 'web'")
 def passwd_is_garbage(tree):
-    (tree / "etc/passwd").write_bytes(os.urandom(65536) + b"\nweb:x\nweb:x:-1:0\nweb:x:4294967296:0::/:\n:::::\n" + b"a" * 65536)
+    lines = b"\nweb:x\nweb:x:-1:0\nweb:x:4294967296:0::/:\n:::::\n"
+    (tree / "etc/passwd").write_bytes(os.urandom(65536) + lines + b"a" * 65536)
     tree.os = "<inituser>web</inituser>"
 
 
@@ -395,7 +427,8 @@ def _initctl_in_image(tree, kind):
 
 
 cases({f"run_initctl_is_a_{kind}": {"kind": kind}
-       for kind in ("link", "up", "fifo", "socket", "char", "block", "file", "directory")}, _initctl_in_image, runs=True)
+       for kind in ("link", "up", "fifo", "socket", "char", "block", "file", "directory")}, _initctl_in_image,
+      runs=True)
 
 
 @case(runs=True)
@@ -555,7 +588,8 @@ def _mounted(tree, place):
     (tree / place / "marker").write_text("x")
 
 
-cases({f"{place}_is_a_mount_point": {"place": place} for place in ("dev", "proc", "sys", "etc", "run")}, _mounted, runs=True)
+cases({f"{place}_is_a_mount_point": {"place": place} for place in ("dev", "proc", "sys", "etc", "run")}, _mounted,
+      runs=True)
 
 
 @case(runs=True)

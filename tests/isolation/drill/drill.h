@@ -27,11 +27,11 @@ struct Probe {
   std::function<Verdict()> run;
 };
 
-void add_process_probes(std::vector<Probe>& probes);   // A, C: what a process has and sees
-void add_mount_probes(std::vector<Probe>& probes);     // B: masks, locks, ways out of the root
-void add_kernel_probes(std::vector<Probe>& probes);    // D: files of /proc and /sys, cgroups, devices
-void add_call_probes(std::vector<Probe>& probes);      // D, F: system calls, also of 32-bit programs
-void add_network_probes(std::vector<Probe>& probes);   // E, F: namespaces, sockets, terminals
+void add_process_probes(std::vector<Probe>& probes);  // A, C: what a process has and sees
+void add_mount_probes(std::vector<Probe>& probes);    // B: masks, locks, ways out of the root
+void add_kernel_probes(std::vector<Probe>& probes);   // D: files of /proc and /sys, cgroups, devices
+void add_call_probes(std::vector<Probe>& probes);     // D, F: system calls, also of 32-bit programs
+void add_network_probes(std::vector<Probe>& probes);  // E, F: namespaces, sockets, terminals
 
 // ---- for probes ----
 std::string error_text(int err);

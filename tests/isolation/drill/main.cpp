@@ -2,14 +2,18 @@
 //   virtuserns-drill            all of them; exit status 1 when one failed
 //   virtuserns-drill NAME...    these
 //   virtuserns-drill --list     CLASS NAME of each, nothing is tried
+//   virtuserns-drill --use-up   takes every inotify instance it gets, says how many, and keeps them
 #include <dirent.h>
 #include <poll.h>
+#include <sys/inotify.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "tests/isolation/drill/drill.h"
@@ -77,6 +81,15 @@ Verdict run(const Probe& probe) {
   return {static_cast<Outcome>(text[0] - '0'), text.substr(1)};
 }
 
+// What the kernel counts for each user: when the container has none left, its host must still have some.
+int use_up() {
+  int instances = 0;
+  while (::inotify_init1(IN_CLOEXEC) >= 0) ++instances;
+  std::printf("%d inotify instances: %s\n", instances, error_text(errno).c_str());
+  std::fflush(stdout);
+  for (;;) ::pause();
+}
+
 const char* word(Outcome outcome) {
   constexpr const char* kWords[] = {"held", "FAILED", "not-applicable"};
   return kWords[static_cast<int>(outcome)];
@@ -88,6 +101,7 @@ const char* word(Outcome outcome) {
 int main(int argc, char** argv) {
   using namespace drill;
   note_descriptors();
+  if (argc == 2 && std::strcmp(argv[1], "--use-up") == 0) return use_up();
   std::vector<Probe> probes;
   add_process_probes(probes);
   add_mount_probes(probes);

@@ -44,7 +44,8 @@ Verdict descriptors_of_init() {
   for (const auto& name : names) {
     const std::string where = "/proc/1/fd/" + name;
     const std::string target = link_text(where);
-    struct stat there {}, here {};
+    struct stat there {
+    }, here{};
     if (target.empty() || target[0] != '/' || ::stat(where.c_str(), &there) != 0) continue;  // pipes, sockets, memory
     if (target.ends_with(" (deleted)")) continue;
     // Named by a path that leads elsewhere from here: it was opened outside.
@@ -89,7 +90,8 @@ Verdict programs_of_processes() {
   for (const pid_t pid : processes()) {
     const std::string where = "/proc/" + std::to_string(pid) + "/exe";
     const std::string path = link_text(where);
-    struct stat there {}, here {};
+    struct stat there {
+    }, here{};
     if (path.empty() || ::stat(where.c_str(), &there) != 0 || path.ends_with(" (deleted)")) continue;
     ++seen;
     if (::stat(path.c_str(), &here) != 0 || here.st_dev != there.st_dev || here.st_ino != there.st_ino) {
@@ -103,9 +105,22 @@ Verdict programs_of_processes() {
 
 // What the services of a host have around them. Not what an operator may well give an init.
 std::string foreign_variable(const std::string& block) {
-  constexpr const char* kPrefixes[] = {"SSH_",       "SUDO_",          "LD_",           "DBUS_",    "XDG_",        "NOTIFY_SOCKET",
-                                       "LISTEN_",    "VIRTUSERNS_",    "GPG_",          "KRB5",     "AWS_",        "LIBVIRT_DEBUG",
-                                       "LIBVIRT_LOG", "INVOCATION_ID", "JOURNAL_STREAM", "CREDENTIALS_DIRECTORY"};
+  constexpr const char* kPrefixes[] = {"SSH_",
+                                       "SUDO_",
+                                       "LD_",
+                                       "DBUS_",
+                                       "XDG_",
+                                       "NOTIFY_SOCKET",
+                                       "LISTEN_",
+                                       "VIRTUSERNS_",
+                                       "GPG_",
+                                       "KRB5",
+                                       "AWS_",
+                                       "LIBVIRT_DEBUG",
+                                       "LIBVIRT_LOG",
+                                       "INVOCATION_ID",
+                                       "JOURNAL_STREAM",
+                                       "CREDENTIALS_DIRECTORY"};
   for (std::size_t at = 0; at < block.size();) {
     const std::string variable = block.c_str() + at;
     for (const char* prefix : kPrefixes)
@@ -153,7 +168,8 @@ Verdict map_of(const char* path) {
   if (lines.empty()) return failed(std::string(path) + " is empty");
   for (const auto& line : lines) {
     const auto words = words_of(line);
-    if (words.size() == 3 && std::strtoull(words[1].c_str(), nullptr, 10) == 0) return failed("maps host id 0: " + line);
+    if (words.size() == 3 && std::strtoull(words[1].c_str(), nullptr, 10) == 0)
+      return failed("maps host id 0: " + line);
   }
   return held(lines[0]);
 }
@@ -164,7 +180,8 @@ Verdict own_ids() {
   uid_t real = 0, effective = 0, saved = 0;
   ::getresuid(&real, &effective, &saved);
   for (const uid_t id : {real, effective, saved})
-    if (is_host_namespace() || !is_mapped_uid(id)) return failed("user id " + std::to_string(id) + " is none of the container's");
+    if (is_host_namespace() || !is_mapped_uid(id))
+      return failed("user id " + std::to_string(id) + " is none of the container's");
   gid_t group = 0, effective_group = 0, saved_group = 0;
   ::getresgid(&group, &effective_group, &saved_group);
   for (const gid_t id : {group, effective_group, saved_group})
@@ -227,12 +244,18 @@ struct Capability {
   int number;
 };
 // What a container's root has no use for, or what reaches the whole machine.
-constexpr Capability kDangerous[] = {{"sys_module", CAP_SYS_MODULE},       {"sys_rawio", CAP_SYS_RAWIO},
-                                     {"sys_time", CAP_SYS_TIME},           {"syslog", CAP_SYSLOG},
-                                     {"mac_admin", CAP_MAC_ADMIN},         {"mac_override", CAP_MAC_OVERRIDE},
-                                     {"audit_control", CAP_AUDIT_CONTROL}, {"audit_read", CAP_AUDIT_READ},
-                                     {"mknod", CAP_MKNOD},                 {"bpf", CAP_BPF},
-                                     {"perfmon", CAP_PERFMON},             {"wake_alarm", CAP_WAKE_ALARM},
+constexpr Capability kDangerous[] = {{"sys_module", CAP_SYS_MODULE},
+                                     {"sys_rawio", CAP_SYS_RAWIO},
+                                     {"sys_time", CAP_SYS_TIME},
+                                     {"syslog", CAP_SYSLOG},
+                                     {"mac_admin", CAP_MAC_ADMIN},
+                                     {"mac_override", CAP_MAC_OVERRIDE},
+                                     {"audit_control", CAP_AUDIT_CONTROL},
+                                     {"audit_read", CAP_AUDIT_READ},
+                                     {"mknod", CAP_MKNOD},
+                                     {"bpf", CAP_BPF},
+                                     {"perfmon", CAP_PERFMON},
+                                     {"wake_alarm", CAP_WAKE_ALARM},
                                      {"block_suspend", CAP_BLOCK_SUSPEND}};
 
 Verdict capability(int number) {
@@ -262,7 +285,8 @@ void add_process_probes(std::vector<Probe>& probes) {
                                {'C', "foreign_processes", foreign_processes},
                                {'C', "inheritable_capabilities", inheritable_capabilities}});
   for (const auto& one : kDangerous)
-    probes.push_back({'C', std::string("capability_") + one.name, [number = one.number] { return capability(number); }});
+    probes.push_back(
+        {'C', std::string("capability_") + one.name, [number = one.number] { return capability(number); }});
 }
 
 }  // namespace drill
