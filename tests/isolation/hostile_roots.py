@@ -521,6 +521,19 @@ def two_targets_are_swapped(tree):
     tree.add("/two", "ram")
 
 
+# The mounts of a reboot are made again in a tree that container root has had in its hands.
+
+def _changed(tree, to):
+    (tree / "data/below").mkdir()
+    tree.add("/data/below/new")
+    tree.at_boot(f"[ -L /data ] || {{ mv /data /old; ln -s {to.format(canary=tree.canary.path)} /data; reboot -f; }}")
+
+
+cases({"a_target_becomes_a_link_to_the_canary_before_a_reboot": {"to": "{canary}"},
+       "a_target_becomes_a_link_up_and_out_before_a_reboot": {"to": "../../../../../../..{canary}"},
+       "a_target_becomes_a_link_to_proc_before_a_reboot": {"to": "/proc"}}, _changed)
+
+
 # -- sizes and names --
 
 @case()
