@@ -137,6 +137,9 @@ Result<Ledger::Opened> Ledger::open(const std::string& directory, const std::vec
     }
     const auto text = read_file(directory + "/" + name, kMaxLeaseBytes);
     auto lease = text ? parse_lease(*text) : Result<Lease>(text.error());
+    if (struct stat st {}; lease && ::lstat((directory + "/" + name).c_str(), &st) == 0 && st.st_uid != 0 &&
+                           st.st_uid != ::geteuid())
+      lease = fail(VIR_ERR_INTERNAL_ERROR, "belongs to user " + std::to_string(st.st_uid));
     if (!lease) {
       set_aside(directory, name, lease.error().text, opened.problems);
       continue;
@@ -156,7 +159,15 @@ Result<Ledger::Opened> Ledger::open(const std::string& directory, const std::vec
 }
 
 Result<void> Ledger::write(const Uuid& domain, Lease lease) {
-  TRY(write_atomic(directory_ + "/" + format_uuid(domain), format_lease(lease)), "lease of ids");
+  const std::string path = directory_ + "/" + format_uuid(domain);
+  if (auto written = write_atomic(path, format_lease(lease)); !written) {
+    // It may have failed when the file was there already: who was refused a lease must not keep one.
+    if (const auto old = leases_.find(domain); old != leases_.end())
+      (void)write_atomic_volatile(path, format_lease(old->second));
+    else
+      ::unlink(path.c_str());
+    return std::move(written).error().with_context("lease of ids");
+  }
   leases_[domain] = std::move(lease);
   return {};
 }

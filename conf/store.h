@@ -1,6 +1,6 @@
 // A directory of named texts, each replaced atomically and durably: the definitions. Knows no XML.
 //
-// load() repairs what a crash can leave: temporary files go, texts that cannot be read are renamed to
+// load() repairs what a crash can leave: temporary files and marks without a text go, texts that cannot be read are renamed to
 // ".broken-<name>" and reported. One bad file never hides the others.
 #pragma once
 
@@ -44,6 +44,10 @@ class Store {
   [[nodiscard]] std::string mark(const std::string& name) const {
     return directory_ + "/autostart/" + name + suffix_;
   }
+  enum class Keep { kLinked, kMoved };
+  template <typename Change>
+  [[nodiscard]] Result<void> change(const std::string& name, Keep keep, Change&& change) const;
+  void drop_lone_marks() const;
   std::string directory_, suffix_;
 };
 

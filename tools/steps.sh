@@ -133,13 +133,14 @@ install_packages() {
   printf '%s\n' "${missing[@]}" >>"$record"
 }
 
-# configure SOURCE BUILD OPTION...: meson setup, again from nothing when the directory is of another source or broken.
+# configure SOURCE BUILD OPTION...: meson setup, from nothing unless the directory was set up with the same words before
+# (ninja itself sets up again what a changed meson.build asks for). Not `--reconfigure`: with it --buildtype takes back
+# what -Doptimization said, and everything is compiled again.
 configure() {
   local source=$1 build=$2
   shift 2
-  if [[ -f $build/build.ninja ]] && run meson setup --reconfigure "$@" "$build" "$source"; then
-    return 0
-  fi
+  local words="$source ${CXX:-} $*"
+  [[ ! -f $build/build.ninja || $(cat "$build/configured-with" 2>/dev/null) != "$words" ]] || return 0
   rm -rf "$build"
-  run meson setup "$@" "$build" "$source"
+  run meson setup "$@" "$build" "$source" && printf '%s\n' "$words" >"$build/configured-with"
 }

@@ -196,6 +196,9 @@ Result<std::uint64_t> read_start_time(const std::string& proc, pid_t pid) {
   const std::string stat = TRY(read_kernel_file(proc + "/" + std::to_string(pid) + "/stat", 4096));
   // The second field may hold anything, also blanks and brackets; the last ')' ends it.
   const auto fields = split_blanks(std::string_view(stat).substr(std::min(stat.size(), stat.rfind(')') + 1)));
+  // Where nobody collects orphans soon, a dead process keeps its number, and its start time.
+  if (!fields.empty() && (fields[0] == "Z" || fields[0] == "X"))
+    return fail(VIR_ERR_OPERATION_FAILED, "process " + std::to_string(pid) + " has ended");
   const auto time = fields.size() > 19 ? parse_number<std::uint64_t>(fields[19]) : std::nullopt;
   if (!time) return fail(VIR_ERR_INTERNAL_ERROR, "start time of process " + std::to_string(pid) + " is unknown");
   return *time;
@@ -215,8 +218,14 @@ void await_exit(const PidFd& process, int timeout_ms) {
 }
 
 void reap_zombie(const PidFd& process) {
+  // A tracer (a debugger, strace) gets the end before the parent does: nothing to be had yet is not "not our child".
   siginfo_t info{};
-  (void)::waitid(P_PIDFD, static_cast<id_t>(process.get()), &info, WEXITED | WNOHANG);
+  for (int i = 0; i < 50; ++i) {
+    if (::waitid(P_PIDFD, static_cast<id_t>(process.get()), &info, WEXITED | WNOHANG) != 0 || info.si_pid != 0) return;
+    pollfd ended{process.get(), POLLIN, 0};
+    if (::poll(&ended, 1, 0) <= 0) return;  // it lives
+    ::usleep(2'000);
+  }
 }
 
 }  // namespace virtuserns::userns

@@ -69,10 +69,12 @@ std::string Backend::run_file(const Uuid& uuid, const char* suffix) const {
 }
 
 void Backend::remove_run_files(const Uuid& uuid) const {
-  for (const char* suffix : {".exit", ".plan", ".sock"}) ::unlink(run_file(uuid, suffix).c_str());
-  ::rmdir(run_file(uuid, ".stage").c_str());
-  // The status last: while it is there, the next daemon looks for the rest.
-  ::unlink(run_file(uuid, ".status").c_str());
+  // The status last: while it is there, the next daemon looks for the rest. A directory in place of a file, which would
+  // be in the way of the next start, goes too.
+  for (const char* suffix : {".exit", ".exit.new", ".plan", ".sock", ".stage", ".status"}) {
+    const std::string path = run_file(uuid, suffix);
+    if (::unlink(path.c_str()) != 0 && errno == EISDIR) ::rmdir(path.c_str());
+  }
 }
 
 Result<LaunchPlan> Backend::read_plan(const Uuid& uuid) const {

@@ -149,13 +149,14 @@ class HostState:
     files: dict[str, str]
 
 
-def snapshot(folders: list[str], cgroup_pattern: str, loop_folders: list[str]) -> HostState:
+def snapshot(folders: list[str], cgroup_pattern: str, loop_folders: list[str], cgroups: bool = True) -> HostState:
+    """Without `cgroups`, those are not looked at: all groups of a machine take a while."""
     reap()
     return HostState(
         processes={pid: _command(pid) for pid in descendants(os.getpid()) if _state(pid) not in ("Z", "")},
         mounts=_mounts(),
         links=_links(),
-        cgroups=_cgroups(cgroup_pattern),
+        cgroups=_cgroups(cgroup_pattern) if cgroups else set(),
         loops=_loops(loop_folders),
         files=_files(folders),
     )

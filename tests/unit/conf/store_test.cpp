@@ -61,4 +61,39 @@ TEST_F(Stored, BadFilesAreSetAsideAndNeverFatal) {  // F15
   EXPECT_EQ(again->problems.size(), 0u);
 }
 
+TEST_F(Stored, WhatACrashLeftOfARemovalGoes) {
+  ASSERT_TRUE(store.load());
+  ASSERT_TRUE(store.save("a", "one"));
+  ASSERT_TRUE(store.set_autostart("a", true));
+  ASSERT_EQ(::unlink(path("a.xml").c_str()), 0);  // and then it was killed
+  ASSERT_TRUE(write_atomic(path("b.xml.new.kept"), "old"));
+  ASSERT_TRUE(store.load());
+  ASSERT_TRUE(store.save("a", "another of that name"));
+  const auto loaded = store.load();
+  ASSERT_EQ(loaded->items.size(), 1u);
+  EXPECT_FALSE(loaded->items[0].autostart);
+  EXPECT_EQ(list_directory(dir.path() + "/defs")->size(), 2u) << "a.xml and autostart";
+}
+
+TEST_F(Stored, AForeignOwnersFileIsSetAside) {  // F15
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can give a file away";
+  ASSERT_TRUE(store.load());
+  ASSERT_TRUE(store.save("a", "one"));
+  ASSERT_EQ(::chown(path("a.xml").c_str(), 12345, 12345), 0);
+  const auto loaded = store.load();
+  EXPECT_EQ(loaded->items.size(), 0u);
+  EXPECT_EQ(loaded->problems.size(), 1u);
+}
+
+TEST_F(Stored, AFailedChangeLeavesTheOldState) {  // F13
+  ASSERT_TRUE(store.load());
+  ASSERT_TRUE(store.save("a", "one"));
+  // A file where the directory of marks should be: the second half of a removal fails.
+  ASSERT_EQ(::rmdir(path("autostart").c_str()), 0);
+  ASSERT_TRUE(write_atomic(path("autostart"), ""));
+  EXPECT_FALSE(store.remove("a"));
+  EXPECT_EQ(*read_file(path("a.xml")), "one");
+  EXPECT_NE(::access(path("a.xml.new.kept").c_str(), F_OK), 0);
+}
+
 }  // namespace

@@ -1,0 +1,409 @@
+"""Operations on domains, and the bench on which each is done with a fault in it and judged afterwards."""
+import argparse
+import contextlib
+import datetime
+import os
+import pathlib
+import sys
+import time
+import uuid as uuid_module
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import invariants  # noqa: E402
+import harness  # noqa: E402
+from harness import check, matches  # noqa: E402
+from invariants import BRIDGE, Leftovers, Neighbour, controllers, disagreements, known, rich_devices, settled  # noqa: E402
+from tracer import Plan, Tracer  # noqa: E402
+
+# The machine is shared: what is ours begins so.
+PREFIX = f"fault-{os.getpid()}-"
+POINTS_OF_A_SHORT_RUN = 8
+MEMORY_KIB, OTHER_MEMORY_KIB = 262144, 131072
+
+
+class Options:
+    stride, only, show = 0, "", ""
+
+
+# ---- the operations --------------------------------------------------------------------------------------------------------
+
+class Case:
+    """One domain, made for one kill. The operation is `act`; what must hold then, given whether it was acknowledged,
+    is `wrong`."""
+
+    is_defined = True   # before the operation
+    is_running = False
+    states = None       # acknowledged: one of these; None: any
+
+    def __init__(self, bench, name):
+        self.bench, self.name = bench, name
+
+    def prepare(self, connection):
+        if self.is_defined:
+            connection.defineXML(self.bench.xml(self.name))
+        if self.is_running:
+            connection.lookupByName(self.name).create()
+
+    def act(self, connection):
+        raise NotImplementedError
+
+    def must_exist(self, is_acknowledged):
+        return self.is_defined or is_acknowledged
+
+    def may_exist(self, is_acknowledged):
+        return True
+
+    def wrong(self, connection, said, is_acknowledged):
+        if not is_acknowledged or self.states is None or self.name not in said:
+            return []
+        state = said[self.name][0]
+        return [] if state in self.states else [f"was acknowledged, but {self.name} is in state {state}"]
+
+
+class Define(Case):
+    is_defined = False
+
+    def act(self, connection):
+        connection.defineXML(self.bench.xml(self.name))
+
+
+class Redefine(Case):
+    def act(self, connection):
+        connection.defineXML(self.bench.xml(self.name, OTHER_MEMORY_KIB))
+
+    def wrong(self, connection, said, is_acknowledged):
+        kib = connection.lookupByName(self.name).maxMemory() if self.name in said else 0
+        allowed = (OTHER_MEMORY_KIB,) if is_acknowledged else (OTHER_MEMORY_KIB, MEMORY_KIB)
+        return [] if kib in allowed else [f"{self.name} has {kib} KiB, wanted one of {allowed}"]
+
+
+class Autostart(Case):
+    def act(self, connection):
+        connection.lookupByName(self.name).setAutostart(1)
+
+    def wrong(self, connection, said, is_acknowledged):
+        is_on = self.name in said and connection.lookupByName(self.name).autostart()
+        return [f"autostart of {self.name} is lost"] if is_acknowledged and not is_on else []
+
+
+class Undefine(Case):
+    def prepare(self, connection):
+        connection.defineXML(self.bench.xml(self.name)).setAutostart(1)
+
+    def act(self, connection):
+        connection.lookupByName(self.name).undefine()
+
+    def must_exist(self, is_acknowledged):
+        return False
+
+    def may_exist(self, is_acknowledged):
+        return not is_acknowledged
+
+    def wrong(self, connection, said, is_acknowledged):
+        # Not acknowledged, there again and without its mark: it would have lost something. (Started by the mark, it may be.)
+        return []
+
+
+class Start(Case):
+    def act(self, connection):
+        connection.lookupByName(self.name).create()
+
+    @property
+    def states(self):
+        import libvirt
+        return (libvirt.VIR_DOMAIN_RUNNING,)
+
+
+class CreateTransient(Start):
+    is_defined = False
+
+    def act(self, connection):
+        connection.createXML(self.bench.xml(self.name))
+
+
+class Destroy(Case):
+    is_running = True
+
+    def act(self, connection):
+        connection.lookupByName(self.name).destroy()
+
+    @property
+    def states(self):
+        import libvirt
+        return (libvirt.VIR_DOMAIN_SHUTOFF,)
+
+
+class Suspend(Destroy):
+    def act(self, connection):
+        connection.lookupByName(self.name).suspend()
+
+    @property
+    def states(self):
+        import libvirt
+        return (libvirt.VIR_DOMAIN_PAUSED,)
+
+
+class Resume(Destroy):
+    def prepare(self, connection):
+        super().prepare(connection)
+        connection.lookupByName(self.name).suspend()
+
+    def act(self, connection):
+        connection.lookupByName(self.name).resume()
+
+    @property
+    def states(self):
+        import libvirt
+        return (libvirt.VIR_DOMAIN_RUNNING,)
+
+
+class SetMemory(Case):
+    is_running = True
+
+    def act(self, connection):
+        import libvirt
+        connection.lookupByName(self.name).setMemoryFlags(
+            OTHER_MEMORY_KIB, libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+    def wrong(self, connection, said, is_acknowledged):
+        if self.name not in said:
+            return []
+        import libvirt
+        domain = connection.lookupByName(self.name)
+        wrong = []
+        if not domain.isActive():
+            wrong.append(f"{self.name} does not run any more")
+        for flags in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
+            text = domain.XMLDesc(flags)
+            wanted = [OTHER_MEMORY_KIB] if is_acknowledged else [OTHER_MEMORY_KIB, MEMORY_KIB]
+            if not any(f"<currentMemory unit='KiB'>{kib}</currentMemory>" in text for kib in wanted):
+                wrong.append(f"the {'stored' if flags else 'live'} memory of {self.name} is none of {wanted} KiB")
+        return wrong
+
+
+class Attach(Case):
+    is_running = True
+
+    def act(self, connection):
+        import libvirt
+        connection.lookupByName(self.name).attachDeviceFlags(
+            "<interface type='bridge'><mac address='52:54:00:00:00:99'/><source bridge='" + BRIDGE + "'/></interface>",
+            libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+OPERATIONS = {"define": Define, "redefine": Redefine, "autostart": Autostart, "undefine": Undefine, "start": Start,
+              "create-transient": CreateTransient, "destroy": Destroy, "suspend": Suspend, "resume": Resume,
+              "setmem": SetMemory, "attach": Attach}
+
+
+# ---- one kill --------------------------------------------------------------------------------------------------------------
+
+class Bench:
+    """The daemon, the neighbour and the measure of the host."""
+
+    def __init__(self, env):
+        self.env = env
+        self.devices, lacking = rich_devices(env.folder)
+        for what in lacking:
+            print(f"note: this machine lacks {what}", flush=True)
+        self.template = env.domain_xml("@NAME@", memory_kib=MEMORY_KIB, devices=self.devices, uuid="@UUID@")
+        root = matches(self.template, r"<source dir='([^']+)'/><target dir='/'/>").group(1)
+        pathlib.Path(root, "disk").mkdir()
+        self.neighbour = Neighbour(env, PREFIX)
+        self.restart()
+        self.connection = env.open()
+        self.serial = 0
+        # The first start makes what stays: groups above all domains.
+        warm = self.case(Start)
+        warm.prepare(self.connection)
+        warm.act(self.connection)
+        self.clean(warm)
+        self.connection.close()
+        self.restart()
+        time.sleep(0.1)
+        self.leftovers = Leftovers(env)
+        self.connection = env.open()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(Exception):
+            self.connection.close()
+        invariants.remove_rich_devices()
+
+    def xml(self, name, memory_kib=MEMORY_KIB):
+        uuid = str(uuid_module.uuid5(uuid_module.NAMESPACE_OID, name))
+        return self.template.replace("@NAME@", name).replace("@UUID@", uuid).replace(f">{MEMORY_KIB}<", f">{memory_kib}<")
+
+    def operations(self):
+        """Those that this daemon knows."""
+        import libvirt
+        names = list(OPERATIONS)
+        case = self.case(Attach)
+        case.prepare(self.connection)
+        try:
+            case.act(self.connection)
+        except libvirt.libvirtError as error:
+            check(error.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_OPERATION_UNSUPPORTED),
+                  f"attach: {error.get_error_message()}")
+            print("note: the daemon does not know attach yet: left out", flush=True)
+            names.remove("attach")
+        self.clean(case)
+        return names
+
+    def case(self, kind):
+        self.serial += 1
+        return kind(self, f"{PREFIX}{self.serial}")
+
+    def restart(self):
+        """Seconds until a client of the new daemon had an answer."""
+        if self.env.daemon.is_running():
+            self.env.daemon.kill()
+        began = time.monotonic()
+        self.env.daemon.start()
+        connection = self.env.open()
+        connection.listAllDomains()
+        took = time.monotonic() - began
+        connection.close()
+        return took
+
+    def reconnect(self):
+        with contextlib.suppress(Exception):
+            self.connection.close()
+        self.connection = self.env.open()
+
+    def clean(self, case):
+        import libvirt
+        with contextlib.suppress(libvirt.libvirtError):
+            domain = self.connection.lookupByName(case.name)
+            if domain.isActive():
+                domain.destroy()
+            with contextlib.suppress(libvirt.libvirtError):
+                if domain.isPersistent():
+                    domain.undefine()
+
+    def traced(self, case, plan):
+        """Does the operation under the tracer: (report, was acknowledged, error)."""
+        import libvirt
+        processes = {"daemon": self.env.daemon.process.pid}
+        if case.is_running and "controller" in plan.count | plan.kill:
+            processes["controller"] = controllers(case.name)[case.name][0]
+        error = ""
+        with Tracer(plan, **processes) as tracer:
+            try:
+                case.act(self.connection)
+            except libvirt.libvirtError as failure:
+                error = failure.get_error_message() or "unknown"
+        return tracer.report, not error, error
+
+    def count(self, kind, roles):
+        case = self.case(kind)
+        case.prepare(self.connection)
+        report, is_acknowledged, error = self.traced(case, Plan(set(roles)))
+        check(is_acknowledged, f"without a kill: {error}")
+        self.clean(case)
+        return report.calls
+
+    def point(self, kind, plan):
+        """One kill: (report, violations)."""
+        case = self.case(kind)
+        case.prepare(self.connection)
+        began = time.monotonic()
+        report, is_acknowledged, _ = self.traced(case, plan)
+        wrong = []
+        if "daemon" in plan.kill:
+            took = self.restart()
+            if took > invariants.answer_limit_s():
+                wrong.append(f"the first answer took {took:.2f} s")
+        elif not self.env.daemon.is_running():
+            wrong.append(f"the daemon ended: {self.env.daemon.log_text(5)}")
+            self.restart()
+        elif time.monotonic() - began > 5 * invariants.busy_factor():
+            wrong.append(f"the operation took {time.monotonic() - began:.2f} s")
+        self.reconnect()
+        wrong += settled(lambda: self.look(case, is_acknowledged))
+        if "controller" not in plan.kill and "init" not in plan.kill:
+            wrong += case.wrong(self.connection, known(self.connection), is_acknowledged)
+        wrong += self.afterwards(case)
+        return report, wrong
+
+    def look(self, case, is_acknowledged):
+        began = time.monotonic()
+        said = known(self.connection)
+        slow = time.monotonic() - began
+        must = [self.neighbour.name] + [case.name] * bool(case.must_exist(is_acknowledged))
+        may = [case.name] * bool(case.may_exist(is_acknowledged))
+        wrong = disagreements(said, PREFIX, self.env.daemon.cgroup, must, may)
+        return wrong + ([f"a list took {slow:.2f} s"] if slow > 2 * invariants.busy_factor() else [])
+
+    def afterwards(self, case):
+        """The domain can be ended and removed, and then nothing of it is left."""
+        wrong = self.remove_all_but_neighbour()
+        self.connection.close()
+        wrong += settled(self.leftovers.find)
+        self.connection = self.env.open()
+        wrong += self.neighbour.noticed()
+        if wrong:
+            self.repair()
+        return wrong
+
+    def remove_all_but_neighbour(self):
+        # More than once: a domain with autostart may be on its way up, so that only its definition can be removed.
+        for _ in range(5):
+            wrong = self.remove_once()
+            if wrong is None:
+                return []
+        return wrong or ["domains do not go away"]
+
+    def remove_once(self):
+        """None: there is nothing to remove. (A domain that Python still holds would keep the connection open.)"""
+        import libvirt
+        name, is_clean = "", True
+        try:
+            for domain in self.connection.listAllDomains():
+                name = domain.name()
+                if name == self.neighbour.name:
+                    continue
+                is_clean = False
+                is_persistent = domain.isPersistent()
+                if domain.isActive():
+                    domain.destroy()
+                if is_persistent:
+                    domain.undefine()
+        except libvirt.libvirtError as error:
+            return [f"{name} cannot be removed: {error.get_error_message()}"]
+        return None if is_clean else []
+
+    def repair(self):
+        """What one kill left must not be counted against the next."""
+        self.connection.close()
+        self.restart()
+        with contextlib.suppress(Exception):
+            self.neighbour.start()
+        time.sleep(0.1)
+        self.leftovers.take()
+        self.connection = self.env.open()
+
+
+def numbers(total):
+    if Options.stride:
+        return range(1 + 0, total + 1, Options.stride)
+    stride = max(1, -(-total // POINTS_OF_A_SHORT_RUN))
+    # Others each day, so that a short run sees all of them in time.
+    first = datetime.date.today().toordinal() % stride
+    return range(1 + first, total + 1, stride)
+
+
+def none(violations):
+    check(not violations, f"{len(violations)} violations, see above")
+
+
+def parse_options():
+    """Takes ours out of the command line; the harness parses the rest."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--stride", type=int, default=0, help="each how-many-th call; 1: all")
+    parser.add_argument("--only", default="", metavar="OPERATION:NUMBER")
+    parser.add_argument("--show", default="", metavar="OPERATION")
+    _, sys.argv[1:] = parser.parse_known_args(namespace=Options)
+    harness.TEST_TIMEOUT_S = 7200 if Options.stride else 300

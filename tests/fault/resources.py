@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""What happens when there is nothing to be had, or nobody answers: F18 and F5 of the faults.
+
+    tests/fault/resources.py --driver userns [--stride N] [-k TEST]
+
+F18: each socket, pipe, clone, memfd_create, mmap and open of a start, in the daemon and in the controller, fails with
+EMFILE, ENOMEM or EAGAIN. The start fails with an error, or it is made in spite of it; then the invariants hold.
+F5: the daemon, a controller or an init is stopped (SIGSTOP); destroy ends within 10 s all the same.
+"""
+import errno
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import invariants  # noqa: E402
+import harness  # noqa: E402
+from bench import OPERATIONS, Bench, Destroy, Options, none, parse_options  # noqa: E402
+from harness import check, equal, main, test  # noqa: E402
+from invariants import controllers, known, settled  # noqa: E402
+from tracer import Plan, can_inject_errors  # noqa: E402
+
+DESCRIPTORS = {"socket", "socketpair", "pipe", "pipe2", "open", "openat", "openat2", "memfd_create", "epoll_create1",
+               "eventfd2", "signalfd4", "timerfd_create", "pidfd_open", "open_tree", "fsopen", "fsmount", "dup3", "accept4"}
+PROCESSES = {"clone", "clone3", "fork", "vfork"}
+MEMORY = {"mmap", "brk", "mremap", "memfd_create"}
+FAULTS = [("EMFILE", errno.EMFILE, DESCRIPTORS, False), ("EMFILE from there on", errno.EMFILE, DESCRIPTORS, True),
+          ("EAGAIN", errno.EAGAIN, PROCESSES, False), ("ENOMEM", errno.ENOMEM, PROCESSES | MEMORY, False)]
+ROLES = ["daemon", "controller", "starter", "init"]
+POINTS_OF_A_SHORT_RUN = 4
+
+
+@test(["userns"])
+def a_start_without_resources(env):
+    """F18"""
+    if not can_inject_errors():
+        raise harness.Skip("errors are injected on x86_64 only (tests/support/tracer.py)")
+    violations = []
+    with Bench(env) as bench:
+        for role in ROLES:
+            began, fired, started = time.monotonic(), 0, 0
+            for name, code, names, persists in FAULTS:
+                total = len(count(bench, role, names))
+                stride = Options.stride or max(1, -(-total // POINTS_OF_A_SHORT_RUN))
+                for number in range(1 + (ROLES.index(role) + code) % stride if not Options.stride else 1, total + 1, stride):
+                    case = bench.case(OPERATIONS["start"])
+                    case.prepare(bench.connection)
+                    before = time.monotonic()
+                    report, is_acknowledged, error = bench.traced(
+                        case, Plan({role}, number, errno=code, persists=persists, names=names))
+                    took = time.monotonic() - before
+                    fired, started = fired + report.fired, started + is_acknowledged
+                    wrong = [f"it took {took:.1f} s"] if took > 5 * invariants.busy_factor() else []
+                    if not is_acknowledged and error in ("", "unknown"):
+                        wrong.append("the error says nothing")
+                    if not env.daemon.is_running():
+                        wrong.append(f"the daemon ended: {env.daemon.log_text(5)}")
+                        bench.restart()
+                    bench.reconnect()
+                    wrong += settled(lambda: bench.look(case, is_acknowledged))
+                    if is_acknowledged:
+                        wrong += case.wrong(bench.connection, known(bench.connection), True)
+                    wrong += bench.afterwards(case)
+                    call = report.name_of(number)
+                    for line in wrong:
+                        violations.append(f"start: {name} at call {number} of {total} of the {role} ({call}; {error}): {line}")
+                        print(f"     {violations[-1]}", flush=True)
+            print(f"     start: {fired} faults in the {role}, {started} starts all the same "
+                  f"({time.monotonic() - began:.1f} s)", flush=True)
+    none(violations)
+
+
+def count(bench, role, names):
+    case = bench.case(OPERATIONS["start"])
+    case.prepare(bench.connection)
+    report, is_acknowledged, error = bench.traced(case, Plan({role}, names=names))
+    check(is_acknowledged, f"without a fault: {error}")
+    bench.clean(case)
+    return report.calls
+
+
+# ---- F5 ------------------------------------------------------------------------------------------------------------------
+
+def destroy_with(env, stopped):
+    """Seconds that destroy took with this process stopped, and what is wrong then."""
+    with Bench(env) as bench:
+        case = bench.case(Destroy)
+        case.prepare(bench.connection)
+        controller = controllers(case.name)[case.name][0]
+        pid = {"controller": controller, "init": invariants.living_children(controller)[0],
+               "daemon": env.daemon.process.pid}[stopped]
+        os.kill(pid, signal.SIGSTOP)
+        # Whoever stops the daemon for a while must let it go on; nobody does that for the others.
+        waker = threading.Timer(1.0, os.kill, (env.daemon.process.pid, signal.SIGCONT)) if stopped == "daemon" else None
+        began = time.monotonic()
+        if waker:
+            waker.start()
+        try:
+            case.act(bench.connection)
+        finally:
+            if waker:
+                waker.join()
+        took = time.monotonic() - began
+        wrong = settled(lambda: bench.look(case, True)) + case.wrong(bench.connection, known(bench.connection), True)
+        wrong += bench.afterwards(case)
+        return took, wrong
+
+
+@test(["userns"])
+def destroy_of_a_stopped_controller(env):
+    took, wrong = destroy_with(env, "controller")
+    equal(wrong, [])
+    check(took < 10 * invariants.busy_factor(), f"destroy took {took:.1f} s")
+
+
+@test(["userns"])
+def destroy_of_a_stopped_init(env):
+    took, wrong = destroy_with(env, "init")
+    equal(wrong, [])
+    check(took < 10 * invariants.busy_factor(), f"destroy took {took:.1f} s")
+
+
+@test(["userns"])
+def destroy_by_a_daemon_that_was_stopped(env):
+    took, wrong = destroy_with(env, "daemon")
+    equal(wrong, [])
+    check(took < 10 * invariants.busy_factor(), f"destroy took {took:.1f} s")
+
+
+@test(["userns"])
+def a_daemon_finds_a_stopped_controller(env):
+    """Killed and started again while a controller does not answer: the others are served, and this one can be ended."""
+    with Bench(env) as bench:
+        case = bench.case(Destroy)
+        case.prepare(bench.connection)
+        os.kill(controllers(case.name)[case.name][0], signal.SIGSTOP)
+        took = bench.restart()
+        bench.reconnect()
+        check(took < 5 * invariants.busy_factor(), f"the first answer took {took:.1f} s")
+        began = time.monotonic()
+        case.act(bench.connection)
+        check(time.monotonic() - began < 10 * invariants.busy_factor(), f"destroy took {time.monotonic() - began:.1f} s")
+        equal(settled(lambda: bench.look(case, True)) + bench.afterwards(case), [])
+
+
+if __name__ == "__main__":
+    parse_options()
+    main()
