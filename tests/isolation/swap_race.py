@@ -248,5 +248,5 @@ def nothing_is_written_outside(env):
 
 if __name__ == "__main__":
     wanted_starts()  # takes its option before the harness reads the others
-    harness.TEST_TIMEOUT_S = 60 + wanted_starts()
+    harness.TEST_TIMEOUT_S = (60 + wanted_starts()) * harness.daemon_module.TIME_FACTOR
     main()

@@ -113,16 +113,6 @@ std::string writable_in(const std::string& directory, int depth) {
   return {};
 }
 
-Verdict cgroup_v1_mounted() {
-  int seen = 0;
-  for (const auto& mount : mounts()) {
-    if (mount.type != "cgroup") continue;
-    ++seen;
-    if (const auto path = writable_in(mount.place, 2); !path.empty()) return failed(path + " can be written");
-  }
-  return held(std::to_string(seen) + " hierarchies are mounted");
-}
-
 // Only what is there already: mounted by host root (in a container that is none), a new one would change the machine.
 std::vector<std::string> hierarchies() {
   std::vector<std::string> found;
@@ -133,6 +123,17 @@ std::vector<std::string> hierarchies() {
     found.push_back((names.starts_with("name=") ? "none," : "") + names);
   }
   return found;
+}
+
+Verdict cgroup_v1_mounted() {
+  if (hierarchies().empty()) return not_applicable("this kernel has no hierarchy of version 1");
+  int seen = 0;
+  for (const auto& mount : mounts()) {
+    if (mount.type != "cgroup") continue;
+    ++seen;
+    if (const auto path = writable_in(mount.place, 2); !path.empty()) return failed(path + " can be written");
+  }
+  return held(std::to_string(seen) + " hierarchies are mounted");
 }
 
 Verdict cgroup_v1_mount(const char* wanted) {
