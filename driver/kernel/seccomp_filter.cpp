@@ -6,20 +6,16 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <map>
-#include <memory>
-#include <optional>
-#include <utility>
+#include <span>
 
-#include "conf/base/fd.h"
 #include "conf/system_calls.h"
 
 namespace virtuserns::kernel {
@@ -64,37 +60,28 @@ std::map<std::string_view, Verdict> verdicts(const SeccompDef& changes) {
   return list;
 }
 
-using Context = std::unique_ptr<void, decltype(&::seccomp_release)>;
+using Numbers = std::map<std::uint32_t, std::string>;
 
-Result<void> add_rule(const Context& context, std::string_view name, Verdict verdict) {
-  if (verdict == Verdict::kUnknown) return {};
-  const int number = ::seccomp_syscall_resolve_name(std::string(name).c_str());
-  if (number == __NR_SCMP_ERROR) return {};  // newer than this libseccomp: see front()
-  const auto action = verdict == Verdict::kAllow ? SCMP_ACT_ALLOW : SCMP_ACT_ERRNO(EPERM);
-  const int result = ::seccomp_rule_add_array(context.get(), action, number, 0, nullptr);
-  // A call that no architecture of the filter has.
-  if (result < 0 && result != -EDOM && result != -EINVAL)
-    return sys_fail("seccomp rule for " + std::string(name), -result);
-  return {};
-}
-
-// libseccomp's own search by name gives i386 no number for socket and its sisters, for which that has two ways.
-std::optional<std::uint32_t> number_of(std::uint32_t arch, std::string_view name) {
-  static const auto numbers = [] {
-    std::map<std::pair<std::uint32_t, std::string>, std::uint32_t> all;
-    for (const std::uint32_t of : {kNative, k32Bit})
-      for (std::uint32_t number = 0; number < 1024; ++number)
-        if (char* text = ::seccomp_syscall_resolve_num_arch(of, static_cast<int>(number))) {
-          all[{of, text}] = number;
-          ::free(text);
+// libseccomp's names by number, and those that it is too old to know. (Its search by name gives i386 no number for socket
+// and its sisters, for which that has two ways.)
+const Numbers& numbers_of(std::uint32_t arch) {
+  static const auto read = [](std::uint32_t of) {
+    Numbers numbers;
+    const auto scan = [&](std::uint32_t from, std::uint32_t to) {
+      for (std::uint32_t number = from; number < to; ++number)
+        if (char* name = ::seccomp_syscall_resolve_num_arch(of, static_cast<int>(number))) {
+          numbers[number] = name;
+          ::free(name);
         }
-    return all;
-  }();
-  const auto found = numbers.find({arch, std::string(name)});
-  if (found != numbers.end()) return found->second;
-  for (const auto& known : numbered_calls())
-    if (known.name == name && (!known.is_x86_64_only || arch == SCMP_ARCH_X86_64)) return known.number;
-  return std::nullopt;
+    };
+    scan(0, 1024);
+    scan(0xf0000, 0xf0010);  // arm's own
+    for (const auto& call : numbered_calls())
+      if (!call.is_x86_64_only || of == SCMP_ARCH_X86_64) numbers.emplace(call.number, call.name);
+    return numbers;
+  };
+  static const Numbers native = read(kNative), compat = read(k32Bit);
+  return arch == kNative ? native : compat;
 }
 
 constexpr sock_filter statement(std::uint16_t code, std::uint32_t k) { return {code, 0, 0, k}; }
@@ -131,75 +118,88 @@ std::vector<Check> checks_for(std::uint32_t arch, const SeccompPolicy& policy) {
 }
 
 constexpr std::uint16_t kLoad = BPF_LD | BPF_W | BPF_ABS, kEqualTo = BPF_JMP | BPF_JEQ | BPF_K,
-                        kAnyBitOf = BPF_JMP | BPF_JSET | BPF_K, kReturn = BPF_RET | BPF_K;
+                        kAnyBitOf = BPF_JMP | BPF_JSET | BPF_K, kNotBelow = BPF_JMP | BPF_JGE | BPF_K,
+                        kReturn = BPF_RET | BPF_K;
+constexpr std::uint32_t kRefusedAnswer = SECCOMP_RET_ERRNO | EPERM, kAbsentAnswer = SECCOMP_RET_ERRNO | ENOSYS;
 constexpr std::uint32_t kNumber = offsetof(seccomp_data, nr), kArch = offsetof(seccomp_data, arch),
                         kArguments = offsetof(seccomp_data, args);
 
-// Falls through when none of the checks hits.
-std::vector<sock_filter> for_architecture(std::uint32_t arch, const std::vector<Check>& checks,
-                                          std::vector<sock_filter> body) {
-  for (const auto& check : checks) {
-    const auto number = number_of(arch, check.call);
-    if (!number) continue;
-    std::vector<sock_filter> block = {statement(kLoad, kArguments + 8 * static_cast<std::uint32_t>(check.argument))};
-    if (check.test == Test::kOddBit) block.push_back(jump(kEqualTo, 0xffffffff, 2, 0));
-    block.push_back(jump(check.test == Test::kEqual ? kEqualTo : kAnyBitOf, check.operand, 0, 1));
-    block.push_back(statement(kReturn, SECCOMP_RET_ERRNO | EPERM));
-    block.push_back(statement(kLoad, kNumber));
-    body.push_back(jump(kEqualTo, *number, 0, static_cast<std::uint8_t>(block.size())));
-    body.insert(body.end(), block.begin(), block.end());
-  }
-  body.insert(body.begin(),
-              {statement(kLoad, kArch), jump(kEqualTo, arch, 0, static_cast<std::uint8_t>(body.size() + 1)),
-               statement(kLoad, kNumber)});
-  return body;
+using Code = std::vector<sock_filter>;
+
+void append(Code& code, const Code& more) { code.insert(code.end(), more.begin(), more.end()); }
+
+// Skips `over` when the number in hand is not below `from`. A conditional jump reaches 255 instructions, the other any.
+void skip_from(Code& code, std::uint32_t from, const Code& over) {
+  if (over.size() <= 255) return code.push_back(jump(kNotBelow, from, static_cast<std::uint8_t>(over.size()), 0));
+  code.push_back(jump(kNotBelow, from, 0, 1));
+  code.push_back(statement(BPF_JMP | BPF_JA, static_cast<std::uint32_t>(over.size())));
 }
 
-// What libseccomp cannot say: calls it is too old to know, sockets without its detour through socketcall, and bits of a
-// personality.
-std::vector<sock_filter> front(const SeccompPolicy& policy, const std::map<std::string_view, Verdict>& list) {
-  std::vector<sock_filter> everywhere, native_only;
-  for (const auto& call : numbered_calls()) {
-    const auto verdict = list.at(call.name);
-    if (verdict == Verdict::kUnknown || (call.is_x86_64_only && kNative != SCMP_ARCH_X86_64) ||
-        ::seccomp_syscall_resolve_name(std::string(call.name).c_str()) != __NR_SCMP_ERROR)
-      continue;
-    auto& code = call.is_x86_64_only ? native_only : everywhere;
-    code.push_back(jump(kEqualTo, call.number, 0, 1));
-    code.push_back(statement(kReturn, verdict == Verdict::kAllow ? SECCOMP_RET_ALLOW : SECCOMP_RET_ERRNO | EPERM));
-  }
-  everywhere.insert(everywhere.begin(), statement(kLoad, kNumber));
-  for (const std::uint32_t arch : {kNative, k32Bit}) {
-    const auto body =
-        for_architecture(arch, checks_for(arch, policy), arch == kNative ? native_only : std::vector<sock_filter>());
-    everywhere.insert(everywhere.end(), body.begin(), body.end());
-  }
-  return everywhere;
+// Neighbours with one answer are one run, and a search among runs is a tenth of one among calls: the kernel compiles the
+// program at every start.
+struct Run {
+  std::uint32_t from, answer;
+};
+Code search(std::span<const Run> runs) {
+  if (runs.size() == 1) return {statement(kReturn, runs[0].answer)};
+  const auto middle = runs.size() / 2;
+  const Code below = search(runs.first(middle));
+  Code code;
+  skip_from(code, runs[middle].from, below);
+  append(code, below);
+  append(code, search(runs.subspan(middle)));
+  return code;
 }
 
-Result<std::vector<std::uint8_t>> exported(const Context& context, const std::vector<sock_filter>& code) {
-  const Fd file(::memfd_create("seccomp", MFD_CLOEXEC));
-  if (!file) return sys_fail("memfd_create");
-  if (const int result = ::seccomp_export_bpf(context.get(), file.get()); result < 0)
-    return sys_fail("compile seccomp filter", -result);
-  const auto size = ::lseek(file.get(), 0, SEEK_END);
-  const std::size_t front_bytes = code.size() * sizeof(sock_filter);
-  std::vector<std::uint8_t> program(front_bytes + static_cast<std::size_t>(size > 0 ? size : 0));
-  std::memcpy(program.data(), code.data(), front_bytes);
-  if (size <= 0 || ::pread(file.get(), program.data() + front_bytes, static_cast<std::size_t>(size), 0) != size)
-    return fail(VIR_ERR_INTERNAL_ERROR, "compile seccomp filter: cut short");
-  return program;
+std::vector<Run> runs_of(std::uint32_t arch, const std::map<std::string_view, Verdict>& list) {
+  std::vector<Run> runs = {{0, kAbsentAnswer}};
+  const auto add = [&](std::uint32_t from, std::uint32_t answer) {
+    if (runs.back().from == from)
+      runs.back().answer = answer;
+    else if (runs.back().answer != answer)
+      runs.push_back({from, answer});
+  };
+  for (const auto& [number, name] : numbers_of(arch)) {
+    const auto found = list.find(name);
+    const auto verdict = found == list.end() ? Verdict::kUnknown : found->second;
+    add(number, verdict == Verdict::kAllow    ? SECCOMP_RET_ALLOW
+                : verdict == Verdict::kRefuse ? kRefusedAnswer
+                                              : kAbsentAnswer);
+    if (!numbers_of(arch).contains(number + 1)) add(number + 1, kAbsentAnswer);
+  }
+  return runs;
+}
+
+Code for_architecture(std::uint32_t arch, const std::vector<Check>& checks,
+                      const std::map<std::string_view, Verdict>& list) {
+  Code body = {statement(kLoad, kNumber)};
+  for (const auto& [number, name] : numbers_of(arch))
+    for (const auto& check : checks) {
+      if (name != check.call) continue;
+      Code block = {statement(kLoad, kArguments + 8 * static_cast<std::uint32_t>(check.argument))};
+      if (check.test == Test::kOddBit) block.push_back(jump(kEqualTo, 0xffffffff, 2, 0));
+      block.push_back(jump(check.test == Test::kEqual ? kEqualTo : kAnyBitOf, check.operand, 0, 1));
+      block.push_back(statement(kReturn, kRefusedAnswer));
+      block.push_back(statement(kLoad, kNumber));
+      body.push_back(jump(kEqualTo, number, 0, static_cast<std::uint8_t>(block.size())));
+      append(body, block);
+    }
+  append(body, search(runs_of(arch, list)));
+  Code code = {statement(kLoad, kArch), jump(kEqualTo, arch, 1, 0),
+               statement(BPF_JMP | BPF_JA, static_cast<std::uint32_t>(body.size()))};
+  append(code, body);
+  return code;
 }
 
 std::vector<CallName> refusable(const SeccompPolicy& policy, const std::map<std::string_view, Verdict>& list) {
   std::vector<CallName> names;
-  for (const std::uint32_t arch : {kNative, k32Bit}) {
+  for (const auto arch : {kNative, k32Bit}) {
     const auto checks = checks_for(arch, policy);
-    for (const auto& [name, verdict] : list) {
-      const bool is_checked =
-          std::any_of(checks.begin(), checks.end(), [&](const Check& c) { return c.call == name; });
-      const auto number = number_of(arch, name);
-      if ((verdict == Verdict::kRefuse || is_checked) && number) names.push_back({arch, *number, std::string(name)});
+    for (const auto& [number, name] : numbers_of(arch)) {
+      const auto found = list.find(name);
+      if ((found != list.end() && found->second == Verdict::kRefuse) ||
+          std::any_of(checks.begin(), checks.end(), [&name = name](const Check& c) { return c.call == name; }))
+        names.push_back({arch, number, name});
     }
   }
   return names;
@@ -207,17 +207,15 @@ std::vector<CallName> refusable(const SeccompPolicy& policy, const std::map<std:
 
 }  // namespace
 
-Result<SeccompFilter> compile_seccomp_filter(const SeccompPolicy& policy) {
-  const Context context(::seccomp_init(SCMP_ACT_ERRNO(ENOSYS)), &::seccomp_release);
-  if (!context) return fail(VIR_ERR_INTERNAL_ERROR, "seccomp_init failed");
-  if (const int result = ::seccomp_arch_add(context.get(), k32Bit); result < 0 && result != -EEXIST)
-    return sys_fail("seccomp architecture", -result);
-  // A call of an architecture that is not in the filter (x32): refused, not killed.
-  (void)::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ERRNO(ENOSYS));
-  (void)::seccomp_attr_set(context.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2);  // a tree, not a chain
+SeccompFilter compile_seccomp_filter(const SeccompPolicy& policy) {
   const auto list = verdicts(policy.changes);
-  for (const auto& [name, verdict] : list) TRY(add_rule(context, name, verdict));
-  return SeccompFilter{TRY(exported(context, front(policy, list))), refusable(policy, list)};
+  Code code;
+  for (const auto arch : {kNative, k32Bit}) append(code, for_architecture(arch, checks_for(arch, policy), list));
+  // An architecture that is neither. (x32 is x86_64 with numbers from 2^30 on, behind the last run.)
+  code.push_back(statement(kReturn, kAbsentAnswer));
+  SeccompFilter filter{std::vector<std::uint8_t>(code.size() * sizeof(sock_filter)), refusable(policy, list)};
+  std::memcpy(filter.program.data(), code.data(), filter.program.size());
+  return filter;
 }
 
 }  // namespace virtuserns::kernel

@@ -19,7 +19,6 @@
 #include <string>
 #include <vector>
 
-#include "conf/base/result.h"
 #include "conf/domain.h"
 #include "conf/system_calls.h"
 
@@ -38,6 +37,6 @@ struct SeccompFilter {
   std::vector<CallName> refusable;
 };
 
-[[nodiscard]] Result<SeccompFilter> compile_seccomp_filter(const SeccompPolicy& policy);
+[[nodiscard]] SeccompFilter compile_seccomp_filter(const SeccompPolicy& policy);
 
 }  // namespace virtuserns::kernel

@@ -139,7 +139,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   [[nodiscard]] Result<RunPtr> active_run(const Job& job) const;
   [[nodiscard]] Result<void> start_domain(const Job& job, const Caller& caller, DomainDef def,
                                           const std::vector<Fd>& files, unsigned flags);
-  [[nodiscard]] Result<kernel::SeccompFilter> seccomp_filter(const kernel::SeccompPolicy& policy);
+  [[nodiscard]] kernel::SeccompFilter seccomp_filter(const kernel::SeccompPolicy& policy);
   [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const std::vector<Fd>& files);
   [[nodiscard]] Result<void> await_start(const RunPtr& run, int timeout_ms);
   void abandon(const RunPtr& run);

@@ -33,13 +33,13 @@ std::uint64_t realtime_ms() {
 
 // ---- start ------------------------------------------------------------------------------------------------------
 
-// Compiling takes milliseconds, and most domains have the same policy.
-Result<kernel::SeccompFilter> Backend::seccomp_filter(const kernel::SeccompPolicy& policy) {
+// Compiled once: most domains have the same policy.
+kernel::SeccompFilter Backend::seccomp_filter(const kernel::SeccompPolicy& policy) {
   const std::lock_guard lock(filters_mutex_);
   const auto found = filters_.find(policy);
   if (found != filters_.end()) return found->second;
   if (filters_.size() >= kMaxFilters) filters_.clear();
-  return filters_[policy] = TRY(kernel::compile_seccomp_filter(policy));
+  return filters_[policy] = kernel::compile_seccomp_filter(policy);
 }
 
 // Everything up to a controller that is at work. On failure nothing of it is left.
@@ -54,8 +54,7 @@ Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<F
   context.config.pids_limit = pids_limit_;
   context.passed_files = static_cast<std::uint32_t>(files.size());
   const bool is_32bit = def.os.arch == "i686" || def.os.arch == "armv7l";
-  const auto filter =
-      TRY(seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, def.userns.seccomp}));
+  const auto filter = seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, def.userns.seccomp});
   context.seccomp = {filter.program, def.userns.seccomp.is_logged, filter.refusable};
   MadePlan made = TRY(make_plan(def, run->maps, context));
   run->messages = std::move(made.messages);
