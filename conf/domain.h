@@ -292,12 +292,21 @@ struct SharedNamespace {
   bool operator==(const SharedNamespace&) const = default;
 };
 
+// <userns:seccomp>: what differs from the default policy (conf/system_calls.h). Sorted, without repeats.
+struct SeccompDef {
+  bool has_nesting = false;  // nesting='yes': user namespaces inside
+  bool is_logged = true;     // log='no'
+  std::vector<std::string> allow, deny;
+  auto operator<=>(const SeccompDef&) const = default;
+};
+
 // Our extensions: the children of one element <userns:domain xmlns:userns="urn:virtuserns:domain:1.0"> inside
 // <metadata>, the one place where libvirt's schema and every client keep a foreign element. The text stays in
 // DomainDef::metadata, which is what is formatted; this struct is what the parser read in it.
 struct UsernsDef {
   std::optional<std::uint64_t> pids_limit;  // <userns:pids limit='N'/>; absent: the driver's default
   std::optional<std::uint32_t> id_count;    // <userns:ids count='N'/>: size of the automatic range
+  SeccompDef seccomp;
   bool operator==(const UsernsDef&) const = default;
 };
 

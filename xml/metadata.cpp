@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "conf/system_calls.h"
 #include "xml/kept.h"
 #include "xml/writer.h"
 
@@ -41,6 +42,51 @@ Result<T> needed_number(const Node& node, std::string_view attribute) {
   return *value;
 }
 
+Result<bool> yes_no(const Node& node, std::string_view attribute, bool otherwise) {
+  const auto value = node.attribute(attribute);
+  if (!value) return otherwise;
+  if (*value != "yes" && *value != "no")
+    return node.error("invalid value " + quote(*value) + " for attribute '" + std::string(attribute) +
+                      "' of <userns:" + std::string(node.name()) + ">: use 'yes' or 'no'");
+  return *value == "yes";
+}
+
+// With the line in front: the rules are the table's.
+Result<std::string> parse_call(const Node& node, const SeccompDef& def) {
+  const auto call = node.attribute("syscall");
+  if (!call) return node.error("<userns:" + std::string(node.name()) + "> needs syscall='NAME'");
+  for (const auto& a : node.attributes())
+    if (a.name != "syscall")
+      return node.error("unknown attribute " + quote(a.name) + " in <userns:" + std::string(node.name()) + ">");
+  const bool is_allowed = node.name() == "allow";
+  const auto is_possible = is_allowed ? check_allowed_call(*call, def.has_nesting) : check_denied_call(*call);
+  if (!is_possible) return node.error(is_possible.error().code, is_possible.error().text);
+  for (const auto* list : {&def.allow, &def.deny})
+    if (std::find(list->begin(), list->end(), *call) != list->end())
+      return node.error("system call " + quote(*call) + " appears twice in <userns:seccomp>: once is enough");
+  return std::string(*call);
+}
+
+Result<SeccompDef> parse_seccomp(const Node& node) {
+  SeccompDef def;
+  for (const auto& a : node.attributes())
+    if (a.name != "nesting" && a.name != "log")
+      return node.error("unknown attribute " + quote(a.name) +
+                        " in <userns:seccomp>: known are nesting='yes|no' and log='yes|no'");
+  def.has_nesting = TRY(yes_no(node, "nesting", def.has_nesting));
+  def.is_logged = TRY(yes_no(node, "log", def.is_logged));
+  for (const Node child : node.children()) {
+    const bool is_ours = child.uri() == kUsernsUri;
+    if (!is_ours || (child.name() != "allow" && child.name() != "deny"))
+      return child.error("unknown element <" + std::string(child.name()) +
+                         "> in <userns:seccomp>: known are <userns:allow syscall=''/> and <userns:deny syscall=''/>");
+    (child.name() == "allow" ? def.allow : def.deny).push_back(TRY(parse_call(child, def)));
+  }
+  std::sort(def.allow.begin(), def.allow.end());
+  std::sort(def.deny.begin(), def.deny.end());
+  return def;
+}
+
 }  // namespace
 
 std::vector<MetadataElement> parse_metadata(const Node& node) {
@@ -60,17 +106,21 @@ Result<UsernsDef> parse_userns(const Node& node) {
                       "> in <metadata>: known is <userns:domain>");
   if (!node.attributes().empty())
     return node.error("unknown attribute " + quote(node.attributes().front().name) + " in <userns:domain>");
+  std::set<std::string_view> seen;
   for (const Node child : node.children()) {
     const bool is_ours = child.uri() == kUsernsUri;
-    const bool is_repeated = (child.name() == "pids" && def.pids_limit) || (child.name() == "ids" && def.id_count);
-    if (is_ours && is_repeated) return child.error("<userns:" + std::string(child.name()) + "> appears twice");
+    const bool is_repeated = is_ours && !seen.insert(child.name()).second;
+    if (is_repeated) return child.error("<userns:" + std::string(child.name()) + "> appears twice");
     if (is_ours && child.name() == "pids")
       def.pids_limit = TRY(needed_number<std::uint64_t>(child, "limit"));
     else if (is_ours && child.name() == "ids")
       def.id_count = TRY(needed_number<std::uint32_t>(child, "count"));
+    else if (is_ours && child.name() == "seccomp")
+      def.seccomp = TRY(parse_seccomp(child));
     else
       return child.error("unknown element <" + std::string(child.name()) +
-                         "> in <userns:domain>: known are <userns:pids limit=''/> and <userns:ids count=''/>");
+                         "> in <userns:domain>: known are <userns:pids limit=''/>, <userns:ids count=''/> and "
+                         "<userns:seccomp>");
   }
   return def;
 }

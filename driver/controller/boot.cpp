@@ -82,7 +82,7 @@ Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, const Socke
 }
 
 // nullopt: the other side has closed.
-Result<std::optional<ChildMessage>> receive(const SocketFd& channel) {
+Result<std::optional<ChildMessage>> receive(const SocketFd& channel, std::vector<Fd>* files = nullptr) {
   pollfd entry{channel.get(), POLLIN, 0};
   int ready = 0;
   while ((ready = ::poll(&entry, 1, kBootTimeoutMs)) < 0 && errno == EINTR) {
@@ -92,6 +92,7 @@ Result<std::optional<ChildMessage>> receive(const SocketFd& channel) {
   if (!packet && packet.error().sys_errno == ECONNRESET) return std::optional<ChildMessage>();
   if (!packet) return std::move(packet).error();
   if (packet->bytes.empty()) return std::optional<ChildMessage>();
+  if (files) *files = std::move(packet->files);
   return std::optional<ChildMessage>(TRY(xdr::decode_exact<ChildMessage>(packet->bytes, 64 * 1024)));
 }
 
@@ -117,12 +118,15 @@ Error killed(const Host& host, const std::string& what) {
                   " is too low to start in; raise <memory> or <currentMemory>, or <hard_limit> of <memtune>");
 }
 
-// After the gate: AboutToExec and then the closing of the socket by exec (it is close-on-exec) is success.
-Result<void> await_exec(const Host& host, const SocketFd& channel, const PidFd& init) {
+// After the gate: AboutToExec and then the closing of the socket by exec (it is close-on-exec) is success. The listener.
+Result<Fd> await_exec(const Host& host, const SocketFd& channel, const PidFd& init) {
   bool is_ready = false;
+  std::vector<Fd> files;
   for (;;) {
-    auto message = TRY(receive(channel));
-    if (!message && is_ready) return {};
+    std::vector<Fd> received;
+    auto message = TRY(receive(channel, &received));
+    if (!received.empty()) files = std::move(received);
+    if (!message && is_ready) return files.empty() ? Fd() : std::move(files.front());
     if (!message) {
       const auto status = TRY(kernel::wait_process(init, 1000));
       const std::string what =
@@ -195,7 +199,7 @@ Result<Boot> boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd
                                             std::to_string(plan.host_uid));
   TRY(apply_from_parent(plan, host, {pid, init}, result));
   TRY(send_packet(ours.get(), xdr::encode(std::uint32_t{1})), "open the gate");
-  TRY(await_exec(host, ours, init));
+  result.refusals = TRY(await_exec(host, ours, init));
   result.record.init_pid = pid;
   if (const auto time = kernel::read_start_time(host.proc, pid)) result.record.init_start_time = *time;
   timespec now{};

@@ -14,13 +14,14 @@ struct Boot {
   PidFd init;
   BootRecord record;  // `boots` is the caller's
   std::vector<kernel::Pty> consoles;
+  Fd refusals;  // the listener of init's filter; empty: there is none
 };
 
 // What the starter and the child say to the controller.
 struct Born {
   std::int32_t pid = 0;
 };
-struct AboutToExec {};
+struct AboutToExec {};  // with the listener of the filter, where there is one
 using ChildMessage = std::variant<Born, AboutToExec, WireError>;
 // What they are told: go on.
 struct GateOpen {};

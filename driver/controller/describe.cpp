@@ -159,7 +159,13 @@ std::string line(const InsideStep& step) {
                  [](const CapabilitiesStep& s) {
                    return "capabilities " + hex(s.bounding) + when(s.no_new_privs, " no-new-privs");
                  },
-                 [](const SeccompStep& s) { return "seccomp " + number(s.program.size() / 8) + " instructions"; },
+                 [](const SeccompStep& s) {
+                   std::string text =
+                       "seccomp " + number(s.program.size() / 8) + " instructions" + when(s.is_logged, " logged");
+                   for (const auto& call : s.refusable)
+                     text += " " + hex(call.arch) + ":" + number(call.number) + "=" + printable(call.name);
+                   return text;
+                 },
                  [](const UserStep& s) { return "user " + quote(s.user) + " group " + quote(s.group); },
                  [](const ExecStep& s) {
                    return "exec " + quote(s.path) + " argv" + words(s.argv) + " env" + words(s.env) +

@@ -2,9 +2,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
-#include <linux/filter.h>
 #include <linux/keyctl.h>
-#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -24,6 +22,7 @@
 #include "driver/kernel/caps.h"
 #include "driver/kernel/link.h"
 #include "driver/kernel/mount.h"
+#include "driver/kernel/seccomp.h"
 
 namespace virtuserns::controller {
 
@@ -162,8 +161,9 @@ class Init {
     // The parent cannot be asked by getppid here (it is outside of the pid namespace: 0), so by the socket.
     pollfd parent{channel_, 0, 0};
     if (::poll(&parent, 1, 0) > 0 && (parent.revents & POLLHUP) != 0) ::_exit(1);
-    TRY(send_packet(channel_, xdr::encode(ChildMessage(AboutToExec{}))));
-    TRY(install_filter());
+    const Fd listener = TRY(install_filter());
+    const int file = listener.get();
+    TRY(send_packet(channel_, xdr::encode(ChildMessage(AboutToExec{})), std::span(&file, listener ? 1 : 0)));
     ::execve(step.path.c_str(), pointers(step.argv).data(), pointers(step.env).data());
     return sys_fail("exec " + quote(step.path));
   }
@@ -212,14 +212,14 @@ class Init {
     return {};
   }
 
-  // Last, because from here on the filter judges us as well.
-  Result<void> install_filter() {
-    if (!seccomp_) return {};
-    std::vector<sock_filter> program(seccomp_->program.size() / sizeof(sock_filter));
-    std::memcpy(program.data(), seccomp_->program.data(), program.size() * sizeof(sock_filter));
-    const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
-    if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) != 0) return sys_fail("install seccomp filter");
-    return kernel::limit_capabilities(final_capabilities_);
+  // Last, because from here on the filter judges us as well, and nobody would answer for a call that it refuses: what is
+  // still to be made (capset, sendmsg, execve) cannot be denied (conf/system_calls.cpp).
+  Result<Fd> install_filter() {
+    if (!seccomp_) return Fd();
+    Fd listener = TRY(kernel::install_seccomp_filter(
+        seccomp_->program, seccomp_->is_logged ? kernel::Refusals::kNotified : kernel::Refusals::kAnswered));
+    TRY(kernel::limit_capabilities(final_capabilities_));
+    return listener;
   }
 
   static std::vector<char*> pointers(const std::vector<std::string>& texts) {

@@ -12,6 +12,7 @@ constexpr std::size_t kMaxPlanBytes = 4 * 1024 * 1024;
 constexpr std::size_t kMaxPlanMemory = 32 * 1024 * 1024;
 constexpr std::size_t kMaxSteps = 2048;
 constexpr std::size_t kMaxFilterBytes = 4096 * 8;  // BPF_MAXINSNS, linux/bpf_common.h
+constexpr std::size_t kMaxCallNames = 4096;
 constexpr std::size_t kMaxConsoles = 64;
 
 Error refuse(const std::string& why) { return fail(VIR_ERR_INTERNAL_ERROR, "launch plan: " + why); }
@@ -77,6 +78,7 @@ Result<void> check_lists(const LaunchPlan& plan) {
     const auto* filter = std::get_if<SeccompStep>(&step);
     if (filter && (filter->program.size() % 8 != 0 || filter->program.size() > kMaxFilterBytes))
       return refuse("malformed seccomp filter");
+    if (filter && filter->refusable.size() > kMaxCallNames) return refuse("too many names of system calls");
     if (std::holds_alternative<ExecStep>(step) && &step != &plan.inside.back())
       return refuse("exec is not the last step");
   }

@@ -33,11 +33,12 @@
 #include "conf/base/xdr.h"
 #include "conf/device_rules.h"
 #include "conf/idmap.h"
+#include "conf/system_calls.h"
 #include "conf/uuid.h"
 
 namespace virtuserns {
 
-inline constexpr std::uint32_t kPlanVersion = 1;
+inline constexpr std::uint32_t kPlanVersion = 2;
 
 // ---- before -------------------------------------------------------------------------------------------------------
 
@@ -216,9 +217,12 @@ struct CapabilitiesStep {
   std::uint64_t bounding = 0;
   bool no_new_privs = false;
 };
-// A compiled filter (struct sock_filter array, 8 bytes each, native byte order). Installed last before exec.
+// A compiled filter (struct sock_filter array, 8 bytes each, native byte order). Installed last before exec. is_logged:
+// calls that it answers with EPERM are told in the domain's log, by the names of `refusable`.
 struct SeccompStep {
   std::vector<std::uint8_t> program;
+  bool is_logged = false;
+  std::vector<CallName> refusable;
 };
 struct UserStep {
   std::string user, group;

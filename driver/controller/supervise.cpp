@@ -63,7 +63,8 @@ Supervisor::Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files,
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       signals_(open_signals()),
       listener_(std::move(listener)),
-      consoles_(plan_, host_, epoll_) {
+      consoles_(plan_, host_, epoll_),
+      refusals_(plan_, host_, epoll_) {
   watch(signals_, EventKind::kSignals, 0);
   if (listener_) watch(listener_, EventKind::kListener, 0);
   if (channel) add_connection(std::move(channel));
@@ -86,6 +87,7 @@ Result<void> Supervisor::boot_now() {
   boot_ = std::move(booted);
   watch(boot_->init, EventKind::kInit, 0);
   consoles_.adopt(std::move(boot_->consoles));
+  refusals_.adopt(std::move(boot_->refusals));
   return {};
 }
 
@@ -130,6 +132,8 @@ void Supervisor::dispatch(EventKind kind, std::size_t index, std::uint32_t event
       return consoles_.on_master(index, events);
     case EventKind::kClient:
       return consoles_.on_client(index, events);
+    case EventKind::kRefusals:
+      return refusals_.on_listener();
   }
 }
 
@@ -147,6 +151,7 @@ int Supervisor::timeout_ms() const {
   const auto sooner = [&](std::int64_t when) {
     if (when >= 0 && (next < 0 || when < next)) next = when;
   };
+  sooner(refusals_.next_retry_ms());
   sooner(reboot_at_ms_);
   if (!freezes_.empty()) sooner(monotonic_ms() + kFreezePollMs);
   if (next < 0) return -1;
@@ -156,6 +161,7 @@ int Supervisor::timeout_ms() const {
 void Supervisor::on_timers() {
   const auto now = monotonic_ms();
   consoles_.retry(now);
+  refusals_.retry(now);
   if (!freezes_.empty()) poll_freezes();
   if (reboot_at_ms_ >= 0 && now >= reboot_at_ms_) {
     reboot_at_ms_ = -1;
@@ -219,6 +225,7 @@ void Supervisor::finish(ExitCause cause, int wait_status, const std::string& err
   for (const auto& [id, serial] : std::exchange(waiting_destroys_, {})) reply(id, serial, Result<void>());
   for (const auto& [id, serial] : std::exchange(waiting_resets_, {}))
     reply(id, serial, fail(VIR_ERR_OPERATION_FAILED, "the domain ended"));
+  refusals_.close();
   has_ended_ = true;
 }
 

@@ -6,6 +6,7 @@
 
 #include "driver/controller/boot.h"
 #include "driver/controller/consoles.h"
+#include "driver/controller/refusals.h"
 
 namespace virtuserns::controller {
 
@@ -80,6 +81,7 @@ class Supervisor {
   Fd epoll_, signals_;
   SocketFd listener_;
   Consoles consoles_;
+  Refusals refusals_;
   std::map<std::size_t, Connection> connections_;
   std::size_t next_connection_ = 0;
 

@@ -6,69 +6,82 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstddef>
-#include <memory>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <span>
 
-#include "conf/base/fd.h"
+#include "conf/system_calls.h"
 
 namespace virtuserns::kernel {
 
 namespace {
 
-// mseal is 462; since 424 all architectures number alike. A newer call is unknown to this list and to whoever
-// reviewed it.
-constexpr std::uint32_t kFirstUnknownCall = 463;
-
-constexpr const char* kRefused[] = {
-    // another kernel, more kernel
-    "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "create_module", "query_module",
-    "get_kernel_syms", "bpf", "lookup_dcookie", "_sysctl", "uselib", "nfsservctl", "sysfs", "vserver",
-    // files by handle pass every mount; quota and accounting are the host's
-    "open_by_handle_at", "quotactl", "quotactl_fd", "acct", "swapon", "swapoff",
-    // keyrings have no namespace that helps
-    "keyctl", "add_key", "request_key", "perf_event_open", "userfaultfd", "syslog", "settimeofday", "stime",
-    "clock_settime", "clock_settime64", "adjtimex", "clock_adjtime", "clock_adjtime64", "iopl", "ioperm", "vm86",
-    "vm86old", "afs_syscall", "tuxcall", "security", "getpmsg",
-    "putpmsg"};  // a name that this libseccomp does not know is skipped
-
-constexpr const char* kAbsent[] = {"clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"};
+#if defined(__x86_64__)
+constexpr std::uint32_t kNative = SCMP_ARCH_X86_64, k32Bit = SCMP_ARCH_X86;
+#elif defined(__aarch64__)
+constexpr std::uint32_t kNative = SCMP_ARCH_AARCH64, k32Bit = SCMP_ARCH_ARM;
+#else
+#error "say which 32-bit architecture belongs to this one"
+#endif
+static_assert(SCMP_ARCH_X86_64 == AUDIT_ARCH_X86_64 && SCMP_ARCH_X86 == AUDIT_ARCH_I386);
 
 // What weakens a process: READ_IMPLIES_EXEC, MMAP_PAGE_ZERO, ADDR_COMPAT_LAYOUT, ... Not among them: PER_LINUX32,
 // UNAME26, ADDR_NO_RANDOMIZE (debuggers).
 constexpr std::uint32_t kOddPersonalities = 0x7ff0fff0u & ~0x00020000u & ~0x00040000u;
 
-using Context = std::unique_ptr<void, decltype(&::seccomp_release)>;
-constexpr scmp_datum_t k32Bits =
-    0xffffffff;  // the kernel looks at an int: the upper half is whatever the caller likes
+enum class Verdict { kAllow, kRefuse, kUnknown };
 
-Result<void> refuse(const Context& context, const char* name, std::uint16_t error,
-                    std::initializer_list<scmp_arg_cmp> arguments = {}) {
-  const int number = ::seccomp_syscall_resolve_name(name);
-  if (number == __NR_SCMP_ERROR) return {};
-  const int result = ::seccomp_rule_add_array(context.get(), SCMP_ACT_ERRNO(error), number,
-                                              static_cast<unsigned>(arguments.size()), arguments.begin());
-  // A call that no architecture of the filter has.
-  if (result == -EDOM || result == -EINVAL)
-    return arguments.size() == 0 ? Result<void>() : sys_fail(std::string("seccomp rule for ") + name, -result);
-  if (result < 0) return sys_fail(std::string("seccomp rule for ") + name, -result);
-  return {};
+// Every call of the table with what the definition makes of it.
+std::map<std::string_view, Verdict> verdicts(const SeccompDef& changes) {
+  std::map<std::string_view, Verdict> list;
+  for (const auto& group : call_groups()) {
+    const bool is_refused = group.rule == CallRule::kRefused || group.rule == CallRule::kNever;
+    for (const auto call : calls_of(group))
+      list[call] = group.rule == CallRule::kAllowed ? Verdict::kAllow
+                   : is_refused                     ? Verdict::kRefuse
+                                                    : Verdict::kUnknown;
+  }
+  for (const auto& call : changes.allow)
+    if (const auto found = list.find(call); found != list.end() && check_allowed_call(call, changes.has_nesting))
+      found->second = Verdict::kAllow;
+  for (const auto& call : changes.deny) {
+    if (const auto found = list.find(call); found != list.end()) found->second = Verdict::kRefuse;
+    // 32-bit programs reach these by one call that does them all and cannot be looked into.
+    const auto* group = find_call_group(call);
+    if (group && group->name == "sockets") list["socketcall"] = Verdict::kRefuse;
+    if (call.starts_with("shm") || call.starts_with("sem") || call.starts_with("msg")) list["ipc"] = Verdict::kRefuse;
+  }
+  return list;
 }
 
-Result<void> add_rules(const Context& context, const SeccompPolicy& policy) {
-  for (const char* name : kRefused) TRY(refuse(context, name, EPERM));
-  for (const char* name : kAbsent) TRY(refuse(context, name, ENOSYS));
-  if (!policy.allow_user_namespaces) {
-    const auto flag = SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NEWUSER, CLONE_NEWUSER);
-    TRY(refuse(context, "clone", EPERM, {flag}));
-    TRY(refuse(context, "unshare", EPERM, {flag}));
-  }
-  for (const unsigned long request : {static_cast<unsigned long>(TIOCSTI), static_cast<unsigned long>(TIOCLINUX)})
-    TRY(refuse(context, "ioctl", EPERM, {SCMP_A1(SCMP_CMP_MASKED_EQ, k32Bits, request)}));
-  return {};
+using Numbers = std::map<std::uint32_t, std::string>;
+
+// libseccomp's names by number, and those that it is too old to know. (Its search by name gives i386 no number for socket
+// and its sisters, for which that has two ways.)
+const Numbers& numbers_of(std::uint32_t arch) {
+  static const auto read = [](std::uint32_t of) {
+    Numbers numbers;
+    const auto scan = [&](std::uint32_t from, std::uint32_t to) {
+      for (std::uint32_t number = from; number < to; ++number)
+        if (char* name = ::seccomp_syscall_resolve_num_arch(of, static_cast<int>(number))) {
+          numbers[number] = name;
+          ::free(name);
+        }
+    };
+    scan(0, 1024);
+    scan(0xf0000, 0xf0010);  // arm's own
+    for (const auto& call : numbered_calls())
+      if (!call.is_x86_64_only || of == SCMP_ARCH_X86_64) numbers.emplace(call.number, call.name);
+    return numbers;
+  };
+  static const Numbers native = read(kNative), compat = read(k32Bit);
+  return arch == kNative ? native : compat;
 }
 
 constexpr sock_filter statement(std::uint16_t code, std::uint32_t k) { return {code, 0, 0, k}; }
@@ -76,101 +89,133 @@ constexpr sock_filter jump(std::uint16_t code, std::uint32_t k, std::uint8_t yes
   return {code, yes, no, k};
 }
 
-// One call whose first argument decides. kAnyBit: one of the bits of `operand` is set, and it is not 0xffffffff.
-enum class Test { kEqual, kAnyBit };
+// One call that is refused for one of its arguments. Only the lower half is looked at: the kernel takes an int, and the
+// upper half is whatever the caller likes (CVE-2019-10063). kAnyBit: one of the bits of `operand` is set; kOddBit: and
+// it is not 0xffffffff, which only asks.
+enum class Test { kEqual, kAnyBit, kOddBit };
 struct Check {
-  std::uint32_t call;
+  const char* call;
+  int argument;
   Test test;
   std::uint32_t operand;
 };
 
-constexpr std::uint16_t kLoad = BPF_LD | BPF_W | BPF_ABS, kEqualTo = BPF_JMP | BPF_JEQ | BPF_K,
-                        kFrom = BPF_JMP | BPF_JGE | BPF_K, kAnyBitOf = BPF_JMP | BPF_JSET | BPF_K,
-                        kReturn = BPF_RET | BPF_K;
-constexpr std::uint32_t kNumber = offsetof(seccomp_data, nr), kArch = offsetof(seccomp_data, arch),
-                        kArgument0 = offsetof(seccomp_data, args);
-
-// Falls through when none of the checks hits.
-std::vector<sock_filter> for_architecture(std::uint32_t arch, const std::vector<Check>& checks) {
-  std::vector<sock_filter> body = {statement(kLoad, kNumber)};
-  for (const auto& check : checks) {
-    std::vector<sock_filter> block = {statement(kLoad, kArgument0)};
-    if (check.test == Test::kEqual) {
-      block.push_back(jump(kEqualTo, check.operand, 0, 1));
-    } else {
-      block.push_back(jump(kEqualTo, 0xffffffff, 2, 0));
-      block.push_back(jump(kAnyBitOf, check.operand, 0, 1));
-    }
-    block.push_back(statement(kReturn, SECCOMP_RET_ERRNO | EPERM));
-    block.push_back(statement(kLoad, kNumber));
-    body.push_back(jump(kEqualTo, check.call, 0, static_cast<std::uint8_t>(block.size())));
-    body.insert(body.end(), block.begin(), block.end());
+std::vector<Check> checks_for(std::uint32_t arch, const SeccompPolicy& policy) {
+  std::vector<Check> checks = {{"socket", 0, Test::kEqual, AF_VSOCK},
+                               {"socketpair", 0, Test::kEqual, AF_VSOCK},
+                               {"personality", 0, Test::kOddBit, kOddPersonalities},
+                               {"ioctl", 1, Test::kEqual, TIOCSTI},
+                               {"ioctl", 1, Test::kEqual, TIOCLINUX}};
+  if (!policy.changes.has_nesting) {
+    checks.push_back({"clone", 0, Test::kAnyBit, CLONE_NEWUSER});
+    checks.push_back({"unshare", 0, Test::kAnyBit, CLONE_NEWUSER});
   }
-  body.insert(body.begin(),
-              {statement(kLoad, kArch), jump(kEqualTo, arch, 0, static_cast<std::uint8_t>(body.size()))});
-  return body;
+  if (arch == SCMP_ARCH_X86 && policy.word == Word::k64) {
+    checks.push_back({"socketcall", 0, Test::kEqual, 1});  // SYS_SOCKET
+    checks.push_back({"socketcall", 0, Test::kEqual, 8});  // SYS_SOCKETPAIR
+  }
+  return checks;
 }
 
-// What libseccomp cannot say: a ceiling on call numbers (which also catches x32), sockets without its detour through
-// socketcall, and bits of a personality.
-std::vector<sock_filter> prologue(const SeccompPolicy& policy) {
-  std::vector<sock_filter> code = {statement(kLoad, kNumber), jump(kFrom, kFirstUnknownCall, 0, 1),
-                                   statement(kReturn, SECCOMP_RET_ERRNO | ENOSYS)};
-  const auto append = [&](std::uint32_t arch, const std::vector<Check>& checks) {
-    const auto body = for_architecture(arch, checks);
-    code.insert(code.end(), body.begin(), body.end());
-  };
-#if defined(__x86_64__)
-  append(AUDIT_ARCH_X86_64,
-         {{41, Test::kEqual, AF_VSOCK}, {53, Test::kEqual, AF_VSOCK}, {135, Test::kAnyBit, kOddPersonalities}});
-  std::vector<Check> checks32 = {
-      {359, Test::kEqual, AF_VSOCK}, {360, Test::kEqual, AF_VSOCK}, {136, Test::kAnyBit, kOddPersonalities}};
-  if (policy.word == Word::k64) {
-    checks32.push_back({102, Test::kEqual, 1});  // socketcall(SYS_SOCKET)
-    checks32.push_back({102, Test::kEqual, 8});  // socketcall(SYS_SOCKETPAIR)
-  }
-  append(AUDIT_ARCH_I386, checks32);
-#elif defined(__aarch64__)
-  (void)policy;
-  append(AUDIT_ARCH_AARCH64,
-         {{198, Test::kEqual, AF_VSOCK}, {199, Test::kEqual, AF_VSOCK}, {92, Test::kAnyBit, kOddPersonalities}});
-#else
-#error "say which system calls have a family or a personality as their first argument"
-#endif
+constexpr std::uint16_t kLoad = BPF_LD | BPF_W | BPF_ABS, kEqualTo = BPF_JMP | BPF_JEQ | BPF_K,
+                        kAnyBitOf = BPF_JMP | BPF_JSET | BPF_K, kNotBelow = BPF_JMP | BPF_JGE | BPF_K,
+                        kReturn = BPF_RET | BPF_K;
+constexpr std::uint32_t kRefusedAnswer = SECCOMP_RET_ERRNO | EPERM, kAbsentAnswer = SECCOMP_RET_ERRNO | ENOSYS;
+constexpr std::uint32_t kNumber = offsetof(seccomp_data, nr), kArch = offsetof(seccomp_data, arch),
+                        kArguments = offsetof(seccomp_data, args);
+
+using Code = std::vector<sock_filter>;
+
+void append(Code& code, const Code& more) { code.insert(code.end(), more.begin(), more.end()); }
+
+// Skips `over` when the number in hand is not below `from`. A conditional jump reaches 255 instructions, the other any.
+void skip_from(Code& code, std::uint32_t from, const Code& over) {
+  if (over.size() <= 255) return code.push_back(jump(kNotBelow, from, static_cast<std::uint8_t>(over.size()), 0));
+  code.push_back(jump(kNotBelow, from, 0, 1));
+  code.push_back(statement(BPF_JMP | BPF_JA, static_cast<std::uint32_t>(over.size())));
+}
+
+// Neighbours with one answer are one run, and a search among runs is a tenth of one among calls: the kernel compiles the
+// program at every start.
+struct Run {
+  std::uint32_t from, answer;
+};
+Code search(std::span<const Run> runs) {
+  if (runs.size() == 1) return {statement(kReturn, runs[0].answer)};
+  const auto middle = runs.size() / 2;
+  const Code below = search(runs.first(middle));
+  Code code;
+  skip_from(code, runs[middle].from, below);
+  append(code, below);
+  append(code, search(runs.subspan(middle)));
   return code;
 }
 
-Result<std::vector<std::uint8_t>> exported(const Context& context, const std::vector<sock_filter>& front) {
-  const Fd file(::memfd_create("seccomp", MFD_CLOEXEC));
-  if (!file) return sys_fail("memfd_create");
-  if (const int result = ::seccomp_export_bpf(context.get(), file.get()); result < 0)
-    return sys_fail("compile seccomp filter", -result);
-  const auto size = ::lseek(file.get(), 0, SEEK_END);
-  const std::size_t front_bytes = front.size() * sizeof(sock_filter);
-  std::vector<std::uint8_t> program(front_bytes + static_cast<std::size_t>(size > 0 ? size : 0));
-  std::memcpy(program.data(), front.data(), front_bytes);
-  if (size <= 0 || ::pread(file.get(), program.data() + front_bytes, static_cast<std::size_t>(size), 0) != size)
-    return fail(VIR_ERR_INTERNAL_ERROR, "compile seccomp filter: cut short");
-  return program;
+std::vector<Run> runs_of(std::uint32_t arch, const std::map<std::string_view, Verdict>& list) {
+  std::vector<Run> runs = {{0, kAbsentAnswer}};
+  const auto add = [&](std::uint32_t from, std::uint32_t answer) {
+    if (runs.back().from == from)
+      runs.back().answer = answer;
+    else if (runs.back().answer != answer)
+      runs.push_back({from, answer});
+  };
+  for (const auto& [number, name] : numbers_of(arch)) {
+    const auto found = list.find(name);
+    const auto verdict = found == list.end() ? Verdict::kUnknown : found->second;
+    add(number, verdict == Verdict::kAllow    ? SECCOMP_RET_ALLOW
+                : verdict == Verdict::kRefuse ? kRefusedAnswer
+                                              : kAbsentAnswer);
+    if (!numbers_of(arch).contains(number + 1)) add(number + 1, kAbsentAnswer);
+  }
+  return runs;
+}
+
+Code for_architecture(std::uint32_t arch, const std::vector<Check>& checks,
+                      const std::map<std::string_view, Verdict>& list) {
+  Code body = {statement(kLoad, kNumber)};
+  for (const auto& [number, name] : numbers_of(arch))
+    for (const auto& check : checks) {
+      if (name != check.call) continue;
+      Code block = {statement(kLoad, kArguments + 8 * static_cast<std::uint32_t>(check.argument))};
+      if (check.test == Test::kOddBit) block.push_back(jump(kEqualTo, 0xffffffff, 2, 0));
+      block.push_back(jump(check.test == Test::kEqual ? kEqualTo : kAnyBitOf, check.operand, 0, 1));
+      block.push_back(statement(kReturn, kRefusedAnswer));
+      block.push_back(statement(kLoad, kNumber));
+      body.push_back(jump(kEqualTo, number, 0, static_cast<std::uint8_t>(block.size())));
+      append(body, block);
+    }
+  append(body, search(runs_of(arch, list)));
+  Code code = {statement(kLoad, kArch), jump(kEqualTo, arch, 1, 0),
+               statement(BPF_JMP | BPF_JA, static_cast<std::uint32_t>(body.size()))};
+  append(code, body);
+  return code;
+}
+
+std::vector<CallName> refusable(const SeccompPolicy& policy, const std::map<std::string_view, Verdict>& list) {
+  std::vector<CallName> names;
+  for (const auto arch : {kNative, k32Bit}) {
+    const auto checks = checks_for(arch, policy);
+    for (const auto& [number, name] : numbers_of(arch)) {
+      const auto found = list.find(name);
+      if ((found != list.end() && found->second == Verdict::kRefuse) ||
+          std::any_of(checks.begin(), checks.end(), [&name = name](const Check& c) { return c.call == name; }))
+        names.push_back({arch, number, name});
+    }
+  }
+  return names;
 }
 
 }  // namespace
 
-Result<std::vector<std::uint8_t>> compile_seccomp_filter(const SeccompPolicy& policy) {
-  const Context context(::seccomp_init(SCMP_ACT_ALLOW), &::seccomp_release);
-  if (!context) return fail(VIR_ERR_INTERNAL_ERROR, "seccomp_init failed");
-#if defined(__x86_64__)
-  if (const int result = ::seccomp_arch_add(context.get(), SCMP_ARCH_X86); result < 0 && result != -EEXIST)
-    return sys_fail("seccomp architecture", -result);
-#elif defined(__aarch64__)
-  if (const int result = ::seccomp_arch_add(context.get(), SCMP_ARCH_ARM); result < 0 && result != -EEXIST)
-    return sys_fail("seccomp architecture", -result);
-#endif
-  // A call of an architecture that is not in the filter: refused, not killed.
-  (void)::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ERRNO(ENOSYS));
-  (void)::seccomp_attr_set(context.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2);  // a tree, not a chain
-  TRY(add_rules(context, policy));
-  return exported(context, prologue(policy));
+SeccompFilter compile_seccomp_filter(const SeccompPolicy& policy) {
+  const auto list = verdicts(policy.changes);
+  Code code;
+  for (const auto arch : {kNative, k32Bit}) append(code, for_architecture(arch, checks_for(arch, policy), list));
+  // An architecture that is neither. (x32 is x86_64 with numbers from 2^30 on, behind the last run.)
+  code.push_back(statement(kReturn, kAbsentAnswer));
+  SeccompFilter filter{std::vector<std::uint8_t>(code.size() * sizeof(sock_filter)), refusable(policy, list)};
+  std::memcpy(filter.program.data(), code.data(), filter.program.size());
+  return filter;
 }
 
 }  // namespace virtuserns::kernel

@@ -25,6 +25,7 @@
 #include "conf/paths.h"
 #include "conf/store.h"
 #include "driver/domain/domain_driver.h"
+#include "driver/kernel/seccomp_filter.h"
 #include "driver/kernel/facts.h"
 #include "driver/userns/broker.h"
 #include "driver/userns/channel.h"
@@ -138,6 +139,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   [[nodiscard]] Result<RunPtr> active_run(const Job& job) const;
   [[nodiscard]] Result<void> start_domain(const Job& job, const Caller& caller, DomainDef def,
                                           const std::vector<Fd>& files, unsigned flags);
+  [[nodiscard]] kernel::SeccompFilter seccomp_filter(const kernel::SeccompPolicy& policy);
   [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const std::vector<Fd>& files);
   [[nodiscard]] Result<void> await_start(const RunPtr& run, int timeout_ms);
   void abandon(const RunPtr& run);
@@ -205,7 +207,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   std::thread housekeeper_;
 
   std::mutex filters_mutex_;
-  std::map<int, std::vector<std::uint8_t>> filters_;  // compiled seccomp programs by word size
+  std::map<kernel::SeccompPolicy, kernel::SeccompFilter> filters_;
 };
 
 // The reason of the state (virDomainShutoffReason) and the detail of the event that a cause of an end comes to.

@@ -21,6 +21,7 @@ constexpr int kStartTimeoutMs = 60'000;
 constexpr int kRequestTimeoutMs = 5'000;
 constexpr int kFreezeTimeoutMs = 15'000;
 constexpr int kReapTimeoutMs = 20'000;
+constexpr std::size_t kMaxFilters = 64;  // kept; definitions may differ without end
 
 std::uint64_t realtime_ms() {
   return static_cast<std::uint64_t>(
@@ -31,6 +32,15 @@ std::uint64_t realtime_ms() {
 }  // namespace
 
 // ---- start ------------------------------------------------------------------------------------------------------
+
+// Compiled once: most domains have the same policy.
+kernel::SeccompFilter Backend::seccomp_filter(const kernel::SeccompPolicy& policy) {
+  const std::lock_guard lock(filters_mutex_);
+  const auto found = filters_.find(policy);
+  if (found != filters_.end()) return found->second;
+  if (filters_.size() >= kMaxFilters) filters_.clear();
+  return filters_[policy] = kernel::compile_seccomp_filter(policy);
+}
 
 // Everything up to a controller that is at work. On failure nothing of it is left.
 Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<Fd>& files) {
@@ -44,13 +54,8 @@ Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<F
   context.config.pids_limit = pids_limit_;
   context.passed_files = static_cast<std::uint32_t>(files.size());
   const bool is_32bit = def.os.arch == "i686" || def.os.arch == "armv7l";
-  {
-    const std::lock_guard lock(filters_mutex_);
-    auto& filter = filters_[is_32bit ? 32 : 64];
-    if (filter.empty())
-      filter = TRY(kernel::compile_seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, false}));
-    context.seccomp_program = filter;
-  }
+  const auto filter = seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, def.userns.seccomp});
+  context.seccomp = {filter.program, def.userns.seccomp.is_logged, filter.refusable};
   MadePlan made = TRY(make_plan(def, run->maps, context));
   run->messages = std::move(made.messages);
   run->live = std::move(def);

@@ -10,7 +10,7 @@
 //  * capabilities: libvirt's default policy drops sys_module, sys_time, mknod, audit_control and mac_admin; ours drops
 //    sys_rawio, syslog, wake_alarm, block_suspend, audit_read, mac_override, perfmon and bpf too (none of them means
 //    anything in a user namespace but risk). <capabilities> brings back each by name; policy='allow' brings back all;
-//  * the seccomp filter of driver/kernel/seccomp_filter.h, always.
+//  * the seccomp filter of driver/kernel/seccomp_filter.h, always, with what userns:seccomp changes in it.
 #pragma once
 
 #include <map>
@@ -48,7 +48,7 @@ struct PlanContext {
   std::string cpuset_cpus = "0", cpuset_mems = "0";    // v1: effective values of the parent group
   bool has_swap_limit = false;                         // v1: memory.memsw.limit_in_bytes exists
   std::string blkio_weight_file;                       // v1: "blkio.bfq.weight", "blkio.weight" or none
-  std::vector<std::uint8_t> seccomp_program;
+  SeccompStep seccomp;
   std::uint32_t passed_files = 0;
 };
 

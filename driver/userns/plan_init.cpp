@@ -132,7 +132,7 @@ Result<void> plan_init(Draft& draft) {
     return unsupported("architecture " + quote(def.os.arch) + " does not run on this host (" + host_arch + ")");
   // The filter before the capabilities: installing it needs CAP_SYS_ADMIN, which <capabilities> may take away. It
   // allows every call that the remaining steps make.
-  inside.push_back(SeccompStep{draft.context.seccomp_program});
+  inside.push_back(draft.context.seccomp);
   const auto bounds = capability_bounds(def.features, draft.context.host.last_capability);
   inside.push_back(CapabilitiesStep{bounds, false});
   if (!def.os.init_user.empty() || !def.os.init_group.empty())

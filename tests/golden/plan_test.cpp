@@ -46,7 +46,9 @@ userns::PlanContext made_up_host(const std::string& name, const DomainDef& def) 
   context.cpuset_cpus = "0-3";
   context.has_swap_limit = true;
   context.blkio_weight_file = "blkio.bfq.weight";
-  context.seccomp_program.assign(80, 0);
+  context.seccomp.program.assign(80, 0);
+  context.seccomp.is_logged = def.userns.seccomp.is_logged;
+  context.seccomp.refusable = {{0xc000003e, 321, "bpf"}};
   return context;
 }
 

@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -61,12 +63,22 @@ int handle(int signal) {
   return got;
 }
 
+// Calls that the policy refuses, as fast as they are answered.
+int refused(long seconds) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+  long count = 0;
+  while (std::chrono::steady_clock::now() < end && ::syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, 0, 0) < 0) ++count;
+  std::printf("%ld refused with %d\n", count, errno);
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc >= 2 && std::strcmp(argv[1], "keyring") == 0) return keyring();
   if (argc >= 2 && std::strcmp(argv[1], "fork") == 0) return fork_all();
   if (argc >= 3 && std::strcmp(argv[1], "eat") == 0) return eat(std::atol(argv[2]));
+  if (argc >= 3 && std::strcmp(argv[1], "refused") == 0) return refused(std::atol(argv[2]));
   if (argc >= 3 && std::strcmp(argv[1], "handle") == 0) return handle(std::atoi(argv[2]));
   return 2;
 }

@@ -73,6 +73,48 @@ TEST(Metadata, OfOursIsReadAnew) {
   EXPECT_FALSE(def.userns.pids_limit);
 }
 
+TEST(Metadata, SeccompIsCheckedByNameAndLine) {
+  const auto result = [](const std::string& inside) {
+    return parse_domain(
+        "<domain type='lxc'>\n<name>x</name>\n<metadata>\n<u:domain xmlns:u='urn:virtuserns:domain:1.0'>\n" + inside +
+        "</u:domain>\n</metadata>\n</domain>");
+  };
+  const auto error = [&](const std::string& inside) {
+    const auto def = result(inside);
+    return def ? std::string("accepted") : def.error().text;
+  };
+  const auto good = result(
+      "<u:seccomp>\n<u:allow syscall='perf_event_open'/>\n<u:allow syscall='keyctl'/>\n<u:deny syscall='ptrace'/>\n"
+      "</u:seccomp>\n");
+  ASSERT_TRUE(good) << good.error().text;
+  EXPECT_EQ(good->userns.seccomp.allow, (std::vector<std::string>{"keyctl", "perf_event_open"}));
+  EXPECT_EQ(good->userns.seccomp.deny, std::vector<std::string>{"ptrace"});
+  EXPECT_TRUE(good->userns.seccomp.is_logged);
+  EXPECT_FALSE(good->userns.seccomp.has_nesting);
+
+  EXPECT_EQ(error("<u:seccomp>\n<u:allow syscall='opne'/></u:seccomp>"),
+            "line 6: unknown system call 'opne': use a name of syscalls(2), such as 'perf_event_open'");
+  EXPECT_EQ(error("<u:seccomp>\n<u:allow syscall='bpf'/></u:seccomp>"),
+            "line 6: system call 'bpf' can never be allowed (programs in the kernel of all domains): remove it");
+  EXPECT_EQ(error("<u:seccomp>\n<u:deny syscall='execve'/></u:seccomp>"),
+            "line 6: system call 'execve' cannot be denied: no init starts without it; remove it");
+  EXPECT_NE(error("<u:seccomp><u:allow syscall='tuxcall'/></u:seccomp>").find("no longer in Linux"),
+            std::string::npos);
+  EXPECT_NE(error("<u:seccomp><u:allow syscall='clone3'/></u:seccomp>").find("nesting='yes'"), std::string::npos);
+  EXPECT_EQ(error("<u:seccomp nesting='yes'><u:allow syscall='clone3'/></u:seccomp>"), "accepted");
+  EXPECT_NE(error("<u:seccomp><u:allow syscall='ptrace'/><u:deny syscall='ptrace'/></u:seccomp>").find("twice"),
+            std::string::npos);
+  EXPECT_NE(error("<u:seccomp/><u:seccomp/>").find("twice"), std::string::npos);
+  EXPECT_NE(error("<u:seccomp><u:allow/></u:seccomp>").find("needs syscall='NAME'"), std::string::npos);
+  EXPECT_NE(error("<u:seccomp><u:allow syscall='ptrace' a='1'/></u:seccomp>").find("unknown attribute 'a'"),
+            std::string::npos);
+  EXPECT_NE(error("<u:seccomp log='on'/>").find("use 'yes' or 'no'"), std::string::npos);
+  EXPECT_NE(error("<u:seccomp mode='1'/>").find("known are nesting"), std::string::npos);
+  EXPECT_NE(error("<u:seccomp><u:kill syscall='ptrace'/></u:seccomp>").find("known are <userns:allow"),
+            std::string::npos);
+  EXPECT_NE(error("<u:seccomp><u:allow syscall=''/></u:seccomp>").find("unknown system call ''"), std::string::npos);
+}
+
 TEST(Metadata, DropsWhatHasNoNamespaceAndRepeats) {
   const auto document =
       Document::parse("<metadata><a/><b xmlns='urn:1'/><c xmlns='urn:1'/><d xmlns='urn:2'/></metadata>");
