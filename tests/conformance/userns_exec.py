@@ -213,7 +213,7 @@ def nothing_of_the_host(env):
 @test(USERNS)
 def ends_with_its_client(env):
     web(env)
-    process = start(env, "web", "--", "sh", "-c", "trap 'echo hup > /out/hup; exit' HUP; echo ready; while :; do sleep 1; done")
+    process = start(env, "web", "--", "sh", "-c", "trap 'echo hup > /out/hup; exit' HUP; echo ready; exec > /dev/null 2>&1; while :; do sleep 1; done")
     process.stdout.readline()
     process.kill()
     process.communicate()
