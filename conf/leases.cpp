@@ -137,8 +137,8 @@ Result<Ledger::Opened> Ledger::open(const std::string& directory, const std::vec
     }
     const auto text = read_file(directory + "/" + name, kMaxLeaseBytes);
     auto lease = text ? parse_lease(*text) : Result<Lease>(text.error());
-    if (struct stat st {}; lease && ::lstat((directory + "/" + name).c_str(), &st) == 0 && st.st_uid != 0 &&
-                           st.st_uid != ::geteuid())
+    if (struct stat st{};
+        lease && ::lstat((directory + "/" + name).c_str(), &st) == 0 && st.st_uid != 0 && st.st_uid != ::geteuid())
       lease = fail(VIR_ERR_INTERNAL_ERROR, "belongs to user " + std::to_string(st.st_uid));
     if (!lease) {
       set_aside(directory, name, lease.error().text, opened.problems);

@@ -32,8 +32,8 @@ Result<Store::Loaded> Store::load() const {
     if (file.size() <= suffix_.size() || !file.ends_with(suffix_)) continue;  // a person's own backup, say
     const std::string name = file.substr(0, file.size() - suffix_.size());
     auto content = read_file(directory_ + "/" + file, kMaxStoredBytes);
-    if (struct stat st {}; content && ::lstat((directory_ + "/" + file).c_str(), &st) == 0 && st.st_uid != 0 &&
-                           st.st_uid != ::geteuid())
+    if (struct stat st{};
+        content && ::lstat((directory_ + "/" + file).c_str(), &st) == 0 && st.st_uid != 0 && st.st_uid != ::geteuid())
       content = fail(VIR_ERR_INTERNAL_ERROR, "belongs to user " + std::to_string(st.st_uid));
     if (content && content->find('\0') != std::string::npos) content = fail(VIR_ERR_INTERNAL_ERROR, "holds a NUL");
     if (content && content->empty()) content = fail(VIR_ERR_INTERNAL_ERROR, "is empty");

@@ -28,6 +28,7 @@
 #include "conf/base/result.h"
 #include "conf/capabilities.h"
 #include "conf/domain.h"
+#include "conf/exec.h"
 #include "conf/typed_param.h"
 #include "driver/events.h"
 
@@ -127,6 +128,13 @@ struct SecurityModel {
 
 struct NamespaceFds {   // for virDomainLxcOpenNamespace
   std::vector<Fd> fds;  // user, ipc, uts, net, pid, mnt: the order the client expects
+};
+
+struct StartedCommand {
+  std::int32_t status = 0;  // 0: it runs; else it could not be run, as a shell's exit status, and `text` says why
+  std::string text;
+  // The socket of conf/exec.h; then the far ends of its stdin, stdout and stderr, or the master of its terminal.
+  std::vector<Fd> fds;
 };
 
 // Refuses every bit of `flags` outside `known`, in libvirt's words.
@@ -246,11 +254,13 @@ class Driver {
   // empty: the first. VIR_DOMAIN_CONSOLE_FORCE takes the console from whoever has it.
   virtual Result<SocketFd> open_console(const Caller&, const Uuid&, const std::string& device, unsigned flags);
   virtual Result<NamespaceFds> open_namespaces(const Caller&, const Uuid&, unsigned flags);
+  // Ours, not libvirt's. Returns when the command was started or could not be; `def` is not yet checked.
+  virtual Result<StartedCommand> exec(const Caller&, const Uuid&, const ExecDef& def);
 };
 
 // ---- the plug ---------------------------------------------------------------------------------------------------
 
-inline constexpr unsigned kDriverInterfaceVersion = 2;
+inline constexpr unsigned kDriverInterfaceVersion = 3;
 
 struct DriverHost {  // what the daemon lends to a module; outlives it
   const DaemonConfig* config = nullptr;

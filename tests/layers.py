@@ -18,6 +18,7 @@ RULES = {
                        "driver/controller/protocol.h", "driver/kernel/facts.h", "driver/kernel/seccomp_filter.h",
                        "xml/", "conf/"],
     "driver/controller/": ["driver/controller/", "driver/kernel/", "conf/"],
+    "driver/exec/": ["driver/exec/", "driver/rpc/message.h", "driver/rpc/protocol.h", "driver/rpc/error.h", "conf/"],
     "driver/test/": ["driver/test/", "driver/domain/", "driver/driver.h", "driver/events.h", "conf/"],
     "driver/compute/": ["driver/compute/", "xml/", "conf/"],
     "driver/": ["driver/driver.h", "driver/events.h", "driver/module.h", "driver/daemon.h", "driver/rpc/", "conf/", "xml/"],

@@ -15,6 +15,7 @@ struct Boot {
   BootRecord record;  // `boots` is the caller's
   std::vector<kernel::Pty> consoles;
   Fd refusals;  // the listener of init's filter; empty: there is none
+  Fd devpts;    // the container's own instance, for terminals of commands
 };
 
 // What the starter and the child say to the controller.
@@ -22,7 +23,15 @@ struct Born {
   std::int32_t pid = 0;
 };
 struct AboutToExec {};  // with the listener of the filter, where there is one
-using ChildMessage = std::variant<Born, AboutToExec, WireError>;
+// Of a command that joins a running container (enter.h): with its pidfd, then our ends of its pipes or terminal.
+struct Entered {
+  std::int32_t pid = 0;
+};
+struct NotRun {
+  std::int32_t status = 0;  // 126, 127
+  std::string text;
+};
+using ChildMessage = std::variant<Born, AboutToExec, WireError, Entered, NotRun>;
 // What they are told: go on.
 struct GateOpen {};
 

@@ -16,7 +16,16 @@
 namespace virtuserns::controller {
 
 // What an epoll event belongs to. The low half is an index.
-enum class EventKind : std::uint32_t { kInit = 1, kListener, kSignals, kConnection, kMaster, kClient, kRefusals };
+enum class EventKind : std::uint32_t {
+  kInit = 1,
+  kListener,
+  kSignals,
+  kConnection,
+  kMaster,
+  kClient,
+  kRefusals,
+  kCommand
+};
 constexpr std::uint64_t event_tag(EventKind kind, std::size_t index) {
   return static_cast<std::uint64_t>(kind) << 32 | static_cast<std::uint32_t>(index);
 }

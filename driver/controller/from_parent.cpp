@@ -197,6 +197,7 @@ Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const C
   }
   TRY(tree.finish());
   result.consoles = tree.take_consoles();
+  result.devpts = tree.take_devpts();
   links.commit();
   return {};
 }

@@ -1,25 +1,19 @@
 // The child between clone and exec: container root of new namespaces, and the only process in them.
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/capability.h>
-#include <linux/keyctl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/personality.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "driver/controller/boot.h"
-#include "driver/controller/users.h"
-#include "driver/kernel/caps.h"
+#include "driver/controller/confine.h"
 #include "driver/kernel/link.h"
 #include "driver/kernel/mount.h"
 #include "driver/kernel/seccomp.h"
@@ -27,8 +21,6 @@
 namespace virtuserns::controller {
 
 namespace {
-
-constexpr std::size_t kMaxUserFile = 4 * 1024 * 1024;
 
 class Init {
  public:
@@ -55,17 +47,6 @@ class Init {
     if (::setresuid(0, 0, 0) != 0) return sys_fail("become user 0 of the container");
     ::umask(022);
     return {};
-  }
-
-  // exec keeps ignored signals ignored and blocked ones blocked (execve(2)); the controller has some of both.
-  static void reset_signals() {
-    // By the system calls: the C library hides its own signals 32 and 33, which may have been inherited ignored too.
-    constexpr std::size_t kKernelSetBytes = 8;
-    const char action[64] = {};  // struct sigaction of the kernel: SIG_DFL, no flags
-    for (int signal = 1; signal <= 64; ++signal)
-      ::syscall(SYS_rt_sigaction, signal, action, nullptr, kKernelSetBytes);
-    const std::uint64_t none = 0;
-    ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, kKernelSetBytes);
   }
 
   Result<kernel::RouteSocket*> route() {
@@ -96,11 +77,7 @@ class Init {
   }
 
   Result<void> apply(const ConsoleStep&) {
-    if (::setsid() < 0 && errno != EPERM) return sys_fail("make a session");
-    // Our own keyring instead of the caller's session keyring, which exec would hand on (keyrings(7)). ENOSYS: a kernel
-    // without keys has none to leak.
-    if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS)
-      return sys_fail("make a session keyring");
+    TRY(make_session());
     const bool has_console = !plan_.consoles.empty();
     const char* path = has_console ? "/dev/console" : "/dev/null";
     const Fd console(::open(path, O_RDWR | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC));
@@ -113,43 +90,22 @@ class Init {
     return {};
   }
 
-  Result<void> apply(const RlimitStep& step) {
-    const rlimit limit{step.soft, step.hard};
-    if (::setrlimit(static_cast<__rlimit_resource>(step.resource), &limit) != 0)
-      return sys_fail("set resource limit " + std::to_string(step.resource));
-    return {};
-  }
-  Result<void> apply(const PersonalityStep& step) {
-    if (::personality(step.persona) < 0) return sys_fail("set personality");
-    return {};
-  }
+  Result<void> apply(const RlimitStep& step) { return set_limit(step); }
+  Result<void> apply(const PersonalityStep& step) { return set_personality(step); }
 
-  // These four only take effect together and in one order (finish): each of them takes away what another needs.
+  // These only take effect at exec, whatever their place in the plan.
   Result<void> apply(const CapabilitiesStep& step) {
-    capabilities_ = &step;
+    confinement_.set(step);
     return {};
   }
   Result<void> apply(const SeccompStep& step) {
-    seccomp_ = &step;
+    confinement_.set(step);
     return {};
   }
   Result<void> apply(const UserStep& step) {
-    // Read after the pivot: "/" is the container's. A regular file of bounded size or nothing.
-    const auto passwd = read_file("/etc/passwd", kMaxUserFile);
-    const auto groups = read_file("/etc/group", kMaxUserFile);
-    TRY(need_for_name("inituser", step.user, passwd));
-    TRY(need_for_name("initgroup", step.group, groups));
-    identity_ = TRY(
-        resolve_identity(step.user, step.group, passwd ? *passwd : std::string(), groups ? *groups : std::string()));
+    // Read after the pivot: "/" is the container's.
+    confinement_.set(TRY(read_identity({"inituser", "initgroup", step.user, step.group})));
     return {};
-  }
-
-  // A file that is there and cannot be used is not "no such user". One that is missing is; and an id needs no file.
-  static Result<void> need_for_name(const char* what, const std::string& name, const Result<std::string>& file) {
-    if (file || file.error().sys_errno == ENOENT || name.empty() || name.front() == '+') return {};
-    return fail(VIR_ERR_CONFIG_UNSUPPORTED, std::string(what) + " " + quote(name) +
-                                                " cannot be looked up in the container: " + file.error().text +
-                                                "; repair the file, or give the id as '+1000'");
   }
 
   Result<void> apply(const ExecStep& step) {
@@ -157,11 +113,11 @@ class Init {
     if (::chdir(step.directory.empty() ? "/" : step.directory.c_str()) != 0)
       return sys_fail("enter " + quote(step.directory));
     TRY(keep_only_passed(step.passed_files));
-    TRY(give_up_privileges());
+    TRY(confinement_.give_up_privileges());
     // The parent cannot be asked by getppid here (it is outside of the pid namespace: 0), so by the socket.
     pollfd parent{channel_, 0, 0};
     if (::poll(&parent, 1, 0) > 0 && (parent.revents & POLLHUP) != 0) ::_exit(1);
-    const Fd listener = TRY(install_filter());
+    const Fd listener = TRY(confinement_.install_filter(kernel::Refusals::kNotified));
     const int file = listener.get();
     TRY(send_packet(channel_, xdr::encode(ChildMessage(AboutToExec{})), std::span(&file, listener ? 1 : 0)));
     ::execve(step.path.c_str(), pointers(step.argv).data(), pointers(step.env).data());
@@ -189,39 +145,6 @@ class Init {
     return {};
   }
 
-  Result<void> give_up_privileges() {
-    constexpr std::uint64_t kSysAdmin = std::uint64_t{1} << CAP_SYS_ADMIN;
-    const std::uint64_t keep = capabilities_ ? capabilities_->bounding : ~std::uint64_t{0};
-    TRY(kernel::limit_bounding_set(keep));
-    if (identity_) {
-      if (::setgroups(identity_->groups.size(), identity_->groups.data()) != 0) return sys_fail("set groups");
-      if (::setresgid(identity_->gid, identity_->gid, identity_->gid) != 0)
-        return sys_fail("become group " + std::to_string(identity_->gid));
-      if (::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0) return sys_fail("keep capabilities");
-      if (::setresuid(identity_->uid, identity_->uid, identity_->uid) != 0)
-        return sys_fail("become user " + std::to_string(identity_->uid));
-    }
-    if (capabilities_ && capabilities_->no_new_privs && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-      return sys_fail("set no_new_privs");
-    // A filter without no_new_privs takes CAP_SYS_ADMIN (seccomp(2)): it is kept until the filter is in, then dropped.
-    const bool is_user = identity_ && identity_->uid != 0;
-    final_capabilities_ = is_user ? 0 : keep;
-    TRY(kernel::limit_capabilities(final_capabilities_ | (seccomp_ ? kSysAdmin : 0)));
-    // After the last change of ids, which clears it (prctl(2)); dropping capabilities does not.
-    if (::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return sys_fail("set death signal");
-    return {};
-  }
-
-  // Last, because from here on the filter judges us as well, and nobody would answer for a call that it refuses: what is
-  // still to be made (capset, sendmsg, execve) cannot be denied (conf/system_calls.cpp).
-  Result<Fd> install_filter() {
-    if (!seccomp_) return Fd();
-    Fd listener = TRY(kernel::install_seccomp_filter(
-        seccomp_->program, seccomp_->is_logged ? kernel::Refusals::kNotified : kernel::Refusals::kAnswered));
-    TRY(kernel::limit_capabilities(final_capabilities_));
-    return listener;
-  }
-
   static std::vector<char*> pointers(const std::vector<std::string>& texts) {
     std::vector<char*> result;
     for (const auto& text : texts) result.push_back(const_cast<char*>(text.c_str()));
@@ -239,10 +162,7 @@ class Init {
   const std::vector<Fd>& passed_files_;
   std::optional<kernel::RouteSocket> route_;
   bool has_stdio_ = false;
-  const CapabilitiesStep* capabilities_ = nullptr;
-  const SeccompStep* seccomp_ = nullptr;
-  std::optional<Identity> identity_;
-  std::uint64_t final_capabilities_ = 0;
+  Confinement confinement_;
 };
 
 }  // namespace

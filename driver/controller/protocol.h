@@ -20,6 +20,7 @@
 
 #include "conf/base/fd.h"
 #include "conf/base/xdr.h"
+#include "conf/exec.h"
 
 namespace virtuserns::controller {
 
@@ -106,10 +107,15 @@ struct PolicyRequest {
   bool restart_on_reboot = true;
 };
 struct AddressesRequest {};  // links and addresses seen inside
+// Runs a command inside. The reply comes when it was exec'd or could not be, with our end of the socket that conf/exec.h
+// speaks of, then the far ends of stdin, stdout and stderr, or the terminal's master.
+struct ExecRequest {
+  ExecDef command;
+};
 struct Request {
   std::uint32_t serial = 0;
   std::variant<StatusRequest, AckRequest, DestroyRequest, FreezeRequest, SignalRequest, ShutdownRequest, ResetRequest,
-               ConsoleRequest, NamespacesRequest, CgroupWriteRequest, PolicyRequest, AddressesRequest>
+               ConsoleRequest, NamespacesRequest, CgroupWriteRequest, PolicyRequest, AddressesRequest, ExecRequest>
       body;
 };
 
@@ -131,10 +137,14 @@ struct AddressesReply {
   };
   std::vector<Link> links;
 };
+struct ExecReply {
+  std::int32_t status = 0;  // 0: it runs; else as exec_status_of, and `text` says why
+  std::string text;
+};
 struct EmptyReply {};
 struct Reply {
   std::uint32_t serial = 0;
-  std::variant<EmptyReply, WireError, StatusReply, AddressesReply> body;
+  std::variant<EmptyReply, WireError, StatusReply, AddressesReply, ExecReply> body;
 };
 
 // Everything on the channel from controller to daemon.

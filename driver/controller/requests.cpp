@@ -210,4 +210,18 @@ void Supervisor::handle(std::size_t id, std::uint32_t serial, const AddressesReq
   send(id, FromController(Reply{serial, std::move(addresses).value()}));
 }
 
+void Supervisor::handle(std::size_t id, std::uint32_t serial, const ExecRequest& request) {
+  const auto boot = running();
+  if (!boot) return reply(id, serial, boot.error());
+  if (auto valid = validate_exec(request.command); !valid) return reply(id, serial, valid);
+  // It would wait in the frozen group, with nobody to say so. Asked of the kernel: somebody else may have frozen it.
+  if (const auto* freezer = host_.freezer()) {
+    const auto state = freezer->freezer_state();
+    if (!freezes_.empty() || (state && *state != kernel::FreezerState::kThawed))
+      return reply(id, serial,
+                   fail(VIR_ERR_OPERATION_INVALID, "the domain is paused: nothing runs in it until it is resumed"));
+  }
+  commands_.start({id, serial}, request.command, **boot);
+}
+
 }  // namespace virtuserns::controller

@@ -64,7 +64,12 @@ Supervisor::Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files,
       signals_(open_signals()),
       listener_(std::move(listener)),
       consoles_(plan_, host_, epoll_),
-      refusals_(plan_, host_, epoll_) {
+      refusals_(plan_, host_, epoll_),
+      commands_(plan_, host_, epoll_,
+                [this](const Commands::Asker& asker, const Result<ExecReply>& result, std::span<const int> files) {
+                  if (!result) return reply(asker.connection, asker.serial, result.error());
+                  send(asker.connection, FromController(Reply{asker.serial, *result}), files);
+                }) {
   watch(signals_, EventKind::kSignals, 0);
   if (listener_) watch(listener_, EventKind::kListener, 0);
   if (channel) add_connection(std::move(channel));
@@ -134,6 +139,8 @@ void Supervisor::dispatch(EventKind kind, std::size_t index, std::uint32_t event
       return consoles_.on_client(index, events);
     case EventKind::kRefusals:
       return refusals_.on_listener();
+    case EventKind::kCommand:
+      return commands_.on_event(index);
   }
 }
 
@@ -153,6 +160,7 @@ int Supervisor::timeout_ms() const {
   };
   sooner(refusals_.next_retry_ms());
   sooner(reboot_at_ms_);
+  sooner(commands_.next_deadline_ms());
   if (!freezes_.empty()) sooner(monotonic_ms() + kFreezePollMs);
   if (next < 0) return -1;
   return static_cast<int>(std::max<std::int64_t>(0, next - monotonic_ms()));
@@ -162,6 +170,7 @@ void Supervisor::on_timers() {
   const auto now = monotonic_ms();
   consoles_.retry(now);
   refusals_.retry(now);
+  commands_.on_time(now);
   if (!freezes_.empty()) poll_freezes();
   if (reboot_at_ms_ >= 0 && now >= reboot_at_ms_) {
     reboot_at_ms_ = -1;
@@ -186,6 +195,7 @@ void Supervisor::on_init_exit() {
   const int status = waited ? **waited : 0;
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, boot_->init.get(), nullptr);
   boot_.reset();
+  commands_.end_all();
   consoles_.drain_and_close();
   if (const auto* freezer = host_.freezer()) (void)freezer->set_frozen(false);
   freezes_.clear();

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "driver/controller/boot.h"
+#include "driver/controller/commands.h"
 #include "driver/controller/consoles.h"
 #include "driver/controller/refusals.h"
 
@@ -68,6 +69,7 @@ class Supervisor {
   void handle(std::size_t id, std::uint32_t serial, const CgroupWriteRequest& request);
   void handle(std::size_t id, std::uint32_t serial, const PolicyRequest& request);
   void handle(std::size_t id, std::uint32_t serial, const AddressesRequest& request);
+  void handle(std::size_t id, std::uint32_t serial, const ExecRequest& request);
   [[nodiscard]] Result<void> signal_inside(std::int32_t inside_pid, int signal) const;
   [[nodiscard]] Result<AddressesReply> read_addresses() const;
   [[nodiscard]] Result<void> write_groups(const CgroupWriteRequest& request) const;
@@ -82,6 +84,7 @@ class Supervisor {
   SocketFd listener_;
   Consoles consoles_;
   Refusals refusals_;
+  Commands commands_;
   std::map<std::size_t, Connection> connections_;
   std::size_t next_connection_ = 0;
 

@@ -197,14 +197,14 @@ Result<void> Tree::apply(const DevStep& step) {
   TRY(attach_at(tmpfs, "/dev", true));
   dev_ = DirFd(tmpfs.release());
   // max: the kernel's limit for ptys is for the whole machine, so one container must not be able to take them all.
-  const MountFd devpts = TRY(kernel::make_filesystem("devpts",
-                                                     {{"newinstance", ""},
-                                                      {"ptmxmode", "0666"},
-                                                      {"mode", "0620"},
-                                                      {"gid", std::to_string(tty_group(plan_, step))},
-                                                      {"max", "1024"}},
-                                                     MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC),
-                             "/dev/pts");
+  MountFd devpts = TRY(kernel::make_filesystem("devpts",
+                                               {{"newinstance", ""},
+                                                {"ptmxmode", "0666"},
+                                                {"mode", "0620"},
+                                                {"gid", std::to_string(tty_group(plan_, step))},
+                                                {"max", "1024"}},
+                                               MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC),
+                       "/dev/pts");
   TRY(attach_at(devpts, "/dev/pts", true));
   static constexpr const char* kLinks[][2] = {{"/proc/self/fd", "fd"},       {"/proc/self/fd/0", "stdin"},
                                               {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"},
@@ -223,6 +223,7 @@ Result<void> Tree::apply(const DevStep& step) {
     TRY(attach_console(devpts, "tty" + std::to_string(i + 1), pty.number));
     consoles_.push_back(std::move(pty));
   }
+  devpts_ = Fd(devpts.release());
   return {};
 }
 

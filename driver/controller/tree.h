@@ -35,6 +35,7 @@ class Tree {
   [[nodiscard]] Result<void> finish();
 
   [[nodiscard]] std::vector<kernel::Pty> take_consoles() { return std::move(consoles_); }
+  [[nodiscard]] Fd take_devpts() { return std::move(devpts_); }
   // Removes the tree of an earlier boot or of a failed one from the controller's namespace.
   static void clear();
 
@@ -55,6 +56,7 @@ class Tree {
   DirFd root_, dev_;
   bool is_root_readonly_ = false;
   std::vector<kernel::Pty> consoles_;
+  Fd devpts_;
 };
 
 }  // namespace virtuserns::controller

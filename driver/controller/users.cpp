@@ -29,7 +29,8 @@ std::optional<PasswdEntry> find_entry(std::string_view passwd, const Match& matc
     // -1 is no id: setresuid(2) takes it for "leave as it is", which would be root.
     if (!uid || !gid || *uid == static_cast<uid_t>(-1) || *gid == static_cast<gid_t>(-1) || !match(fields[0], *uid))
       return false;
-    found = PasswdEntry{*uid, *gid};
+    const bool has_home = fields.size() > 5 && fields[5].starts_with('/') && fields[5].size() < 4096;
+    found = PasswdEntry{*uid, *gid, has_home ? std::string(fields[5]) : "/"};
     return true;
   });
   return found;
@@ -77,18 +78,23 @@ Result<Identity> resolve_identity(const std::string& user, const std::string& gr
   if (!user.empty() && user.front() == '+') {
     const auto uid = parse_number<uid_t>(std::string_view(user).substr(1));
     if (!uid || *uid == static_cast<uid_t>(-1))
-      return fail(VIR_ERR_CONFIG_UNSUPPORTED, "inituser " + quote(user) + " is no id");
+      return fail(VIR_ERR_CONFIG_UNSUPPORTED, "user " + quote(user) + " is no id");
     identity.uid = *uid;
-    if (const auto entry = find_user(passwd, *uid)) identity.gid = entry->gid;
+    if (const auto entry = find_user(passwd, *uid)) {
+      identity.gid = entry->gid;
+      identity.home = entry->home;
+    }
   } else if (!user.empty()) {
     const auto entry = find_user(passwd, std::string_view(user));
     if (!entry) return fail(VIR_ERR_CONFIG_UNSUPPORTED, "the container has no user " + quote(user));
-    identity = {entry->uid, entry->gid, groups_of(group_file, user)};
+    identity = {entry->uid, entry->gid, groups_of(group_file, user), entry->home};
+  } else if (const auto entry = find_user(passwd, uid_t{0})) {
+    identity.home = entry->home;
   }
   if (!group.empty() && group.front() == '+') {
     const auto gid = parse_number<gid_t>(std::string_view(group).substr(1));
     if (!gid || *gid == static_cast<gid_t>(-1))
-      return fail(VIR_ERR_CONFIG_UNSUPPORTED, "initgroup " + quote(group) + " is no id");
+      return fail(VIR_ERR_CONFIG_UNSUPPORTED, "group " + quote(group) + " is no id");
     identity.gid = *gid;
   } else if (!group.empty()) {
     const auto gid = find_group(group_file, group);

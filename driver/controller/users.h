@@ -18,6 +18,7 @@ namespace virtuserns::controller {
 struct PasswdEntry {
   uid_t uid = 0;
   gid_t gid = 0;
+  std::string home;  // "/" when the entry has none
 };
 [[nodiscard]] std::optional<PasswdEntry> find_user(std::string_view passwd, std::string_view name);
 [[nodiscard]] std::optional<PasswdEntry> find_user(std::string_view passwd, uid_t uid);
@@ -29,6 +30,7 @@ struct Identity {
   uid_t uid = 0;
   gid_t gid = 0;
   std::vector<gid_t> groups;
+  std::string home = "/";
 };
 // `user` and `group` as in <inituser>, <initgroup>: a name, or "+N". A digit-only name is a name (CVE-2026-30892).
 [[nodiscard]] Result<Identity> resolve_identity(const std::string& user, const std::string& group,

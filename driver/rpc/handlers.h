@@ -137,4 +137,7 @@ Result<void> domain_update_device_flags(Call&, const wire::DomainXmlFlagsArgs&);
 Result<void> domain_open_console(Call&, const wire::OpenConsoleArgs&);
 Result<void> lxc_open_namespace(Call&, const wire::DomainFlagsArgs&);
 
+// our own program
+Result<wire::ExecReply> userns_exec(Call&, const wire::ExecArgs&);
+
 }  // namespace virtuserns::rpc

@@ -40,4 +40,12 @@ Result<void> lxc_open_namespace(Call& call, const wire::DomainFlagsArgs& args) {
   return {};
 }
 
+Result<wire::ExecReply> userns_exec(Call& call, const wire::ExecArgs& args) {
+  TRY(validate_exec(args.command));
+  StartedCommand started = TRY(call.driver->exec(call.caller, args.dom.uuid, args.command));
+  if (started.fds.size() > kMaxMessageFds) return fail(VIR_ERR_RPC, "too many descriptors");
+  call.reply_fds = std::move(started.fds);
+  return wire::ExecReply{started.status, std::move(started.text)};
+}
+
 }  // namespace virtuserns::rpc

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "conf/base/xdr.h"
+#include "conf/exec.h"
 #include "conf/typed_param.h"
 #include "driver/events.h"
 
@@ -23,6 +24,8 @@ struct xdr::VariantBase<TypedValue> {
 namespace virtuserns::rpc {
 
 inline constexpr std::uint32_t kRemoteProgram = 0x20008086, kQemuProgram = 0x20008087, kLxcProgram = 0x00068000;
+inline constexpr std::uint32_t kUsernsProgram = 0x75736e73;  // ours, beside libvirt's; version 1
+inline constexpr std::int32_t kExecProcedure = 1;
 inline constexpr std::uint32_t kKeepaliveProgram = 0x6b656570;
 inline constexpr std::uint32_t kProgramVersion = 1;
 inline constexpr std::int32_t kKeepalivePing = 1, kKeepalivePong = 2;
@@ -141,6 +144,14 @@ struct NamesReply {
 struct OpenArgs {
   MaybeText name;
   u32 flags = 0;
+};
+struct ExecArgs {  // of our own program
+  DomainRef dom;
+  ExecDef command;
+};
+struct ExecReply {  // with descriptors when status is 0
+  i32 status = 0;
+  Name text;
 };
 struct MaybeTextArgs {
   MaybeText text;

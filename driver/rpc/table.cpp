@@ -190,6 +190,12 @@ constexpr Row kLxcRows[] = {
     {1, "virDomainLxcOpenNamespace", &run<&lxc_open_namespace>, kWrite, kLow},
 };
 
+// Not libvirt's: virt-userns-exec asks it. Answered when the command has started or failed to, and no worker waits for
+// its end.
+constexpr Row kUsernsRows[] = {
+    {kExecProcedure, "virt-userns-exec", &run<&userns_exec>, kWrite, kLow},
+};
+
 const std::map<std::int32_t, Row>& remote_rows() {
   static const std::map<std::int32_t, Row> rows = [] {
     std::map<std::int32_t, Row> all;
@@ -205,10 +211,13 @@ const std::map<std::int32_t, Row>& remote_rows() {
 
 std::span<const Row> supported_rows() { return kRows; }
 
-bool is_known_program(std::uint32_t program) { return program == kRemoteProgram || program == kLxcProgram; }
+bool is_known_program(std::uint32_t program) {
+  return program == kRemoteProgram || program == kLxcProgram || program == kUsernsProgram;
+}
 
 const Row* find_row(std::uint32_t program, std::int32_t procedure) {
   if (program == kLxcProgram) return procedure == kLxcRows[0].number ? &kLxcRows[0] : nullptr;
+  if (program == kUsernsProgram) return procedure == kUsernsRows[0].number ? &kUsernsRows[0] : nullptr;
   const auto& rows = remote_rows();
   const auto found = rows.find(procedure);
   return found == rows.end() ? nullptr : &found->second;

@@ -1,4 +1,4 @@
-// Consoles and namespaces of running domains. Devices change in definitions only, which is the base's.
+// Consoles, commands and namespaces of running domains. Devices change in definitions only, which is the base's.
 #include <libvirt/libvirt.h>
 
 #include "driver/userns/backend.h"
@@ -8,6 +8,7 @@ namespace virtuserns::userns {
 namespace {
 
 constexpr int kRequestTimeoutMs = 5'000;
+constexpr int kExecTimeoutMs = 30'000;  // beyond the controller's own
 
 }  // namespace
 
@@ -38,10 +39,25 @@ Result<NamespaceFds> Backend::open_namespaces(const Caller& caller, const Uuid& 
     return fail(
         VIR_ERR_OPERATION_DENIED,
         "entering the namespaces of a domain is refused: libvirt's client library joins the user namespace without changing its "
-        "user id, so that the command would run as root of the host, within reach of the container. Use 'virsh console', or a "
-        "login service inside; allow_enter_namespace = 1 in virtusernsd.conf allows it all the same");
+        "user id, so that the command would run as root of the host, within reach of the container. Use "
+        "'virt-userns-exec DOMAIN -- COMMAND', which does none of that, or 'virsh console'; allow_enter_namespace = 1 in virtusernsd.conf allows it all the same");
   Answer answer = TRY(run->channel->request(controller::NamespacesRequest{}, kRequestTimeoutMs));
   return NamespaceFds{std::move(answer.files)};
+}
+
+Result<StartedCommand> Backend::exec(const Caller& caller, const Uuid& uuid, const ExecDef& def) {
+  if (caller.read_only) return fail(VIR_ERR_OPERATION_DENIED, "read only access prevents exec");
+  TRY(validate_exec(def));
+  RunPtr run;
+  {
+    const Locked domain = TRY(find_active(uuid));
+    run = domain->run;
+  }
+  Answer answer = TRY(run->channel->request(controller::ExecRequest{def}, kExecTimeoutMs));
+  auto* reply = std::get_if<controller::ExecReply>(&answer.body);
+  if (!reply || (reply->status == 0 && answer.files.size() != (def.has_terminal ? 2 : 4)))
+    return fail(VIR_ERR_INTERNAL_ERROR, "the domain's controller gave no command");
+  return StartedCommand{reply->status, std::move(reply->text), std::move(answer.files)};
 }
 
 }  // namespace virtuserns::userns

@@ -9,6 +9,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::span bytes(data, size);
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   (void)xdr::decode_exact<controller::Request>(bytes, 4 * 1024 * 1024);
+  if (const auto command = xdr::decode_exact<ExecDef>(bytes, 4 * 1024 * 1024)) (void)validate_exec(*command);
+  (void)xdr::decode_exact<ExecSignal>(bytes, kMaxExecMessage);
   (void)xdr::decode_exact<controller::FromController>(bytes, 4 * 1024 * 1024);
   (void)xdr::decode_exact<controller::ExitRecord>(bytes, 65536);
   (void)kernel::parse_process_status(text);

@@ -20,8 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Session session(host, Peer{1000, 1000, 1, 1, {}}, 1, read_only, AuthMethod::kNone);
   if ((data[3] & 2) == 0 && !session.open("userns:///system", false)) std::abort();
 
-  Header header{
-      data[0] % 3 == 0 ? kLxcProgram : kRemoteProgram, 1, data[1] << 8 | data[2], MessageType::kCall, 1, Status::kOk};
+  const auto program = data[0] == 0xfe ? kUsernsProgram : data[0] % 3 == 0 ? kLxcProgram : kRemoteProgram;
+  Header header{program, 1, data[1] << 8 | data[2], MessageType::kCall, 1, Status::kOk};
   const auto row = admit(session, header);
   if (!row) {
     (void)error_frame(header, row.error());

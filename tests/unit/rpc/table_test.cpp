@@ -55,6 +55,8 @@ TEST(Table, WhatChangesSomethingIsReadWriteOnly) {
   for (const std::int32_t n : {342, 135, 136, 277, 201, 10, 12, 35, 264, 309, 310})
     EXPECT_EQ(find_row(kRemoteProgram, n)->access, Access::kWrite) << n;
   EXPECT_EQ(find_row(kLxcProgram, 1)->access, Access::kWrite);
+  EXPECT_EQ(find_row(kUsernsProgram, kExecProcedure)->access, Access::kWrite);
+  EXPECT_EQ(find_row(kUsernsProgram, 2), nullptr);
   for (const std::int32_t n : {1, 2, 14, 60, 66, 70, 273, 316, 419})
     EXPECT_EQ(find_row(kRemoteProgram, n)->access, Access::kRead) << n;
 }

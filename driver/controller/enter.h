@@ -1,0 +1,30 @@
+// How a command comes into a running container: the two short-lived processes between the controller and its exec.
+//
+//   joiner   a fork of the controller in the host's pid namespace, where nothing of the container can see it. Not
+//            dumpable. In this order: it enters the control groups, closes what it does not need, takes the domain's
+//            host ids (as which it makes the pipes or the terminal, so that they are charged to the domain), enters
+//            the user namespace, becomes 0 there, and only then enters the others, the mount namespace last.
+//   entrant  cloned by it into the pid namespace as the controller's child (CLONE_PARENT). The container sees it, but
+//            it has only ids and capabilities of the container; until exec nobody there may trace it or look into it,
+//            because its memory still belongs to the host's user namespace and is not dumpable.
+#pragma once
+
+#include <vector>
+
+#include "conf/exec.h"
+#include "driver/controller/boot.h"
+
+namespace virtuserns::controller {
+
+// What leads inside, opened by the controller, because only it still sees the host's /proc and groups.
+struct Doors {
+  std::vector<Fd> tasks;  // "0" is written into each
+  NsFd user, ipc, uts, net, cgroup, pid, mount;
+  const Fd* devpts = nullptr;  // the container's own instance, as the controller mounted it
+};
+[[nodiscard]] Result<Doors> open_doors(const Host& host, const Boot& boot);
+
+// In a fork of the controller. Sends Entered from the joiner, then AboutToExec, NotRun or WireError from the entrant.
+[[noreturn]] void run_joiner(const LaunchPlan& plan, const ExecDef& command, const Doors& doors, int channel);
+
+}  // namespace virtuserns::controller
