@@ -230,12 +230,12 @@ void Supervisor::finish(ExitCause cause, int wait_status, const std::string& err
   ExitRecord record{cause, wait_status, realtime_ms(), boots_, error};
   if (auto released = host_.release(); !released)
     record.error += (record.error.empty() ? "clean up: " : "; clean up: ") + released.error().text;
+  refusals_.close();  // before anybody hears of the end and reads the log
   write_record(host_.exit_record, record);
   note(EndedNote{++sequence_, record});
   for (const auto& [id, serial] : std::exchange(waiting_destroys_, {})) reply(id, serial, Result<void>());
   for (const auto& [id, serial] : std::exchange(waiting_resets_, {}))
     reply(id, serial, fail(VIR_ERR_OPERATION_FAILED, "the domain ended"));
-  refusals_.close();
   has_ended_ = true;
 }
 
