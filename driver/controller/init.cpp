@@ -117,10 +117,14 @@ class Init {
     // The parent cannot be asked by getppid here (it is outside of the pid namespace: 0), so by the socket.
     pollfd parent{channel_, 0, 0};
     if (::poll(&parent, 1, 0) > 0 && (parent.revents & POLLHUP) != 0) ::_exit(1);
+    // Made before the filter is in: behind it every refused call of ours, were it the C library's last words for want of
+    // memory, would wait for the controller, which waits for us.
+    const auto message = xdr::encode(ChildMessage(AboutToExec{}));
+    const auto argv = pointers(step.argv), env = pointers(step.env);
     const Fd listener = TRY(confinement_.install_filter(kernel::Refusals::kNotified));
     const int file = listener.get();
-    TRY(send_packet(channel_, xdr::encode(ChildMessage(AboutToExec{})), std::span(&file, listener ? 1 : 0)));
-    ::execve(step.path.c_str(), pointers(step.argv).data(), pointers(step.env).data());
+    TRY(send_packet(channel_, message, std::span(&file, listener ? 1 : 0)));
+    ::execve(step.path.c_str(), argv.data(), env.data());
     return sys_fail("exec " + quote(step.path));
   }
 
