@@ -20,7 +20,7 @@ namespace virtuserns::controller {
 namespace {
 
 // One call costs the controller some 20 us of processor time, which no control group of the domain pays: a domain that
-// makes nothing else is answered as fast as this, at one percent of a processor.
+// makes nothing else is answered as fast as this, for some two percent of a processor (measured with two processes).
 constexpr std::int64_t kCallsPerSecond = 500;
 constexpr std::int64_t kBurst = 1000;
 constexpr std::int64_t kWaitMs = 20;  // then what may be answered in this time has come together
