@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """kill -9 at each system call of each operation; after each kill the invariants of invariants.py.
 
-    tests/fault/kill_at_syscall.py --driver userns [--stride N] [-k TEST]
+    tests/fault/kill_at_syscall.py --driver userns [--stride N] [--operations start,destroy] [-k TEST]
 
 The calls of an operation are counted first; then the operation is done again and again, and ended at one of them. A
 violation says which:
@@ -23,7 +23,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import invariants  # noqa: E402
 from bench import OPERATIONS, PREFIX, Bench, Destroy, Options, none, numbers, parse_options  # noqa: E402
-from harness import Skip, check, main, test  # noqa: E402
+from harness import check, main, test  # noqa: E402
 from invariants import controllers, disagreements, known, settled  # noqa: E402
 from tracer import Plan  # noqa: E402
 
@@ -32,6 +32,8 @@ def kill_everywhere(bench, operations, roles, victims, label):
     """The violations, one line each."""
     violations = []
     for operation in operations:
+        if Options.operations and operation not in Options.operations.split(","):
+            continue
         kind = OPERATIONS[operation]
         total = len(bench.count(kind, roles))
         chosen = list(numbers(total))
@@ -52,11 +54,8 @@ def kill_everywhere(bench, operations, roles, victims, label):
     return violations
 
 
-@test(["userns"])
 def show(env):
     """--show OPERATION: its calls with their numbers, of the daemon alone, then of all."""
-    if not Options.show:
-        raise Skip("only with --show OPERATION")
     with Bench(env) as bench:
         for roles in ({"daemon"}, {"controller"}, {"starter", "init"}):
             for number, call in enumerate(bench.count(OPERATIONS[Options.show], roles), 1):
@@ -233,4 +232,6 @@ def freeze(pid, is_wanted):
 
 if __name__ == "__main__":
     parse_options()
+    if Options.show:
+        test(["userns"])(show)
     main()
