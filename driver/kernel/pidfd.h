@@ -32,6 +32,7 @@ class Errand {
     return *this;
   }
   ~Errand();
+  [[nodiscard]] const PidFd& process() const { return process_; }
 
  private:
   PidFd process_;

@@ -145,7 +145,7 @@ class _Loop:
         self.role, self.group = {}, {}       # of a thread id: its role, its process
         self.waiting = {}                    # children that stopped before their parent's event came
         self.failing = {}                    # thread id: errno to put in at the exit of the call
-        self.calls, self.fired, self.done = [], False, False
+        self.calls, self.fired, self.done, self.is_over = [], False, False, False
         self.victims = set()                 # processes that got their SIGKILL and are not dead yet
 
     def ptrace(self, request, tid, address=0, data=0):
@@ -169,7 +169,7 @@ class _Loop:
             pass
         except BaseException as error:  # noqa: BLE001 - it must reach the parent
             outcome = {"error": repr(error)}
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.is_over = True
         outcome |= {"calls": [[call.name, call.role, call.what] for call in self.calls], "fired": self.fired}
         data = json.dumps(outcome).encode()
         while data:
@@ -177,8 +177,8 @@ class _Loop:
         os._exit(0)  # detaches from all
 
     def on_term(self, *_):
-        # Not in the middle of a kill: the victims' deaths are waited for.
-        if self.fired and self.plan.kill:
+        # Not in the middle of a kill: the victims' deaths are waited for. Nor while the result is written.
+        if self.is_over or (self.fired and self.plan.kill):
             return
         raise _Stop
 
