@@ -46,8 +46,9 @@ std::string read_name(const DirFd& proc, pid_t thread) {
 
 bool is_32bit(std::uint32_t arch) { return (arch & __AUDIT_ARCH_64BIT) == 0; }
 
-// As the daemon writes its lines to the same file.
-void write_line(const std::string& text) {
+}  // namespace
+
+void write_log_line(const std::string& text) {
   const std::time_t now = std::time(nullptr);
   std::tm parts{};
   ::gmtime_r(&now, &parts);
@@ -56,8 +57,6 @@ void write_line(const std::string& text) {
   const std::string line = std::string(time, length) + text + "\n";
   (void)!::write(STDERR_FILENO, line.data(), line.size());
 }
-
-}  // namespace
 
 Refusals::Refusals(const LaunchPlan& plan, const Host& host, const Fd& epoll)
     : plan_(plan), host_(host), epoll_(epoll), budget_(kBurst) {
@@ -78,7 +77,7 @@ void Refusals::adopt(Fd listener) {
   if (listener_)
     watch(EPOLLIN, EPOLL_CTL_ADD);
   else if (step_ && step_->is_logged && told_.emplace("", Told{}).second)
-    write_line("refused system calls will not be told here: this kernel does not say (seccomp_unotify(2))");
+    write_log_line("refused system calls will not be told here: this kernel does not say (seccomp_unotify(2))");
 }
 
 void Refusals::refill(std::int64_t now_ms) {
@@ -165,7 +164,7 @@ void Refusals::take(const kernel::RefusedCall& call) {
 }
 
 void Refusals::tell(const std::string& line, Told& told) {
-  write_line(line + (told.untold ? ", and " + std::to_string(told.untold) + " times since the last line" : ""));
+  write_log_line(line + (told.untold ? ", and " + std::to_string(told.untold) + " times since the last line" : ""));
   told.untold = 0;
 }
 
