@@ -37,6 +37,7 @@ Result<const Boot*> Supervisor::running() const {
 }
 
 void Supervisor::handle(std::size_t id, std::uint32_t serial, const StatusRequest&) {
+  forget_dead_daemons();
   StatusReply status;
   status.boot = last_boot_;
   if (!boot_) status.boot.init_pid = 0;

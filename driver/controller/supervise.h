@@ -52,6 +52,7 @@ class Supervisor {
   void on_connection(std::size_t id);
   bool send(std::size_t id, const FromController& message, std::span<const int> files = {});
   void close_connection(std::size_t id);
+  void forget_dead_daemons();
   void note(const Note& note);
   void reply(std::size_t id, std::uint32_t serial, const Result<void>& result);
 

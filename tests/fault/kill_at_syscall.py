@@ -18,11 +18,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import invariants  # noqa: E402
-from bench import OPERATIONS, PREFIX, Bench, Destroy, Options, none, numbers, parse_options  # noqa: E402
+from bench import OPERATIONS, PREFIX, Bench, Destroy, Options, Resume, Suspend, none, numbers, parse_options  # noqa: E402
 from harness import check, main, test  # noqa: E402
 from invariants import controllers, disagreements, known, settled  # noqa: E402
 from tracer import Plan  # noqa: E402
@@ -117,6 +118,39 @@ def init_and_all_killed_while_nobody_looks(env):
                 wrong.append(f"{case.name} is not off")
             wrong += bench.afterwards(case)
             violations += [f"{' and '.join(victims)} killed while the daemon was away: {line}" for line in wrong]
+    for line in violations:
+        print(f"     {line}")
+    none(violations)
+
+
+@test(["userns"])
+def a_pause_that_a_dead_daemon_asked_for(env):
+    """Its request is read when the next daemon asks how things are: what that one is told must stay true."""
+    import libvirt
+    violations = []
+    with Bench(env) as bench:
+        for kind in (Suspend, Resume) * 3:
+            case = bench.case(kind)
+            case.prepare(bench.connection)
+            pid = controllers(case.name)[case.name][0]
+            os.kill(pid, signal.SIGSTOP)
+
+            def ask(connection=bench.connection, case=case):
+                with contextlib.suppress(libvirt.libvirtError):
+                    case.act(connection)
+            asker = threading.Thread(target=ask)
+            asker.start()
+            time.sleep(0.2)
+            env.daemon.kill()
+            asker.join()
+            waker = threading.Timer(0.3, os.kill, (pid, signal.SIGCONT))
+            waker.start()
+            bench.restart()
+            waker.join()
+            bench.reconnect()
+            time.sleep(0.2)  # whatever is still on its way has arrived
+            violations += [f"{kind.__name__}: {line}" for line in settled(lambda: bench.look(case, False))]
+            violations += bench.afterwards(case)
     for line in violations:
         print(f"     {line}")
     none(violations)
