@@ -47,7 +47,7 @@ void Commands::drop(Fd& fd) const {
   fd.reset();
 }
 
-void Commands::start(const Asker& asker, const ExecDef& command, const Boot& boot) {
+void Commands::start(const Asker& asker, const ExecDef& command, const Fd& program, const Boot& boot) {
   if (commands_.size() >= kMaxCommands)
     return answer_(asker,
                    fail(VIR_ERR_RESOURCE_BUSY,
@@ -58,15 +58,16 @@ void Commands::start(const Asker& asker, const ExecDef& command, const Boot& boo
   next_id_ = (next_id_ + 1) & kIdMask;
   auto& entry = commands_[id];
   entry.asker = asker;
-  if (auto begun = begin(id, entry, command, boot); !begun) fail_start(entry, std::move(begun).error());
+  if (auto begun = begin(id, entry, command, program, boot); !begun) fail_start(entry, std::move(begun).error());
   forget_if_over(id);
 }
 
-Result<void> Commands::begin(std::uint32_t id, Command& command, const ExecDef& def, const Boot& boot) {
+Result<void> Commands::begin(std::uint32_t id, Command& command, const ExecDef& def, const Fd& program,
+                             const Boot& boot) {
   const Doors doors = TRY(open_doors(host_, boot));
   auto [ours, theirs] = TRY(make_pair());
   auto cloned = TRY(kernel::clone_process({}), "clone");
-  if (cloned.pid == 0) run_joiner(plan_, def, doors, theirs.get());
+  if (cloned.pid == 0) run_joiner(plan_, {def, program.get(), theirs.get()}, doors);
   command.joiner = std::move(cloned.pidfd);
   command.channel = std::move(ours);
   command.deadline_ms = monotonic_ms() + kStartTimeoutMs;

@@ -68,7 +68,9 @@ void Supervisor::on_connection(std::size_t id) {
   const auto request = xdr::decode_exact<Request>(packet->bytes, kMaxRequestMemory);
   // Without a serial there is nothing to answer to: a daemon of another make is told by the closed connection.
   if (!request) return close_connection(id);
+  request_files_ = std::move(packet->files);
   handle(id, *request);
+  request_files_.clear();
 }
 
 bool Supervisor::send(std::size_t id, const FromController& message, std::span<const int> files) {

@@ -24,7 +24,12 @@ struct Doors {
 };
 [[nodiscard]] Result<Doors> open_doors(const Host& host, const Boot& boot);
 
+struct Entry {
+  const ExecDef& command;
+  int program;  // run in the place of what the command names, or -1
+  int channel;
+};
 // In a fork of the controller. Sends Entered from the joiner, then AboutToExec, NotRun or WireError from the entrant.
-[[noreturn]] void run_joiner(const LaunchPlan& plan, const ExecDef& command, const Doors& doors, int channel);
+[[noreturn]] void run_joiner(const LaunchPlan& plan, const Entry& entry, const Doors& doors);
 
 }  // namespace virtuserns::controller

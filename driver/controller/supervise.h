@@ -81,6 +81,7 @@ class Supervisor {
   LaunchPlan plan_;
   Host host_;
   std::vector<Fd> passed_files_;
+  std::vector<Fd> request_files_;  // that came with the request that is being handled
   Fd epoll_, signals_;
   SocketFd listener_;
   Consoles consoles_;

@@ -120,7 +120,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   // devices.cpp
   Result<SocketFd> open_console(const Caller&, const Uuid&, const std::string& device, unsigned flags) override;
   Result<NamespaceFds> open_namespaces(const Caller&, const Uuid&, unsigned flags) override;
-  Result<StartedCommand> exec(const Caller&, const Uuid&, const ExecDef& def) override;
+  Result<StartedCommand> exec(const Caller&, const Uuid&, const ExecDef& def, Fd program) override;
 
  private:
   // definitions.cpp: hooks of the base

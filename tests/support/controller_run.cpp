@@ -229,8 +229,9 @@ Result<controller::Note> Domain::next_note(int timeout_ms) {
   }
 }
 
-Result<controller::Reply> Domain::exchange(const controller::Request& request, int timeout_ms) {
-  TRY(controller::send_packet(channel_.get(), xdr::encode(request)));
+Result<controller::Reply> Domain::exchange(const controller::Request& request, int timeout_ms,
+                                           std::span<const int> files) {
+  TRY(controller::send_packet(channel_.get(), xdr::encode(request), files));
   for (;;) {
     auto message = TRY(receive(timeout_ms));
     if (auto* note = std::get_if<controller::Note>(&message))

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -55,8 +56,9 @@ class Domain {
   [[nodiscard]] Result<controller::Note> next_note(int timeout_ms = 10'000);
   // Sends and awaits the reply; notes that come meanwhile are kept for next_note.
   template <class Body>
-  [[nodiscard]] Result<controller::Reply> request(Body body, int timeout_ms = 15'000) {
-    return exchange({++serial_, std::move(body)}, timeout_ms);
+  [[nodiscard]] Result<controller::Reply> request(Body body, int timeout_ms = 15'000,
+                                                  std::span<const int> files = {}) {
+    return exchange({++serial_, std::move(body)}, timeout_ms, files);
   }
   template <class Body>
   [[nodiscard]] Result<void> ask(Body body, int timeout_ms = 15'000) {
@@ -76,7 +78,8 @@ class Domain {
   [[nodiscard]] const LaunchPlan& plan() const { return plan_; }
 
  private:
-  [[nodiscard]] Result<controller::Reply> exchange(const controller::Request& request, int timeout_ms);
+  [[nodiscard]] Result<controller::Reply> exchange(const controller::Request& request, int timeout_ms,
+                                                   std::span<const int> files);
   [[nodiscard]] Result<controller::FromController> receive(int timeout_ms);
   LaunchPlan plan_;
   pid_t pid_ = 0;
