@@ -172,6 +172,15 @@ Domain::~Domain() {
   (void)reap();
 }
 
+namespace {
+bool needs_scope(const LaunchPlan& plan) {
+  return std::any_of(plan.before.begin(), plan.before.end(), [](const BeforeStep& step) {
+    const auto* group = std::get_if<CgroupStep>(&step);
+    return group && !group->scope.empty();
+  });
+}
+}  // namespace
+
 Result<controller::Note> Domain::start(const std::vector<int>& files) {
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("socketpair");
@@ -196,6 +205,10 @@ Result<controller::Note> Domain::start(const std::vector<int>& files) {
   const int err = ::posix_spawn(&pid_, program.c_str(), &actions, nullptr, argv, environ);
   ::posix_spawn_file_actions_destroy(&actions);
   if (err != 0) return sys_fail("spawn controller", err);
+  if (needs_scope(plan_) && daemon_ == Daemon::kPlaces)
+    TRY(controller::send_packet(channel_.get(), xdr::encode(controller::Placed{})));
+  if (needs_scope(plan_) && daemon_ == Daemon::kGone)
+    if (::shutdown(channel_.get(), SHUT_WR) != 0) return sys_fail("shut down channel");
   return next_note(30'000);
 }
 

@@ -49,6 +49,9 @@ class Domain {
   Domain(const Domain&) = delete;
   Domain& operator=(const Domain&) = delete;
 
+  // How the daemon answers a plan that names a scope: it says Placed, or is gone.
+  enum class Daemon { kPlaces, kGone };
+  void daemon_will(Daemon what) { daemon_ = what; }
   // The outcome: Started or Failed (or why there was none).
   [[nodiscard]] Result<controller::Note> start(const std::vector<int>& files = {});
   [[nodiscard]] Result<controller::BootRecord> start_ok(
@@ -84,6 +87,7 @@ class Domain {
   LaunchPlan plan_;
   pid_t pid_ = 0;
   SocketFd channel_;
+  Daemon daemon_ = Daemon::kPlaces;
   std::uint32_t serial_ = 0;
   std::vector<controller::Note> notes_;
   std::vector<Fd> files_;
