@@ -81,12 +81,14 @@ Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, const Socke
   ::_exit(pid ? 0 : 1);
 }
 
-// nullopt: the other side has closed.
-Result<std::optional<ChildMessage>> receive(const SocketFd& channel, std::vector<Fd>* files = nullptr) {
-  pollfd entry{channel.get(), POLLIN, 0};
+// nullopt: the other side has closed, or `sender` ended without a word. (Others may hold that side open.)
+Result<std::optional<ChildMessage>> receive(const SocketFd& channel, std::vector<Fd>* files = nullptr,
+                                            const PidFd* sender = nullptr) {
+  pollfd entries[] = {{channel.get(), POLLIN, 0}, {sender ? sender->get() : -1, POLLIN, 0}};
   int ready = 0;
-  while ((ready = ::poll(&entry, 1, kBootTimeoutMs)) < 0 && errno == EINTR) {
+  while ((ready = ::poll(entries, 2, kBootTimeoutMs)) < 0 && errno == EINTR) {
   }
+  if (ready > 0 && entries[0].revents == 0) return std::optional<ChildMessage>();
   if (ready == 0) return fail(VIR_ERR_OPERATION_TIMEOUT, "the child does not answer");
   auto packet = recv_packet(channel.get());
   if (!packet && packet.error().sys_errno == ECONNRESET) return std::optional<ChildMessage>();
@@ -167,7 +169,7 @@ Result<std::optional<std::pair<pid_t, PidFd>>> clone_init(const LaunchPlan& plan
   }
   theirs.reset();
   waiting.starter = std::move(starter.pidfd);
-  auto message = TRY(receive(waiting.gate));
+  auto message = TRY(receive(waiting.gate, nullptr, &waiting.starter));
   if (!message) return std::optional<std::pair<pid_t, PidFd>>();
   if (auto* error = std::get_if<WireError>(&*message)) return from_wire(std::move(*error));
   const auto* born = std::get_if<Born>(&*message);

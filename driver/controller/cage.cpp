@@ -105,7 +105,7 @@ constexpr Program make_program() {
   // Memory holds data.
   program.allow_without_bits(SYS_mmap, 2, PROT_EXEC);
   // Not F_SETOWN, by which the kernel would signal anybody.
-  program.allow_with_one_of(SYS_fcntl, 1, {F_SETFL, F_SETFD, F_GETFL});
+  program.allow_with_one_of(SYS_fcntl, 1, {F_SETFL, F_SETFD, F_GETFL, F_GET_SEALS});
   program.allow_with_one_of(SYS_socketpair, 0, {AF_UNIX});
   program.allow_with_one_of(SYS_ioctl, 1,
                             {as_word(SECCOMP_IOCTL_NOTIF_RECV), as_word(SECCOMP_IOCTL_NOTIF_SEND),

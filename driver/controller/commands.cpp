@@ -45,7 +45,7 @@ void Commands::drop(Fd& fd) const {
   fd.reset();
 }
 
-void Commands::start(const Asker& asker, const ExecDef& command) {
+void Commands::start(const Asker& asker, const ExecDef& command, const Fd& program) {
   if (commands_.size() >= kMaxCommands)
     return answer_(asker,
                    fail(VIR_ERR_RESOURCE_BUSY,
@@ -56,13 +56,13 @@ void Commands::start(const Asker& asker, const ExecDef& command) {
   next_id_ = (next_id_ + 1) & kIdMask;
   auto& entry = commands_[id];
   entry.asker = asker;
-  if (auto begun = begin(id, entry, command); !begun) fail_start(entry, std::move(begun).error());
+  if (auto begun = begin(id, entry, command, program); !begun) fail_start(entry, std::move(begun).error());
   forget_if_over(id);
 }
 
-Result<void> Commands::begin(std::uint32_t id, Command& command, const ExecDef& def) {
+Result<void> Commands::begin(std::uint32_t id, Command& command, const ExecDef& def, const Fd& program) {
   auto [ours, theirs] = TRY(make_pair());
-  command.joiner = TRY(stem_.enter(def, theirs));
+  command.joiner = TRY(stem_.enter(def, program, theirs));
   command.channel = std::move(ours);
   command.deadline_ms = monotonic_ms() + kStartTimeoutMs;
   watch(command.joiner.process, id, Part::kJoiner);

@@ -28,7 +28,8 @@ class Commands {
   Commands(const Stem& stem, const Fd& epoll, Answer answer)
       : stem_(stem), epoll_(epoll), answer_(std::move(answer)) {}
 
-  void start(const Asker& asker, const ExecDef& command);
+  // `program`: see validate_program of conf/exec.h; it has been checked, or is empty.
+  void start(const Asker& asker, const ExecDef& command, const Fd& program);
   void on_event(std::size_t index);
   // When something is to be done without an event, or -1.
   [[nodiscard]] std::int64_t next_deadline_ms() const;
@@ -51,7 +52,7 @@ class Commands {
     std::int64_t deadline_ms = -1;  // starting: give up; hung up: SIGKILL
   };
 
-  [[nodiscard]] Result<void> begin(std::uint32_t id, Command& command, const ExecDef& def);
+  [[nodiscard]] Result<void> begin(std::uint32_t id, Command& command, const ExecDef& def, const Fd& program);
   void on_channel(std::uint32_t id, Command& command);
   [[nodiscard]] bool on_message(std::uint32_t id, Command& command, Packet packet);
   void on_exec(std::uint32_t id, Command& command);

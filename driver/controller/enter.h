@@ -27,7 +27,12 @@ struct Doors {
 // For a process that is to have nothing else open.
 [[nodiscard]] Result<void> close_all_but(std::vector<int> kept);
 
+struct Entry {
+  const ExecDef& command;
+  int program;  // run in the place of what the command names, or -1
+  int channel;
+};
 // In a fork of the stem. Sends Entered from the joiner, then AboutToExec, NotRun or WireError from the entrant.
-[[noreturn]] void run_joiner(const LaunchPlan& plan, const ExecDef& command, const Doors& doors, int channel);
+[[noreturn]] void run_joiner(const LaunchPlan& plan, const Entry& entry, const Doors& doors);
 
 }  // namespace virtuserns::controller

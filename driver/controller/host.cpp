@@ -7,6 +7,8 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/base/undo.h"
+#include "driver/controller/protocol.h"
+#include "driver/controller/scope.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/device.h"
 #include "driver/kernel/device_filter.h"
@@ -38,6 +40,7 @@ Result<void> write_files(const CgroupStep& step, const kernel::Cgroup& group) {
 }
 
 Result<void> make_group(const CgroupStep& step, const LaunchPlan& plan, Host& host) {
+  if (step.is_v2 && !step.scope.empty()) TRY(enter_supervisor(step));
   auto made = kernel::Cgroup::make({step.mount, step.is_v2, step.controllers, step.path});
   if (!made) {
     if (step.is_optional) return {};
@@ -212,10 +215,13 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   const DirFd stage = TRY(make_stage(plan.stage_path));
   TRY(make_masks(stage), "stage");
   for (const auto& step : plan.before) {
-    if (const auto* group = std::get_if<CgroupStep>(&step)) TRY(make_group(*group, plan, host));
     if (const auto* source = std::get_if<SourceStep>(&step)) TRY(take_source(*source, host, stage));
     if (const auto* device = std::get_if<DeviceSourceStep>(&step)) TRY(take_device(*device, host, stage));
   }
+  // After the sources, which need no group: systemd makes the scope meanwhile.
+  if (needs_scope(plan)) TRY(await_scope(kChannelFd));
+  for (const auto& step : plan.before)
+    if (const auto* group = std::get_if<CgroupStep>(&step)) TRY(make_group(*group, plan, host));
   // Not later, while the namespaces are made: with the old root still in place the kernel takes us for chrooted and
   // refuses a user namespace (user_namespaces(7)).
   TRY(kernel::change_root(plan.stage_path), "stage");

@@ -19,6 +19,7 @@ Result<const Boot*> Supervisor::running() const {
 }
 
 void Supervisor::handle(std::size_t id, std::uint32_t serial, const StatusRequest&) {
+  forget_dead_daemons();
   StatusReply status;
   status.boot = last_boot_;
   if (!boot_) status.boot.init_pid = 0;
@@ -138,6 +139,9 @@ void Supervisor::handle(std::size_t id, std::uint32_t serial, const ExecRequest&
   const auto boot = running();
   if (!boot) return reply(id, serial, boot.error());
   if (auto valid = validate_exec(request.command); !valid) return reply(id, serial, valid);
+  Fd program = request_files_.empty() ? Fd() : std::move(request_files_.front());
+  if (program)
+    if (auto valid = validate_program(program.get()); !valid) return reply(id, serial, valid);
   // It would wait in the frozen group, with nobody to say so. Asked of the kernel: somebody else may have frozen it.
   if (const auto* freezer = host_.freezer()) {
     const auto state = freezer->freezer_state();
@@ -145,7 +149,7 @@ void Supervisor::handle(std::size_t id, std::uint32_t serial, const ExecRequest&
       return reply(id, serial,
                    fail(VIR_ERR_OPERATION_INVALID, "the domain is paused: nothing runs in it until it is resumed"));
   }
-  commands_.start({id, serial}, request.command);
+  commands_.start({id, serial}, request.command, program);
 }
 
 }  // namespace virtuserns::controller

@@ -105,9 +105,9 @@ Result<AddressesReply> Stem::addresses() const {
   return std::move(*addresses);
 }
 
-Result<Stem::Joiner> Stem::enter(const ExecDef& command, const SocketFd& channel) const {
-  const int file = channel.get();
-  auto answer = TRY(ask(EnterAsk{command}, std::span(&file, 1)));
+Result<Stem::Joiner> Stem::enter(const ExecDef& command, const Fd& program, const SocketFd& channel) const {
+  const int files[] = {channel.get(), program.get()};
+  auto answer = TRY(ask(EnterAsk{command}, std::span(files, program ? 2 : 1)));
   const auto* joined = std::get_if<Joined>(&answer.body);
   if (!joined || answer.files.size() != 1) return unexpected();
   return Joiner{joined->pid, PidFd(answer.files[0].release())};

@@ -10,7 +10,7 @@
 // controller talks to. What it makes (starters, inits, joiners) are children of the controller, which waits for them. The
 // two live and die together: without the controller the stem is killed, without the stem the controller leaves, and either
 // takes the container along. It has no filter of its own: its children would inherit it and be refused by it before their
-// own filter could tell (docs/decisions/0013).
+// own filter could tell (docs/decisions/0014).
 #pragma once
 
 #include <linux/capability.h>
@@ -68,7 +68,7 @@ struct WriteGroupsAsk {
   CgroupWriteRequest request;
 };
 struct AddressesAsk {};
-struct EnterAsk {  // with the channel of a joiner (enter.h); Joined
+struct EnterAsk {  // with the channel of a joiner (enter.h), and a program to be run where one was brought along; Joined
   ExecDef command;
 };
 struct RotateLogAsk {  // of a console: one descriptor, of the new and empty one
@@ -124,7 +124,7 @@ class Stem {
   [[nodiscard]] Result<std::vector<Fd>> namespaces() const;
   [[nodiscard]] Result<void> write_groups(const CgroupWriteRequest& request) const;
   [[nodiscard]] Result<AddressesReply> addresses() const;
-  [[nodiscard]] Result<Joiner> enter(const ExecDef& command, const SocketFd& channel) const;
+  [[nodiscard]] Result<Joiner> enter(const ExecDef& command, const Fd& program, const SocketFd& channel) const;
   [[nodiscard]] Fd rotate_log(std::uint32_t console) const;  // empty: not to be had
   // An error says what could not be cleaned up. The stem is gone afterwards, and reaped.
   [[nodiscard]] Result<void> release(const ExitRecord& record);

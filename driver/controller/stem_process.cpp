@@ -258,12 +258,14 @@ class StemProcess {
   }
 
   Result<void> handle(const EnterAsk& request) {
-    if (received_.size() != 1) return fail(VIR_ERR_INTERNAL_ERROR, "a command without its channel");
+    if (received_.empty()) return fail(VIR_ERR_INTERNAL_ERROR, "a command without its channel");
+    const int program = received_.size() > 1 ? received_[1].get() : -1;
+    if (program >= 0) TRY(validate_program(program));
     TRY(validate_exec(request.command));
     const Doors doors = TRY(open_doors(host_, init_pid_, devpts_));
     TRY(check_init());
     auto cloned = TRY(kernel::clone_process({CLONE_PARENT, nullptr}), "clone");
-    if (cloned.pid == 0) run_joiner(plan_, request.command, doors, received_.front().get());
+    if (cloned.pid == 0) run_joiner(plan_, {request.command, program, received_.front().get()}, doors);
     const int file = cloned.pidfd.get();
     return answer(Joined{cloned.pid}, std::span(&file, 1));
   }

@@ -56,6 +56,7 @@ class Supervisor {
   void on_connection(std::size_t id);
   bool send(std::size_t id, const FromController& message, std::span<const int> files = {});
   void close_connection(std::size_t id);
+  void forget_dead_daemons();
   void note(const Note& note);
   void reply(std::size_t id, std::uint32_t serial, const Result<void>& result);
 
@@ -81,6 +82,7 @@ class Supervisor {
   LaunchPlan plan_;
   Host host_;
   std::vector<Fd> passed_files_;
+  std::vector<Fd> request_files_;  // that came with the request that is being handled
   Fd epoll_, signals_;
   SocketFd listener_;
   Stem stem_;

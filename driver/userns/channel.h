@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <variant>
@@ -64,7 +65,7 @@ class Channel {
 
   // A WireError of the controller becomes an Error. VIR_ERR_OPERATION_TIMEOUT when it does not answer in time,
   // VIR_ERR_OPERATION_FAILED when the channel has closed.
-  [[nodiscard]] Result<Answer> request(RequestBody body, int timeout_ms);
+  [[nodiscard]] Result<Answer> request(RequestBody body, int timeout_ms, std::span<const int> files = {});
   // What has arrived, on the reactor's thread. False: the channel has closed, everybody who waits is told.
   [[nodiscard]] bool read_available(const std::function<void(controller::Note)>& on_note);
   void close();
@@ -74,7 +75,7 @@ class Channel {
   struct Waiter {
     std::optional<Answer> answer;
   };
-  [[nodiscard]] Result<void> send(const controller::Request& request, int timeout_ms);
+  [[nodiscard]] Result<void> send(const controller::Request& request, int timeout_ms, std::span<const int> files);
 
   SocketFd socket_;
   std::mutex mutex_;

@@ -88,6 +88,7 @@ void Backend::stop() {
   }
   tasks_changed_.notify_all();
   if (housekeeper_.joinable()) housekeeper_.join();
+  machines_.stop();
   // Handlers hold runs, runs hold domains: let go of them.
   for (auto& object : domains_.all()) {
     const Locked domain = lock(typed(std::move(object)));
@@ -141,6 +142,8 @@ void Backend::recover(const Uuid& uuid, xml::DomainStatus status) {
   run->maps = status.maps;
   run->started_ms = status.started_ms;
   run->log_path = paths_.log + "/" + status.live.name + ".log";
+  if (const auto scope = status.facts.find("scope"); scope != status.facts.end()) run->scope_group = scope->second;
+  remember_scope(*run);
   for (std::size_t i = 0; status.facts.count("message" + std::to_string(i)); ++i)
     run->messages.push_back(status.facts["message" + std::to_string(i)]);
   {
@@ -155,6 +158,7 @@ void Backend::recover(const Uuid& uuid, xml::DomainStatus status) {
     const Locked locked = lock(domain);
     locked->run.reset();
   }
+  forget_scope(uuid);
   bury(uuid, &status);
   forget_if_empty(domain);
 }
@@ -210,6 +214,7 @@ bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
     const std::lock_guard run_lock(run->mutex);
     run->outcome = Result<void>();
   }
+  if (!was_starting) list_machine(run);
   for (const auto& note : reply.unacknowledged) on_note(run, note);
   if (const auto domain = run->domain.lock()) {
     save_status(domain);

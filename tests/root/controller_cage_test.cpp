@@ -43,17 +43,6 @@ bool is_gone(pid_t pid) {
   return !is_alive(pid);
 }
 
-// By its name, which it gives itself as its first act: nobody waits for that at a start. -1: none.
-pid_t stem_of(pid_t controller) {
-  for (int i = 0; i < 5000 * time_factor(); ++i, ::usleep(1000)) {
-    std::ifstream children(proc_of(controller) + "/task/" + std::to_string(controller) + "/children");
-    for (pid_t child = 0; children >> child;)
-      if (field(child, "Name") == "virtuserns-stem") return child;
-  }
-  ADD_FAILURE() << "the controller has no stem";
-  return -1;
-}
-
 constexpr std::uint64_t bit(int capability) { return std::uint64_t{1} << capability; }
 std::string hex16(std::uint64_t value) {
   char text[17];
