@@ -309,6 +309,18 @@ int Domain::reap() const {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+pid_t stem_of(pid_t controller) {
+  const std::string proc = "/proc/";
+  for (int i = 0; i < 5000 * time_factor(); ++i, ::usleep(1000)) {
+    std::ifstream children(proc + std::to_string(controller) + "/task/" + std::to_string(controller) + "/children");
+    for (pid_t child = 0; children >> child;) {
+      std::ifstream comm(proc + std::to_string(child) + "/comm");
+      if (std::string name; std::getline(comm, name) && name == "virtuserns-stem") return child;
+    }
+  }
+  return 0;
+}
+
 std::string read_until(const Fd& fd, const std::string& text, int timeout_ms) {
   std::string seen;
   const auto deadline = now_ms() + timeout_ms * time_factor();

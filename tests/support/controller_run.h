@@ -93,6 +93,9 @@ class Domain {
   std::vector<Fd> files_;
 };
 
+// The privileged half of a controller (driver/controller/stem.h), by its name, which it gives itself as its first act:
+// nobody waits for that at a start. 0: none came.
+[[nodiscard]] pid_t stem_of(pid_t controller);
 // Reads until `text` was seen or the time is over; everything read.
 [[nodiscard]] std::string read_until(const Fd& fd, const std::string& text, int timeout_ms = 10'000);
 // Everything of the machine that a domain could leave behind: mounts, groups, links, processes of the test's ids.
