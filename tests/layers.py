@@ -15,7 +15,7 @@ RULES = {
     "driver/rpc/": ["driver/rpc/", "driver/driver.h", "driver/events.h", "xml/", "conf/"],
     "driver/kernel/": ["driver/kernel/", "conf/"],
     "driver/userns/": ["driver/userns/", "driver/domain/", "driver/driver.h", "driver/events.h", "driver/controller/plan.h",
-                       "driver/controller/protocol.h", "driver/kernel/facts.h", "driver/kernel/seccomp_filter.h",
+                       "driver/controller/protocol.h", "driver/kernel/apparmor.h", "driver/kernel/facts.h", "driver/kernel/seccomp_filter.h",
                        "xml/", "conf/"],
     "driver/controller/": ["driver/controller/", "driver/kernel/", "conf/"],
     "driver/exec/": ["driver/exec/", "driver/rpc/message.h", "driver/rpc/protocol.h", "driver/rpc/error.h", "conf/"],

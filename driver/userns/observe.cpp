@@ -9,6 +9,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "driver/kernel/apparmor.h"
 #include "xml/node.h"
 
 namespace virtuserns::userns {
@@ -123,6 +124,7 @@ Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const D
     if (interface.type == InterfaceType::kNetwork)
       context.network_bridges[interface.source] = bridge_of_network(interface.source);
   observe_groups(context);
+  context.apparmor_profiles = kernel::read_apparmor_profiles(paths.sys);
   return context;
 }
 
