@@ -271,6 +271,7 @@ class Neighbour:
     def start(self):
         if self.env.virsh("domstate", self.name).ok().out.strip() != "running":
             self.env.virsh("start", self.name).ok()
+        settled(lambda: len(self.look()) != 3)  # the stem has its name a moment later
         self.was = self.look()
 
     def look(self):
