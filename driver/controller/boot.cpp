@@ -67,7 +67,10 @@ Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, const Socke
   // CLONE_PARENT: the controller, not this short-lived process, is init's parent, waits for it, and its death signal
   // reaches init.
   auto cloned = kernel::clone_process({kNamespaces | CLONE_PARENT, nullptr});
-  if (!cloned) return std::move(cloned).error().with_context("make namespaces");
+  if (!cloned)
+    return std::move(cloned).error().with_context(cloned.error().sys_errno == ENOSPC
+                                                      ? "make namespaces: a limit in /proc/sys/user is reached"
+                                                      : "make namespaces");
   if (cloned->pid == 0) run_init(plan, channel.get(), passed_files);
   return cloned->pid;
 }

@@ -182,7 +182,15 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   void unlist_machine(const Run& run);
 
   // recover.cpp
-  void recover_all();
+  struct FoundStatus {
+    Uuid uuid;
+    Result<xml::DomainStatus> status;
+    bool is_newer = false;  // than this program reads
+  };
+  using Statuses = std::vector<FoundStatus>;
+  [[nodiscard]] Result<Statuses> read_statuses() const;
+  [[nodiscard]] Result<void> refuse_newer(const Statuses& statuses) const;
+  void recover_all(Statuses statuses);
   void recover(const Uuid& uuid, xml::DomainStatus status);
   [[nodiscard]] bool reconnect(const RunPtr& run, const xml::DomainStatus& status);
   void bury(const Uuid& uuid, const xml::DomainStatus* status);

@@ -96,6 +96,7 @@ class Daemon:
         self.socket = "/run/libvirt/libvirt-sock" if self.is_reference else "/run/libvirt/virtusernsd-sock"
         self.uri = "test+unix:///default" if self.is_reference else "userns:///system"
         self._holder = None
+        self.environment: dict[str, str] = {}  # of the next start, beside our own
         # The machine is shared: domains of this run have a cgroup of their own above them, by which they are told apart.
         self.cgroup = owned.name("conformance")
         self.is_unprivileged = pathlib.Path("/proc/self/uid_map").read_text().split()[2] == "1"
@@ -150,6 +151,7 @@ class Daemon:
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)
         environment["VIRTUSERNS_BUILD"] = self.build
+        environment.update(self.environment)
         return environment
 
     def _wait_for_socket(self, timeout_s: float = 15.0) -> None:
