@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -21,17 +20,24 @@ namespace virtuserns::userns {
 
 namespace {
 
-// A plan on a descriptor that nobody can change any more.
-Result<Fd> sealed_plan(const LaunchPlan& plan) {
-  const auto bytes = encode_plan(plan);
-  Fd file(::memfd_create("virtuserns-plan", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!file) return sys_fail("memfd_create");
-  if (::write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
+struct PlanPipe {
+  Fd read, write;
+};
+Result<PlanPipe> make_plan_pipe() {
+  int pair[2];
+  if (::pipe2(pair, O_CLOEXEC) != 0) return sys_fail("pipe");
+  return PlanPipe{Fd(pair[0]), Fd(pair[1])};
+}
+
+// All at once, into the pipe itself: whoever is to read it may be stopped.
+Result<void> write_plan(Fd pipe, const std::vector<std::uint8_t>& bytes) {
+  constexpr std::size_t kPipeBytes = 64 * 1024;
+  if (bytes.size() > kPipeBytes && ::fcntl(pipe.get(), F_SETPIPE_SZ, static_cast<int>(bytes.size())) < 0)
+    return sys_fail("make room for the plan");
+  if (::fcntl(pipe.get(), F_SETFL, O_NONBLOCK) != 0) return sys_fail("write plan");
+  if (::write(pipe.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
     return sys_fail("write plan");
-  if (::lseek(file.get(), 0, SEEK_SET) != 0) return sys_fail("rewind plan");
-  if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0)
-    return sys_fail("seal plan");
-  return file;
+  return {};
 }
 
 Fd open_log(const std::string& path) {
@@ -45,10 +51,8 @@ Result<Fd> moved_up(int fd) {
   return high;
 }
 
-// The socket's path without ".sock": unique on this machine.
-std::string mark_of(const LaunchPlan& plan) {
-  return "VIRTUSERNS_RUN=" + plan.socket_path.substr(0, plan.socket_path.rfind('.'));
-}
+// `run`: the socket's path without ".sock": unique on this machine.
+std::string mark_of(const std::string& run) { return "VIRTUSERNS_RUN=" + run; }
 
 class Spawn {
  public:
@@ -107,7 +111,7 @@ class Spawn {
 }  // namespace
 
 pid_t find_controller(const std::string& proc, const LaunchPlan& plan) {
-  const std::string mark = mark_of(plan);
+  const std::string mark = mark_of(plan.socket_path.substr(0, plan.socket_path.rfind('.')));
   pid_t oldest = 0;
   std::uint64_t oldest_time = 0;
   const auto names = list_directory(proc);
@@ -137,23 +141,23 @@ void append_to_log(const std::string& log_path, const std::string& text) {
   (void)!::write(log.get(), line.data(), line.size());
 }
 
-Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan, const std::vector<Fd>& files,
-                                   const std::string& log_path) {
-  const Fd plan_file = TRY(sealed_plan(plan));
+Result<Launched> launch_controller(const LaunchRequest& request) {
+  Launched launched;
+  PlanPipe plan = TRY(make_plan_pipe());
+  launched.plan = std::move(plan.write);
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("socketpair");
-  Launched launched;
   launched.channel = SocketFd(pair[0]);
   const SocketFd theirs(pair[1]);
   Spawn spawn;
-  TRY(spawn.log_to(log_path));
-  TRY(spawn.pass(plan_file.get(), controller::kPlanFd));
+  TRY(spawn.log_to(request.log_path));
+  TRY(spawn.pass(plan.read.get(), controller::kPlanFd));
   TRY(spawn.pass(theirs.get(), controller::kChannelFd));
   int next = controller::kFirstPassedFd;
-  for (const auto& file : files) TRY(spawn.pass(file.get(), next++));
+  for (const auto& file : *request.files) TRY(spawn.pass(file.get(), next++));
   // The name is only there for ps(1): one that looks like an option must not be taken for it.
-  const std::string shown = plan.name.starts_with('-') ? "./" + plan.name : plan.name;
-  launched.pid = TRY(spawn.run(program, shown, next, mark_of(plan)));
+  const std::string shown = request.name.starts_with('-') ? "./" + request.name : request.name;
+  launched.pid = TRY(spawn.run(request.program, shown, next, mark_of(request.run)));
   // A child that nobody has waited for: the number is its own even if it is dead already.
   auto process = open_pidfd(launched.pid);
   if (!process) {
@@ -166,12 +170,17 @@ Result<Launched> launch_controller(const std::string& program, const LaunchPlan&
   return launched;
 }
 
+Result<void> hand_over_plan(Launched& launched, const std::vector<std::uint8_t>& plan) {
+  return write_plan(std::move(launched.plan), plan);
+}
+
 Result<void> reap_domain(const std::string& program, const LaunchPlan& plan, const std::string& log_path,
                          int timeout_ms) {
-  const Fd plan_file = TRY(sealed_plan(plan));
+  PlanPipe pipe = TRY(make_plan_pipe());
+  TRY(write_plan(std::move(pipe.write), encode_plan(plan)));
   Spawn spawn;
   TRY(spawn.log_to(log_path));
-  TRY(spawn.pass(plan_file.get(), controller::kPlanFd));
+  TRY(spawn.pass(pipe.read.get(), controller::kPlanFd));
   const pid_t pid = TRY(spawn.run(program, "--reap", controller::kChannelFd));
   const PidFd process = TRY(open_pidfd(pid));
   pollfd ended{process.get(), POLLIN, 0};
@@ -221,7 +230,8 @@ void reap_zombie(const PidFd& process) {
   // A tracer (a debugger, strace) gets the end before the parent does: nothing to be had yet is not "not our child".
   siginfo_t info{};
   for (int i = 0; i < 50; ++i) {
-    if (::waitid(P_PIDFD, static_cast<id_t>(process.get()), &info, WEXITED | WNOHANG) != 0 || info.si_pid != 0) return;
+    if (::waitid(P_PIDFD, static_cast<id_t>(process.get()), &info, WEXITED | WNOHANG) != 0 || info.si_pid != 0)
+      return;
     pollfd ended{process.get(), POLLIN, 0};
     if (::poll(&ended, 1, 0) <= 0) return;  // it lives
     ::usleep(2'000);

@@ -1,9 +1,11 @@
 // Starting and ending.
 #include <libvirt/libvirt.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <future>
 
 #include "conf/base/file.h"
 #include "conf/base/log.h"
@@ -42,46 +44,106 @@ kernel::SeccompFilter Backend::seccomp_filter(const kernel::SeccompPolicy& polic
   return filters_[policy] = kernel::compile_seccomp_filter(policy);
 }
 
+Result<MadePlan> Backend::plan_of(const DomainDef& def, const IdMaps& maps, std::size_t passed_files) {
+  PlanContext context = TRY(observe(def, host_, config_, paths_));
+  context.config.pids_limit = pids_limit_;
+  context.passed_files = static_cast<std::uint32_t>(passed_files);
+  const bool is_32bit = def.os.arch == "i686" || def.os.arch == "armv7l";
+  const auto filter = seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, def.userns.seccomp});
+  context.seccomp = {filter.program, def.userns.seccomp.is_logged, filter.refusable};
+  return make_plan(def, maps, context);
+}
+
+// A controller that is spawned while the plan is still made: on its own thread, because a spawn lasts until the exec.
+class Backend::Launch {
+ public:
+  // `request` and what it points to must outlive this.
+  Launch(TaskThread& spawner, const LaunchRequest& request) {
+    const auto task =
+        std::make_shared<std::packaged_task<Result<Launched>()>>([&] { return launch_controller(request); });
+    if (spawner.submit([task] { (*task)(); })) launched_ = task->get_future();
+  }
+  ~Launch() {
+    if (!launched_.valid()) return;
+    // Nobody wants it any more.
+    auto launched = launched_.get();
+    if (launched) kill_and_wait(launched->process, 1000);
+  }
+  Launch(const Launch&) = delete;
+  Launch& operator=(const Launch&) = delete;
+  Result<Launched> get() {
+    if (!launched_.valid()) return fail(VIR_ERR_OPERATION_FAILED, "the daemon is about to end");
+    return launched_.get();
+  }
+
+ private:
+  std::future<Result<Launched>> launched_;
+};
+
 // Everything up to a controller that is at work. On failure nothing of it is left.
-Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<Fd>& files) {
+Result<RunPtr> Backend::launch(const Job& job, DomainDef def, const std::vector<Fd>& files) {
   auto run = std::make_shared<Run>();
   run->domain = job.domain;
   run->uuid = def.uuid;
   run->started_ms = realtime_ms();
   run->log_path = paths_.log + "/" + def.name + ".log";
+  const LaunchRequest request{paths_.controller, def.name, run_file(run->uuid, ""), run->log_path, &files};
+  Launch launch(spawner_, request);
   run->maps = TRY(broker_.lease(def));
-  PlanContext context = TRY(observe(def, host_, config_, paths_));
-  context.config.pids_limit = pids_limit_;
-  context.passed_files = static_cast<std::uint32_t>(files.size());
-  const bool is_32bit = def.os.arch == "i686" || def.os.arch == "armv7l";
-  const auto filter = seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, def.userns.seccomp});
-  context.seccomp = {filter.program, def.userns.seccomp.is_logged, filter.refusable};
-  MadePlan made = TRY(make_plan(def, run->maps, context));
+  MadePlan made = TRY(plan_of(def, run->maps, files.size()));
   run->messages = std::move(made.messages);
   run->live = std::move(def);
 
   Undo undo;
   undo.add([this, uuid = run->uuid] { remove_run_files(uuid); });
   ::unlink(run_file(run->uuid, ".exit").c_str());  // of an earlier life: must not speak for this one
-  const bool persistent = job.look()->persistent;
-  TRY(save_starting(*run, persistent, made.plan));
+  const auto bytes = encode_plan(made.plan);
+  TRY(save_starting(*run, job.look()->persistent, bytes));
   if (::mkdir(made.plan.stage_path.c_str(), 0700) != 0 && errno != EEXIST)
     return sys_fail("create " + quote(made.plan.stage_path));
-  Launched launched = TRY(launch_controller(paths_.controller, made.plan, files, run->log_path));
+  Launched launched = TRY(launch.get());
   run->pid = launched.pid;
   run->start_time = launched.start_time;
   run->process = std::move(launched.process);
+  if (auto handed = hand_over_plan(launched, bytes); !handed) {
+    kill_and_wait(run->process, 1000);
+    return handed.error();
+  }
   run->channel = std::make_unique<Channel>(std::move(launched.channel));
-  (void)save_starting(*run, persistent, made.plan);  // now with the controller's pid
   undo.commit();
   return run;
 }
 
+// What a controller says while somebody waits for nothing else is read by whoever waits: the way through the reactor's
+// thread costs a start and a destroy as much as a fork.
+Backend::Heard Backend::listen(const RunPtr& run, int timeout_ms, bool (*is_enough)(const Run&)) {
+  using Clock = std::chrono::steady_clock;
+  const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms);
+  for (bool is_open = true;;) {
+    {
+      const std::lock_guard lock(run->mutex);
+      if (is_enough(*run)) return Heard::kEnough;
+    }
+    if (!is_open) return Heard::kEnd;
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    pollfd readable{run->channel->socket().get(), POLLIN, 0};
+    if (left <= 0 || ::poll(&readable, 1, static_cast<int>(left)) == 0) return Heard::kNothing;
+    is_open = run->channel->read_available([&](controller::Note note) { on_note(run, std::move(note)); });
+  }
+}
+
 Result<void> Backend::await_start(const RunPtr& run, int timeout_ms) {
-  std::unique_lock lock(run->mutex);
-  if (!run->changed.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return run->outcome.has_value(); }))
-    return fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller did not start the domain within " +
-                                               std::to_string(timeout_ms / 1000) + " s");
+  switch (listen(run, timeout_ms, [](const Run& r) { return r.outcome.has_value(); })) {
+    case Heard::kEnough:
+      break;
+    case Heard::kNothing:
+      return fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller did not start the domain within " +
+                                                 std::to_string(timeout_ms / 1000) + " s");
+    case Heard::kEnd:
+      return fail(VIR_ERR_INTERNAL_ERROR,
+                  "the domain's controller died while it started the domain; see " + quote(run->log_path));
+  }
+  const std::lock_guard lock(run->mutex);
   return *run->outcome;
 }
 
@@ -101,15 +163,15 @@ void Backend::abandon(const RunPtr& run) {
 
 Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainDef def, const std::vector<Fd>& files,
                                    unsigned flags) {
-  RunPtr run = TRY(spawn(job, std::move(def), files));
+  RunPtr run = TRY(launch(job, std::move(def), files));
   {
     const Locked domain = job.look();
     domain->run = run;
     domain->autodestroy_by.reset();
     if (flags & VIR_DOMAIN_START_AUTODESTROY) domain->autodestroy_by = caller.connection_id;
   }
-  watch(run);
   auto started = await_start(run, kStartTimeoutMs);
+  if (started) watch(run);
   append_to_log(run->log_path,
                 started ? "started, controller " + std::to_string(run->pid) : "not started: " + started.error().text);
   if (started) return {};
@@ -172,9 +234,12 @@ Result<RunPtr> Backend::active_run(const Job& job) const {
 }
 
 Result<void> Backend::destroy_run(const RunPtr& run) {
-  const auto answer = run->channel->request(controller::DestroyRequest{}, kRequestTimeoutMs);
-  // Gone before it answered: whoever noticed that is cleaning up.
-  const bool hangs = !answer && answer.error().code == VIR_ERR_OPERATION_TIMEOUT;
+  reactor_.remove(run->channel_watch);
+  const auto has_ended = [](const Run& r) { return r.has_ended; };
+  const auto told = run->channel->tell(controller::DestroyRequest{}, kRequestTimeoutMs);
+  const bool hangs = told ? listen(run, kRequestTimeoutMs, has_ended) == Heard::kNothing
+                          : told.error().code == VIR_ERR_OPERATION_TIMEOUT;
+  // Gone before it said that all is: whoever noticed that is cleaning up.
   if (wait_ended(*run, hangs ? 0 : kReapTimeoutMs)) return {};
   // It is stopped, hangs, or is dead: its container dies with it, and its clean-up is done for it.
   log_warning("userns", "the controller of domain " + format_uuid(run->uuid) + " does not end it and is killed");
