@@ -1,5 +1,8 @@
 #include "conf/exec.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include "conf/base/text.h"
 
 namespace virtuserns {
@@ -35,6 +38,17 @@ Result<void> validate_exec(const ExecDef& def) {
   TRY(check_name("user", def.user));
   TRY(check_name("group", def.group));
   if (def.rows > 0xffff || def.columns > 0xffff) return refuse("no terminal is as large as that");
+  return {};
+}
+
+Result<void> validate_program(int fd) {
+  // Only memory of memfd_create(2) can have all four: a file of a tmpfs refuses the first three.
+  constexpr int kSeals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  constexpr mode_t kUnwanted = S_ISUID | S_ISGID | S_IWGRP | S_IWOTH;
+  struct stat st {};
+  const int seals = ::fcntl(fd, F_GET_SEALS);
+  if (seals < 0 || (seals & kSeals) != kSeals || ::fstat(fd, &st) != 0 || (st.st_mode & kUnwanted) != 0)
+    return refuse("the program that was brought along is no sealed memory; seal all of a memfd, with mode 0555");
   return {};
 }
 

@@ -30,6 +30,11 @@ struct ExecDef {
 // Everything about `def` that can be refused without looking into the container.
 [[nodiscard]] Result<void> validate_exec(const ExecDef& def);
 
+// A command may bring its program along, as a descriptor: nothing is written into the container for it. arguments[0] is
+// only its name then. It has to be memory that nobody can change any more (memfd_create(2), fully sealed, writable by
+// nobody): the container may look into what it runs, and must find nothing of the host there, nor change it for others.
+[[nodiscard]] Result<void> validate_program(int fd);
+
 // The exit status of a command that could not be run (as of env(1) and shells), by errno of execve(2).
 inline constexpr std::int32_t kExecFailed = 125, kExecCannotRun = 126, kExecNotFound = 127;
 [[nodiscard]] constexpr std::int32_t exec_status_of(int sys_errno) {

@@ -168,6 +168,6 @@ Result<SocketFd> Driver::open_console(const Caller&, const Uuid&, const std::str
 Result<NamespaceFds> Driver::open_namespaces(const Caller&, const Uuid&, unsigned) {
   return unsupported("virDomainLxcOpenNamespace");
 }
-Result<StartedCommand> Driver::exec(const Caller&, const Uuid&, const ExecDef&) { return unsupported("exec"); }
+Result<StartedCommand> Driver::exec(const Caller&, const Uuid&, const ExecDef&, Fd) { return unsupported("exec"); }
 
 }  // namespace virtuserns

@@ -254,13 +254,14 @@ class Driver {
   // empty: the first. VIR_DOMAIN_CONSOLE_FORCE takes the console from whoever has it.
   virtual Result<SocketFd> open_console(const Caller&, const Uuid&, const std::string& device, unsigned flags);
   virtual Result<NamespaceFds> open_namespaces(const Caller&, const Uuid&, unsigned flags);
-  // Ours, not libvirt's. Returns when the command was started or could not be; `def` is not yet checked.
-  virtual Result<StartedCommand> exec(const Caller&, const Uuid&, const ExecDef& def);
+  // Ours, not libvirt's. Returns when the command was started or could not be; `def` is not yet checked, nor `program`,
+  // which may be empty (validate_program).
+  virtual Result<StartedCommand> exec(const Caller&, const Uuid&, const ExecDef& def, Fd program);
 };
 
 // ---- the plug ---------------------------------------------------------------------------------------------------
 
-inline constexpr unsigned kDriverInterfaceVersion = 3;
+inline constexpr unsigned kDriverInterfaceVersion = 4;
 
 struct DriverHost {  // what the daemon lends to a module; outlives it
   const DaemonConfig* config = nullptr;

@@ -22,6 +22,7 @@ RULES = {
     "driver/test/": ["driver/test/", "driver/domain/", "driver/driver.h", "driver/events.h", "conf/"],
     "driver/compute/": ["driver/compute/", "xml/", "conf/"],
     "driver/": ["driver/driver.h", "driver/events.h", "driver/module.h", "driver/daemon.h", "driver/rpc/", "conf/", "xml/"],
+    "tools/drill/": ["tools/drill/", "driver/exec/client.h", "conf/"],
     "tools/": ["tools/", "xml/", "conf/"],
 }
 

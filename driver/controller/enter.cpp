@@ -33,20 +33,6 @@ Result<void> die_with_controller() {
   return {};
 }
 
-// Everything of the controller but these; they stay close-on-exec.
-Result<void> close_all_but(std::vector<int> kept) {
-  std::sort(kept.begin(), kept.end());
-  unsigned next = 0;
-  for (const int fd : kept) {
-    const auto number = static_cast<unsigned>(fd);
-    if (fd < 0) continue;
-    if (number > next && ::close_range(next, number - 1, 0) != 0) return sys_fail("close files");
-    next = std::max(next, number + 1);
-  }
-  if (::close_range(next, ~0u, 0) != 0) return sys_fail("close files");
-  return {};
-}
-
 Result<void> become(uid_t uid, gid_t gid) {
   if (::setgroups(0, nullptr) != 0) return sys_fail("drop groups");
   if (::setresgid(gid, gid, gid) != 0) return sys_fail("take group id " + std::to_string(gid));
@@ -108,8 +94,12 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
 // In the container's namespaces, as container root, single, traced and looked into by nobody.
 class Entrant {
  public:
-  Entrant(const LaunchPlan& plan, const ExecDef& command, Stdio stdio, int channel)
-      : plan_(plan), command_(command), stdio_(std::move(stdio)), channel_(channel) {}
+  Entrant(const LaunchPlan& plan, const Entry& entry, Stdio stdio)
+      : plan_(plan),
+        command_(entry.command),
+        stdio_(std::move(stdio)),
+        program_(entry.program),
+        channel_(entry.channel) {}
 
   // Returns only when there is no command: success is exec.
   Result<NotRun> run() {
@@ -158,7 +148,7 @@ class Entrant {
     for (const auto& variable : command_.environment) set_variable(variable);
   }
 
-  // Descriptors 0, 1, 2, and the channel as 3, which exec closes; nothing else is open then.
+  // Descriptors 0, 1, 2, the channel as 3 and the program as 4, which exec closes; nothing else is open then.
   Result<void> take_stdio(uid_t uid) {
     if (command_.has_terminal) TRY(take_terminal());
     std::array<int, 3> high{};
@@ -170,12 +160,17 @@ class Entrant {
       if (high[i] < 0) return sys_fail("make stdio");
     }
     const int channel = ::fcntl(channel_, F_DUPFD_CLOEXEC, 10);
-    if (channel < 0) return sys_fail("make stdio");
+    const int program = program_ < 0 ? -1 : ::fcntl(program_, F_DUPFD_CLOEXEC, 10);
+    if (channel < 0 || (program_ >= 0 && program < 0)) return sys_fail("make stdio");
     for (int fd = 0; fd < 3; ++fd)
       if (::dup2(high[static_cast<std::size_t>(fd)], fd) < 0) return sys_fail("make stdio");
     if (::dup3(channel, 3, O_CLOEXEC) < 0) return sys_fail("make stdio");
     channel_ = 3;
-    if (::close_range(4, ~0u, 0) != 0) return sys_fail("close files");
+    if (program_ >= 0) {
+      if (::dup3(program, 4, O_CLOEXEC) < 0) return sys_fail("make stdio");
+      program_ = 4;
+    }
+    if (::close_range(program_ >= 0 ? 5 : 4, ~0u, 0) != 0) return sys_fail("close files");
     return {};
   }
 
@@ -192,7 +187,10 @@ class Entrant {
     const auto argv = pointers(arguments), env = pointers(environment_);
     const std::string& program = arguments.front();
     int err = ENOENT;
-    if (program.find('/') != std::string::npos) {
+    if (program_ >= 0) {
+      ::execveat(program_, "", argv.data(), env.data(), AT_EMPTY_PATH);
+      err = errno;
+    } else if (program.find('/') != std::string::npos) {
       ::execve(program.c_str(), argv.data(), env.data());
       err = errno;
     } else {
@@ -218,7 +216,7 @@ class Entrant {
   const LaunchPlan& plan_;
   const ExecDef& command_;
   Stdio stdio_;
-  int channel_;
+  int program_, channel_;
   std::vector<std::string> environment_;
   Confinement confinement_;
 };
@@ -234,13 +232,13 @@ class Entrant {
   ::_exit(1);
 }
 
-Result<void> join(const LaunchPlan& plan, const ExecDef& command, const Doors& doors, int channel) {
+Result<void> join(const LaunchPlan& plan, const Entry& entry, const Doors& doors) {
   // Before anything else; it is the controller's too, but nothing here is to depend on that.
   if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return sys_fail("become undumpable");
   TRY(die_with_controller());
   for (const auto& tasks : doors.tasks)
     if (::write(tasks.get(), "0", 1) != 1) return sys_fail("enter control group");
-  std::vector<int> kept = {channel, doors.devpts->get()};
+  std::vector<int> kept = {entry.channel, entry.program, doors.devpts->get()};
   const std::pair<const NsFd*, int> namespaces[] = {{&doors.user, CLONE_NEWUSER},     {&doors.ipc, CLONE_NEWIPC},
                                                     {&doors.uts, CLONE_NEWUTS},       {&doors.net, CLONE_NEWNET},
                                                     {&doors.cgroup, CLONE_NEWCGROUP}, {&doors.pid, CLONE_NEWPID},
@@ -251,7 +249,7 @@ Result<void> join(const LaunchPlan& plan, const ExecDef& command, const Doors& d
   // no capability of the host's (user_namespaces(7)).
   TRY(become(plan.host_uid, plan.host_gid), "host ids");
   TRY(kernel::limit_capabilities(0));
-  Stdio stdio = TRY(command.has_terminal ? make_terminal(*doors.devpts, command) : make_pipes());
+  Stdio stdio = TRY(entry.command.has_terminal ? make_terminal(*doors.devpts, entry.command) : make_pipes());
   for (const auto& [ns, flag] : namespaces) {
     TRY(kernel::enter_namespace(*ns, flag));
     if (flag == CLONE_NEWUSER) TRY(become(0, 0), "ids of the container");
@@ -262,11 +260,11 @@ Result<void> join(const LaunchPlan& plan, const ExecDef& command, const Doors& d
   auto cloned = TRY(kernel::clone_process({CLONE_PARENT, nullptr}));
   if (cloned.pid == 0) {
     stdio.outer.clear();
-    run_entrant(Entrant(plan, command, std::move(stdio), channel));
+    run_entrant(Entrant(plan, entry, std::move(stdio)));
   }
   std::vector<int> files = {cloned.pidfd.get()};
   for (const auto& file : stdio.outer) files.push_back(file.get());
-  return send_packet(channel, xdr::encode(ChildMessage(Entered{cloned.pid})), files);
+  return send_packet(entry.channel, xdr::encode(ChildMessage(Entered{cloned.pid})), files);
 }
 
 // A v2 group that hands controllers on to groups below may have no process of its own (cgroup-v2.rst, "No Internal
@@ -290,10 +288,22 @@ Result<Fd> open_v2_tasks(const Host& host, const kernel::Cgroup& group, pid_t in
 
 }  // namespace
 
-Result<Doors> open_doors(const Host& host, const Boot& boot) {
-  if (!boot.devpts) return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the domain has no /dev/pts of its own");
+Result<void> close_all_but(std::vector<int> kept) {
+  std::sort(kept.begin(), kept.end());
+  unsigned next = 0;
+  for (const int fd : kept) {
+    const auto number = static_cast<unsigned>(fd);
+    if (fd < 0) continue;
+    if (number > next && ::close_range(next, number - 1, 0) != 0) return sys_fail("close files");
+    next = std::max(next, number + 1);
+  }
+  if (::close_range(next, ~0u, 0) != 0) return sys_fail("close files");
+  return {};
+}
+
+Result<Doors> open_doors(const Host& host, pid_t init, const Fd& devpts) {
+  if (!devpts) return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the domain has no /dev/pts of its own");
   Doors doors;
-  const pid_t init = boot.record.init_pid;  // our child and not reaped: its number is its own
   for (const auto& group : host.groups)
     doors.tasks.push_back(TRY(group.is_v2() ? open_v2_tasks(host, group, init) : group.open_tasks()));
   doors.user = TRY(kernel::open_namespace(host.proc, init, "user"));
@@ -303,13 +313,13 @@ Result<Doors> open_doors(const Host& host, const Boot& boot) {
   doors.cgroup = TRY(kernel::open_namespace(host.proc, init, "cgroup"));
   doors.pid = TRY(kernel::open_namespace(host.proc, init, "pid"));
   doors.mount = TRY(kernel::open_namespace(host.proc, init, "mnt"));
-  doors.devpts = &boot.devpts;
+  doors.devpts = &devpts;
   return doors;
 }
 
-void run_joiner(const LaunchPlan& plan, const ExecDef& command, const Doors& doors, int channel) {
-  if (auto joined = join(plan, command, doors, channel); !joined) {
-    (void)send_packet(channel, xdr::encode(ChildMessage(to_wire(joined.error()))));
+void run_joiner(const LaunchPlan& plan, const Entry& entry, const Doors& doors) {
+  if (auto joined = join(plan, entry, doors); !joined) {
+    (void)send_packet(entry.channel, xdr::encode(ChildMessage(to_wire(joined.error()))));
     ::_exit(1);
   }
   ::_exit(0);

@@ -1,10 +1,12 @@
 #include "driver/exec/client.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "conf/base/text.h"
 #include "conf/paths.h"
@@ -50,6 +52,16 @@ Result<Address> parse_uri(const std::string& uri) {
   if (path.empty() || path.front() != '/') return refuse("is not of this machine");
   if (socket.empty()) socket = (path == "/session" ? session_paths() : system_paths()).run + "/virtusernsd-sock";
   return Address{scheme + "://" + path, socket};
+}
+
+std::string default_uri() {
+  const char* uri = std::getenv("LIBVIRT_DEFAULT_URI");
+  return uri && std::string_view(uri).starts_with("userns") ? uri : "userns:///system";
+}
+
+void open_stdio() {
+  for (int fd = ::open("/dev/null", O_RDWR); fd >= 0 && fd < 3; fd = ::open("/dev/null", O_RDWR)) {
+  }
 }
 
 Result<Client> Client::connect(const Address& address) {
@@ -125,10 +137,15 @@ Result<DomainRef> Client::find_domain(const std::string& what) {
   return TRY(call<rpc::wire::DomainReply>(kLookupByName, rpc::wire::LookupNameArgs{what})).dom;
 }
 
-Result<Started> Client::exec(const DomainRef& domain, const ExecDef& command) {
-  const rpc::Header header{rpc::kUsernsProgram, rpc::kProgramVersion, rpc::kExecProcedure, rpc::MessageType::kCall,
+Result<Started> Client::exec(const DomainRef& domain, const ExecDef& command, Fd program) {
+  std::vector<Fd> files;
+  if (program) files.push_back(std::move(program));
+  const auto type = files.empty() ? rpc::MessageType::kCall : rpc::MessageType::kCallWithFds;
+  const rpc::Header header{rpc::kUsernsProgram, rpc::kProgramVersion, rpc::kExecProcedure, type,
                            ++serial_,           rpc::Status::kOk};
-  auto message = TRY(exchange(header, TRY(rpc::make_frame(header, rpc::wire::ExecArgs{domain, command}))));
+  rpc::FrameBuilder builder(header, std::move(files));
+  xdr::Writer(builder.bytes()).write(rpc::wire::ExecArgs{domain, command});
+  auto message = TRY(exchange(header, TRY(std::move(builder).finish())));
   auto reply = TRY(xdr::decode<rpc::wire::ExecReply>(message.payload));
   if (reply.status == 0 && message.fds.size() != (command.has_terminal ? 2 : 4))
     return fail(VIR_ERR_RPC, "the daemon sent no command");

@@ -1,5 +1,4 @@
 // virt-userns-exec: runs a command in a running domain. docs/manual/virt-userns-exec.1 is what a person reads of it.
-#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -29,11 +28,6 @@ struct Options {
   ExecDef command;
   bool is_help = false, is_version = false;
 };
-
-std::string default_uri() {
-  const char* uri = std::getenv("LIBVIRT_DEFAULT_URI");
-  return uri && std::string_view(uri).starts_with("userns") ? uri : "userns:///system";
-}
 
 Result<void> take_option(Options& options, int option) {
   const std::string value = optarg ? optarg : "";
@@ -97,12 +91,6 @@ Result<Options> parse_options(int argc, char** argv) {
   }
   TRY(validate_exec(options.command));
   return options;
-}
-
-// A program started without them would take its sockets for stdio.
-void open_stdio() {
-  for (int fd = ::open("/dev/null", O_RDWR); fd >= 0 && fd < 3; fd = ::open("/dev/null", O_RDWR)) {
-  }
 }
 
 Result<int> run(int argc, char** argv) {

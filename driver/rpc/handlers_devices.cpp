@@ -42,7 +42,9 @@ Result<void> lxc_open_namespace(Call& call, const wire::DomainFlagsArgs& args) {
 
 Result<wire::ExecReply> userns_exec(Call& call, const wire::ExecArgs& args) {
   TRY(validate_exec(args.command));
-  StartedCommand started = TRY(call.driver->exec(call.caller, args.dom.uuid, args.command));
+  if (call.fds.size() > 1) return fail(VIR_ERR_INVALID_ARG, "a command has one program");
+  Fd program = call.fds.empty() ? Fd() : std::move(call.fds.front());
+  StartedCommand started = TRY(call.driver->exec(call.caller, args.dom.uuid, args.command, std::move(program)));
   if (started.fds.size() > kMaxMessageFds) return fail(VIR_ERR_RPC, "too many descriptors");
   call.reply_fds = std::move(started.fds);
   return wire::ExecReply{started.status, std::move(started.text)};

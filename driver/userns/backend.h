@@ -31,6 +31,7 @@
 #include "driver/userns/channel.h"
 #include "driver/userns/launch.h"
 #include "driver/userns/make_plan.h"
+#include "driver/userns/systemd.h"
 #include "driver/userns/task_thread.h"
 #include "xml/status.h"
 
@@ -54,6 +55,7 @@ struct Run {
   std::vector<std::string> messages;
   std::uint64_t started_ms = 0;
   std::string log_path;
+  std::string scope_group;  // of the systemd scope that it is in; empty: none
 
   std::mutex mutex;  // of what follows
   std::condition_variable changed;
@@ -121,7 +123,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   // devices.cpp
   Result<SocketFd> open_console(const Caller&, const Uuid&, const std::string& device, unsigned flags) override;
   Result<NamespaceFds> open_namespaces(const Caller&, const Uuid&, unsigned flags) override;
-  Result<StartedCommand> exec(const Caller&, const Uuid&, const ExecDef& def) override;
+  Result<StartedCommand> exec(const Caller&, const Uuid&, const ExecDef& def, Fd program) override;
 
  private:
   // definitions.cpp: hooks of the base
@@ -143,8 +145,9 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
                                           const std::vector<Fd>& files, unsigned flags);
   [[nodiscard]] kernel::SeccompFilter seccomp_filter(const kernel::SeccompPolicy& policy);
   class Launch;
-  [[nodiscard]] Result<RunPtr> launch(const Job& job, DomainDef def, const std::vector<Fd>& files);
-  [[nodiscard]] Result<MadePlan> plan_of(const DomainDef& def, const IdMaps& maps, std::size_t passed_files);
+  [[nodiscard]] Result<PlanContext> context_of(const DomainDef& def, std::size_t passed_files);
+  [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const std::vector<Fd>& files);
+  [[nodiscard]] Result<bool> begin(Run& run, const MadePlan& made, bool persistent, Launch& launch, const Scope* scope);
   enum class Heard { kEnough, kEnd, kNothing };
   // Reads what the controller says until that is enough, or the channel's end, or nothing more came in time.
   [[nodiscard]] Heard listen(const RunPtr& run, int timeout_ms, bool (*is_enough)(const Run&));
@@ -172,8 +175,25 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   void remove_run_files(const Uuid& uuid) const;
   [[nodiscard]] Result<LaunchPlan> read_plan(const Uuid& uuid) const;
 
+  // scopes.cpp: among systemd's units
+  [[nodiscard]] bool wants_scope() const;
+  [[nodiscard]] Result<void> place(const Scope& scope, const Launched& launched, const std::string& name);
+  void remember_scope(const Run& run);
+  void forget_scope(const Uuid& uuid);
+  [[nodiscard]] std::string scope_group_of(const Uuid& uuid) const;
+  void list_machine(const RunPtr& run);
+  void unlist_machine(const Run& run);
+
   // recover.cpp
-  void recover_all();
+  struct FoundStatus {
+    Uuid uuid;
+    Result<xml::DomainStatus> status;
+    bool is_newer = false;  // than this program reads
+  };
+  using Statuses = std::vector<FoundStatus>;
+  [[nodiscard]] Result<Statuses> read_statuses() const;
+  [[nodiscard]] Result<void> refuse_newer(const Statuses& statuses) const;
+  void recover_all(Statuses statuses);
   void recover(const Uuid& uuid, xml::DomainStatus status);
   [[nodiscard]] bool reconnect(const RunPtr& run, const xml::DomainStatus& status);
   void bury(const Uuid& uuid, const xml::DomainStatus* status);
@@ -206,6 +226,11 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   Reactor reactor_;
 
   TaskThread housekeeper_, spawner_;
+
+  Systemd systemd_;
+  Machines machines_;
+  mutable std::mutex scopes_mutex_;           // taken last
+  std::map<Uuid, std::string> scope_groups_;  // of what runs in a scope
 
   std::mutex filters_mutex_;
   std::map<kernel::SeccompPolicy, kernel::SeccompFilter> filters_;

@@ -90,10 +90,10 @@ Result<SocketFd> Channel::connect(const std::string& path) {
   return socket;
 }
 
-Result<void> Channel::send(const controller::Request& request, int timeout_ms) {
+Result<void> Channel::send(const controller::Request& request, int timeout_ms, std::span<const int> files) {
   const auto bytes = xdr::encode(request);
   for (;;) {
-    auto sent = controller::send_packet(socket_.get(), bytes);
+    auto sent = controller::send_packet(socket_.get(), bytes, files);
     if (sent || sent.error().sys_errno != EAGAIN) return sent;
     pollfd writable{socket_.get(), POLLOUT, 0};
     if (::poll(&writable, 1, timeout_ms) == 0)
@@ -101,7 +101,7 @@ Result<void> Channel::send(const controller::Request& request, int timeout_ms) {
   }
 }
 
-Result<Answer> Channel::request(RequestBody body, int timeout_ms) {
+Result<Answer> Channel::request(RequestBody body, int timeout_ms, std::span<const int> files) {
   controller::Request request{0, std::move(body)};
   {
     const std::lock_guard lock(mutex_);
@@ -109,7 +109,7 @@ Result<Answer> Channel::request(RequestBody body, int timeout_ms) {
     request.serial = next_serial_++;
     waiters_[request.serial];
   }
-  const auto sent = send(request, timeout_ms);
+  const auto sent = send(request, timeout_ms, files);
   std::unique_lock lock(mutex_);
   if (!sent) {
     waiters_.erase(request.serial);
@@ -134,7 +134,7 @@ Result<void> Channel::tell(RequestBody body, int timeout_ms) {
     if (is_closed_) return fail(VIR_ERR_OPERATION_FAILED, "the domain's controller is gone");
     request.serial = next_serial_++;
   }
-  return send(request, timeout_ms);
+  return send(request, timeout_ms, {});
 }
 
 bool Channel::read_available(const std::function<void(controller::Note)>& on_note) {

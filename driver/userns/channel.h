@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <variant>
@@ -64,7 +65,7 @@ class Channel {
 
   // A WireError of the controller becomes an Error. VIR_ERR_OPERATION_TIMEOUT when it does not answer in time,
   // VIR_ERR_OPERATION_FAILED when the channel has closed.
-  [[nodiscard]] Result<Answer> request(RequestBody body, int timeout_ms);
+  [[nodiscard]] Result<Answer> request(RequestBody body, int timeout_ms, std::span<const int> files = {});
   // Waits for no reply, and what comes is dropped.
   [[nodiscard]] Result<void> tell(RequestBody body, int timeout_ms);
   // What has arrived, in the order in which it was sent, whichever threads call. False: the channel has closed, everybody
@@ -77,7 +78,7 @@ class Channel {
   struct Waiter {
     std::optional<Answer> answer;
   };
-  [[nodiscard]] Result<void> send(const controller::Request& request, int timeout_ms);
+  [[nodiscard]] Result<void> send(const controller::Request& request, int timeout_ms, std::span<const int> files);
 
   SocketFd socket_;
   std::mutex reading_;  // before mutex_

@@ -45,15 +45,20 @@ Result<NamespaceFds> Backend::open_namespaces(const Caller& caller, const Uuid& 
   return NamespaceFds{std::move(answer.files)};
 }
 
-Result<StartedCommand> Backend::exec(const Caller& caller, const Uuid& uuid, const ExecDef& def) {
+Result<StartedCommand> Backend::exec(const Caller& caller, const Uuid& uuid, const ExecDef& def, Fd program) {
   if (caller.read_only) return fail(VIR_ERR_OPERATION_DENIED, "read only access prevents exec");
   TRY(validate_exec(def));
+  std::vector<int> files;
+  if (program) {
+    TRY(validate_program(program.get()));
+    files.push_back(program.get());
+  }
   RunPtr run;
   {
     const Locked domain = TRY(find_active(uuid));
     run = domain->run;
   }
-  Answer answer = TRY(run->channel->request(controller::ExecRequest{def}, kExecTimeoutMs));
+  Answer answer = TRY(run->channel->request(controller::ExecRequest{def}, kExecTimeoutMs, files));
   auto* reply = std::get_if<controller::ExecReply>(&answer.body);
   if (!reply || (reply->status == 0 && answer.files.size() != (def.has_terminal ? 2 : 4)))
     return fail(VIR_ERR_INTERNAL_ERROR, "the domain's controller gave no command");

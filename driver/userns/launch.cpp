@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -11,6 +12,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <optional>
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
@@ -20,35 +22,21 @@ namespace virtuserns::userns {
 
 namespace {
 
-struct PlanPipe {
-  Fd read, write;
-};
-Result<PlanPipe> make_plan_pipe() {
-  int pair[2];
-  if (::pipe2(pair, O_CLOEXEC) != 0) return sys_fail("pipe");
-  return PlanPipe{Fd(pair[0]), Fd(pair[1])};
-}
-
-// All at once, into the pipe itself: whoever is to read it may be stopped.
-Result<void> write_plan(Fd pipe, const std::vector<std::uint8_t>& bytes) {
-  constexpr std::size_t kPipeBytes = 64 * 1024;
-  if (bytes.size() > kPipeBytes && ::fcntl(pipe.get(), F_SETPIPE_SZ, static_cast<int>(bytes.size())) < 0)
-    return sys_fail("make room for the plan");
-  if (::fcntl(pipe.get(), F_SETFL, O_NONBLOCK) != 0) return sys_fail("write plan");
-  if (::write(pipe.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
+// A plan on a descriptor that nobody can change any more.
+Result<Fd> sealed_plan(const LaunchPlan& plan) {
+  const auto bytes = encode_plan(plan);
+  Fd file(::memfd_create("virtuserns-plan", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file) return sys_fail("memfd_create");
+  if (::write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
     return sys_fail("write plan");
-  return {};
+  if (::lseek(file.get(), 0, SEEK_SET) != 0) return sys_fail("rewind plan");
+  if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0)
+    return sys_fail("seal plan");
+  return file;
 }
 
 Fd open_log(const std::string& path) {
   return Fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
-}
-
-// dup2 to 3, 4, 5.. must not hit a source that is still to be copied: sources are moved out of the way first.
-Result<Fd> moved_up(int fd) {
-  Fd high(::fcntl(fd, F_DUPFD_CLOEXEC, 64));
-  if (!high) return sys_fail("duplicate descriptor");
-  return high;
 }
 
 // `run`: the socket's path without ".sock": unique on this machine.
@@ -56,7 +44,8 @@ std::string mark_of(const std::string& run) { return "VIRTUSERNS_RUN=" + run; }
 
 class Spawn {
  public:
-  Spawn() {
+  // `first_unused`: the descriptors below are for the child, everything from there on is closed.
+  explicit Spawn(int first_unused) : first_unused_(first_unused) {
     ::posix_spawn_file_actions_init(&actions_);
     ::posix_spawnattr_init(&attributes_);
     sigset_t none, all;
@@ -75,7 +64,11 @@ class Spawn {
   Spawn& operator=(const Spawn&) = delete;
 
   Result<void> pass(int fd, int as) {
-    sources_.push_back(TRY(moved_up(fd)));
+    // Moved out of the way: dup2 to 3, 4, 5.. must not hit a source that is still to be copied. No higher than needed,
+    // because the limit of descriptors may be low.
+    Fd high(::fcntl(fd, F_DUPFD_CLOEXEC, first_unused_));
+    if (!high) return sys_fail("duplicate descriptor");
+    sources_.push_back(std::move(high));
     ::posix_spawn_file_actions_adddup2(&actions_, sources_.back().get(), as);
     return {};
   }
@@ -88,10 +81,8 @@ class Spawn {
     return pass(log.get(), 2);
   }
 
-  // `first_unused`: everything from there on is closed.
-  Result<pid_t> run(const std::string& program, const std::string& argument, int first_unused,
-                    std::string mark = {}) {
-    ::posix_spawn_file_actions_addclosefrom_np(&actions_, first_unused);
+  Result<pid_t> run(const std::string& program, const std::string& argument, std::string mark = {}) {
+    ::posix_spawn_file_actions_addclosefrom_np(&actions_, first_unused_);
     std::string name = program, word = argument;
     char* argv[] = {name.data(), word.data(), nullptr};
     char path[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
@@ -103,6 +94,7 @@ class Spawn {
   }
 
  private:
+  const int first_unused_;
   posix_spawn_file_actions_t actions_{};
   posix_spawnattr_t attributes_{};
   std::vector<Fd> sources_;
@@ -132,32 +124,67 @@ pid_t find_controller(const std::string& proc, const LaunchPlan& plan) {
 void append_to_log(const std::string& log_path, const std::string& text) {
   const Fd log = open_log(log_path);
   if (!log) return;
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  ::gmtime_r(&now, &parts);
-  char time[32];
-  const auto length = std::strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%SZ ", &parts);
-  const std::string line = std::string(time, length) + text + "\n";
+  const std::string line = format_log_line(std::time(nullptr), text);
   (void)!::write(log.get(), line.data(), line.size());
 }
 
-Result<Launched> launch_controller(const LaunchRequest& request) {
-  Launched launched;
-  PlanPipe plan = TRY(make_plan_pipe());
-  launched.plan = std::move(plan.write);
-  int pair[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("socketpair");
-  launched.channel = SocketFd(pair[0]);
-  const SocketFd theirs(pair[1]);
-  Spawn spawn;
+namespace {
+
+// nullopt: it has not ended in time.
+std::optional<int> wait_child(pid_t pid, int timeout_ms) {
+  int status = 0;
+  for (int waited_ms = 0;; waited_ms += 2) {
+    if (::waitpid(pid, &status, WNOHANG) != 0) return status;
+    if (waited_ms >= timeout_ms) return std::nullopt;
+    ::usleep(2'000);
+  }
+}
+
+// Takes no more descriptors than it has to: it cleans up also after a start for which there were too few.
+Result<void> run_reaper(const std::string& program, const LaunchPlan& plan, const Fd& plan_file,
+                        const std::string& log_path, int timeout_ms) {
+  if (::lseek(plan_file.get(), 0, SEEK_SET) != 0) return sys_fail("rewind plan");
+  Spawn spawn(controller::kPlanFd + 1);
+  (void)spawn.log_to(log_path);  // else it says to our own stderr what it has to say
+  TRY(spawn.pass(plan_file.get(), controller::kPlanFd));
+  const pid_t pid = TRY(spawn.run(program, "--reap"));
+  const auto status = wait_child(pid, timeout_ms);
+  if (!status) {
+    ::kill(pid, SIGKILL);
+    (void)wait_child(pid, 1000);
+    return fail(VIR_ERR_OPERATION_TIMEOUT, "clean up after domain " + quote(plan.name) + ": not finished in time");
+  }
+  if (*status != 0)
+    return fail(VIR_ERR_OPERATION_FAILED, "clean up after domain " + quote(plan.name) + ": see " + quote(log_path));
+  return {};
+}
+
+Result<pid_t> spawn_controller(const LaunchRequest& request, const Fd& plan, const SocketFd& channel) {
+  Spawn spawn(controller::kFirstPassedFd + static_cast<int>(request.files->size()));
   TRY(spawn.log_to(request.log_path));
-  TRY(spawn.pass(plan.read.get(), controller::kPlanFd));
-  TRY(spawn.pass(theirs.get(), controller::kChannelFd));
+  TRY(spawn.pass(plan.get(), controller::kPlanFd));
+  TRY(spawn.pass(channel.get(), controller::kChannelFd));
   int next = controller::kFirstPassedFd;
   for (const auto& file : *request.files) TRY(spawn.pass(file.get(), next++));
   // The name is only there for ps(1): one that looks like an option must not be taken for it.
   const std::string shown = request.name.starts_with('-') ? "./" + request.name : request.name;
-  launched.pid = TRY(spawn.run(request.program, shown, next, mark_of(request.run)));
+  return spawn.run(request.program, shown, mark_of(request.run));
+}
+
+}  // namespace
+
+Result<Launched> launch_controller(const LaunchRequest& request) {
+  Launched launched;
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("socketpair");
+  launched.channel = SocketFd(pair[0]);
+  SocketFd theirs(pair[1]);
+  if (::pipe2(pair, O_CLOEXEC) != 0) return sys_fail("pipe");
+  Fd plan(pair[0]);
+  launched.plan = Fd(pair[1]);
+  launched.pid = TRY(spawn_controller(request, plan, theirs));
+  theirs.reset();
+  plan.reset();
   // A child that nobody has waited for: the number is its own even if it is dead already.
   auto process = open_pidfd(launched.pid);
   if (!process) {
@@ -171,28 +198,20 @@ Result<Launched> launch_controller(const LaunchRequest& request) {
 }
 
 Result<void> hand_over_plan(Launched& launched, const std::vector<std::uint8_t>& plan) {
-  return write_plan(std::move(launched.plan), plan);
+  const Fd pipe = std::move(launched.plan);
+  // All of it into the pipe itself: whoever is to read it may be stopped.
+  constexpr std::size_t kPipeBytes = 64 * 1024;
+  if (plan.size() > kPipeBytes && ::fcntl(pipe.get(), F_SETPIPE_SZ, static_cast<int>(plan.size())) < 0)
+    return sys_fail("make room for the plan");
+  if (::fcntl(pipe.get(), F_SETFL, O_NONBLOCK) != 0 ||
+      ::write(pipe.get(), plan.data(), plan.size()) != static_cast<ssize_t>(plan.size()))
+    return sys_fail("write plan");
+  return {};
 }
 
 Result<void> reap_domain(const std::string& program, const LaunchPlan& plan, const std::string& log_path,
                          int timeout_ms) {
-  PlanPipe pipe = TRY(make_plan_pipe());
-  TRY(write_plan(std::move(pipe.write), encode_plan(plan)));
-  Spawn spawn;
-  TRY(spawn.log_to(log_path));
-  TRY(spawn.pass(pipe.read.get(), controller::kPlanFd));
-  const pid_t pid = TRY(spawn.run(program, "--reap", controller::kChannelFd));
-  const PidFd process = TRY(open_pidfd(pid));
-  pollfd ended{process.get(), POLLIN, 0};
-  if (::poll(&ended, 1, timeout_ms) <= 0) {
-    kill_and_wait(process, 1000);
-    return fail(VIR_ERR_OPERATION_TIMEOUT, "clean up after domain " + quote(plan.name) + ": not finished in time");
-  }
-  int status = 0;
-  ::waitpid(pid, &status, 0);
-  if (status != 0)
-    return fail(VIR_ERR_OPERATION_FAILED, "clean up after domain " + quote(plan.name) + ": see " + quote(log_path));
-  return {};
+  return run_reaper(program, plan, TRY(sealed_plan(plan)), log_path, timeout_ms);
 }
 
 Result<PidFd> open_pidfd(pid_t pid) {

@@ -44,14 +44,14 @@ kernel::SeccompFilter Backend::seccomp_filter(const kernel::SeccompPolicy& polic
   return filters_[policy] = kernel::compile_seccomp_filter(policy);
 }
 
-Result<MadePlan> Backend::plan_of(const DomainDef& def, const IdMaps& maps, std::size_t passed_files) {
+Result<PlanContext> Backend::context_of(const DomainDef& def, std::size_t passed_files) {
   PlanContext context = TRY(observe(def, host_, config_, paths_));
   context.config.pids_limit = pids_limit_;
   context.passed_files = static_cast<std::uint32_t>(passed_files);
   const bool is_32bit = def.os.arch == "i686" || def.os.arch == "armv7l";
   const auto filter = seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, def.userns.seccomp});
   context.seccomp = {filter.program, def.userns.seccomp.is_logged, filter.refusable};
-  return make_plan(def, maps, context);
+  return context;
 }
 
 // A controller that is spawned while the plan is still made: on its own thread, because a spawn lasts until the exec.
@@ -81,37 +81,61 @@ class Backend::Launch {
 };
 
 // Everything up to a controller that is at work. On failure nothing of it is left.
-Result<RunPtr> Backend::launch(const Job& job, DomainDef def, const std::vector<Fd>& files) {
+Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<Fd>& files) {
   auto run = std::make_shared<Run>();
   run->domain = job.domain;
   run->uuid = def.uuid;
   run->started_ms = realtime_ms();
   run->log_path = paths_.log + "/" + def.name + ".log";
   const LaunchRequest request{paths_.controller, def.name, run_file(run->uuid, ""), run->log_path, &files};
-  Launch launch(spawner_, request);
+  auto launch = std::make_unique<Launch>(spawner_, request);
   run->maps = TRY(broker_.lease(def));
-  MadePlan made = TRY(plan_of(def, run->maps, files.size()));
-  run->messages = std::move(made.messages);
+  PlanContext context = TRY(context_of(def, files.size()));
   run->live = std::move(def);
 
+  const bool persistent = job.look()->persistent;
+  if (wants_scope()) {
+    const Scope scope = make_scope(run->live, run->started_ms, host_.cgroup_mode);
+    run->scope_group = context.scope_group = scope.group();
+    const MadePlan made = TRY(make_plan(run->live, run->maps, context));
+    if (TRY(begin(*run, made, persistent, *launch, &scope))) return run;
+    // systemd does not do it: as on a host without it.
+    run->scope_group = context.scope_group = "";
+    launch = std::make_unique<Launch>(spawner_, request);
+  }
+  const MadePlan made = TRY(make_plan(run->live, run->maps, context));
+  (void)TRY(begin(*run, made, persistent, *launch, nullptr));
+  return run;
+}
+
+// False: systemd made no scope, and nothing is left.
+Result<bool> Backend::begin(Run& run, const MadePlan& made, bool persistent, Launch& launch, const Scope* scope) {
+  run.messages = made.messages;
   Undo undo;
-  undo.add([this, uuid = run->uuid] { remove_run_files(uuid); });
-  ::unlink(run_file(run->uuid, ".exit").c_str());  // of an earlier life: must not speak for this one
-  const auto bytes = encode_plan(made.plan);
-  TRY(save_starting(*run, job.look()->persistent, bytes));
+  undo.add([this, uuid = run.uuid] { remove_run_files(uuid); });
+  ::unlink(run_file(run.uuid, ".exit").c_str());  // of an earlier life: must not speak for this one
+  const auto plan = encode_plan(made.plan);
+  TRY(save_starting(run, persistent, plan));
   if (::mkdir(made.plan.stage_path.c_str(), 0700) != 0 && errno != EEXIST)
     return sys_fail("create " + quote(made.plan.stage_path));
   Launched launched = TRY(launch.get());
-  run->pid = launched.pid;
-  run->start_time = launched.start_time;
-  run->process = std::move(launched.process);
-  if (auto handed = hand_over_plan(launched, bytes); !handed) {
-    kill_and_wait(run->process, 1000);
-    return handed.error();
-  }
-  run->channel = std::make_unique<Channel>(std::move(launched.channel));
+  Undo end;
+  end.add([&process = launched.process] { kill_and_wait(process, 2000); });
+  TRY(hand_over_plan(launched, plan));
+  if (scope)
+    if (auto placed = place(*scope, launched, run.live.name); !placed) {
+      log_warning("userns",
+                  "domain " + quote(run.live.name) + " runs without a unit of systemd: " + placed.error().text);
+      return false;
+    }
+  end.commit();
+  run.pid = launched.pid;
+  run.start_time = launched.start_time;
+  run.process = std::move(launched.process);
+  run.channel = std::make_unique<Channel>(std::move(launched.channel));
+  remember_scope(run);
   undo.commit();
-  return run;
+  return true;
 }
 
 // What a controller says while somebody waits for nothing else is read by whoever waits: the way through the reactor's
@@ -159,11 +183,12 @@ void Backend::abandon(const RunPtr& run) {
     if (auto reaped = reap_domain(paths_.controller, *plan, run->log_path, kReapTimeoutMs); !reaped)
       log_error("userns", reaped.error().text);
   remove_run_files(run->uuid);
+  forget_scope(run->uuid);
 }
 
 Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainDef def, const std::vector<Fd>& files,
                                    unsigned flags) {
-  RunPtr run = TRY(launch(job, std::move(def), files));
+  RunPtr run = TRY(spawn(job, std::move(def), files));
   {
     const Locked domain = job.look();
     domain->run = run;

@@ -39,6 +39,12 @@ void weaken(LaunchPlan& plan, const std::string& name) {
       maps->maps = {{{0, 0, 65536}}, {{0, 0, 65536}}};
   }
   if (has(name, "root")) plan.host_uid = plan.host_gid = 0;
+  if (has(name, "limits"))
+    for (auto& step : plan.before)
+      if (auto* group = std::get_if<CgroupStep>(&step))
+        std::erase_if(group->writes, [](const auto& write) {
+          return write.file.starts_with("pids.") || write.file.starts_with("memory.");
+        });
   if (has(name, "devices")) {
     for (auto& step : plan.before)
       if (auto* group = std::get_if<CgroupStep>(&step)) group->device_rules.reset();

@@ -1,8 +1,11 @@
 // A command that joins a running container: what it is, what it has, and how it ends (promise 3 of docs/security.md).
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <fstream>
@@ -25,9 +28,11 @@ ExecDef shell(const std::string& script) {
   return def;
 }
 
-Result<Running> exec(Domain& domain, const ExecDef& def) {
+Result<Running> exec(Domain& domain, const ExecDef& def, const Fd& program = {}) {
   domain.files().clear();
-  const auto reply = TRY(domain.request(ExecRequest{def}, 25'000));
+  std::vector<int> files;
+  if (program) files.push_back(program.get());
+  const auto reply = TRY(domain.request(ExecRequest{def}, 25'000, files));
   if (const auto* error = std::get_if<WireError>(&reply.body))
     return Error{error->code, error->sys_errno, error->text};
   const auto* started = std::get_if<ExecReply>(&reply.body);
@@ -56,8 +61,8 @@ int wait_status(const Running& running, int timeout_ms = 15'000) {
 }
 
 // Its output and, if that is not 0, its status.
-std::string run(Domain& domain, const ExecDef& def) {
-  auto running = exec(domain, def);
+std::string run(Domain& domain, const ExecDef& def, const Fd& program = {}) {
+  auto running = exec(domain, def, program);
   if (!running) return "failed: " + running.error().text;
   running->fds[1].reset();
   const std::string text = read_all(running->fds[2]) + read_all(running->fds[3]);
@@ -239,6 +244,55 @@ TEST(Exec, AFifoForTheUsersFileHoldsNothing) {
   ExecDef def = shell("true");
   def.user = std::string("web");
   EXPECT_FALSE(exec(domain, def));
+}
+
+constexpr int kAllSeals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
+Fd memory_of_busybox(int seals, mode_t mode) {
+  std::ifstream in("/bin/busybox", std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  Fd memory(::memfd_create("program", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  EXPECT_EQ(::write(memory.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
+  EXPECT_EQ(::fchmod(memory.get(), mode), 0);
+  EXPECT_EQ(::fcntl(memory.get(), F_ADD_SEALS, seals), 0);
+  return memory;
+}
+
+// Nothing of it is in the container's tree, nothing stays open, and container root cannot change it for anybody.
+TEST(Exec, AProgramThatIsBroughtAlong) {
+  RootTree tree;
+  Domain domain(make_plan_for(tree, "sleep 1000"));
+  ASSERT_TRUE(domain.start_ok());
+  const Fd program = memory_of_busybox(kAllSeals, 0555);
+  ExecDef def;
+  for (const char* word :
+       {"sh", "-c",
+        "busybox readlink /proc/$$/exe; busybox ls /proc/$$/fd; "
+        "(echo x > /proc/$$/exe) 2>/dev/null; busybox chmod 777 /proc/$$/exe 2>/dev/null || echo no"})
+    def.arguments.push_back(std::string(word));
+  EXPECT_EQ(run(domain, def, program), "/memfd:program (deleted)\n0\n1\n2\nno\n");
+  struct stat st {};
+  EXPECT_EQ(::fstat(program.get(), &st), 0);
+  EXPECT_EQ(st.st_mode & 07777, 0555u);
+}
+
+TEST(Exec, AProgramThatIsNoSealedMemoryIsRefused) {
+  RootTree tree;
+  Domain domain(make_plan_for(tree, "sleep 1000"));
+  ASSERT_TRUE(domain.start_ok());
+  std::vector<Fd> wrong;
+  wrong.emplace_back(::open("/bin/busybox", O_RDONLY | O_CLOEXEC));
+  wrong.emplace_back(::open(tree.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  wrong.emplace_back(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  for (const int missing : {F_SEAL_WRITE, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_SEAL})
+    wrong.push_back(memory_of_busybox(kAllSeals & ~missing, 0555));
+  for (const mode_t mode : {04755u, 02755u, 0775u, 0757u}) wrong.push_back(memory_of_busybox(kAllSeals, mode));
+  for (std::size_t i = 0; i < wrong.size(); ++i) {
+    const auto refused = exec(domain, shell("true"), wrong[i]);
+    ASSERT_FALSE(refused) << i;
+    EXPECT_NE(refused.error().text.find("sealed memory"), std::string::npos) << i << refused.error().text;
+  }
+  EXPECT_EQ(run(domain, "echo on"), "on\n");
 }
 
 }  // namespace

@@ -1,6 +1,10 @@
 // What a command that is to run in a domain may ask for.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 
+#include "conf/base/fd.h"
 #include "conf/exec.h"
 
 namespace virtuserns {
@@ -78,6 +82,22 @@ TEST(ExecDef, StatusOfAFailedExec) {
   EXPECT_EQ(exec_status_of(ENOENT), 127);
   EXPECT_EQ(exec_status_of(EACCES), 126);
   EXPECT_EQ(exec_status_of(ENOEXEC), 126);
+}
+
+TEST(ExecProgram, IsSealedMemoryThatNobodyMayWrite) {
+  constexpr int kSeals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  const auto is_taken = [](int seals, mode_t mode) {
+    const Fd memory(::memfd_create("program", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    EXPECT_EQ(::fchmod(memory.get(), mode), 0);
+    EXPECT_EQ(::fcntl(memory.get(), F_ADD_SEALS, seals), 0);
+    return static_cast<bool>(validate_program(memory.get()));
+  };
+  EXPECT_TRUE(is_taken(kSeals, 0555));
+  for (const int missing : {F_SEAL_WRITE, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_SEAL})
+    EXPECT_FALSE(is_taken(kSeals & ~missing, 0555)) << missing;
+  for (const mode_t mode : {04555u, 02555u, 0575u, 0557u}) EXPECT_FALSE(is_taken(kSeals, mode)) << mode;
+  EXPECT_FALSE(validate_program(0));
+  EXPECT_FALSE(validate_program(-1));
 }
 
 }  // namespace

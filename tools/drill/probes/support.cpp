@@ -11,7 +11,7 @@
 #include <cstring>
 #include <sstream>
 
-#include "tests/isolation/drill/drill.h"
+#include "tools/drill/probes/probe.h"
 
 namespace drill {
 

@@ -4,13 +4,14 @@
 #include <linux/nsfs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
 #include <set>
 
-#include "tests/isolation/drill/drill.h"
+#include "tools/drill/probes/probe.h"
 
 namespace drill {
 
@@ -118,18 +119,20 @@ Verdict own_console() {
   return held("a terminal of the container's own");
 }
 
-Verdict virtual_terminals() {
+// Terminals of the machine: character devices 4 (screens, and serial lines from 64 on) and 7 (what screens show).
+Verdict terminals_of_the_host(bool are_serial) {
+  constexpr unsigned kFirstSerial = 64;
+  int seen = 0;
   for (const auto& name : names_in("/dev")) {
     struct stat st {};
     if (::lstat(("/dev/" + name).c_str(), &st) != 0 || !S_ISCHR(st.st_mode)) continue;
-    const unsigned number = static_cast<unsigned>(st.st_rdev >> 8) & 0xfff;
-    const bool is_tty_node = st.st_rdev == ((5u << 8) | 0u);  // /dev/tty: whichever one has
-    if ((number == 4 || number == 7) && !is_tty_node) {
-      const int fd = ::open(("/dev/" + name).c_str(), O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-      if (fd >= 0) return failed("/dev/" + name + " can be opened");
-    }
+    const bool is_serial = major(st.st_rdev) == 4 && minor(st.st_rdev) >= kFirstSerial;
+    if ((major(st.st_rdev) != 4 && major(st.st_rdev) != 7) || is_serial != are_serial) continue;
+    ++seen;
+    const int fd = ::open(("/dev/" + name).c_str(), O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0) return failed("/dev/" + name + " can be opened");
   }
-  return held("no screen or serial line of the host");
+  return held(std::to_string(seen) + " are seen, none can be opened");
 }
 
 }  // namespace
@@ -143,7 +146,9 @@ void add_network_probes(std::vector<Probe>& probes) {
                                {'F', "own_terminals", own_terminals},
                                {'F', "foreign_terminals", foreign_terminals},
                                {'F', "own_console", own_console},
-                               {'F', "virtual_terminals", virtual_terminals}});
+                               {'F', "virtual_terminals", [] { return terminals_of_the_host(false); }},
+                               {'F', "serial_lines", [] { return terminals_of_the_host(true); },
+                                "what hangs on a serial line that the domain was given"}});
 }
 
 }  // namespace drill

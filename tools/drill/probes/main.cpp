@@ -1,7 +1,8 @@
-// virtuserns-drill: the probes inside. One line for each: CLASS NAME held|FAILED|not-applicable DETAIL
-//   virtuserns-drill            all of them; exit status 1 when one failed
+// virtuserns-drill: the probes inside. One line for each: CLASS NAME held|failed|not-applicable|not-run DETAIL
+//   virtuserns-drill            those that disturb nobody; exit status 1 when one failed
+//   virtuserns-drill --all      all of them
 //   virtuserns-drill NAME...    these
-//   virtuserns-drill --list     CLASS NAME of each, nothing is tried
+//   virtuserns-drill --list     CLASS NAME of each, and whom it may disturb; nothing is tried
 //   virtuserns-drill --use-up   takes every inotify instance it gets, says how many, and keeps them
 #include <dirent.h>
 #include <poll.h>
@@ -16,7 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "tests/isolation/drill/drill.h"
+#include "tools/drill/probes/probe.h"
 
 namespace drill {
 
@@ -91,7 +92,7 @@ int use_up() {
 }
 
 const char* word(Outcome outcome) {
-  constexpr const char* kWords[] = {"held", "FAILED", "not-applicable"};
+  constexpr const char* kWords[] = {"held", "failed", "not-applicable", "not-run"};
   return kWords[static_cast<int>(outcome)];
 }
 
@@ -109,9 +110,13 @@ int main(int argc, char** argv) {
   add_call_probes(probes);
   add_network_probes(probes);
   std::stable_sort(probes.begin(), probes.end(), [](const auto& a, const auto& b) { return a.group < b.group; });
-  const std::vector<std::string> wanted(argv + 1, argv + argc);
+  std::vector<std::string> wanted(argv + 1, argv + argc);
+  const bool are_all = argc == 2 && wanted[0] == "--all";
+  if (are_all) wanted.clear();
   if (argc == 2 && wanted[0] == "--list") {
-    for (const auto& probe : probes) std::printf("%c %s\n", probe.group, probe.name.c_str());
+    for (const auto& probe : probes)
+      std::printf("%c %s%s%s\n", probe.group, probe.name.c_str(), probe.disturbs ? " " : "",
+                  probe.disturbs ? probe.disturbs : "");
     return 0;
   }
   for (const auto& name : wanted)
@@ -122,7 +127,8 @@ int main(int argc, char** argv) {
   bool is_broken = false;
   for (const auto& probe : probes) {
     if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), probe.name) == wanted.end()) continue;
-    const auto verdict = run(probe);
+    const bool is_left_out = probe.disturbs && !are_all && wanted.empty();
+    const auto verdict = is_left_out ? Verdict{Outcome::kNotRun, probe.disturbs} : run(probe);
     is_broken |= verdict.outcome == Outcome::kFailed;
     std::printf("%c %s %s %s\n", probe.group, probe.name.c_str(), word(verdict.outcome), verdict.detail.c_str());
     std::fflush(stdout);

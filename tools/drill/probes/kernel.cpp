@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <optional>
 
-#include "tests/isolation/drill/drill.h"
+#include "tools/drill/probes/probe.h"
 
 namespace drill {
 

@@ -9,7 +9,7 @@
 
 #include <cerrno>
 
-#include "tests/isolation/drill/drill.h"
+#include "tools/drill/probes/probe.h"
 
 namespace drill {
 

@@ -14,7 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "tests/isolation/drill/drill.h"
+#include "tools/drill/probes/probe.h"
 
 namespace drill {
 

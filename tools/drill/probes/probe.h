@@ -1,6 +1,7 @@
 // Probes of a container's walls, run as its root: each tries one thing that must not work and says what came of it.
 // Nothing is changed when a wall is missing: files are opened and not written, calls have arguments that the kernel
-// refuses after it has let the caller through, mounts are tried in a mount namespace of the probe's own.
+// refuses after it has let the caller through, mounts are tried in a mount namespace of the probe's own. What cannot be
+// tried like this says so in `disturbs`.
 #pragma once
 
 #include <sys/types.h>
@@ -11,7 +12,7 @@
 
 namespace drill {
 
-enum class Outcome { kHeld, kFailed, kNotApplicable };
+enum class Outcome { kHeld, kFailed, kNotApplicable, kNotRun };
 struct Verdict {
   Outcome outcome = Outcome::kHeld;
   std::string detail;
@@ -25,6 +26,7 @@ struct Probe {
   char group;
   std::string name;
   std::function<Verdict()> run;
+  const char* disturbs = nullptr;  // whom it may disturb while it is tried: left out unless all are wanted
 };
 
 void add_process_probes(std::vector<Probe>& probes);  // A, C: what a process has and sees
