@@ -4,7 +4,7 @@
 // commands, and those of whoever uses them. A mistake in there must not be a mistake of host root's. So, just before the
 // gate opens for the first time, it forks: the fork, the stem, keeps the privileges and waits for requests; the controller
 // gives up its own (cage.h) and asks. The vocabulary is this header. Nothing in it names a path of the host, a process that
-// is not of this domain, or a value that the plan does not bound.
+// is not of this domain, or a file of its groups that is no limit.
 //
 // The stem is one child more of the controller, in none of the container's groups, with no descriptor of anybody the
 // controller talks to. What it makes (starters, inits, joiners) are children of the controller, which waits for them. The
@@ -44,8 +44,7 @@ struct WriteGroupsAsk {
   CgroupWriteRequest request;
 };
 struct AddressesAsk {};
-struct
-    EnterAsk {  // with the channel of a joiner (enter.h), and a program to be run where one was brought along; Joined
+struct EnterAsk {  // with the channel of a joiner (enter.h), and with the program that was brought along; Joined
   ExecDef command;
 };
 struct RotateLogAsk {  // of a console: one descriptor, of the new and empty one
