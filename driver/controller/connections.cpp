@@ -51,10 +51,9 @@ void Supervisor::forget_dead_daemons() {
     if (::poll(&entry, 1, 0) > 0 && (entry.revents & (POLLHUP | POLLERR)) != 0) dead.push_back(id);
   }
   for (const auto id : dead) close_connection(id);
-  const auto* freezer = host_.freezer();
   std::erase_if(freezes_, [&](const PendingFreeze& pending) {
     if (connections_.contains(pending.connection)) return false;
-    if (pending.freeze && freezer) (void)freezer->set_frozen(false);
+    if (pending.freeze) (void)stem_.freeze(false);
     return true;
   });
 }

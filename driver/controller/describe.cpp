@@ -59,6 +59,7 @@ std::string line(const BeforeStep& step) {
                                                     when(s.is_v2, " v2") + " controllers";
                                  for (const auto& controller : s.controllers) text += " " + printable(controller);
                                  text += when(s.is_optional, " optional") + when(s.delegate, " delegate");
+                                 if (!s.scope.empty()) text += " scope " + quote(s.scope);
                                  for (const auto& write : s.writes)
                                    text += " " + printable(write.file) + "=" + quote(write.value);
                                  if (s.device_rules) text += " devices";

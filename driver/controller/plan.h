@@ -38,7 +38,7 @@
 
 namespace virtuserns {
 
-inline constexpr std::uint32_t kPlanVersion = 2;
+inline constexpr std::uint32_t kPlanVersion = 3;
 
 // ---- before -------------------------------------------------------------------------------------------------------
 
@@ -49,7 +49,7 @@ struct FileWrite {
 // mkdir of `path` (relative to the hierarchy; parents are made and kept), then the writes, before anyone is inside.
 // A write that fails fails the start unless is_optional. Undo: kill what is inside, rmdir.
 struct CgroupStep {
-  std::string mount;  // "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"
+  std::string mount;  // "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"; empty, with is_v2: mounted nowhere
   bool is_v2 = false;
   std::vector<std::string> controllers;  // "memory"; for v2 those to enable in the parents' cgroup.subtree_control
   std::string path;                      // "machine/virtuserns-<uuid>"
@@ -58,6 +58,10 @@ struct CgroupStep {
   std::optional<std::vector<DeviceRule>> device_rules;
   bool is_optional = false;
   bool delegate = false;  // v2: cgroup.procs, .threads, .subtree_control and the directory to container root
+  // Not empty: the parent of `path`, which systemd makes and removes: the controller waits until it is in there
+  // (driver/controller/scope.h). On v2 it goes on to `supervisor` beside `path`, since a group that hands controllers on
+  // may have no process of its own.
+  std::string scope;
 };
 
 enum class SourceKind { kDirectory, kLoopFile, kBlockDevice };

@@ -38,17 +38,20 @@ std::string read_name(const DirFd& proc, pid_t thread) {
 
 bool is_32bit(std::uint32_t arch) { return (arch & __AUDIT_ARCH_64BIT) == 0; }
 
-void write_line(const std::string& text) {
+}  // namespace
+
+void write_log_line(const std::string& text) {
   const std::string line = format_log_line(std::time(nullptr), text);
   (void)!::write(STDERR_FILENO, line.data(), line.size());
 }
 
-}  // namespace
-
-Refusals::Refusals(const LaunchPlan& plan, const Host& host, const Fd& epoll)
+Refusals::Refusals(LaunchPlan& plan, const Host& host, const Fd& epoll)
     : plan_(plan), host_(host), epoll_(epoll), budget_(kBurst) {
-  for (const auto& step : plan_.inside)
-    if (const auto* filter = std::get_if<SeccompStep>(&step)) step_ = filter;
+  for (auto& step : plan.inside)
+    if (auto* filter = std::get_if<SeccompStep>(&step)) {
+      names_ = std::move(filter->refusable);
+      is_wanted_ = filter->is_logged;
+    }
 }
 
 void Refusals::watch(std::uint32_t events, int operation) {
@@ -63,8 +66,8 @@ void Refusals::adopt(Fd listener) {
   retry_at_ms_ = -1;
   if (listener_)
     watch(EPOLLIN, EPOLL_CTL_ADD);
-  else if (step_ && step_->is_logged && told_.emplace("", Told{}).second)
-    write_line("refused system calls will not be told here: this kernel does not say (seccomp_unotify(2))");
+  else if (is_wanted_ && told_.emplace("", Told{}).second)
+    write_log_line("refused system calls will not be told here: this kernel does not say (seccomp_unotify(2))");
 }
 
 void Refusals::refill(std::int64_t now_ms) {
@@ -106,7 +109,7 @@ void Refusals::retry(std::int64_t now_ms) {
 }
 
 std::string Refusals::name_of(const kernel::RefusedCall& call) const {
-  for (const auto& known : step_->refusable)
+  for (const auto& known : names_)
     if (known.arch == call.arch && known.number == call.number) return known.name;
   return "system call " + std::to_string(call.number);
 }
@@ -151,7 +154,7 @@ void Refusals::take(const kernel::RefusedCall& call) {
 }
 
 void Refusals::tell(const std::string& line, Told& told) {
-  write_line(line + (told.untold ? ", and " + std::to_string(told.untold) + " times since the last line" : ""));
+  write_log_line(line + (told.untold ? ", and " + std::to_string(told.untold) + " times since the last line" : ""));
   told.untold = 0;
 }
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import invariants  # noqa: E402
 import harness  # noqa: E402
 from harness import check, matches  # noqa: E402
-from invariants import BRIDGE, Leftovers, Neighbour, controllers, disagreements, known, rich_devices, settled  # noqa: E402
+from invariants import BRIDGE, Leftovers, Neighbour, controllers, disagreements, known, rich_devices, settled, stems  # noqa: E402
 from tracer import Plan, Tracer  # noqa: E402
 
 # The machine is shared: what is ours begins so.
@@ -313,8 +313,9 @@ class Bench:
         """Does the operation under the tracer: (report, was acknowledged, error)."""
         import libvirt
         processes = {"daemon": self.env.daemon.process.pid}
-        if case.is_running and "controller" in plan.count | plan.kill:
+        if case.is_running and {"controller", "stem"} & (plan.count | plan.kill):
             processes["controller"] = controllers(case.name)[case.name][0]
+            processes["stem"] = stems(processes["controller"])[0]
         error = ""
         with Tracer(plan, **processes) as tracer:
             try:
@@ -349,7 +350,7 @@ class Bench:
             wrong.append(f"the operation took {time.monotonic() - began:.2f} s")
         self.reconnect()
         wrong += settled(lambda: self.look(case, is_acknowledged))
-        if "controller" not in plan.kill and "init" not in plan.kill:
+        if not {"controller", "stem", "init"} & plan.kill:
             wrong += case.wrong(self.connection, known(self.connection), is_acknowledged)
         wrong += self.afterwards(case)
         return report, wrong

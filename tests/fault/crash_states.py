@@ -282,7 +282,7 @@ def exit_record(env):
         case.prepare(bench.connection)
         uuid = known(bench.connection)[case.name][2]
         pid = controllers(case.name)[case.name][0]
-        init = invariants.living_children(pid)[0]
+        init = invariants.inits(pid)[0]
         bench.connection.close()
         env.daemon.kill()
         disk = Disk([RUN])

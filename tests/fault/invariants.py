@@ -1,7 +1,7 @@
 """What must hold after every fault, whatever was killed or failed and when. Each check returns violations as text.
 
     G1  no acknowledged domain lost, no undefined one back         known()
-    G2  running <=> one controller, one init, groups, one lease    disagreements()
+    G2  running <=> one controller with its stem, one init, groups, one lease    disagreements()
     G3  nothing left after destroy and undefine                    Leftovers
     G4  a good client is answered                                  answer_limit_s()
     G5  a neighbour never notices                                  Neighbour
@@ -63,6 +63,21 @@ def living_children(pid):
     return []
 
 
+def is_stem(pid):
+    """The privileged half of a controller, and a child of it (driver/controller/stem.h)."""
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "virtuserns-stem"
+    return False
+
+
+def inits(controller):
+    return [child for child in living_children(controller) if not is_stem(child)]
+
+
+def stems(controller):
+    return [child for child in living_children(controller) if is_stem(child)]
+
+
 def controllers(prefix):
     """Name of domain -> pids of living controllers. The machine is shared: only names that begin so are looked at."""
     found = {}
@@ -75,6 +90,9 @@ def controllers(prefix):
             continue
         if argv[0].endswith(b"virtuserns-controller") and len(argv) > 1 and argv[1].startswith(prefix.encode()):
             found.setdefault(argv[1].decode(), []).append(int(entry))
+    # A stem that was born this moment has not yet changed its name.
+    for pids in found.values():
+        pids[:] = [pid for pid in pids if not any(pid in living_children(other) for other in pids if other != pid)]
     return found
 
 
@@ -172,16 +190,18 @@ def disagreements(said, prefix, cgroup, must=(), may=()):
         if pids != [domain_id]:
             wrong.append(f"{name} is said to run as {domain_id}, controllers are {pids}")
             continue
-        inits = living_children(pids[0])
-        if len(inits) != 1:
-            wrong.append(f"{name} has {len(inits)} inits: {inits}")
+        born, beside = inits(pids[0]), stems(pids[0])
+        if len(beside) != 1 or groups_of(beside[0]) != groups_of(pids[0]):
+            wrong.append(f"{name} has {len(beside)} stems: {beside}, or it is not in the controller's groups")
+        if len(born) != 1:
+            wrong.append(f"{name} has {len(born)} inits: {born}")
             continue
-        if is_frozen(inits[0]) != (state == libvirt.VIR_DOMAIN_PAUSED):
-            wrong.append(f"{name} is said to be in state {state}, frozen is {is_frozen(inits[0])}")
+        if is_frozen(born[0]) != (state == libvirt.VIR_DOMAIN_PAUSED):
+            wrong.append(f"{name} is said to be in state {state}, frozen is {is_frozen(born[0])}")
         tops = [group for group in mine if "/" not in group.split("/machine/")[1]]
         if len(tops) != len(cgroup_parents(cgroup)):
             wrong.append(f"{name} has {len(tops)} groups in {len(cgroup_parents(cgroup))} hierarchies")
-        outside = [line for line in groups_of(inits[0]) if cgroup in line and uuid not in line]
+        outside = [line for line in groups_of(born[0]) if cgroup in line and uuid not in line]
         if outside:
             wrong.append(f"init of {name} is in foreign groups: {outside[:2]}")
         if not os.path.exists(f"{LEASES}/{uuid}"):
@@ -254,17 +274,18 @@ class Neighbour:
     def start(self):
         if self.env.virsh("domstate", self.name).ok().out.strip() != "running":
             self.env.virsh("start", self.name).ok()
+        settled(lambda: [] if len(self.look()) == 3 else ["no controller, stem and init"])
         self.was = self.look()
 
     def look(self):
         """(controller, its start time, init, its start time): another boot has another init."""
         pids = controllers(self.name).get(self.name, [])
-        inits = living_children(pids[0]) if len(pids) == 1 else []
-        return [(pid, start_time(pid)) for pid in pids + inits]
+        of_it = stems(pids[0]) + inits(pids[0]) if len(pids) == 1 else []
+        return [(pid, start_time(pid)) for pid in pids + of_it]
 
     def noticed(self):
         now = self.look()
-        return [] if now == self.was and len(now) == 2 else [f"the neighbour noticed: was {self.was}, is {now}"]
+        return [] if now == self.was and len(now) == 3 else [f"the neighbour noticed: was {self.was}, is {now}"]
 
 
 # ---- a domain with something of everything ---------------------------------------------------------------------------------

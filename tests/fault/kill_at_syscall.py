@@ -61,7 +61,7 @@ def kill_everywhere(bench, operations, roles, victims, label):
 def show(env):
     """--show OPERATION: its calls with their numbers, of the daemon alone, then of all."""
     with Bench(env) as bench:
-        for roles in ({"daemon"}, {"controller"}, {"starter", "init"}):
+        for roles in ({"daemon"}, {"controller"}, {"stem"}, {"starter", "init"}):
             for number, call in enumerate(bench.count(OPERATIONS[Options.show], roles), 1):
                 print(f"{number:5} {call.role:10} {call.name}")
 
@@ -78,6 +78,14 @@ def controller_killed_at_each_call(env):
     """F2"""
     with Bench(env) as bench:
         none(kill_everywhere(bench, ["start", "destroy"], {"controller"}, {"controller"}, "controller"))
+
+
+@test(["userns"])
+def stem_killed_at_each_call(env):
+    """F2, of the other half: the two end together."""
+    with Bench(env) as bench:
+        none(kill_everywhere(bench, ["start", "destroy", "suspend"], {"stem"}, {"stem"}, "stem") +
+             kill_everywhere(bench, ["destroy"], {"controller", "stem"}, {"stem"}, "stem"))
 
 
 @test(["userns"])
@@ -106,7 +114,7 @@ def init_and_all_killed_while_nobody_looks(env):
             case = bench.case(Destroy)
             case.prepare(bench.connection)
             pid = controllers(case.name)[case.name][0]
-            init = invariants.living_children(pid)[0]
+            init = invariants.inits(pid)[0]
             env.daemon.kill()
             for victim in victims:
                 with contextlib.suppress(ProcessLookupError):
@@ -170,7 +178,7 @@ def planted_violations_are_reported(env):
         look = lambda: bench.look(case, True)  # noqa: E731
         check(not settled(look), "a sound domain is reported")
         pid = controllers(case.name)[case.name][0]
-        init = invariants.living_children(pid)[0]
+        init = invariants.inits(pid)[0]
 
         def planted(pattern, plant, undo=lambda: None, finds=look):
             plant()

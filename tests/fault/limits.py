@@ -155,11 +155,11 @@ def the_hog_dies_alone_and_then_init(env):
     domain.create()
     eventually((root / "tmp/ready").exists, "init is ready")
     pid = controllers(name)[name][0]
-    inits = invariants.living_children(pid)
+    inits = invariants.inits(pid)
     domain.sendProcessSignal(1, libvirt.VIR_DOMAIN_PROCESS_SIGNAL_USR1)
     eventually(lambda: (root / "tmp/hog").exists() and (root / "tmp/hog").read_text(), "the hog has ended")
     equal((root / "tmp/hog").read_text().strip(), "137", "how the hog ended")
-    equal(invariants.living_children(pid), inits, "init")
+    equal(invariants.inits(pid), inits, "init")
     equal(env.state(name), ("running", "booted"))
     domain.sendProcessSignal(1, libvirt.VIR_DOMAIN_PROCESS_SIGNAL_USR2)
     eventually(lambda: not domain.isActive(), "the domain has ended")

@@ -72,7 +72,7 @@ def reuse(bench, how, victims, look_alike=False):
     case = bench.case(Destroy)
     case.prepare(bench.connection)
     pid = controllers(case.name)[case.name][0]
-    init = invariants.living_children(pid)[0]
+    init = invariants.inits(pid)[0]
     # The next daemon is not the controllers' parent, so that nobody but us keeps their pids from being free.
     bench.restart()
     bench.reconnect()

@@ -31,7 +31,7 @@ PROCESSES = {"clone", "clone3", "fork", "vfork"}
 MEMORY = {"mmap", "mremap", "memfd_create"}
 FAULTS = [("EMFILE", errno.EMFILE, DESCRIPTORS, False), ("EMFILE from there on", errno.EMFILE, DESCRIPTORS, True),
           ("EAGAIN", errno.EAGAIN, PROCESSES, False), ("ENOMEM", errno.ENOMEM, PROCESSES | MEMORY, False)]
-ROLES = ["daemon", "controller", "starter", "init"]
+ROLES = ["daemon", "controller", "stem", "starter", "init"]
 POINTS_OF_A_SHORT_RUN, MAKERS_OF_A_SHORT_RUN = 4, 2
 MAKERS = {"mkdir", "mkdirat", "clone", "clone3", "vfork"}
 
@@ -100,7 +100,7 @@ def destroy_with(env, stopped):
         case = bench.case(Destroy)
         case.prepare(bench.connection)
         controller = controllers(case.name)[case.name][0]
-        pid = {"controller": controller, "init": invariants.living_children(controller)[0],
+        pid = {"controller": controller, "init": invariants.inits(controller)[0], "stem": invariants.stems(controller)[0],
                "daemon": env.daemon.process.pid}[stopped]
         os.kill(pid, signal.SIGSTOP)
         # Whoever stops the daemon for a while must let it go on; nobody does that for the others.
@@ -122,6 +122,13 @@ def destroy_with(env, stopped):
 @test(["userns"])
 def destroy_of_a_stopped_controller(env):
     took, wrong = destroy_with(env, "controller")
+    equal(wrong, [])
+    check(took < 10 * invariants.busy_factor(), f"destroy took {took:.1f} s")
+
+
+@test(["userns"])
+def destroy_of_a_stopped_stem(env):
+    took, wrong = destroy_with(env, "stem")
     equal(wrong, [])
     check(took < 10 * invariants.busy_factor(), f"destroy took {took:.1f} s")
 

@@ -22,6 +22,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "tests/support/test_machine.h"
 
 namespace virtuserns::test {
 
@@ -55,8 +56,10 @@ std::string enter_test_machine() {
   if (!fs::exists(build_root() + "/driver/controller/virtuserns-controller"))
     return "VIRTUSERNS_BUILD has no controller";
   if (all_cgroups("probe").empty()) return "needs control groups";
-  if (::unshare(CLONE_NEWNS | CLONE_NEWNET) != 0) return "may not make namespaces";
-  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return "may not make mounts private";
+  if (!is_in_test_machine()) {
+    if (::unshare(CLONE_NEWNS | CLONE_NEWNET) != 0) return "may not make namespaces";
+    if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return "may not make mounts private";
+  }
   ::signal(SIGPIPE, SIG_IGN);
   return {};
 }
@@ -167,10 +170,18 @@ LaunchPlan make_plan_for(const RootTree& tree, const std::string& script) {
 }
 
 Domain::~Domain() {
-  if (pid_ <= 0) return;
   kill_controller();
-  (void)reap();
+  if (is_killed_) (void)reap();
 }
+
+namespace {
+bool needs_scope(const LaunchPlan& plan) {
+  return std::any_of(plan.before.begin(), plan.before.end(), [](const BeforeStep& step) {
+    const auto* group = std::get_if<CgroupStep>(&step);
+    return group && !group->scope.empty();
+  });
+}
+}  // namespace
 
 Result<controller::Note> Domain::start(const std::vector<int>& files) {
   int pair[2];
@@ -196,6 +207,10 @@ Result<controller::Note> Domain::start(const std::vector<int>& files) {
   const int err = ::posix_spawn(&pid_, program.c_str(), &actions, nullptr, argv, environ);
   ::posix_spawn_file_actions_destroy(&actions);
   if (err != 0) return sys_fail("spawn controller", err);
+  if (needs_scope(plan_) && daemon_ == Daemon::kPlaces)
+    TRY(controller::send_packet(channel_.get(), xdr::encode(controller::Placed{})));
+  if (needs_scope(plan_) && daemon_ == Daemon::kGone)
+    if (::shutdown(channel_.get(), SHUT_WR) != 0) return sys_fail("shut down channel");
   return next_note(30'000);
 }
 
@@ -268,6 +283,7 @@ void Domain::kill_controller() {
   ::kill(pid_, SIGKILL);
   (void)::waitpid(pid_, nullptr, 0);
   pid_ = -1;
+  is_killed_ = true;  // what it had to clean up is there still
 }
 
 bool Domain::wait_controller(int timeout_ms) {
@@ -294,6 +310,18 @@ int Domain::reap() const {
   int status = -1;
   (void)::waitpid(child, &status, 0);
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+pid_t stem_of(pid_t controller) {
+  const std::string proc = "/proc/";
+  for (int i = 0; i < 5000 * time_factor(); ++i, ::usleep(1000)) {
+    std::ifstream children(proc + std::to_string(controller) + "/task/" + std::to_string(controller) + "/children");
+    for (pid_t child = 0; children >> child;) {
+      std::ifstream comm(proc + std::to_string(child) + "/comm");
+      if (std::string name; std::getline(comm, name) && name == "virtuserns-stem") return child;
+    }
+  }
+  return 0;
 }
 
 std::string read_until(const Fd& fd, const std::string& text, int timeout_ms) {

@@ -6,7 +6,8 @@
     tracer.report.fired                whether it came that far
 
 A process has a role: the ones that are given have the role of their keyword; what a daemon forks is a "controller", what
-a controller forks a "starter", and what a starter forks is "init" (as in driver/controller/boot.cpp). Calls of all threads
+a controller or its "stem" clones a "starter", and what a starter clones is "init" (as in driver/controller/boot.cpp). The
+stem is the one child that a controller makes with an exit signal, which ptrace calls a fork. Calls of all threads
 and processes of the roles in `count` are numbered together, in the order in which they are entered.
 
 strace(1) can inject too, but counts each call for each thread by itself; "the 17th call of this operation" is nothing it
@@ -31,7 +32,7 @@ O_SYSGOOD, O_FORK, O_VFORK, O_CLONE, O_EXEC = 1, 2, 4, 8, 16
 EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_STOP = 1, 2, 3, 4, 128
 WALL = 0x40000000
 ORIG_RAX, RAX = 15 * 8, 10 * 8  # struct user of x86_64
-CHILD_ROLE = {"daemon": "controller", "controller": "starter", "starter": "init"}
+CHILD_ROLE = {"daemon": "controller", "controller": "starter", "stem": "starter", "starter": "init"}
 OPTIONS = O_SYSGOOD | O_FORK | O_VFORK | O_CLONE | O_EXEC
 
 
@@ -224,7 +225,7 @@ class _Loop:
             self.waiting[tid] = (number, event)
             return
         if event in (EVENT_FORK, EVENT_VFORK, EVENT_CLONE):
-            self.on_child(tid)
+            self.on_child(tid, event)
             return self.go_on(tid)
         if event == EVENT_STOP:
             if number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
@@ -239,7 +240,7 @@ class _Loop:
             return self.on_call(tid)
         return self.go_on(tid, number)
 
-    def on_child(self, tid):
+    def on_child(self, tid, event):
         message = ctypes.c_ulong()
         self.ptrace(PTRACE_GETEVENTMSG, tid, 0, ctypes.addressof(message))
         child = message.value
@@ -247,7 +248,8 @@ class _Loop:
             is_thread = child in map(int, os.listdir(f"/proc/{self.group[tid]}/task"))
         except OSError:
             is_thread = False
-        self.role[child] = self.role[tid] if is_thread else CHILD_ROLE.get(self.role[tid], "inside")
+        is_stem = self.role[tid] == "controller" and event == EVENT_FORK
+        self.role[child] = self.role[tid] if is_thread else "stem" if is_stem else CHILD_ROLE.get(self.role[tid], "inside")
         self.group[child] = self.group[tid] if is_thread else child
         if child in self.waiting:
             del self.waiting[child]
