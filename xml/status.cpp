@@ -87,6 +87,13 @@ std::string format_status(const DomainStatus& status) {
   return element.child(make_domain(status.live, FormatKind::kStatus, Secrets::kShow)).to_string();
 }
 
+bool is_newer_status(std::string_view text) {
+  const auto document = Document::parse(text);
+  if (!document || !document->root().is("domstatus")) return false;
+  const auto version = document->root().number<unsigned>("version");
+  return version && version->value_or(0) > kStatusVersion;
+}
+
 Result<DomainStatus> parse_status(std::string_view text) {
   const auto document = TRY(Document::parse(text), "status");
   const Node root = document.root();

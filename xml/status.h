@@ -37,5 +37,7 @@ struct DomainStatus {
 // Strict: an unknown attribute or element is an error, since whoever wrote it meant something. A newer version is
 // VIR_ERR_CONFIG_UNSUPPORTED and named.
 [[nodiscard]] Result<DomainStatus> parse_status(std::string_view text);
+// Whether a program of a later version than this one wrote it, whatever else is in it.
+[[nodiscard]] bool is_newer_status(std::string_view text);
 
 }  // namespace virtuserns::xml

@@ -138,7 +138,10 @@ Result<void> make_directories(const std::string& path, mode_t mode) {
   for (std::size_t at = 1; at != std::string::npos;) {
     at = path.find('/', at);
     const std::string part = path.substr(0, at);
-    if (::mkdir(part.c_str(), mode) != 0 && errno != EEXIST) return sys_fail("create directory " + quote(part));
+    if (::mkdir(part.c_str(), mode) == 0)
+      TRY(sync_directory(parent_of(part)));  // what is durable in it must not be lost with its name
+    else if (errno != EEXIST)
+      return sys_fail("create directory " + quote(part));
     if (at != std::string::npos) ++at;
   }
   struct stat st {};

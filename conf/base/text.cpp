@@ -102,6 +102,22 @@ std::string printable(std::string_view text, std::size_t max_bytes) {
 
 std::string quote(std::string_view text) { return "'" + printable(text) + "'"; }
 
+std::string format_hex(std::uint64_t value) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string text;
+  do text.insert(text.begin(), kHex[value & 15]);
+  while ((value >>= 4) != 0);
+  return "0x" + text;
+}
+
+std::string format_log_line(std::time_t time, std::string_view text) {
+  std::tm parts{};
+  ::gmtime_r(&time, &parts);
+  char stamp[32];
+  const auto length = std::strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ ", &parts);
+  return std::string(stamp, length) + std::string(text) + "\n";
+}
+
 std::optional<std::vector<bool>> parse_bitmap(std::string_view text, std::size_t limit) {
   std::vector<bool> bits;
   for (auto part : split(trim(text), ',')) {

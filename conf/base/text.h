@@ -3,6 +3,8 @@
 
 #include <charconv>
 #include <concepts>
+#include <cstdint>
+#include <ctime>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,8 +28,11 @@ template <std::integral T>
 [[nodiscard]] std::string join(const std::vector<std::string>& parts, std::string_view separator);
 // For messages and logs: control characters and invalid UTF-8 become \xNN, cut at `max_bytes` with "...".
 [[nodiscard]] std::string printable(std::string_view text, std::size_t max_bytes = 256);
-[[nodiscard]] bool is_utf8(std::string_view text);       // no NUL, no surrogates, no overlong forms
-[[nodiscard]] std::string quote(std::string_view text);  // 'printable(text)'
+[[nodiscard]] bool is_utf8(std::string_view text);          // no NUL, no surrogates, no overlong forms
+[[nodiscard]] std::string quote(std::string_view text);     // 'printable(text)'
+[[nodiscard]] std::string format_hex(std::uint64_t value);  // 0x1f
+// "2026-11-26T10:58:00Z TEXT\n": a line of a domain's log, to which daemon and controller both write.
+[[nodiscard]] std::string format_log_line(std::time_t time, std::string_view text);
 
 // "0-3,^2,8" <-> set of cpu or node numbers, as in libvirt's cpuset attributes. At most `limit` numbers.
 [[nodiscard]] std::optional<std::vector<bool>> parse_bitmap(std::string_view text, std::size_t limit = 16384);

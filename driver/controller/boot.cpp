@@ -67,7 +67,10 @@ Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, const Socke
   // CLONE_PARENT: the controller, not this short-lived process, is init's parent, waits for it, and its death signal
   // reaches init.
   auto cloned = kernel::clone_process({kNamespaces | CLONE_PARENT, nullptr});
-  if (!cloned) return std::move(cloned).error().with_context("make namespaces");
+  if (!cloned)
+    return std::move(cloned).error().with_context(cloned.error().sys_errno == ENOSPC
+                                                      ? "make namespaces: a limit in /proc/sys/user is reached"
+                                                      : "make namespaces");
   if (cloned->pid == 0) run_init(plan, channel.get(), passed_files);
   return cloned->pid;
 }
@@ -81,12 +84,14 @@ Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, const Socke
   ::_exit(pid ? 0 : 1);
 }
 
-// nullopt: the other side has closed.
-Result<std::optional<ChildMessage>> receive(const SocketFd& channel, std::vector<Fd>* files = nullptr) {
-  pollfd entry{channel.get(), POLLIN, 0};
+// nullopt: the other side has closed, or `sender` ended without a word. (Others may hold that side open.)
+Result<std::optional<ChildMessage>> receive(const SocketFd& channel, std::vector<Fd>* files = nullptr,
+                                            const PidFd* sender = nullptr) {
+  pollfd entries[] = {{channel.get(), POLLIN, 0}, {sender ? sender->get() : -1, POLLIN, 0}};
   int ready = 0;
-  while ((ready = ::poll(&entry, 1, kBootTimeoutMs)) < 0 && errno == EINTR) {
+  while ((ready = ::poll(entries, 2, kBootTimeoutMs)) < 0 && errno == EINTR) {
   }
+  if (ready > 0 && entries[0].revents == 0) return std::optional<ChildMessage>();
   if (ready == 0) return fail(VIR_ERR_OPERATION_TIMEOUT, "the child does not answer");
   auto packet = recv_packet(channel.get());
   if (!packet && packet.error().sys_errno == ECONNRESET) return std::optional<ChildMessage>();
@@ -143,35 +148,45 @@ Result<Fd> await_exec(const Host& host, const SocketFd& channel, const PidFd& in
   }
 }
 
+// Killed; and reaped, if it is a child of ours.
+void end(PidFd& process) {
+  if (!process) return;
+  (void)kernel::send_signal(process, SIGKILL);
+  (void)kernel::wait_process(process, kBootTimeoutMs);
+  process.reset();
+}
+
 // nullopt: the starter was killed before it said anything.
-Result<std::optional<std::pair<pid_t, PidFd>>> clone_init(const LaunchPlan& plan, const Entry& entry, SocketFd& ours,
-                                                          kernel::Errand& errand,
-                                                          const std::vector<Fd>& passed_files) {
+Result<std::optional<std::pair<pid_t, PidFd>>> clone_init(const LaunchPlan& plan, const Entry& entry, Parent parent,
+                                                          Waiting& waiting, const std::vector<Fd>& passed_files) {
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
-  ours = SocketFd(pair[0]);
+  waiting.gate = SocketFd(pair[0]);
   SocketFd theirs(pair[1]);
-  auto starter = TRY(kernel::clone_process({0, entry.born_in ? &entry.born_in->dir() : nullptr}), "clone starter");
+  auto starter = TRY(
+      kernel::clone_process({static_cast<std::uint64_t>(parent), entry.born_in ? &entry.born_in->dir() : nullptr}),
+      "clone starter");
   if (starter.pid == 0) {
-    ours.reset();
+    waiting.gate.reset();
     run_starter(plan, entry, theirs, passed_files);
   }
   theirs.reset();
-  errand = kernel::Errand(std::move(starter.pidfd));
-  auto message = TRY(receive(ours));
+  waiting.starter = std::move(starter.pidfd);
+  auto message = TRY(receive(waiting.gate, nullptr, &waiting.starter));
   if (!message) return std::optional<std::pair<pid_t, PidFd>>();
   if (auto* error = std::get_if<WireError>(&*message)) return from_wire(std::move(*error));
   const auto* born = std::get_if<Born>(&*message);
   if (!born) return fail(VIR_ERR_INTERNAL_ERROR, "unexpected message of the starter");
-  // Our own child, not reaped yet: the number cannot have become another's.
+  // Nobody has reaped it yet: the number cannot have become another's.
   return std::optional(std::pair(static_cast<pid_t>(born->pid), TRY(kernel::open_process(born->pid))));
 }
 
-Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Host& host, SocketFd& ours,
-                                           kernel::Errand& starter, const std::vector<Fd>& passed_files) {
+Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Host& host, Parent parent, Waiting& waiting,
+                                           const std::vector<Fd>& passed_files) {
   for (const auto way : {IntoV2::kByBirth, IntoV2::kByWrite}) {
     const Entry entry = TRY(open_groups(host, way));
-    if (auto born = TRY(clone_init(plan, entry, ours, starter, passed_files))) return std::move(*born);
+    end(waiting.starter);  // of the first try
+    if (auto born = TRY(clone_init(plan, entry, parent, waiting, passed_files))) return std::move(*born);
   }
   return killed(host, "the starter was killed");
 }
@@ -181,34 +196,42 @@ Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Host& h
 WireError to_wire(const Error& error) { return {error.code, error.sys_errno, error.text.substr(0, kMaxErrorText)}; }
 Error from_wire(WireError error) { return Error{error.code, error.sys_errno, std::move(error.text)}; }
 
-Result<Boot> boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd>& passed_files) {
+Result<Waiting> begin_boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd>& passed_files,
+                           Parent parent) {
   Tree::clear();
-  SocketFd ours;
-  kernel::Errand starter;  // nobody waits for its end before init runs
-  auto [pid, init] = TRY(clone_init(plan, host, ours, starter, passed_files), "clone init");
+  Waiting waiting;
   Undo undo;
-  undo.add([&, &child = init] {
-    (void)kernel::send_signal(child, SIGKILL);
-    (void)kernel::wait_process(child, kBootTimeoutMs);
-    Tree::clear();
-  });
-  Boot result;
+  undo.add([&] { abandon(waiting); });
+  auto [pid, init] = TRY(clone_init(plan, host, parent, waiting, passed_files), "clone init");
+  waiting.boot.init = std::move(init);
+  waiting.boot.record.init_pid = pid;
   const NsFd user_ns = TRY(kernel::open_namespace(host.proc, pid, "user"));
   if (const uid_t owner = TRY(kernel::owner_of_user_namespace(user_ns)); owner != plan.host_uid)
     return fail(VIR_ERR_INTERNAL_ERROR, "user namespace belongs to " + std::to_string(owner) + " instead of " +
                                             std::to_string(plan.host_uid));
-  TRY(apply_from_parent(plan, host, {pid, init}, result));
-  TRY(send_packet(ours.get(), xdr::encode(std::uint32_t{1})), "open the gate");
-  result.refusals = TRY(await_exec(host, ours, init));
-  result.record.init_pid = pid;
-  if (const auto time = kernel::read_start_time(host.proc, pid)) result.record.init_start_time = *time;
+  TRY(apply_from_parent(plan, host, {pid, waiting.boot.init}, waiting.boot));
+  undo.commit();
+  return waiting;
+}
+
+void abandon(Waiting& waiting) {
+  end(waiting.boot.init);
+  end(waiting.starter);
+  Tree::clear();
+}
+
+Result<Boot> open_gate(const Host& host, Waiting waiting) {
+  auto& boot = waiting.boot;
+  TRY(send_packet(waiting.gate.get(), xdr::encode(std::uint32_t{1})), "open the gate");
+  auto refusals = await_exec(host, waiting.gate, boot.init);
+  if (waiting.starter) (void)kernel::wait_process(waiting.starter);  // it had nothing left to do
+  boot.refusals = TRY(std::move(refusals));
+  if (const auto time = kernel::read_start_time(host.proc, boot.record.init_pid)) boot.record.init_start_time = *time;
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
-  result.record.time_ms =
+  boot.record.time_ms =
       static_cast<std::uint64_t>(now.tv_sec) * 1000 + static_cast<std::uint64_t>(now.tv_nsec) / 1'000'000;
-  undo.commit();
-  result.init = std::move(init);
-  return result;
+  return std::move(boot);
 }
 
 }  // namespace virtuserns::controller

@@ -1,5 +1,10 @@
 // One boot of the container: from nothing to an exec'd init, or to nothing again and a reason.
+//
+// In two halves. begin_boot needs all privileges and meets nothing that the container could have made: its init does not
+// run yet. The other half hears what init says for itself, and needs none (stem.h says who does which).
 #pragma once
+
+#include <sched.h>
 
 #include <optional>
 #include <vector>
@@ -35,11 +40,25 @@ using ChildMessage = std::variant<Born, AboutToExec, WireError, Entered, NotRun>
 // What they are told: go on.
 struct GateOpen {};
 
-// Called by the single-threaded controller after Host::prepare. On failure init is dead and reaped, its links and
-// mounts are gone; the groups stay (Host::release, or the next boot).
-[[nodiscard]] Result<Boot> boot(const LaunchPlan& plan, const Host& host, const std::vector<Fd>& passed_files);
+// Init is made and waits for the gate to be opened.
+struct Waiting {
+  Boot boot;
+  SocketFd gate;
+  PidFd starter;  // ends by itself; to be reaped by its parent
+};
+// Whose children init and its starter are: the caller's, or (CLONE_PARENT) those of the caller's parent.
+enum class Parent : std::uint64_t { kCaller = 0, kItsParent = CLONE_PARENT };
 
-// from_parent's steps, for boot() alone.
+// Called after Host::prepare. On failure init is dead, its links and mounts are gone; the groups stay (Host::release, or
+// the next boot). It is also reaped, if it was the caller's child.
+[[nodiscard]] Result<Waiting> begin_boot(const LaunchPlan& plan, const Host& host,
+                                         const std::vector<Fd>& passed_files, Parent parent);
+// What begin_boot made and nobody wants any more.
+void abandon(Waiting& waiting);
+// Lets init go and waits for its exec. On failure it is for the caller to end it. Called by init's parent.
+[[nodiscard]] Result<Boot> open_gate(const Host& host, Waiting waiting);
+
+// from_parent's steps, for begin_boot() alone.
 struct Child {
   pid_t pid = 0;
   const PidFd& pidfd;

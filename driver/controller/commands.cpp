@@ -2,13 +2,11 @@
 
 #include <fcntl.h>
 #include <malloc.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "conf/base/text.h"
-#include "driver/kernel/clone.h"
 #include "driver/kernel/pidfd.h"
 
 namespace virtuserns::controller {
@@ -47,7 +45,7 @@ void Commands::drop(Fd& fd) const {
   fd.reset();
 }
 
-void Commands::start(const Asker& asker, const ExecDef& command, const Fd& program, const Boot& boot) {
+void Commands::start(const Asker& asker, const ExecDef& command, const Fd& program) {
   if (commands_.size() >= kMaxCommands)
     return answer_(asker,
                    fail(VIR_ERR_RESOURCE_BUSY,
@@ -58,20 +56,16 @@ void Commands::start(const Asker& asker, const ExecDef& command, const Fd& progr
   next_id_ = (next_id_ + 1) & kIdMask;
   auto& entry = commands_[id];
   entry.asker = asker;
-  if (auto begun = begin(id, entry, command, program, boot); !begun) fail_start(entry, std::move(begun).error());
+  if (auto begun = begin(id, entry, command, program); !begun) fail_start(entry, std::move(begun).error());
   forget_if_over(id);
 }
 
-Result<void> Commands::begin(std::uint32_t id, Command& command, const ExecDef& def, const Fd& program,
-                             const Boot& boot) {
-  const Doors doors = TRY(open_doors(host_, boot));
+Result<void> Commands::begin(std::uint32_t id, Command& command, const ExecDef& def, const Fd& program) {
   auto [ours, theirs] = TRY(make_pair());
-  auto cloned = TRY(kernel::clone_process({}), "clone");
-  if (cloned.pid == 0) run_joiner(plan_, {def, program.get(), theirs.get()}, doors);
-  command.joiner = std::move(cloned.pidfd);
+  command.joiner = TRY(stem_.enter(def, program, theirs));
   command.channel = std::move(ours);
   command.deadline_ms = monotonic_ms() + kStartTimeoutMs;
-  watch(command.joiner, id, Part::kJoiner);
+  watch(command.joiner.process, id, Part::kJoiner);
   watch(command.channel, id, Part::kChannel);
   return {};
 }
@@ -86,9 +80,9 @@ void Commands::on_event(std::size_t index) {
       on_channel(id, command);
       break;
     case Part::kJoiner:
-      if (command.joiner && kernel::has_ended(command.joiner)) {
-        (void)kernel::wait_process(command.joiner, 0);
-        drop(command.joiner);
+      if (command.joiner.process && kernel::has_ended(command.joiner.process)) {
+        (void)kernel::wait_process(command.joiner.process, 0);
+        drop(command.joiner.process);
       }
       break;
     case Part::kProcess:
@@ -205,13 +199,13 @@ void Commands::hang_up(Command& command) {
 
 // It is the leader of its session and cannot leave its group, and while it is not reaped the number is its own.
 void Commands::signal_group(const Command& command, int signal) const {
-  if (command.process && command.is_running) ::kill(-command.pid, signal);
+  if (command.process && command.is_running) stem_.signal_group(command.pid, signal);
 }
 
 void Commands::kill_now(Command& command) const {
   signal_group(command, SIGKILL);
-  if (command.joiner) (void)kernel::send_signal(command.joiner, SIGKILL);
-  if (command.process) (void)kernel::send_signal(command.process, SIGKILL);
+  if (command.joiner.process) stem_.signal_child(command.joiner.pid, SIGKILL);
+  if (command.process) stem_.signal_child(command.pid, SIGKILL);
 }
 
 std::int64_t Commands::next_deadline_ms() const {
@@ -239,8 +233,8 @@ void Commands::end_all() {
     on_process(command);
     fail_start(command, fail(VIR_ERR_OPERATION_FAILED, "the domain ended"));
     // One that had not come in yet is not killed by the namespace's end.
-    if (command.joiner) (void)kernel::wait_process(command.joiner, 1000);
-    drop(command.joiner);
+    if (command.joiner.process) (void)kernel::wait_process(command.joiner.process, 1000);
+    drop(command.joiner.process);
     drop(command.process);
     drop(command.channel);
     drop(command.client);
@@ -252,7 +246,7 @@ void Commands::forget_if_over(std::uint32_t id) {
   const auto found = commands_.find(id);
   if (found == commands_.end()) return;
   const auto& command = found->second;
-  if (!command.is_answered || command.joiner || command.process || command.channel) return;
+  if (!command.is_answered || command.joiner.process || command.process || command.channel) return;
   drop(found->second.client);
   commands_.erase(found);
   if (commands_.empty()) ::malloc_trim(0);  // an idle controller is to stay small

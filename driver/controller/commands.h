@@ -10,9 +10,8 @@
 #include <map>
 #include <span>
 
-#include "driver/controller/boot.h"
 #include "driver/controller/consoles.h"
-#include "driver/controller/enter.h"
+#include "driver/controller/stem.h"
 
 namespace virtuserns::controller {
 
@@ -25,12 +24,12 @@ class Commands {
   // Called once for each start, at the latest after its time-out.
   using Answer = std::function<void(const Asker&, const Result<ExecReply>&, std::span<const int> files)>;
 
-  // plan, host and epoll outlive this.
-  Commands(const LaunchPlan& plan, const Host& host, const Fd& epoll, Answer answer)
-      : plan_(plan), host_(host), epoll_(epoll), answer_(std::move(answer)) {}
+  // stem and epoll outlive this.
+  Commands(const Stem& stem, const Fd& epoll, Answer answer)
+      : stem_(stem), epoll_(epoll), answer_(std::move(answer)) {}
 
   // `program`: see validate_program of conf/exec.h; it has been checked, or is empty.
-  void start(const Asker& asker, const ExecDef& command, const Fd& program, const Boot& boot);
+  void start(const Asker& asker, const ExecDef& command, const Fd& program);
   void on_event(std::size_t index);
   // When something is to be done without an event, or -1.
   [[nodiscard]] std::int64_t next_deadline_ms() const;
@@ -44,7 +43,8 @@ class Commands {
     Asker asker;
     bool is_answered = false, is_about_to_exec = false, is_running = false;
     SocketFd channel;               // of joiner and entrant; closed by the exec
-    PidFd joiner, process;          // until they are reaped
+    Stem::Joiner joiner;            // until it is reaped, as
+    PidFd process;                  // this one
     pid_t pid = 0;                  // of process, and of its session and process group: ours until it is reaped
     std::optional<int> status;      // it has ended
     std::vector<Fd> files;          // for whoever asked
@@ -52,8 +52,7 @@ class Commands {
     std::int64_t deadline_ms = -1;  // starting: give up; hung up: SIGKILL
   };
 
-  [[nodiscard]] Result<void> begin(std::uint32_t id, Command& command, const ExecDef& def, const Fd& program,
-                                   const Boot& boot);
+  [[nodiscard]] Result<void> begin(std::uint32_t id, Command& command, const ExecDef& def, const Fd& program);
   void on_channel(std::uint32_t id, Command& command);
   [[nodiscard]] bool on_message(std::uint32_t id, Command& command, Packet packet);
   void on_exec(std::uint32_t id, Command& command);
@@ -69,8 +68,7 @@ class Commands {
   void drop(Fd& fd) const;
   void forget_if_over(std::uint32_t id);
 
-  const LaunchPlan& plan_;
-  const Host& host_;
+  const Stem& stem_;
   const Fd& epoll_;
   Answer answer_;
   std::map<std::uint32_t, Command> commands_;

@@ -1,5 +1,6 @@
 // Daemons that talk to this controller: the one that started it, and those that found its socket later.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -38,6 +39,23 @@ void Supervisor::close_connection(std::size_t id) {
   if (found == connections_.end()) return;
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, found->second.socket.get(), nullptr);
   connections_.erase(found);
+}
+
+// What a daemon that is dead has asked for and nobody was told of: it is dropped, also when it waits unread, so that what
+// the next daemon is told about the domain's state stays true.
+void Supervisor::forget_dead_daemons() {
+  if (!freezes_.empty()) poll_freezes();  // what is done is done
+  std::vector<std::size_t> dead;
+  for (const auto& [id, connection] : connections_) {
+    pollfd entry{connection.socket.get(), 0, 0};
+    if (::poll(&entry, 1, 0) > 0 && (entry.revents & (POLLHUP | POLLERR)) != 0) dead.push_back(id);
+  }
+  for (const auto id : dead) close_connection(id);
+  std::erase_if(freezes_, [&](const PendingFreeze& pending) {
+    if (connections_.contains(pending.connection)) return false;
+    if (pending.freeze) (void)stem_.freeze(false);
+    return true;
+  });
 }
 
 void Supervisor::on_connection(std::size_t id) {

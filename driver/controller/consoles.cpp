@@ -34,23 +34,21 @@ std::int64_t monotonic_ms() {
   return static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
 }
 
-Consoles::Consoles(const LaunchPlan& plan, const Host& host, const Fd& epoll) : epoll_(epoll) {
+Consoles::Consoles(const LaunchPlan& plan, const Host& host, const Fd& epoll, Rotate rotate)
+    : epoll_(epoll), rotate_(std::move(rotate)) {
   consoles_.resize(plan.consoles.size());
   for (std::size_t i = 0; i < consoles_.size(); ++i) {
     consoles_[i].port = plan.consoles[i].port;
     if (i >= host.console_logs.size() || host.console_logs[i].name.empty()) continue;
-    consoles_[i].log_file = &host.console_logs[i];
-    open_log(consoles_[i], !plan.consoles[i].log_append);
+    auto log = host.console_logs[i].open_log(!plan.consoles[i].log_append);
+    if (log) take_log(consoles_[i], std::move(log).value());
   }
 }
 
-void Consoles::open_log(Console& console, bool is_truncated) {
-  const auto& file = *console.log_file;
-  console.log = Fd(::openat(
-      file.dir.get(), file.name.c_str(),
-      O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | (is_truncated ? O_TRUNC : 0), 0600));
+// A log that cannot be written is no reason to stop a container that runs.
+void Consoles::take_log(Console& console, Fd log) {
+  console.log = std::move(log);
   struct stat st {};
-  // A log that cannot be written is no reason to stop a container that runs.
   if (!console.log || ::fstat(console.log.get(), &st) != 0 || !S_ISREG(st.st_mode))
     console.log.reset();
   else
@@ -60,10 +58,7 @@ void Consoles::open_log(Console& console, bool is_truncated) {
 void Consoles::write_log(Console& console, std::string_view text) {
   if (!console.log) return;
   if (console.log_bytes + text.size() > kMaxLogBytes) {
-    const auto& file = *console.log_file;
-    const std::string backup = file.name + ".0";
-    ::renameat(file.dir.get(), file.name.c_str(), file.dir.get(), backup.c_str());
-    open_log(console, true);
+    take_log(console, rotate_(static_cast<std::uint32_t>(&console - consoles_.data())));
     if (!console.log) return;
   }
   if (const auto written = ::write(console.log.get(), text.data(), text.size()); written > 0)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,8 @@ enum class EventKind : std::uint32_t {
   kMaster,
   kClient,
   kRefusals,
-  kCommand
+  kCommand,
+  kStem
 };
 constexpr std::uint64_t event_tag(EventKind kind, std::size_t index) {
   return static_cast<std::uint64_t>(kind) << 32 | static_cast<std::uint32_t>(index);
@@ -33,8 +35,11 @@ constexpr std::uint64_t event_tag(EventKind kind, std::size_t index) {
 
 class Consoles {
  public:
+  // A log that is full goes aside: the new one, or empty when there is none to be had.
+  using Rotate = std::function<Fd(std::uint32_t index)>;
+
   // `epoll` outlives this.
-  Consoles(const LaunchPlan& plan, const Host& host, const Fd& epoll);
+  Consoles(const LaunchPlan& plan, const Host& host, const Fd& epoll, Rotate rotate);
 
   // The terminals of a new boot. Attached clients stay.
   void adopt(std::vector<kernel::Pty> ptys);
@@ -55,7 +60,6 @@ class Consoles {
     Fd master, slave;  // the slave is held so that the terminal lives while nobody in the container has it open
     SocketFd client;
     std::string to_client, to_master, unseen;
-    const HostFile* log_file = nullptr;
     Fd log;
     std::uint64_t log_bytes = 0;
     std::int64_t retry_at_ms = -1;
@@ -63,7 +67,7 @@ class Consoles {
   };
   bool read_master(Console& console);
   void write_log(Console& console, std::string_view text);
-  void open_log(Console& console, bool is_truncated);
+  static void take_log(Console& console, Fd log);
   void flush_client(Console& console);
   void flush_master(Console& console);
   void close_client(Console& console);
@@ -73,6 +77,7 @@ class Consoles {
                   std::uint32_t wanted);
 
   const Fd& epoll_;
+  Rotate rotate_;
   std::vector<Console> consoles_;
 };
 

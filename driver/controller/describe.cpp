@@ -22,13 +22,6 @@ std::string octal(std::uint32_t mode) {
   for (auto rest = mode; rest != 0; rest >>= 3) text.insert(text.begin(), static_cast<char>('0' + (rest & 7)));
   return "0" + text;
 }
-std::string hex(std::uint64_t value) {
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string text;
-  do text.insert(text.begin(), kHex[value & 15]);
-  while ((value >>= 4) != 0);
-  return "0x" + text;
-}
 std::string mac(const std::array<std::uint8_t, 6>& bytes) {
   static constexpr char kHex[] = "0123456789abcdef";
   std::string text;
@@ -66,6 +59,7 @@ std::string line(const BeforeStep& step) {
                                                     when(s.is_v2, " v2") + " controllers";
                                  for (const auto& controller : s.controllers) text += " " + printable(controller);
                                  text += when(s.is_optional, " optional") + when(s.delegate, " delegate");
+                                 if (!s.scope.empty()) text += " scope " + quote(s.scope);
                                  for (const auto& write : s.writes)
                                    text += " " + printable(write.file) + "=" + quote(write.value);
                                  if (s.device_rules) text += " devices";
@@ -155,15 +149,15 @@ std::string line(const InsideStep& step) {
                  [](const RlimitStep& s) {
                    return "rlimit " + std::to_string(s.resource) + " " + number(s.soft) + " " + number(s.hard);
                  },
-                 [](const PersonalityStep& s) { return "personality " + hex(s.persona); },
+                 [](const PersonalityStep& s) { return "personality " + format_hex(s.persona); },
                  [](const CapabilitiesStep& s) {
-                   return "capabilities " + hex(s.bounding) + when(s.no_new_privs, " no-new-privs");
+                   return "capabilities " + format_hex(s.bounding) + when(s.no_new_privs, " no-new-privs");
                  },
                  [](const SeccompStep& s) {
                    std::string text =
                        "seccomp " + number(s.program.size() / 8) + " instructions" + when(s.is_logged, " logged");
                    for (const auto& call : s.refusable)
-                     text += " " + hex(call.arch) + ":" + number(call.number) + "=" + printable(call.name);
+                     text += " " + format_hex(call.arch) + ":" + number(call.number) + "=" + printable(call.name);
                    return text;
                  },
                  [](const UserStep& s) { return "user " + quote(s.user) + " group " + quote(s.group); },

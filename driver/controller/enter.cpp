@@ -33,20 +33,6 @@ Result<void> die_with_controller() {
   return {};
 }
 
-// Everything of the controller but these; they stay close-on-exec.
-Result<void> close_all_but(std::vector<int> kept) {
-  std::sort(kept.begin(), kept.end());
-  unsigned next = 0;
-  for (const int fd : kept) {
-    const auto number = static_cast<unsigned>(fd);
-    if (fd < 0) continue;
-    if (number > next && ::close_range(next, number - 1, 0) != 0) return sys_fail("close files");
-    next = std::max(next, number + 1);
-  }
-  if (::close_range(next, ~0u, 0) != 0) return sys_fail("close files");
-  return {};
-}
-
 Result<void> become(uid_t uid, gid_t gid) {
   if (::setgroups(0, nullptr) != 0) return sys_fail("drop groups");
   if (::setresgid(gid, gid, gid) != 0) return sys_fail("take group id " + std::to_string(gid));
@@ -302,10 +288,22 @@ Result<Fd> open_v2_tasks(const Host& host, const kernel::Cgroup& group, pid_t in
 
 }  // namespace
 
-Result<Doors> open_doors(const Host& host, const Boot& boot) {
-  if (!boot.devpts) return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the domain has no /dev/pts of its own");
+Result<void> close_all_but(std::vector<int> kept) {
+  std::sort(kept.begin(), kept.end());
+  unsigned next = 0;
+  for (const int fd : kept) {
+    const auto number = static_cast<unsigned>(fd);
+    if (fd < 0) continue;
+    if (number > next && ::close_range(next, number - 1, 0) != 0) return sys_fail("close files");
+    next = std::max(next, number + 1);
+  }
+  if (::close_range(next, ~0u, 0) != 0) return sys_fail("close files");
+  return {};
+}
+
+Result<Doors> open_doors(const Host& host, pid_t init, const Fd& devpts) {
+  if (!devpts) return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the domain has no /dev/pts of its own");
   Doors doors;
-  const pid_t init = boot.record.init_pid;  // our child and not reaped: its number is its own
   for (const auto& group : host.groups)
     doors.tasks.push_back(TRY(group.is_v2() ? open_v2_tasks(host, group, init) : group.open_tasks()));
   doors.user = TRY(kernel::open_namespace(host.proc, init, "user"));
@@ -315,7 +313,7 @@ Result<Doors> open_doors(const Host& host, const Boot& boot) {
   doors.cgroup = TRY(kernel::open_namespace(host.proc, init, "cgroup"));
   doors.pid = TRY(kernel::open_namespace(host.proc, init, "pid"));
   doors.mount = TRY(kernel::open_namespace(host.proc, init, "mnt"));
-  doors.devpts = &boot.devpts;
+  doors.devpts = &devpts;
   return doors;
 }
 

@@ -7,6 +7,8 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/base/undo.h"
+#include "driver/controller/protocol.h"
+#include "driver/controller/scope.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/device.h"
 #include "driver/kernel/device_filter.h"
@@ -38,6 +40,7 @@ Result<void> write_files(const CgroupStep& step, const kernel::Cgroup& group) {
 }
 
 Result<void> make_group(const CgroupStep& step, const LaunchPlan& plan, Host& host) {
+  if (step.is_v2 && !step.scope.empty()) TRY(enter_supervisor(step));
   auto made = kernel::Cgroup::make({step.mount, step.is_v2, step.controllers, step.path});
   if (!made) {
     if (step.is_optional) return {};
@@ -147,17 +150,20 @@ Result<void> check_log(const HostFile& log, const std::string& path) {
     if (S_ISLNK(st.st_mode)) return refuse("a symbolic link, which is not followed");
     if (!S_ISREG(st.st_mode)) return refuse("no regular file");
   }
-  const Fd file(::openat(log.dir.get(), log.name.c_str(),
-                         O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600));
-  if (!file) return sys_fail("open console log " + quote(path));
+  (void)TRY(log.open_log(false), "console log " + quote(path));
   return {};
 }
 
-Result<void> open_own(const LaunchPlan& plan, Host& host) {
+// In our own mount namespace, so that it is detached from the host's tree with all of that: ".." leads nowhere.
+Result<void> open_proc(Host& host) {
   host.proc = DirFd(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!host.proc) return sys_fail("open '/proc'");
   host.pid_ns = TRY(kernel::open_namespace(host.proc, ::getpid(), "pid"));
   host.net_ns = TRY(kernel::open_namespace(host.proc, ::getpid(), "net"));
+  return {};
+}
+
+Result<void> open_own(const LaunchPlan& plan, Host& host) {
   host.stage = TRY(HostFile::open(plan.stage_path));
   if (!plan.socket_path.empty()) host.socket = TRY(HostFile::open(plan.socket_path));
   if (!plan.exit_record_path.empty()) host.exit_record = TRY(HostFile::open(plan.exit_record_path));
@@ -184,24 +190,60 @@ void HostFile::remove() const {
   if (dir) ::unlinkat(dir.get(), name.c_str(), 0);
 }
 
+Result<Fd> HostFile::open_log(bool is_truncated) const {
+  Fd file(::openat(
+      dir.get(), name.c_str(),
+      O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (is_truncated ? O_TRUNC : 0),
+      0600));
+  if (!file) return sys_fail("open " + quote(name));
+  return file;
+}
+
+Result<Fd> HostFile::rotate() const {
+  const std::string backup = name + ".0";
+  ::renameat(dir.get(), name.c_str(), dir.get(), backup.c_str());
+  return open_log(true);
+}
+
 Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   TRY(open_own(plan, host));
   TRY(kernel::make_private_mount_namespace());
+  TRY(open_proc(host));
   Undo undo;
   // Until it is our root the stage is a mount point of this very namespace, whose directory could not be removed.
   undo.add([&] { ::umount2(plan.stage_path.c_str(), MNT_DETACH); });
   const DirFd stage = TRY(make_stage(plan.stage_path));
   TRY(make_masks(stage), "stage");
   for (const auto& step : plan.before) {
-    if (const auto* group = std::get_if<CgroupStep>(&step)) TRY(make_group(*group, plan, host));
     if (const auto* source = std::get_if<SourceStep>(&step)) TRY(take_source(*source, host, stage));
     if (const auto* device = std::get_if<DeviceSourceStep>(&step)) TRY(take_device(*device, host, stage));
   }
+  // After the sources, which need no group: systemd makes the scope meanwhile.
+  if (needs_scope(plan)) TRY(await_scope(kChannelFd));
+  for (const auto& step : plan.before)
+    if (const auto* group = std::get_if<CgroupStep>(&step)) TRY(make_group(*group, plan, host));
   // Not later, while the namespaces are made: with the old root still in place the kernel takes us for chrooted and
   // refuses a user namespace (user_namespaces(7)).
   TRY(kernel::change_root(plan.stage_path), "stage");
   undo.commit();
   return {};
+}
+
+std::vector<int> Host::descriptors() const {
+  std::vector<int> all = {proc.get(), pid_ns.get(), net_ns.get()};
+  for (const auto& group : groups)
+    for (const int fd : group.descriptors()) all.push_back(fd);
+  for (const auto* file : {&socket, &exit_record, &stage}) all.push_back(file->dir.get());
+  for (const auto& log : console_logs) all.push_back(log.dir.get());
+  return all;
+}
+
+void Host::keep_only_views() {
+  pid_ns.reset();
+  net_ns.reset();
+  for (auto* file : {&socket, &exit_record, &stage}) file->dir.reset();
+  for (auto& log : console_logs) log.dir.reset();
+  sources.clear();
 }
 
 Result<void> Host::release() {

@@ -35,6 +35,9 @@ struct HostFile {
   std::string name;
   [[nodiscard]] static Result<HostFile> open(const std::string& path);
   void remove() const;
+  [[nodiscard]] Result<Fd> open_log(bool is_truncated) const;
+  // Gives what is there the name of its backup, ".0", and opens an empty one.
+  [[nodiscard]] Result<Fd> rotate() const;
 };
 
 struct Host {
@@ -47,6 +50,10 @@ struct Host {
 
   // Fills in `host` step by step, so that after a failure release() undoes exactly what was made.
   [[nodiscard]] static Result<void> prepare(const LaunchPlan& plan, Host& host);
+  // All that is open, for a process that is to have nothing else.
+  [[nodiscard]] std::vector<int> descriptors() const;
+  // Keeps what supervising reads: procfs and the groups. A directory of the host leads to all of it by "..".
+  void keep_only_views();
   // Kills what is in the groups, removes them, the socket and the stage's directory.
   [[nodiscard]] Result<void> release();
   [[nodiscard]] const kernel::Cgroup* find_group(const std::string& controller) const;

@@ -1,9 +1,11 @@
 // virtuserns-controller: starts one domain from a plan and supervises it until it is gone. See protocol.h for what it is
 // given and what it answers.
 #include <fcntl.h>
+#include <linux/keyctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -14,7 +16,9 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "driver/controller/reap.h"
+#include "driver/controller/stem.h"
 #include "driver/controller/supervise.h"
+#include "driver/kernel/caps.h"
 
 namespace virtuserns::controller {
 namespace {
@@ -67,15 +71,20 @@ Result<SocketFd> listen_at(const HostFile& file) {
   return listener;
 }
 
-void make_own_session(const char* name) {
+// No no_new_privs here: init would inherit it, and set-user-id programs in the container would stop working. The rest of
+// what a controller denies itself follows when all that needs privileges has been forked (cage.h).
+Result<void> make_own_session() {
   (void)::setsid();
   ::umask(077);
   ::signal(SIGHUP, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
   ::prctl(PR_SET_NAME, "virtuserns-ctl", 0, 0, 0);
-  // No no_new_privs here: init would inherit it, and set-user-id programs in the container would stop working.
   ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-  (void)name;
+  // Not the daemon's, which would be handed on.
+  if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS)
+    return sys_fail("make a session keyring");
+  TRY(kernel::limit_bounding_set(privileges_of_stem()));
+  return kernel::limit_capabilities(privileges_of_stem());
 }
 
 Result<int> start(LaunchPlan plan, SocketFd& channel) {
@@ -93,13 +102,15 @@ Result<int> start(LaunchPlan plan, SocketFd& channel) {
   return supervisor.run();
 }
 
-int run(const char* name) {
-  make_own_session(name);
+int run() {
+  const auto ready = make_own_session();
   SocketFd channel(kChannelFd);
   ::fcntl(kChannelFd, F_SETFD, FD_CLOEXEC);
   auto plan = read_plan();
   ::close(kPlanFd);
-  auto status = plan ? start(std::move(plan).value(), channel) : Result<int>(plan.error());
+  auto status = !ready ? Result<int>(ready.error())
+                : plan ? start(std::move(plan).value(), channel)
+                       : Result<int>(plan.error());
   if (status) return *status;
   (void)send_packet(kChannelFd, xdr::encode(FromController(Note(FailedNote{to_wire(status.error())}))));
   return 1;
@@ -131,5 +142,5 @@ int main(int argc, char** argv) {
   }
   if (std::strcmp(argv[1], "--explain") == 0) return explain();
   if (std::strcmp(argv[1], "--reap") == 0) return reap_plan();
-  return run(argv[1]);
+  return run();
 }

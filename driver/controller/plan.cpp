@@ -29,6 +29,8 @@ bool is_plain_relative(const std::string& path) {
 Result<void> check(const CgroupStep& step) {
   if (!is_absolute(step.mount) || !is_plain_relative(step.path))
     return refuse("cgroup " + quote(step.mount) + " " + quote(step.path) + " is no path below a mount");
+  if (!step.scope.empty() && (!is_plain_relative(step.scope) || !step.path.starts_with(step.scope + "/")))
+    return refuse("cgroup " + quote(step.path) + " is not in scope " + quote(step.scope));
   for (const auto& write : step.writes)
     if (!is_plain_relative(write.file) || write.file.find('/') != std::string::npos)
       return refuse("cgroup file " + quote(write.file) + " is no file name");

@@ -38,7 +38,7 @@
 
 namespace virtuserns {
 
-inline constexpr std::uint32_t kPlanVersion = 2;
+inline constexpr std::uint32_t kPlanVersion = 3;
 
 // ---- before -------------------------------------------------------------------------------------------------------
 
@@ -58,6 +58,10 @@ struct CgroupStep {
   std::optional<std::vector<DeviceRule>> device_rules;
   bool is_optional = false;
   bool delegate = false;  // v2: cgroup.procs, .threads, .subtree_control and the directory to container root
+  // Not empty: the parent of `path`, which systemd makes and removes: the controller waits until it is in there
+  // (driver/controller/scope.h). On v2 it goes on to `supervisor` beside `path`, since a group that hands controllers on
+  // may have no process of its own.
+  std::string scope;
 };
 
 enum class SourceKind { kDirectory, kLoopFile, kBlockDevice };

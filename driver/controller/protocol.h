@@ -2,7 +2,8 @@
 //
 // At start the daemon passes: descriptor 3 the plan (a sealed memfd), descriptor 4 a socketpair that becomes the first
 // connection, 5.. the files for init; argv: virtuserns-controller <name> (the name is for ps only). It closes
-// everything else, and posix_spawns; the controller makes itself a session leader.
+// everything else, and posix_spawns; the controller makes itself a session leader. When the plan names a scope of systemd,
+// the first packet on the channel is the daemon's Placed, and the controller makes no group before.
 // Later daemons connect to LaunchPlan::socket_path (only uid 0, or the controller's own uid, is accepted). The newest
 // connection gets the notes. When it connects it asks Status and then Acks what it has seen.
 //
@@ -67,6 +68,11 @@ struct EndedNote {
   ExitRecord record;
 };  // everything is cleaned up; the controller exits
 using Note = std::variant<StartedNote, FailedNote, RebootedNote, EndedNote>;
+
+// ---- before the outcome: daemon -> controller, when a step of the plan names a scope ----
+struct Placed {
+  std::uint32_t version = 1;
+};  // systemd has put the controller into its scope
 
 // ---- requests ----
 struct StatusRequest {};

@@ -29,14 +29,6 @@ constexpr std::size_t kMaxPairs = 256;  // of call and program; beyond, calls al
 constexpr int kMaxProgramsOfACall = 8;  // so that each service of a systemd has no line of its own
 constexpr std::int64_t kFirstPauseMs = 60'000, kLongestPauseMs = 24 * 3600 * 1000;
 
-std::string hex(std::uint64_t value) {
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string text;
-  do text.insert(text.begin(), kHex[value & 15]);
-  while ((value >>= 4) != 0);
-  return "0x" + text;
-}
-
 std::string read_name(const DirFd& proc, pid_t thread) {
   const Fd file(::openat(proc.get(), (std::to_string(thread) + "/comm").c_str(), O_RDONLY | O_CLOEXEC));
   char text[64];
@@ -46,18 +38,12 @@ std::string read_name(const DirFd& proc, pid_t thread) {
 
 bool is_32bit(std::uint32_t arch) { return (arch & __AUDIT_ARCH_64BIT) == 0; }
 
-// As the daemon writes its lines to the same file.
-void write_line(const std::string& text) {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  ::gmtime_r(&now, &parts);
-  char time[32];
-  const auto length = std::strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%SZ ", &parts);
-  const std::string line = std::string(time, length) + text + "\n";
+}  // namespace
+
+void write_log_line(const std::string& text) {
+  const std::string line = format_log_line(std::time(nullptr), text);
   (void)!::write(STDERR_FILENO, line.data(), line.size());
 }
-
-}  // namespace
 
 Refusals::Refusals(const LaunchPlan& plan, const Host& host, const Fd& epoll)
     : plan_(plan), host_(host), epoll_(epoll), budget_(kBurst) {
@@ -78,7 +64,7 @@ void Refusals::adopt(Fd listener) {
   if (listener_)
     watch(EPOLLIN, EPOLL_CTL_ADD);
   else if (step_ && step_->is_logged && told_.emplace("", Told{}).second)
-    write_line("refused system calls will not be told here: this kernel does not say (seccomp_unotify(2))");
+    write_log_line("refused system calls will not be told here: this kernel does not say (seccomp_unotify(2))");
 }
 
 void Refusals::refill(std::int64_t now_ms) {
@@ -144,8 +130,8 @@ void Refusals::take(const kernel::RefusedCall& call) {
     struct stat owner {};
     const bool has_owner = ::fstatat(host_.proc.get(), std::to_string(call.thread).c_str(), &owner, 0) == 0;
     const auto status = kernel::read_process_status(host_.proc, call.thread);
-    line = "refused " + name + ", arguments " + hex(call.arguments[0]) + " " + hex(call.arguments[1]) + ", of " +
-           quote(program) + ", process " +
+    line = "refused " + name + ", arguments " + format_hex(call.arguments[0]) + " " + format_hex(call.arguments[1]) +
+           ", of " + quote(program) + ", process " +
            (status && status->ns_pids.size() > 1 ? std::to_string(status->ns_pids[1]) : "?") + " (" +
            std::to_string(call.thread) + " on the host" +
            (has_owner ? ", user " + std::to_string(owner.st_uid) : std::string()) + ") in domain " +
@@ -165,7 +151,7 @@ void Refusals::take(const kernel::RefusedCall& call) {
 }
 
 void Refusals::tell(const std::string& line, Told& told) {
-  write_line(line + (told.untold ? ", and " + std::to_string(told.untold) + " times since the last line" : ""));
+  write_log_line(line + (told.untold ? ", and " + std::to_string(told.untold) + " times since the last line" : ""));
   told.untold = 0;
 }
 

@@ -13,6 +13,9 @@
 
 namespace virtuserns::controller {
 
+// One line of the domain's log, in the way of the daemon, which writes there too.
+void write_log_line(const std::string& text);
+
 class Refusals {
  public:
   // `plan`, `host` and `epoll` outlive this.

@@ -1,29 +1,11 @@
 // What a daemon may ask of a running domain: one function per request.
-#include <sched.h>
-
-#include "conf/base/text.h"
-#include "driver/controller/shutdown.h"
 #include "driver/controller/supervise.h"
-#include "driver/kernel/clone.h"
-#include "driver/kernel/link.h"
-#include "driver/kernel/pidfd.h"
-#include "driver/kernel/process.h"
 
 namespace virtuserns::controller {
 
 namespace {
 
 constexpr std::int64_t kFreezeTimeoutMs = 10'000;
-
-std::string format_mac(const std::vector<std::uint8_t>& bytes) {
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string text;
-  for (const auto byte : bytes) {
-    if (!text.empty()) text += ':';
-    text += {kHex[byte >> 4], kHex[byte & 15]};
-  }
-  return text;
-}
 
 }  // namespace
 
@@ -37,6 +19,7 @@ Result<const Boot*> Supervisor::running() const {
 }
 
 void Supervisor::handle(std::size_t id, std::uint32_t serial, const StatusRequest&) {
+  forget_dead_daemons();
   StatusReply status;
   status.boot = last_boot_;
   if (!boot_) status.boot.init_pid = 0;
@@ -76,7 +59,7 @@ void Supervisor::handle(std::size_t id, std::uint32_t serial, const FreezeReques
   const auto* freezer = host_.freezer();
   if (!freezer)
     return reply(id, serial, fail(VIR_ERR_OPERATION_UNSUPPORTED, "the domain is in no group that can be frozen"));
-  if (auto done = freezer->set_frozen(request.freeze); !done) return reply(id, serial, done);
+  if (auto done = stem_.freeze(request.freeze); !done) return reply(id, serial, done);
   freezes_.push_back({id, serial, request.freeze, monotonic_ms() + kFreezeTimeoutMs});
   poll_freezes();
 }
@@ -93,50 +76,26 @@ void Supervisor::poll_freezes() {
     }
     if (state && monotonic_ms() < pending.deadline_ms) {
       // v1: a process that forked meanwhile stays FREEZING until the state is written again (freezer-subsystem.rst).
-      if (pending.freeze && !freezer->is_v2()) (void)freezer->set_frozen(true);
+      if (pending.freeze && !freezer->is_v2()) (void)stem_.freeze(true);
       return false;
     }
     // Half frozen is no state to leave a container in.
-    if (pending.freeze) (void)freezer->set_frozen(false);
+    if (pending.freeze) (void)stem_.freeze(false);
     reply(pending.connection, pending.serial,
           fail(VIR_ERR_OPERATION_TIMEOUT, "some process of the domain does not freeze"));
     return true;
   });
 }
 
-// A pid inside is found among the processes of the groups by the kernel's own list of its numbers. The pidfd is opened
-// before the numbers are read: what is then signalled is what was looked at.
-Result<void> Supervisor::signal_inside(std::int32_t inside_pid, int signal) const {
-  const auto& boot = *TRY(running());
-  if (signal < 0 || signal > 64) return fail(VIR_ERR_INVALID_ARG, "there is no signal " + std::to_string(signal));
-  if (inside_pid == 1) {
-    if (signal != 0 && signal != SIGKILL && signal != SIGSTOP &&
-        !is_handled(TRY(kernel::read_process_status(host_.proc, boot.record.init_pid)), signal))
-      return fail(VIR_ERR_OPERATION_FAILED,
-                  "init does not handle signal " + std::to_string(signal) + ", the kernel would drop it");
-    return kernel::send_signal(boot.init, signal);
-  }
-  if (inside_pid < 1) return fail(VIR_ERR_INVALID_ARG, "process " + std::to_string(inside_pid) + " is no process");
-  for (const auto& group : host_.groups) {
-    for (const auto pid : TRY(group.processes())) {
-      auto process = kernel::open_process(pid);
-      const auto status = kernel::read_process_status(host_.proc, pid);
-      if (!process || !status || status->ns_pids.size() < 2 || status->ns_pids[1] != inside_pid) continue;
-      if (kernel::has_ended(*process)) continue;
-      return kernel::send_signal(*process, signal);
-    }
-  }
-  return fail(VIR_ERR_OPERATION_FAILED, "the domain has no process " + std::to_string(inside_pid));
-}
-
 void Supervisor::handle(std::size_t id, std::uint32_t serial, const SignalRequest& request) {
-  reply(id, serial, signal_inside(request.inside_pid, request.signal));
+  const auto boot = running();
+  reply(id, serial, boot ? stem_.signal_inside(request.inside_pid, request.signal) : boot.error());
 }
 
 void Supervisor::handle(std::size_t id, std::uint32_t serial, const ShutdownRequest& request) {
   const auto boot = running();
   if (!boot) return reply(id, serial, boot.error());
-  const auto asked = ask_to_shut_down({host_.proc, (*boot)->init, (*boot)->record.init_pid}, request);
+  const auto asked = stem_.ask_to_shut_down(request);
   if (!asked) return reply(id, serial, asked.error());
   // An init that only knows how to end is booted again when it has.
   if (request.reboot && *asked == Asked::kToEnd) restart_once_ = true;
@@ -153,32 +112,15 @@ void Supervisor::handle(std::size_t id, std::uint32_t serial, const ConsoleReque
 void Supervisor::handle(std::size_t id, std::uint32_t serial, const NamespacesRequest&) {
   const auto boot = running();
   if (!boot) return reply(id, serial, boot.error());
-  std::vector<NsFd> namespaces;
+  const auto namespaces = stem_.namespaces();
+  if (!namespaces) return reply(id, serial, namespaces.error());
   std::vector<int> files;
-  for (const char* name : {"user", "ipc", "uts", "net", "pid", "mnt"}) {
-    // Init is our child and not reaped: its number is its own.
-    auto ns = kernel::open_namespace(host_.proc, (*boot)->record.init_pid, name);
-    if (!ns) return reply(id, serial, ns.error());
-    files.push_back(ns->get());
-    namespaces.push_back(std::move(ns).value());
-  }
+  for (const auto& ns : *namespaces) files.push_back(ns.get());
   send(id, FromController(Reply{serial, EmptyReply{}}), files);
 }
 
-Result<void> Supervisor::write_groups(const CgroupWriteRequest& request) const {
-  for (const auto& write : request.writes) {
-    const auto* group = host_.find_group(write.controller);
-    if (!group)
-      return fail(VIR_ERR_OPERATION_INVALID, "the domain is in no group of controller " + quote(write.controller));
-    if (write.file.empty() || write.file.find('/') != std::string::npos || write.file.front() == '.')
-      return fail(VIR_ERR_INVALID_ARG, quote(write.file) + " is no file of a group");
-    TRY(group->write(write.file, write.value));
-  }
-  return {};
-}
-
 void Supervisor::handle(std::size_t id, std::uint32_t serial, const CgroupWriteRequest& request) {
-  reply(id, serial, write_groups(request));
+  reply(id, serial, stem_.write_groups(request));
 }
 
 void Supervisor::handle(std::size_t id, std::uint32_t serial, const PolicyRequest& request) {
@@ -186,26 +128,9 @@ void Supervisor::handle(std::size_t id, std::uint32_t serial, const PolicyReques
   reply(id, serial, {});
 }
 
-Result<AddressesReply> Supervisor::read_addresses() const {
-  const auto& boot = *TRY(running());
-  // A socket belongs to the namespace it was opened in. This thread is the only one, so a short visit is safe.
-  TRY(kernel::enter_namespaces(boot.init, CLONE_NEWNET));
-  auto route = kernel::RouteSocket::open();
-  TRY(kernel::enter_namespace(host_.net_ns, CLONE_NEWNET), "come back");
-  if (!route) return std::move(route).error();
-  AddressesReply result;
-  const auto addresses = TRY(kernel::list_addresses(*route));
-  for (const auto& link : TRY(kernel::list_links(*route))) {
-    AddressesReply::Link entry{printable(link.name), format_mac(link.mac), {}};
-    for (const auto& address : addresses)
-      if (address.link_index == link.index) entry.addresses.push_back({address.bytes, address.prefix});
-    result.links.push_back(std::move(entry));
-  }
-  return result;
-}
-
 void Supervisor::handle(std::size_t id, std::uint32_t serial, const AddressesRequest&) {
-  auto addresses = read_addresses();
+  const auto boot = running();
+  auto addresses = boot ? stem_.addresses() : Result<AddressesReply>(boot.error());
   if (!addresses) return reply(id, serial, addresses.error());
   send(id, FromController(Reply{serial, std::move(addresses).value()}));
 }
@@ -224,7 +149,7 @@ void Supervisor::handle(std::size_t id, std::uint32_t serial, const ExecRequest&
       return reply(id, serial,
                    fail(VIR_ERR_OPERATION_INVALID, "the domain is paused: nothing runs in it until it is resumed"));
   }
-  commands_.start({id, serial}, request.command, program, **boot);
+  commands_.start({id, serial}, request.command, program);
 }
 
 }  // namespace virtuserns::controller

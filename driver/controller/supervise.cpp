@@ -1,6 +1,5 @@
 #include "driver/controller/supervise.h"
 
-#include <fcntl.h>
 #include <malloc.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
@@ -8,7 +7,7 @@
 #include <time.h>
 
 #include "conf/base/text.h"
-#include "driver/controller/tree.h"
+#include "driver/controller/cage.h"
 #include "driver/kernel/pidfd.h"
 
 namespace virtuserns::controller {
@@ -43,17 +42,6 @@ Fd open_signals() {
   return Fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
-// Never torn, not durable: /run does not outlive the machine.
-void write_record(const HostFile& file, const ExitRecord& record) {
-  if (!file.dir) return;
-  const auto bytes = xdr::encode(record);
-  const std::string temp = file.name + ".new";
-  ::unlinkat(file.dir.get(), temp.c_str(), 0);
-  const Fd out(::openat(file.dir.get(), temp.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-  if (!out || ::write(out.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) return;
-  ::renameat(file.dir.get(), temp.c_str(), file.dir.get(), file.name.c_str());
-}
-
 }  // namespace
 
 Supervisor::Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files, SocketFd channel, SocketFd listener)
@@ -63,9 +51,9 @@ Supervisor::Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files,
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       signals_(open_signals()),
       listener_(std::move(listener)),
-      consoles_(plan_, host_, epoll_),
+      consoles_(plan_, host_, epoll_, [this](std::uint32_t index) { return stem_.rotate_log(index); }),
       refusals_(plan_, host_, epoll_),
-      commands_(plan_, host_, epoll_,
+      commands_(stem_, epoll_,
                 [this](const Commands::Asker& asker, const Result<ExecReply>& result, std::span<const int> files) {
                   if (!result) return reply(asker.connection, asker.serial, result.error());
                   send(asker.connection, FromController(Reply{asker.serial, *result}), files);
@@ -82,14 +70,35 @@ void Supervisor::watch(const Fd& fd, EventKind kind, std::size_t index) {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event);
 }
 
-Result<void> Supervisor::boot_now() {
-  const auto now = monotonic_ms();
-  boot_times_ms_.push_back(now);
+// All privileges until the gate; then, for ever, none. Nothing of the container has run before it.
+Result<void> Supervisor::boot_first() {
+  Waiting waiting = TRY(begin_boot(plan_, host_, passed_files_, Parent::kCaller));
+  auto stem = Stem::grow(plan_, host_, passed_files_, waiting.boot);
+  if (!stem) {
+    abandon(waiting);
+    return std::move(stem).error();
+  }
+  stem_ = std::move(stem).value();
+  watch(stem_.socket(), EventKind::kStem, 0);
+  waiting.boot.devpts.reset();
+  passed_files_.clear();
+  host_.keep_only_views();
+  TRY(enter_cage(), "confine the controller");
+  TRY(adopt(open_gate(host_, std::move(waiting))));
+  // What nobody could ever stop or boot again has not started.
+  if (stem_.is_gone()) return fail(VIR_ERR_OPERATION_FAILED, "the privileged part of the controller was killed");
+  return {};
+}
+
+Result<void> Supervisor::boot_again() { return adopt(open_gate(host_, TRY(stem_.boot()))); }
+
+Result<void> Supervisor::adopt(Result<Boot> booted) {
+  Boot boot = TRY(std::move(booted));
+  boot_times_ms_.push_back(monotonic_ms());
   if (boot_times_ms_.size() > kStormBoots) boot_times_ms_.pop_front();
-  Boot booted = TRY(boot(plan_, host_, passed_files_));
-  booted.record.boots = ++boots_;
-  last_boot_ = booted.record;
-  boot_ = std::move(booted);
+  boot.record.boots = ++boots_;
+  last_boot_ = boot.record;
+  boot_ = std::move(boot);
   watch(boot_->init, EventKind::kInit, 0);
   consoles_.adopt(std::move(boot_->consoles));
   refusals_.adopt(std::move(boot_->refusals));
@@ -97,15 +106,17 @@ Result<void> Supervisor::boot_now() {
 }
 
 void Supervisor::tidy_up_after_boot() {
-  Tree::clear();
+  stem_.tidy();
   // What a boot allocates is not needed while the container runs; an idle controller is to stay small.
   ::malloc_trim(0);
 }
 
 int Supervisor::run() {
-  if (auto booted = boot_now(); !booted) {
+  if (auto booted = boot_first(); !booted) {
     auto error = std::move(booted).error().with_context("start domain " + quote(plan_.name));
-    if (auto released = host_.release(); !released) error.text += " (and clean up: " + released.error().text + ")";
+    if (auto released = stem_ ? stem_.release({}) : host_.release(); !released)
+      error.text += " (and clean up: " + released.error().text + ")";
+    kernel::reap_all();
     for (const auto& [id, connection] : connections_)
       (void)send_packet(connection.socket.get(), xdr::encode(FromController(Note(FailedNote{to_wire(error)}))));
     return 1;
@@ -120,7 +131,7 @@ int Supervisor::run() {
       dispatch(static_cast<EventKind>(events[i].data.u64 >> 32), events[i].data.u64 & 0xffffffff, events[i].events);
     if (!has_ended_) on_timers();
   }
-  return 0;
+  return is_stem_gone_ ? 1 : 0;
 }
 
 void Supervisor::dispatch(EventKind kind, std::size_t index, std::uint32_t events) {
@@ -141,6 +152,8 @@ void Supervisor::dispatch(EventKind kind, std::size_t index, std::uint32_t event
       return refusals_.on_listener();
     case EventKind::kCommand:
       return commands_.on_event(index);
+    case EventKind::kStem:
+      return on_stem_gone();
   }
 }
 
@@ -183,9 +196,16 @@ void Supervisor::kill_init() {
     if (is_destroying_) finish(ExitCause::kDestroyed, 0);
     return;
   }
-  (void)kernel::send_signal(boot_->init, SIGKILL);
-  // v1 lets a frozen process not even die; and the signal is already pending, so that none of them runs again.
-  if (const auto* freezer = host_.freezer()) (void)freezer->set_frozen(false);
+  stem_.kill();
+}
+
+// Nobody can end or boot the container any more, or run anything in it. The daemon finds what it finds when a controller
+// was killed: init gets its death signal as we leave.
+void Supervisor::on_stem_gone() {
+  refusals_.close();
+  write_log_line("the privileged part of the controller of domain " + quote(plan_.name) +
+                 " is gone: the domain ends");
+  is_stem_gone_ = has_ended_ = true;
 }
 
 void Supervisor::on_init_exit() {
@@ -197,7 +217,6 @@ void Supervisor::on_init_exit() {
   boot_.reset();
   commands_.end_all();
   consoles_.drain_and_close();
-  if (const auto* freezer = host_.freezer()) (void)freezer->set_frozen(false);
   freezes_.clear();
   if (is_destroying_) return finish(ExitCause::kDestroyed, status);
   const auto cause = cause_of(status);
@@ -216,9 +235,7 @@ void Supervisor::on_init_exit() {
 
 void Supervisor::reboot() {
   is_resetting_ = restart_once_ = false;
-  // Whoever entered the groups from outside of the pid namespace did not die with it.
-  for (const auto& group : host_.groups) group.kill_present();
-  const auto booted = boot_now();
+  const auto booted = boot_again();
   for (const auto& [id, serial] : std::exchange(waiting_resets_, {})) reply(id, serial, booted);
   if (!booted) return finish(ExitCause::kRebootFailed, 0, booted.error().text);
   note(RebootedNote{++sequence_, last_boot_});
@@ -228,10 +245,11 @@ void Supervisor::reboot() {
 
 void Supervisor::finish(ExitCause cause, int wait_status, const std::string& error) {
   ExitRecord record{cause, wait_status, realtime_ms(), boots_, error};
-  if (auto released = host_.release(); !released)
-    record.error += (record.error.empty() ? "clean up: " : "; clean up: ") + released.error().text;
   refusals_.close();  // before anybody hears of the end and reads the log
-  write_record(host_.exit_record, record);
+  auto released = stem_.release(record);
+  if (stem_.is_gone()) return on_stem_gone();  // groups may be left, which only the daemon can remove
+  if (!released) record.error += (record.error.empty() ? "clean up: " : "; clean up: ") + released.error().text;
+  kernel::reap_all();
   note(EndedNote{++sequence_, record});
   for (const auto& [id, serial] : std::exchange(waiting_destroys_, {})) reply(id, serial, Result<void>());
   for (const auto& [id, serial] : std::exchange(waiting_resets_, {}))

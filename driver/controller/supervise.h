@@ -8,6 +8,7 @@
 #include "driver/controller/commands.h"
 #include "driver/controller/consoles.h"
 #include "driver/controller/refusals.h"
+#include "driver/controller/stem.h"
 
 namespace virtuserns::controller {
 
@@ -34,12 +35,15 @@ class Supervisor {
 
   // supervise.cpp: the loop, boots and ends
   void watch(const Fd& fd, EventKind kind, std::size_t index);
-  [[nodiscard]] Result<void> boot_now();
-  // What nobody needs to wait for: the container has its own copy of the tree now, and ours would only keep its file
-  // systems busy.
+  [[nodiscard]] Result<void> boot_first();
+  [[nodiscard]] Result<void> boot_again();
+  [[nodiscard]] Result<void> adopt(Result<Boot> booted);
+  // What nobody needs to wait for: the container has its own copy of the tree now, and that of the stem would only keep
+  // its file systems busy.
   void tidy_up_after_boot();
   void reboot();
   void on_init_exit();
+  void on_stem_gone();
   void finish(ExitCause cause, int wait_status, const std::string& error = {});
   void on_signals();
   void on_timers();
@@ -52,6 +56,7 @@ class Supervisor {
   void on_connection(std::size_t id);
   bool send(std::size_t id, const FromController& message, std::span<const int> files = {});
   void close_connection(std::size_t id);
+  void forget_dead_daemons();
   void note(const Note& note);
   void reply(std::size_t id, std::uint32_t serial, const Result<void>& result);
 
@@ -70,9 +75,6 @@ class Supervisor {
   void handle(std::size_t id, std::uint32_t serial, const PolicyRequest& request);
   void handle(std::size_t id, std::uint32_t serial, const AddressesRequest& request);
   void handle(std::size_t id, std::uint32_t serial, const ExecRequest& request);
-  [[nodiscard]] Result<void> signal_inside(std::int32_t inside_pid, int signal) const;
-  [[nodiscard]] Result<AddressesReply> read_addresses() const;
-  [[nodiscard]] Result<void> write_groups(const CgroupWriteRequest& request) const;
   [[nodiscard]] Result<const Boot*> running() const;
   void kill_init();
   void poll_freezes();
@@ -83,6 +85,7 @@ class Supervisor {
   std::vector<Fd> request_files_;  // that came with the request that is being handled
   Fd epoll_, signals_;
   SocketFd listener_;
+  Stem stem_;
   Consoles consoles_;
   Refusals refusals_;
   Commands commands_;
@@ -94,7 +97,8 @@ class Supervisor {
   std::uint64_t boots_ = 0;
   std::deque<std::int64_t> boot_times_ms_;
   std::int64_t reboot_at_ms_ = -1;
-  bool is_destroying_ = false, is_resetting_ = false, restart_once_ = false, has_ended_ = false;
+  bool is_destroying_ = false, is_resetting_ = false, restart_once_ = false, has_ended_ = false,
+       is_stem_gone_ = false;
 
   std::deque<Note> unacknowledged_;
   std::uint64_t sequence_ = 0;

@@ -129,14 +129,14 @@ Result<Cgroup> Cgroup::make(const CgroupSpec& spec) {
       is_new = ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR) == 0 && make();
       if (!is_new) return fail(VIR_ERR_OPERATION_INVALID, context + " exists and is in use");
     }
-    DirFd dir = TRY(open_group(parent, name), context);
-    if (!spec.is_v2)
-      if (auto ready = v1::prepare_child(spec, parent, dir); !ready) {
-        if (is_new) ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR);
-        return std::move(ready).error().with_context(context);
-      }
-    if (is_last) return Cgroup(spec, std::move(parent), name, std::move(dir));
-    parent = std::move(dir);
+    auto dir = open_group(parent, name);
+    auto ready = !dir ? dir.error() : spec.is_v2 ? Result<void>() : v1::prepare_child(spec, parent, *dir);
+    if (!ready) {
+      if (is_new) ::unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR);
+      return std::move(ready).error().with_context(context);
+    }
+    if (is_last) return Cgroup(spec, std::move(parent), name, std::move(*dir));
+    parent = std::move(*dir);
   }
   return fail(VIR_ERR_INTERNAL_ERROR, context + " has no name");
 }

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,8 @@ class Cgroup {
   [[nodiscard]] bool is_v2() const { return spec_.is_v2; }
   [[nodiscard]] bool has_controller(const std::string& name) const;
   [[nodiscard]] const DirFd& dir() const { return dir_; }
+  // All that it has open.
+  [[nodiscard]] std::array<int, 2> descriptors() const { return {parent_.get(), dir_.get()}; }
   [[nodiscard]] const CgroupSpec& spec() const { return spec_; }
 
   [[nodiscard]] Result<void> write(const std::string& file, const std::string& value) const;

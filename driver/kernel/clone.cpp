@@ -12,6 +12,7 @@ Result<Cloned> clone_process(const CloneRequest& request) {
   int pidfd = -1;
   clone_args args{};
   args.flags = request.flags | CLONE_PIDFD;
+  args.exit_signal = static_cast<std::uint64_t>(request.exit_signal);
   args.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
   if (request.cgroup) {
     args.flags |= CLONE_INTO_CGROUP;

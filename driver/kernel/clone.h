@@ -14,12 +14,13 @@ namespace virtuserns::kernel {
 struct CloneRequest {
   std::uint64_t flags = 0;        // CLONE_NEW*, CLONE_PARENT; the pidfd and the group are added here
   const DirFd* cgroup = nullptr;  // a v2 group to be born in (CLONE_INTO_CGROUP)
+  int exit_signal = 0;            // to the parent
 };
 struct Cloned {
   pid_t pid = 0;  // 0: this is the child
   PidFd pidfd;    // the parent's
 };
-// A copy of this single-threaded process. Without exit signal: waiting is done by pidfd (wait_process), and no SIGCHLD
+// A copy of this single-threaded process. Mostly without exit signal: waiting is done by pidfd (wait_process), and no SIGCHLD
 // handler of anybody is disturbed. The child must leave by exec or _exit.
 [[nodiscard]] Result<Cloned> clone_process(const CloneRequest& request);
 

@@ -4,12 +4,14 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 namespace virtuserns::kernel {
 
 Result<Pty> open_pty(const Fd& devpts) {
   Pty pty;
   pty.master = Fd(::openat(devpts.get(), "ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK));
-  if (!pty.master) return sys_fail("open pty");
+  if (!pty.master) return sys_fail(errno == ENOSPC ? "open pty: kernel.pty.max are taken" : "open pty");
   int unlock = 0;
   unsigned number = 0;
   if (::ioctl(pty.master.get(), TIOCSPTLCK, &unlock) != 0) return sys_fail("unlock pty");

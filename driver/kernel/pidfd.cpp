@@ -43,6 +43,12 @@ Result<std::optional<int>> wait_process(const PidFd& process, int timeout_ms) {
   }
 }
 
+void reap_all() {
+  siginfo_t info{};
+  do info.si_pid = 0;
+  while (::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | __WALL) == 0 && info.si_pid != 0);
+}
+
 Errand::~Errand() {
   if (!process_) return;
   (void)send_signal(process_, SIGKILL);

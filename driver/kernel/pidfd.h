@@ -19,6 +19,8 @@ namespace virtuserns::kernel {
 // Reaps a child of ours that has ended or ends within `timeout_ms`: its wait status as of waitpid(2).
 // nullopt: it lives.
 [[nodiscard]] Result<std::optional<int>> wait_process(const PidFd& process, int timeout_ms = -1);
+// Every child of ours that has ended, whoever made it.
+void reap_all();
 
 // A child of ours with one thing to do: killed, if it still lives, and reaped when this goes.
 class Errand {

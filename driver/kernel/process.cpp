@@ -7,7 +7,17 @@ namespace virtuserns::kernel {
 
 namespace {
 constexpr std::size_t kMaxStatus = 64 * 1024;
+
+// Of /proc/PID/stat: from field 3 on.
+std::vector<std::string_view> fields_after_name(std::string_view text) {
+  const auto bracket = text.rfind(')');
+  return bracket == std::string_view::npos ? std::vector<std::string_view>() : split_blanks(text.substr(bracket + 1));
 }
+
+Result<std::string> read_stat(const DirFd& proc, pid_t pid) {
+  return read_kernel_file_at(proc, std::to_string(pid) + "/stat", kMaxStatus);
+}
+}  // namespace
 
 std::optional<ProcessStatus> parse_process_status(std::string_view text) {
   ProcessStatus status;
@@ -35,11 +45,17 @@ std::optional<ProcessStatus> parse_process_status(std::string_view text) {
 }
 
 std::optional<std::uint64_t> parse_start_time(std::string_view text) {
-  const auto bracket = text.rfind(')');
-  if (bracket == std::string_view::npos) return std::nullopt;
-  const auto fields = split_blanks(text.substr(bracket + 1));  // from field 3
+  const auto fields = fields_after_name(text);
   if (fields.size() < 20) return std::nullopt;
   return parse_number<std::uint64_t>(fields[19]);
+}
+
+std::optional<Family> parse_family(std::string_view text) {
+  const auto fields = fields_after_name(text);
+  if (fields.size() < 3) return std::nullopt;
+  const auto parent = parse_number<pid_t>(fields[1]), group = parse_number<pid_t>(fields[2]);
+  if (!parent || !group) return std::nullopt;
+  return Family{*parent, *group};
 }
 
 Result<ProcessStatus> read_process_status(const DirFd& proc, pid_t pid) {
@@ -50,10 +66,15 @@ Result<ProcessStatus> read_process_status(const DirFd& proc, pid_t pid) {
 }
 
 Result<std::uint64_t> read_start_time(const DirFd& proc, pid_t pid) {
-  const std::string text = TRY(read_kernel_file_at(proc, std::to_string(pid) + "/stat", kMaxStatus));
-  const auto time = parse_start_time(text);
+  const auto time = parse_start_time(TRY(read_stat(proc, pid)));
   if (!time) return fail(VIR_ERR_INTERNAL_ERROR, "stat of process " + std::to_string(pid) + " is malformed");
   return *time;
+}
+
+Result<Family> read_family(const DirFd& proc, pid_t pid) {
+  const auto family = parse_family(TRY(read_stat(proc, pid)));
+  if (!family) return fail(VIR_ERR_INTERNAL_ERROR, "stat of process " + std::to_string(pid) + " is malformed");
+  return *family;
 }
 
 }  // namespace virtuserns::kernel

@@ -22,7 +22,14 @@ struct ProcessStatus {
 // Field 22 of /proc/PID/stat. The name in field 2 may hold blanks and brackets.
 [[nodiscard]] std::optional<std::uint64_t> parse_start_time(std::string_view text);
 
+// Fields 4 and 5 of the same.
+struct Family {
+  pid_t parent = 0, group = 0;
+};
+[[nodiscard]] std::optional<Family> parse_family(std::string_view text);
+
 [[nodiscard]] Result<ProcessStatus> read_process_status(const DirFd& proc, pid_t pid);
 [[nodiscard]] Result<std::uint64_t> read_start_time(const DirFd& proc, pid_t pid);
+[[nodiscard]] Result<Family> read_family(const DirFd& proc, pid_t pid);
 
 }  // namespace virtuserns::kernel

@@ -31,6 +31,7 @@
 #include "driver/userns/channel.h"
 #include "driver/userns/launch.h"
 #include "driver/userns/make_plan.h"
+#include "driver/userns/systemd.h"
 #include "xml/status.h"
 
 namespace virtuserns::userns {
@@ -53,6 +54,7 @@ struct Run {
   std::vector<std::string> messages;
   std::uint64_t started_ms = 0;
   std::string log_path;
+  std::string scope_group;  // of the systemd scope that it is in; empty: none
 
   std::mutex mutex;  // of what follows
   std::condition_variable changed;
@@ -142,6 +144,8 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
                                           const std::vector<Fd>& files, unsigned flags);
   [[nodiscard]] kernel::SeccompFilter seccomp_filter(const kernel::SeccompPolicy& policy);
   [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const std::vector<Fd>& files);
+  [[nodiscard]] Result<bool> launch(Run& run, const MadePlan& made, bool persistent, const std::vector<Fd>& files,
+                                    const Scope* scope);
   [[nodiscard]] Result<void> await_start(const RunPtr& run, int timeout_ms);
   void abandon(const RunPtr& run);
   [[nodiscard]] Result<void> destroy_run(const RunPtr& run);
@@ -168,8 +172,25 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   void submit(std::function<void()> task);
   void keep_house();
 
+  // scopes.cpp: among systemd's units
+  [[nodiscard]] bool wants_scope() const;
+  [[nodiscard]] Result<void> place(const Scope& scope, const Launched& launched, const std::string& name);
+  void remember_scope(const Run& run);
+  void forget_scope(const Uuid& uuid);
+  [[nodiscard]] std::string scope_group_of(const Uuid& uuid) const;
+  void list_machine(const RunPtr& run);
+  void unlist_machine(const Run& run);
+
   // recover.cpp
-  void recover_all();
+  struct FoundStatus {
+    Uuid uuid;
+    Result<xml::DomainStatus> status;
+    bool is_newer = false;  // than this program reads
+  };
+  using Statuses = std::vector<FoundStatus>;
+  [[nodiscard]] Result<Statuses> read_statuses() const;
+  [[nodiscard]] Result<void> refuse_newer(const Statuses& statuses) const;
+  void recover_all(Statuses statuses);
   void recover(const Uuid& uuid, xml::DomainStatus status);
   [[nodiscard]] bool reconnect(const RunPtr& run, const xml::DomainStatus& status);
   void bury(const Uuid& uuid, const xml::DomainStatus* status);
@@ -206,6 +227,11 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   std::deque<std::function<void()>> tasks_;
   bool is_stopping_ = false;
   std::thread housekeeper_;
+
+  Systemd systemd_;
+  Machines machines_;
+  mutable std::mutex scopes_mutex_;           // taken last
+  std::map<Uuid, std::string> scope_groups_;  // of what runs in a scope
 
   std::mutex filters_mutex_;
   std::map<kernel::SeccompPolicy, kernel::SeccompFilter> filters_;

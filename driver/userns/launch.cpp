@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <optional>
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
@@ -20,6 +21,8 @@
 namespace virtuserns::userns {
 
 namespace {
+
+constexpr int kReapTimeoutMs = 20'000;
 
 // A plan on a descriptor that nobody can change any more.
 Result<Fd> sealed_plan(const LaunchPlan& plan) {
@@ -38,13 +41,6 @@ Fd open_log(const std::string& path) {
   return Fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
 }
 
-// dup2 to 3, 4, 5.. must not hit a source that is still to be copied: sources are moved out of the way first.
-Result<Fd> moved_up(int fd) {
-  Fd high(::fcntl(fd, F_DUPFD_CLOEXEC, 64));
-  if (!high) return sys_fail("duplicate descriptor");
-  return high;
-}
-
 // The socket's path without ".sock": unique on this machine.
 std::string mark_of(const LaunchPlan& plan) {
   return "VIRTUSERNS_RUN=" + plan.socket_path.substr(0, plan.socket_path.rfind('.'));
@@ -52,7 +48,8 @@ std::string mark_of(const LaunchPlan& plan) {
 
 class Spawn {
  public:
-  Spawn() {
+  // `first_unused`: the descriptors below are for the child, everything from there on is closed.
+  explicit Spawn(int first_unused) : first_unused_(first_unused) {
     ::posix_spawn_file_actions_init(&actions_);
     ::posix_spawnattr_init(&attributes_);
     sigset_t none, all;
@@ -71,7 +68,11 @@ class Spawn {
   Spawn& operator=(const Spawn&) = delete;
 
   Result<void> pass(int fd, int as) {
-    sources_.push_back(TRY(moved_up(fd)));
+    // Moved out of the way: dup2 to 3, 4, 5.. must not hit a source that is still to be copied. No higher than needed,
+    // because the limit of descriptors may be low.
+    Fd high(::fcntl(fd, F_DUPFD_CLOEXEC, first_unused_));
+    if (!high) return sys_fail("duplicate descriptor");
+    sources_.push_back(std::move(high));
     ::posix_spawn_file_actions_adddup2(&actions_, sources_.back().get(), as);
     return {};
   }
@@ -84,10 +85,8 @@ class Spawn {
     return pass(log.get(), 2);
   }
 
-  // `first_unused`: everything from there on is closed.
-  Result<pid_t> run(const std::string& program, const std::string& argument, int first_unused,
-                    std::string mark = {}) {
-    ::posix_spawn_file_actions_addclosefrom_np(&actions_, first_unused);
+  Result<pid_t> run(const std::string& program, const std::string& argument, std::string mark = {}) {
+    ::posix_spawn_file_actions_addclosefrom_np(&actions_, first_unused_);
     std::string name = program, word = argument;
     char* argv[] = {name.data(), word.data(), nullptr};
     char path[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
@@ -99,6 +98,7 @@ class Spawn {
   }
 
  private:
+  const int first_unused_;
   posix_spawn_file_actions_t actions_{};
   posix_spawnattr_t attributes_{};
   std::vector<Fd> sources_;
@@ -128,14 +128,55 @@ pid_t find_controller(const std::string& proc, const LaunchPlan& plan) {
 void append_to_log(const std::string& log_path, const std::string& text) {
   const Fd log = open_log(log_path);
   if (!log) return;
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  ::gmtime_r(&now, &parts);
-  char time[32];
-  const auto length = std::strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%SZ ", &parts);
-  const std::string line = std::string(time, length) + text + "\n";
+  const std::string line = format_log_line(std::time(nullptr), text);
   (void)!::write(log.get(), line.data(), line.size());
 }
+
+namespace {
+
+// nullopt: it has not ended in time.
+std::optional<int> wait_child(pid_t pid, int timeout_ms) {
+  int status = 0;
+  for (int waited_ms = 0;; waited_ms += 2) {
+    if (::waitpid(pid, &status, WNOHANG) != 0) return status;
+    if (waited_ms >= timeout_ms) return std::nullopt;
+    ::usleep(2'000);
+  }
+}
+
+// Takes no more descriptors than it has to: it cleans up also after a start for which there were too few.
+Result<void> run_reaper(const std::string& program, const LaunchPlan& plan, const Fd& plan_file,
+                        const std::string& log_path, int timeout_ms) {
+  if (::lseek(plan_file.get(), 0, SEEK_SET) != 0) return sys_fail("rewind plan");
+  Spawn spawn(controller::kPlanFd + 1);
+  (void)spawn.log_to(log_path);  // else it says to our own stderr what it has to say
+  TRY(spawn.pass(plan_file.get(), controller::kPlanFd));
+  const pid_t pid = TRY(spawn.run(program, "--reap"));
+  const auto status = wait_child(pid, timeout_ms);
+  if (!status) {
+    ::kill(pid, SIGKILL);
+    (void)wait_child(pid, 1000);
+    return fail(VIR_ERR_OPERATION_TIMEOUT, "clean up after domain " + quote(plan.name) + ": not finished in time");
+  }
+  if (*status != 0)
+    return fail(VIR_ERR_OPERATION_FAILED, "clean up after domain " + quote(plan.name) + ": see " + quote(log_path));
+  return {};
+}
+
+Result<pid_t> spawn_controller(const std::string& program, const LaunchPlan& plan, const Fd& plan_file,
+                               const SocketFd& channel, const std::vector<Fd>& files, const std::string& log_path) {
+  Spawn spawn(controller::kFirstPassedFd + static_cast<int>(files.size()));
+  TRY(spawn.log_to(log_path));
+  TRY(spawn.pass(plan_file.get(), controller::kPlanFd));
+  TRY(spawn.pass(channel.get(), controller::kChannelFd));
+  int next = controller::kFirstPassedFd;
+  for (const auto& file : files) TRY(spawn.pass(file.get(), next++));
+  // The name is only there for ps(1): one that looks like an option must not be taken for it.
+  const std::string shown = plan.name.starts_with('-') ? "./" + plan.name : plan.name;
+  return spawn.run(program, shown, mark_of(plan));
+}
+
+}  // namespace
 
 Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan, const std::vector<Fd>& files,
                                    const std::string& log_path) {
@@ -144,21 +185,18 @@ Result<Launched> launch_controller(const std::string& program, const LaunchPlan&
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("socketpair");
   Launched launched;
   launched.channel = SocketFd(pair[0]);
-  const SocketFd theirs(pair[1]);
-  Spawn spawn;
-  TRY(spawn.log_to(log_path));
-  TRY(spawn.pass(plan_file.get(), controller::kPlanFd));
-  TRY(spawn.pass(theirs.get(), controller::kChannelFd));
-  int next = controller::kFirstPassedFd;
-  for (const auto& file : files) TRY(spawn.pass(file.get(), next++));
-  // The name is only there for ps(1): one that looks like an option must not be taken for it.
-  const std::string shown = plan.name.starts_with('-') ? "./" + plan.name : plan.name;
-  launched.pid = TRY(spawn.run(program, shown, next, mark_of(plan)));
+  SocketFd theirs(pair[1]);
+  launched.pid = TRY(spawn_controller(program, plan, plan_file, theirs, files, log_path));
+  theirs.reset();
   // A child that nobody has waited for: the number is its own even if it is dead already.
   auto process = open_pidfd(launched.pid);
   if (!process) {
     ::kill(launched.pid, SIGKILL);
     ::waitpid(launched.pid, nullptr, 0);
+    launched.channel.reset();
+    // It may have begun.
+    if (auto reaped = run_reaper(program, plan, plan_file, log_path, kReapTimeoutMs); !reaped)
+      return std::move(process).error().with_context(reaped.error().text);
     return std::move(process).error();
   }
   launched.process = std::move(process).value();
@@ -168,22 +206,7 @@ Result<Launched> launch_controller(const std::string& program, const LaunchPlan&
 
 Result<void> reap_domain(const std::string& program, const LaunchPlan& plan, const std::string& log_path,
                          int timeout_ms) {
-  const Fd plan_file = TRY(sealed_plan(plan));
-  Spawn spawn;
-  TRY(spawn.log_to(log_path));
-  TRY(spawn.pass(plan_file.get(), controller::kPlanFd));
-  const pid_t pid = TRY(spawn.run(program, "--reap", controller::kChannelFd));
-  const PidFd process = TRY(open_pidfd(pid));
-  pollfd ended{process.get(), POLLIN, 0};
-  if (::poll(&ended, 1, timeout_ms) <= 0) {
-    kill_and_wait(process, 1000);
-    return fail(VIR_ERR_OPERATION_TIMEOUT, "clean up after domain " + quote(plan.name) + ": not finished in time");
-  }
-  int status = 0;
-  ::waitpid(pid, &status, 0);
-  if (status != 0)
-    return fail(VIR_ERR_OPERATION_FAILED, "clean up after domain " + quote(plan.name) + ": see " + quote(log_path));
-  return {};
+  return run_reaper(program, plan, TRY(sealed_plan(plan)), log_path, timeout_ms);
 }
 
 Result<PidFd> open_pidfd(pid_t pid) {
@@ -221,7 +244,8 @@ void reap_zombie(const PidFd& process) {
   // A tracer (a debugger, strace) gets the end before the parent does: nothing to be had yet is not "not our child".
   siginfo_t info{};
   for (int i = 0; i < 50; ++i) {
-    if (::waitid(P_PIDFD, static_cast<id_t>(process.get()), &info, WEXITED | WNOHANG) != 0 || info.si_pid != 0) return;
+    if (::waitid(P_PIDFD, static_cast<id_t>(process.get()), &info, WEXITED | WNOHANG) != 0 || info.si_pid != 0)
+      return;
     pollfd ended{process.get(), POLLIN, 0};
     if (::poll(&ended, 1, 0) <= 0) return;  // it lives
     ::usleep(2'000);

@@ -56,25 +56,49 @@ Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<F
   const bool is_32bit = def.os.arch == "i686" || def.os.arch == "armv7l";
   const auto filter = seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, def.userns.seccomp});
   context.seccomp = {filter.program, def.userns.seccomp.is_logged, filter.refusable};
-  MadePlan made = TRY(make_plan(def, run->maps, context));
-  run->messages = std::move(made.messages);
   run->live = std::move(def);
 
-  Undo undo;
-  undo.add([this, uuid = run->uuid] { remove_run_files(uuid); });
-  ::unlink(run_file(run->uuid, ".exit").c_str());  // of an earlier life: must not speak for this one
   const bool persistent = job.look()->persistent;
-  TRY(save_starting(*run, persistent, made.plan));
+  if (wants_scope()) {
+    const Scope scope = make_scope(run->live, run->started_ms, host_.cgroup_mode);
+    run->scope_group = context.scope_group = scope.group();
+    const MadePlan made = TRY(make_plan(run->live, run->maps, context));
+    if (TRY(launch(*run, made, persistent, files, &scope))) return run;
+    // systemd does not do it: as on a host without it.
+    run->scope_group = context.scope_group = "";
+  }
+  const MadePlan made = TRY(make_plan(run->live, run->maps, context));
+  (void)TRY(launch(*run, made, persistent, files, nullptr));
+  return run;
+}
+
+// False: systemd made no scope, and nothing is left.
+Result<bool> Backend::launch(Run& run, const MadePlan& made, bool persistent, const std::vector<Fd>& files,
+                             const Scope* scope) {
+  run.messages = made.messages;
+  run.pid = 0;
+  Undo undo;
+  undo.add([this, uuid = run.uuid] { remove_run_files(uuid); });
+  ::unlink(run_file(run.uuid, ".exit").c_str());  // of an earlier life: must not speak for this one
+  TRY(save_starting(run, persistent, made.plan));
   if (::mkdir(made.plan.stage_path.c_str(), 0700) != 0 && errno != EEXIST)
     return sys_fail("create " + quote(made.plan.stage_path));
-  Launched launched = TRY(launch_controller(paths_.controller, made.plan, files, run->log_path));
-  run->pid = launched.pid;
-  run->start_time = launched.start_time;
-  run->process = std::move(launched.process);
-  run->channel = std::make_unique<Channel>(std::move(launched.channel));
-  (void)save_starting(*run, persistent, made.plan);  // now with the controller's pid
+  Launched launched = TRY(launch_controller(paths_.controller, made.plan, files, run.log_path));
+  run.pid = launched.pid;
+  run.start_time = launched.start_time;
+  (void)save_starting(run, persistent, made.plan);  // now with the controller's pid
+  if (scope)
+    if (auto placed = place(*scope, launched, run.live.name); !placed) {
+      log_warning("userns",
+                  "domain " + quote(run.live.name) + " runs without a unit of systemd: " + placed.error().text);
+      kill_and_wait(launched.process, 2000);
+      return false;
+    }
+  run.process = std::move(launched.process);
+  run.channel = std::make_unique<Channel>(std::move(launched.channel));
+  remember_scope(run);
   undo.commit();
-  return run;
+  return true;
 }
 
 Result<void> Backend::await_start(const RunPtr& run, int timeout_ms) {
@@ -97,6 +121,7 @@ void Backend::abandon(const RunPtr& run) {
     if (auto reaped = reap_domain(paths_.controller, *plan, run->log_path, kReapTimeoutMs); !reaped)
       log_error("userns", reaped.error().text);
   remove_run_files(run->uuid);
+  forget_scope(run->uuid);
 }
 
 Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainDef def, const std::vector<Fd>& files,

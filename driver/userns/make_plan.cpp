@@ -2,6 +2,7 @@
 
 #include "conf/base/text.h"
 #include "driver/userns/plan_parts.h"
+#include "driver/userns/scope.h"
 
 namespace virtuserns::userns {
 
@@ -65,6 +66,12 @@ std::string group_path(const DomainDef& def, const DaemonConfig& config) {
   append(def.resource.partition.empty() ? "/machine" : def.resource.partition);
   append(group_name(def));
   return path;
+}
+
+std::string group_path(const DomainDef& def, const DaemonConfig& config, const std::string& scope_group,
+                       const CgroupHierarchy& hierarchy) {
+  if (scope_group.empty() || !is_systemds(hierarchy)) return group_path(def, config);
+  return scope_group + "/container";
 }
 
 std::string guest_hostname(const std::string& name) {

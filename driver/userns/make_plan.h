@@ -48,6 +48,8 @@ struct PlanContext {
   std::string cpuset_cpus = "0", cpuset_mems = "0";    // v1: effective values of the parent group
   bool has_swap_limit = false;                         // v1: memory.memsw.limit_in_bytes exists
   std::string blkio_weight_file;                       // v1: "blkio.bfq.weight", "blkio.weight" or none
+  // Of the scope that systemd makes ("machine.slice/..."), or empty: every group is ours.
+  std::string scope_group;
   SeccompStep seccomp;
   std::uint32_t passed_files = 0;
 };
@@ -64,6 +66,9 @@ struct MadePlan {
 [[nodiscard]] std::string group_name(const DomainDef& def);
 // "<cgroup_parent>/<partition>/virtuserns-<uuid>", without a leading slash.
 [[nodiscard]] std::string group_path(const DomainDef& def, const DaemonConfig& config);
+// The same in this hierarchy, when the domain has a scope: "<scope_group>/container" where systemd makes its groups.
+[[nodiscard]] std::string group_path(const DomainDef& def, const DaemonConfig& config, const std::string& scope_group,
+                                     const CgroupHierarchy& hierarchy);
 // libvirt's rule: [A-Za-z0-9-] of the name, without leading dashes; at most 64 characters.
 [[nodiscard]] std::string guest_hostname(const std::string& name);
 [[nodiscard]] std::uint64_t capability_bounds(const FeaturesDef& features, std::uint64_t last_capability);

@@ -6,6 +6,7 @@
 #include "conf/base/text.h"
 #include "conf/tuning.h"
 #include "driver/userns/plan_parts.h"
+#include "driver/userns/scope.h"
 
 namespace virtuserns::userns {
 
@@ -112,14 +113,15 @@ const CgroupHierarchy* device_hierarchy(const HostFacts& host) {
 }
 
 void plan_groups(Draft& draft) {
-  const std::string path = group_path(draft.def, draft.context.config);
+  const auto& context = draft.context;
   std::set<std::string> present;
   const auto limits_devices = device_hierarchy(draft.context.host);
   for (const auto& hierarchy : draft.context.host.hierarchies) {
     CgroupStep step;
     step.mount = hierarchy.mount;
     step.is_v2 = hierarchy.is_v2;
-    step.path = path;
+    step.path = group_path(draft.def, context.config, context.scope_group, hierarchy);
+    if (!context.scope_group.empty() && is_systemds(hierarchy)) step.scope = context.scope_group;
     // A user's own daemon has the groups that were delegated to it, or none.
     step.is_optional = draft.context.paths.is_session;
     step.delegate = hierarchy.is_v2;

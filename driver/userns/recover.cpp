@@ -66,14 +66,15 @@ Result<void> Backend::start() {
   TRY(make_directories(paths_.state, 0700));
   TRY(make_directories(paths_.log, 0700));
   host_ = TRY(read_host_facts(paths_.proc, paths_.sys), "facts about this host");
+  Statuses statuses = TRY(read_statuses());
+  TRY(refuse_newer(statuses));
   std::vector<Uuid> live;
-  for (const auto& file : TRY(list_directory(paths_.driver_run)))
-    if (const auto uuid = uuid_of(file); uuid && file.ends_with(".status")) live.push_back(*uuid);
+  for (const auto& found : statuses) live.push_back(found.uuid);
   for (const auto& problem : TRY(broker_.open(live))) log_error("userns", problem);
   TRY(reactor_.start());
   housekeeper_ = std::thread([this] { keep_house(); });
   load_definitions();
-  recover_all();
+  recover_all(std::move(statuses));
   std::vector<Uuid> known;
   for (auto& object : domains_.all()) known.push_back(lock_domain(std::move(object))->def.uuid);
   broker_.collect(known);
@@ -88,6 +89,7 @@ void Backend::stop() {
   }
   tasks_changed_.notify_all();
   if (housekeeper_.joinable()) housekeeper_.join();
+  machines_.stop();
   // Handlers hold runs, runs hold domains: let go of them.
   for (auto& object : domains_.all()) {
     const Locked domain = lock(typed(std::move(object)));
@@ -95,23 +97,45 @@ void Backend::stop() {
   }
 }
 
-void Backend::recover_all() {
-  std::set<std::string> known;
-  std::vector<std::function<void()>> work;
-  const auto files = list_directory(paths_.driver_run);
-  if (!files) return;
-  for (const auto& file : *files) {
+Result<Backend::Statuses> Backend::read_statuses() const {
+  Statuses statuses;
+  for (const auto& file : TRY(list_directory(paths_.driver_run))) {
     const auto uuid = uuid_of(file);
     if (!uuid || !file.ends_with(".status") || file.size() != 43) continue;
-    known.insert(format_uuid(*uuid));
     const auto text = read_file(paths_.driver_run + "/" + file, kMaxStatusBytes);
     auto status = text ? xml::parse_status(*text) : Result<xml::DomainStatus>(text.error());
     if (status && status->live.uuid != *uuid) status = fail(VIR_ERR_INTERNAL_ERROR, "status of another domain");
     if (!status) log_error("userns", "status " + quote(file) + ": " + status.error().text);
+    const bool is_newer = !status && text && xml::is_newer_status(*text);
+    statuses.push_back({*uuid, std::move(status), is_newer});
+  }
+  return statuses;
+}
+
+// After a downgrade. To guess what a newer program meant could end a domain that runs well, to leave it alone would show
+// it as shut off while it runs. So this program does not begin: everything runs on, and the newer one finds it.
+Result<void> Backend::refuse_newer(const Statuses& statuses) const {
+  for (const auto& [uuid, status, is_newer] : statuses) {
+    if (!is_newer) continue;
+    const auto controller = Channel::connect(run_file(uuid, ".sock"));
+    if (!controller) continue;  // it has ended: nothing is lost with its status
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED, "running domain " + format_uuid(uuid) + ": " + status.error().text +
+                                                ": start the newer virtusernsd again, or end process " +
+                                                std::to_string(peer_pid(*controller)) +
+                                                ", the domain's controller, first");
+  }
+  return {};
+}
+
+void Backend::recover_all(Statuses statuses) {
+  std::set<std::string> known;
+  std::vector<std::function<void()>> work;
+  for (auto& [uuid, status, is_newer] : statuses) {
+    known.insert(format_uuid(uuid));
     if (status)
-      work.push_back([this, uuid = *uuid, status = std::move(*status)] { recover(uuid, status); });
+      work.push_back([this, uuid = uuid, status = std::move(*status)] { recover(uuid, status); });
     else
-      work.push_back([this, uuid = *uuid] { bury(uuid, nullptr); });
+      work.push_back([this, uuid = uuid] { bury(uuid, nullptr); });
   }
   clean_leftovers(known);
   // A controller that hangs must not make the others wait.
@@ -141,6 +165,8 @@ void Backend::recover(const Uuid& uuid, xml::DomainStatus status) {
   run->maps = status.maps;
   run->started_ms = status.started_ms;
   run->log_path = paths_.log + "/" + status.live.name + ".log";
+  if (const auto scope = status.facts.find("scope"); scope != status.facts.end()) run->scope_group = scope->second;
+  remember_scope(*run);
   for (std::size_t i = 0; status.facts.count("message" + std::to_string(i)); ++i)
     run->messages.push_back(status.facts["message" + std::to_string(i)]);
   {
@@ -155,6 +181,7 @@ void Backend::recover(const Uuid& uuid, xml::DomainStatus status) {
     const Locked locked = lock(domain);
     locked->run.reset();
   }
+  forget_scope(uuid);
   bury(uuid, &status);
   forget_if_empty(domain);
 }
@@ -210,6 +237,7 @@ bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
     const std::lock_guard run_lock(run->mutex);
     run->outcome = Result<void>();
   }
+  if (!was_starting) list_machine(run);
   for (const auto& note : reply.unacknowledged) on_note(run, note);
   if (const auto domain = run->domain.lock()) {
     save_status(domain);

@@ -93,6 +93,7 @@ Result<void> Backend::save_starting(const Run& run, bool persistent, const Launc
   status.controller_pid = run.pid != 0 ? run.pid : ::getpid();
   status.controller_start_time = run.start_time;
   status.facts["phase"] = run.pid != 0 ? "starting" : "spawning";
+  if (!run.scope_group.empty()) status.facts["scope"] = run.scope_group;
   if (run.pid == 0) {
     const auto bytes = encode_plan(plan);
     TRY(write_atomic_volatile(run_file(run.uuid, ".plan"),
@@ -121,8 +122,9 @@ void Backend::save_status(const Object& domain) {
     status.persistent = locked->persistent;
     status.autodestroy = locked->autodestroy_by.has_value();
     status.maps = run.maps;
-    status.cgroup = group_path(locked->def, config_);
+    status.cgroup = run.scope_group.empty() ? group_path(locked->def, config_) : run.scope_group;
     status.facts["phase"] = "running";
+    if (!run.scope_group.empty()) status.facts["scope"] = run.scope_group;
     status.facts["boots"] = std::to_string(locked->boot.boots);
     for (std::size_t i = 0; i < run.messages.size(); ++i)
       status.facts["message" + std::to_string(i)] = run.messages[i];
@@ -173,6 +175,7 @@ void Backend::on_started(const RunPtr& run, const controller::BootRecord& boot, 
     emit_lifecycle_locked(*locked, VIR_DOMAIN_EVENT_STARTED, VIR_DOMAIN_EVENT_STARTED_BOOTED);
   }
   save_status(domain);
+  list_machine(run);
   const std::lock_guard lock(run->mutex);
   run->live = {};
   if (!run->outcome) run->outcome = Result<void>();
@@ -200,6 +203,7 @@ void Backend::on_rebooted(const RunPtr& run, const controller::RebootedNote& not
   }
   append_to_log(run->log_path, "rebooted");
   save_status(domain);
+  list_machine(run);  // its leader is another
   acknowledge(run, note.sequence);
 }
 
@@ -259,6 +263,7 @@ void Backend::end_run(const RunPtr& run, int shutoff_reason, int stopped_detail)
     {
       const std::lock_guard one_writer(domain->status_mutex);
       remove_run_files(run->uuid);
+      forget_scope(run->uuid);
       const Locked locked = lock(domain);
       if (locked->run == run) {
         locked->autodestroy_by.reset();
@@ -274,6 +279,7 @@ void Backend::end_run(const RunPtr& run, int shutoff_reason, int stopped_detail)
       broker_.release(run->uuid);
   }
   unwatch(*run);
+  unlist_machine(*run);
   // Nobody reads it any more: whoever still waits for a reply that comes after the last note waits in vain.
   if (run->channel) run->channel->close();
   // The controller ends by itself now; if it is our child somebody has to take its exit status.

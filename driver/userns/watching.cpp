@@ -130,7 +130,7 @@ std::string Backend::group_file(const DomainDef& def, const char* controller, co
                      hierarchy.controllers.end();
     // cpu.stat and its like are there without the controller.
     if (has || (hierarchy.is_v2 && *controller == '\0'))
-      return hierarchy.mount + "/" + group_path(def, config_) + "/" + file;
+      return hierarchy.mount + "/" + group_path(def, config_, scope_group_of(def.uuid), hierarchy) + "/" + file;
   }
   return {};
 }

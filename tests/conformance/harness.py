@@ -15,6 +15,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support
 import daemon as daemon_module  # noqa: E402
 import host_state  # noqa: E402
 import kernel_lists  # noqa: E402
+import owned  # noqa: E402
 from daemon import NotPossible  # noqa: E402
 
 ALL_DRIVERS = ("test", "userns", "reference")
@@ -290,15 +292,32 @@ def _parse_arguments():
     return parser.parse_args()
 
 
+def _end_in_order(number, _):
+    """Whoever waits for a suite too long says so by a signal first: it has the time to leave nothing."""
+    raise SystemExit(128 + number)
+
+
+def _end_everything(daemon):
+    """Of a run that is cut short. Containers outlive their daemon: they go by their groups."""
+    if daemon.is_running():
+        daemon.kill()
+    daemon.log.close()
+    owned.collect([path for path in owned.traces() if path.name == daemon.cgroup])
+
+
 def _session(arguments, suite):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_in_order)
     host_state.become_subreaper()
     kernel_lists.own_session_keyring()
+    if removed := owned.collect_dead():
+        print(f"note: removed what runs that were killed had left: {' '.join(sorted(set(map(os.path.basename, removed))))}")
     daemon_module.enter_private_namespaces()
     _require_clients()
     selected = [entry for entry in TESTS if re.search(arguments.pattern, entry[0])] * arguments.repeat
     daemon = daemon_module.Daemon(arguments.driver, os.path.abspath(arguments.build))
     daemon.argv()  # before anything else: is there something to run?
-    with tempfile.TemporaryDirectory(prefix="virtuserns-conformance-") as folder:
+    with tempfile.TemporaryDirectory(prefix=owned.name("conformance") + "-") as folder:
         os.chmod(folder, 0o755)  # containers must be able to reach their roots
         daemon.configure()
         look = lambda: host_state.snapshot(daemon_module.PRIVATE_FOLDERS, daemon.cgroup + "/machine/", [folder])  # noqa: E731
@@ -308,8 +327,7 @@ def _session(arguments, suite):
             counts = _run_all(env, selected, suite, arguments.verbose)
         except BaseException:
             print(daemon.log_text())
-            if daemon.is_running():
-                daemon.kill()
+            _end_everything(daemon)
             raise
         left = _leaks_of_daemon(env)
         code = daemon.stop() if daemon.is_running() else 0
@@ -355,6 +373,8 @@ def main():
     except NotPossible as reason:
         print(f"skipped: {reason}")
         code = 77
+    except SystemExit as end:
+        code = end.code
     sys.stdout.flush()
     # Without the interpreter's own end: libvirt's event loop thread may still be inside a call.
     os._exit(code)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import time
 
-from harness import OURS, Failure, Skip, check, contains, equal, eventually, main, matches, test
+from harness import OURS, Failure, Skip, check, contains, daemon_module, equal, eventually, main, matches, test
 
 URI = "urn:virtuserns:domain:1.0"
 
@@ -152,7 +152,7 @@ def a_flood_costs_little_and_hurts_nobody_else(env):
     env.virsh("domstate", "flood").ok()
     env.virsh("suspend", "flood").ok()
     env.virsh("resume", "flood").ok()
-    check(time.monotonic() - started < 5, "the controller is busy")
+    check(time.monotonic() - started < 5 * daemon_module.TIME_FACTOR, "the controller is busy")
     counts = [int(n) for n in re.findall(r"^(\d+) refused with 1$", container.output(40), re.MULTILINE)]
     equal(len(counts), 2, container.output())
     check(sum(counts) < 8000, f"{counts} calls in 4 s: nothing holds them back")
@@ -195,66 +195,6 @@ def ordinary_programs_meet_no_refusal(env):
     output = container.output(40)
     equal(output, "")
     equal(container.refusals(), [])
-
-
-def debian_tree():
-    """A root filesystem with systemd, perl and python3, made before (tests take no packages from the network)."""
-    path = os.environ.get("VIRTUSERNS_DEBIAN_TREE", "")
-    if not path:
-        raise Skip("VIRTUSERNS_DEBIAN_TREE names no Debian tree: mmdebstrap --variant=minbase "
-                   "--include=systemd,systemd-sysv,dbus,python3 bookworm DIRECTORY makes one")
-    if not os.access(os.path.join(path, "usr/bin/perl"), os.X_OK):
-        raise Skip(f"VIRTUSERNS_DEBIAN_TREE: no perl in {path}")
-    return path
-
-
-def debian_domain(env, name, init, arguments=()):
-    xml = env.domain_xml(name, init=init, memory_kib=1048576)
-    root = re.search(r"source dir='([^']+)'", xml).group(1)
-    shutil.rmtree(root)
-    subprocess.run(["cp", "-a", "--reflink=auto", debian_tree(), root], check=True)
-    os.chmod(root, 0o755)
-    words = "".join(f"<initarg>{word}</initarg>" for word in arguments)
-    env.virsh("define", env.write_xml(xml.replace("</init>", f"</init>{words}"))).ok()
-    return pathlib.Path(root)
-
-
-@test(("userns",))
-def programs_of_debian_run(env):
-    debian_tree()
-    script = ("{ for c in 'apt-get --version' 'perl -e 1' \"perl -MSocket -MPOSIX -e 'fork // die; wait'\" 'dpkg -l' "
-              "\"python3 -c 'import asyncio, ctypes, multiprocessing as m, threading, ssl; asyncio.run(asyncio.sleep(0)); "
-              "t = threading.Thread(target=print); t.start(); p = m.Process(target=print); p.start(); p.join(); "
-              "assert p.exitcode == 0'\" 'tar -C /etc -cf /dev/null .' 'su -c true nobody -s /bin/sh'; "
-              "do sh -c \"$c\" > /tmp/last 2>&1 || { echo FAILED \"$c\"; cat /tmp/last; }; done; } > /tmp/out 2>&1; "
-              "mv /tmp/out /tmp/done; sleep 1000")
-    root = debian_domain(env, "debian", "/bin/sh", ["-c", script.replace("&", "&amp;").replace("<", "&lt;")
-                                                    .replace(">", "&gt;")])
-    env.virsh("start", "debian").ok()
-    done = root / "tmp/done"
-    eventually(done.exists, "the programs have run", 60)
-    equal(done.read_text(), "")
-
-
-@test(("userns",))
-def systemd_answers(env):
-    debian_tree()
-    root = debian_domain(env, "debian", "/lib/systemd/systemd")
-    unit = root / "etc/systemd/system/tell.service"
-    unit.write_text("[Unit]\nAfter=multi-user.target\n[Service]\nType=simple\nExecStart=/bin/sh -c "
-                    "'systemctl is-system-running --wait > /told.new; systemctl --failed --plain --no-legend >> /told.new; "
-                    "mv /told.new /told'\n[Install]\nWantedBy=multi-user.target\n")
-    wants = root / "etc/systemd/system/multi-user.target.wants"
-    wants.mkdir(parents=True, exist_ok=True)
-    (wants / "tell.service").symlink_to("../tell.service")
-    env.virsh("start", "debian").ok()
-    told = root / "told"
-    eventually(told.exists, "systemd is up", 90)
-    text = told.read_text()
-    print("     systemd says: " + " / ".join(text.split("\n")))
-    for line in pathlib.Path("/var/log/libvirt/userns/debian.log").read_text(errors="replace").splitlines():
-        print("     " + line)
-    check(text.split()[0] in ("running", "degraded"), text)
 
 
 main()

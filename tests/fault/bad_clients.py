@@ -20,6 +20,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "conformance"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+from daemon import die_with_parent  # noqa: E402
 from harness import OURS, check, main, test  # noqa: E402
 from raw_rpc import RawClient, optional_string, string, u32  # noqa: E402
 
@@ -71,6 +72,7 @@ def children(work, user=None, count=CHILDREN):
     ready = multiprocessing.Semaphore(0)
 
     def begin(number):
+        die_with_parent()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
         if user is not None:

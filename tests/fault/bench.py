@@ -12,7 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import invariants  # noqa: E402
 import harness  # noqa: E402
 from harness import check, matches  # noqa: E402
-from invariants import BRIDGE, Leftovers, Neighbour, controllers, disagreements, known, rich_devices, settled  # noqa: E402
+from invariants import BRIDGE, Leftovers, Neighbour, controllers, disagreements, known, rich_devices, settled, stems  # noqa: E402
 from tracer import Plan, Tracer  # noqa: E402
 
 # The machine is shared: what is ours begins so.
@@ -190,18 +190,52 @@ class SetMemory(Case):
 
 
 class Attach(Case):
+    """To the definition: to what runs nothing is attached yet."""
     is_running = True
+    MAC = "52:54:00:00:00:99"
 
     def act(self, connection):
         import libvirt
         connection.lookupByName(self.name).attachDeviceFlags(
-            "<interface type='bridge'><mac address='52:54:00:00:00:99'/><source bridge='" + BRIDGE + "'/></interface>",
-            libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            f"<interface type='bridge'><mac address='{self.MAC}'/><source bridge='{BRIDGE}'/></interface>",
+            libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+    def wrong(self, connection, said, is_acknowledged):
+        if self.name not in said:
+            return []
+        import libvirt
+        domain = connection.lookupByName(self.name)
+        wrong = [] if domain.isActive() else [f"{self.name} does not run any more"]
+        if self.MAC in domain.XMLDesc(0):
+            wrong.append(f"what runs of {self.name} has the device too")
+        if is_acknowledged and self.MAC not in domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE):
+            wrong.append(f"the device of {self.name} is lost")
+        return wrong
+
+
+class Detach(Attach):
+    def prepare(self, connection):
+        super().prepare(connection)
+        Attach.act(self, connection)
+
+    def act(self, connection):
+        import libvirt
+        connection.lookupByName(self.name).detachDeviceFlags(
+            f"<interface type='bridge'><mac address='{self.MAC}'/><source bridge='{BRIDGE}'/></interface>",
+            libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+    def wrong(self, connection, said, is_acknowledged):
+        import libvirt
+        wrong = super().wrong(connection, said, False)
+        if is_acknowledged and self.name in said and self.MAC in connection.lookupByName(self.name).XMLDesc(
+                libvirt.VIR_DOMAIN_XML_INACTIVE):
+            wrong.append(f"the device of {self.name} is back")
+        return wrong
 
 
 OPERATIONS = {"define": Define, "redefine": Redefine, "autostart": Autostart, "undefine": Undefine, "start": Start,
               "create-transient": CreateTransient, "destroy": Destroy, "suspend": Suspend, "resume": Resume,
-              "setmem": SetMemory, "attach": Attach}
+              "setmem": SetMemory, "attach": Attach, "detach": Detach}
 
 
 # ---- one kill --------------------------------------------------------------------------------------------------------------
@@ -244,22 +278,6 @@ class Bench:
         uuid = str(uuid_module.uuid5(uuid_module.NAMESPACE_OID, name))
         return self.template.replace("@NAME@", name).replace("@UUID@", uuid).replace(f">{MEMORY_KIB}<", f">{memory_kib}<")
 
-    def operations(self):
-        """Those that this daemon knows."""
-        import libvirt
-        names = list(OPERATIONS)
-        case = self.case(Attach)
-        case.prepare(self.connection)
-        try:
-            case.act(self.connection)
-        except libvirt.libvirtError as error:
-            check(error.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_OPERATION_UNSUPPORTED),
-                  f"attach: {error.get_error_message()}")
-            print("note: the daemon does not know attach yet: left out", flush=True)
-            names.remove("attach")
-        self.clean(case)
-        return names
-
     def case(self, kind):
         self.serial += 1
         return kind(self, f"{PREFIX}{self.serial}")
@@ -295,8 +313,9 @@ class Bench:
         """Does the operation under the tracer: (report, was acknowledged, error)."""
         import libvirt
         processes = {"daemon": self.env.daemon.process.pid}
-        if case.is_running and "controller" in plan.count | plan.kill:
+        if case.is_running and {"controller", "stem"} & (plan.count | plan.kill):
             processes["controller"] = controllers(case.name)[case.name][0]
+            processes["stem"] = stems(processes["controller"])[0]
         error = ""
         with Tracer(plan, **processes) as tracer:
             try:

@@ -1,7 +1,7 @@
 """What must hold after every fault, whatever was killed or failed and when. Each check returns violations as text.
 
     G1  no acknowledged domain lost, no undefined one back         known()
-    G2  running <=> one controller, one init, groups, one lease    disagreements()
+    G2  running <=> one controller with its stem, one init, groups, one lease    disagreements()
     G3  nothing left after destroy and undefine                    Leftovers
     G4  a good client is answered                                  answer_limit_s()
     G5  a neighbour never notices                                  Neighbour
@@ -23,7 +23,7 @@ from harness import IGNORED_FILES  # noqa: E402
 
 SETTLE_S = 2.0
 ANSWER_S = 1.0
-LEASES = "/var/lib/libvirt/userns/leases"
+DEFINITIONS, LEASES, RUN = "/etc/libvirt/userns", "/var/lib/libvirt/userns/leases", "/run/libvirt/userns"
 
 
 def busy_factor():
@@ -56,7 +56,26 @@ def is_alive(pid):
 
 
 def living_children(pid):
-    return [child for child in host_state.children(pid) if is_alive(child)]
+    """Of a process with one thread, as controllers are: the kernel has the list, nobody has to look at every process."""
+    with contextlib.suppress(OSError):
+        return [child for child in map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+                if is_alive(child)]
+    return []
+
+
+def is_stem(pid):
+    """The privileged half of a controller, and a child of it (driver/controller/stem.h)."""
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "virtuserns-stem"
+    return False
+
+
+def inits(controller):
+    return [child for child in living_children(controller) if not is_stem(child)]
+
+
+def stems(controller):
+    return [child for child in living_children(controller) if is_stem(child)]
 
 
 def controllers(prefix):
@@ -136,6 +155,19 @@ def known(connection):
             for domain in connection.listAllDomains()}
 
 
+def picture(connection, name):
+    """All that a client can see of a domain."""
+    import libvirt
+    try:
+        domain = connection.lookupByName(name)
+        return (domain.state()[0], domain.autostart() if domain.isPersistent() else 0,
+                domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if domain.isPersistent() else "")
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return None
+
+
 def disagreements(said, prefix, cgroup, must=(), may=()):
     """What the daemon says against what the kernel says. `must` and `may`: the names of domains there have to be and can be."""
     import libvirt
@@ -155,16 +187,18 @@ def disagreements(said, prefix, cgroup, must=(), may=()):
         if pids != [domain_id]:
             wrong.append(f"{name} is said to run as {domain_id}, controllers are {pids}")
             continue
-        inits = living_children(pids[0])
-        if len(inits) != 1:
-            wrong.append(f"{name} has {len(inits)} inits: {inits}")
+        born, beside = inits(pids[0]), stems(pids[0])
+        if len(beside) != 1 or groups_of(beside[0]) != groups_of(pids[0]):
+            wrong.append(f"{name} has {len(beside)} stems: {beside}, or it is not in the controller's groups")
+        if len(born) != 1:
+            wrong.append(f"{name} has {len(born)} inits: {born}")
             continue
-        if is_frozen(inits[0]) != (state == libvirt.VIR_DOMAIN_PAUSED):
-            wrong.append(f"{name} is said to be in state {state}, frozen is {is_frozen(inits[0])}")
+        if is_frozen(born[0]) != (state == libvirt.VIR_DOMAIN_PAUSED):
+            wrong.append(f"{name} is said to be in state {state}, frozen is {is_frozen(born[0])}")
         tops = [group for group in mine if "/" not in group.split("/machine/")[1]]
         if len(tops) != len(cgroup_parents(cgroup)):
             wrong.append(f"{name} has {len(tops)} groups in {len(cgroup_parents(cgroup))} hierarchies")
-        outside = [line for line in groups_of(inits[0]) if cgroup in line and uuid not in line]
+        outside = [line for line in groups_of(born[0]) if cgroup in line and uuid not in line]
         if outside:
             wrong.append(f"init of {name} is in foreign groups: {outside[:2]}")
         if not os.path.exists(f"{LEASES}/{uuid}"):
@@ -242,12 +276,12 @@ class Neighbour:
     def look(self):
         """(controller, its start time, init, its start time): another boot has another init."""
         pids = controllers(self.name).get(self.name, [])
-        inits = living_children(pids[0]) if len(pids) == 1 else []
-        return [(pid, start_time(pid)) for pid in pids + inits]
+        of_it = stems(pids[0]) + inits(pids[0]) if len(pids) == 1 else []
+        return [(pid, start_time(pid)) for pid in pids + of_it]
 
     def noticed(self):
         now = self.look()
-        return [] if now == self.was and len(now) == 2 else [f"the neighbour noticed: was {self.was}, is {now}"]
+        return [] if now == self.was and len(now) == 3 else [f"the neighbour noticed: was {self.was}, is {now}"]
 
 
 # ---- a domain with something of everything ---------------------------------------------------------------------------------

@@ -18,11 +18,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import invariants  # noqa: E402
-from bench import OPERATIONS, PREFIX, Bench, Destroy, Options, none, numbers, parse_options  # noqa: E402
+from bench import OPERATIONS, PREFIX, Bench, Destroy, Options, Resume, Suspend, none, numbers, parse_options  # noqa: E402
 from harness import check, main, test  # noqa: E402
 from invariants import controllers, disagreements, known, settled  # noqa: E402
 from tracer import Plan  # noqa: E402
@@ -35,8 +36,11 @@ def kill_everywhere(bench, operations, roles, victims, label):
         if Options.operations and operation not in Options.operations.split(","):
             continue
         kind = OPERATIONS[operation]
-        total = len(bench.count(kind, roles))
-        chosen = list(numbers(total))
+        calls = bench.count(kind, roles)
+        total = len(calls)
+        # Always right after a birth: the new process is there, and nobody has been told.
+        births = {number + 1 for number, call in enumerate(calls, 1) if call.name in ("clone3", "clone", "vfork")}
+        chosen = sorted(births | set(numbers(total)))
         if Options.only:
             wanted, _, number = Options.only.partition(":")
             chosen = [int(number)] if wanted == operation else []
@@ -57,7 +61,7 @@ def kill_everywhere(bench, operations, roles, victims, label):
 def show(env):
     """--show OPERATION: its calls with their numbers, of the daemon alone, then of all."""
     with Bench(env) as bench:
-        for roles in ({"daemon"}, {"controller"}, {"starter", "init"}):
+        for roles in ({"daemon"}, {"controller"}, {"stem"}, {"starter", "init"}):
             for number, call in enumerate(bench.count(OPERATIONS[Options.show], roles), 1):
                 print(f"{number:5} {call.role:10} {call.name}")
 
@@ -66,7 +70,7 @@ def show(env):
 def daemon_killed_at_each_call(env):
     """F1"""
     with Bench(env) as bench:
-        none(kill_everywhere(bench, bench.operations(), {"daemon"}, {"daemon"}, "daemon"))
+        none(kill_everywhere(bench, OPERATIONS, {"daemon"}, {"daemon"}, "daemon"))
 
 
 @test(["userns"])
@@ -74,6 +78,14 @@ def controller_killed_at_each_call(env):
     """F2"""
     with Bench(env) as bench:
         none(kill_everywhere(bench, ["start", "destroy"], {"controller"}, {"controller"}, "controller"))
+
+
+@test(["userns"])
+def stem_killed_at_each_call(env):
+    """F2, of the other half: the two end together."""
+    with Bench(env) as bench:
+        none(kill_everywhere(bench, ["start", "destroy", "suspend"], {"stem"}, {"stem"}, "stem") +
+             kill_everywhere(bench, ["destroy"], {"controller", "stem"}, {"stem"}, "stem"))
 
 
 @test(["userns"])
@@ -102,7 +114,7 @@ def init_and_all_killed_while_nobody_looks(env):
             case = bench.case(Destroy)
             case.prepare(bench.connection)
             pid = controllers(case.name)[case.name][0]
-            init = invariants.living_children(pid)[0]
+            init = invariants.inits(pid)[0]
             env.daemon.kill()
             for victim in victims:
                 with contextlib.suppress(ProcessLookupError):
@@ -114,6 +126,39 @@ def init_and_all_killed_while_nobody_looks(env):
                 wrong.append(f"{case.name} is not off")
             wrong += bench.afterwards(case)
             violations += [f"{' and '.join(victims)} killed while the daemon was away: {line}" for line in wrong]
+    for line in violations:
+        print(f"     {line}")
+    none(violations)
+
+
+@test(["userns"])
+def a_pause_that_a_dead_daemon_asked_for(env):
+    """Its request is read when the next daemon asks how things are: what that one is told must stay true."""
+    import libvirt
+    violations = []
+    with Bench(env) as bench:
+        for kind in (Suspend, Resume) * 3:
+            case = bench.case(kind)
+            case.prepare(bench.connection)
+            pid = controllers(case.name)[case.name][0]
+            os.kill(pid, signal.SIGSTOP)
+
+            def ask(connection=bench.connection, case=case):
+                with contextlib.suppress(libvirt.libvirtError):
+                    case.act(connection)
+            asker = threading.Thread(target=ask)
+            asker.start()
+            time.sleep(0.2)
+            env.daemon.kill()
+            asker.join()
+            waker = threading.Timer(0.3, os.kill, (pid, signal.SIGCONT))
+            waker.start()
+            bench.restart()
+            waker.join()
+            bench.reconnect()
+            time.sleep(0.2)  # whatever is still on its way has arrived
+            violations += [f"{kind.__name__}: {line}" for line in settled(lambda: bench.look(case, False))]
+            violations += bench.afterwards(case)
     for line in violations:
         print(f"     {line}")
     none(violations)
@@ -133,7 +178,7 @@ def planted_violations_are_reported(env):
         look = lambda: bench.look(case, True)  # noqa: E731
         check(not settled(look), "a sound domain is reported")
         pid = controllers(case.name)[case.name][0]
-        init = invariants.living_children(pid)[0]
+        init = invariants.inits(pid)[0]
 
         def planted(pattern, plant, undo=lambda: None, finds=look):
             plant()

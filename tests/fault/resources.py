@@ -31,8 +31,9 @@ PROCESSES = {"clone", "clone3", "fork", "vfork"}
 MEMORY = {"mmap", "mremap", "memfd_create"}
 FAULTS = [("EMFILE", errno.EMFILE, DESCRIPTORS, False), ("EMFILE from there on", errno.EMFILE, DESCRIPTORS, True),
           ("EAGAIN", errno.EAGAIN, PROCESSES, False), ("ENOMEM", errno.ENOMEM, PROCESSES | MEMORY, False)]
-ROLES = ["daemon", "controller", "starter", "init"]
-POINTS_OF_A_SHORT_RUN = 4
+ROLES = ["daemon", "controller", "stem", "starter", "init"]
+POINTS_OF_A_SHORT_RUN, MAKERS_OF_A_SHORT_RUN = 4, 2
+MAKERS = {"mkdir", "mkdirat", "clone", "clone3", "vfork"}
 
 
 @test(["userns"])
@@ -45,9 +46,10 @@ def a_start_without_resources(env):
         for role in ROLES:
             began, fired, started = time.monotonic(), 0, 0
             for name, code, names, persists in FAULTS:
-                total = len(count(bench, role, names))
+                total, after_makers = count(bench, role, names)
                 stride = Options.stride or max(1, -(-total // POINTS_OF_A_SHORT_RUN))
-                for number in range(1 + (ROLES.index(role) + code) % stride if not Options.stride else 1, total + 1, stride):
+                first = 1 if Options.stride else 1 + (ROLES.index(role) + code) % stride
+                for number in sorted({*range(first, total + 1, stride), *after_makers[:MAKERS_OF_A_SHORT_RUN]}):
                     case = bench.case(OPERATIONS["start"])
                     case.prepare(bench.connection)
                     before = time.monotonic()
@@ -76,12 +78,18 @@ def a_start_without_resources(env):
 
 
 def count(bench, role, names):
+    """How many, and the numbers of those that come right after something was made that is to go if they fail."""
     case = bench.case(OPERATIONS["start"])
     case.prepare(bench.connection)
-    report, is_acknowledged, error = bench.traced(case, Plan({role}, names=names))
+    report, is_acknowledged, error = bench.traced(case, Plan({role}, names=names | MAKERS))
     check(is_acknowledged, f"without a fault: {error}")
     bench.clean(case)
-    return report.calls
+    total, after = 0, []
+    for before, call in zip([None] + report.calls, report.calls):
+        total += call.name in names
+        if call.name in names and before and before.name in MAKERS:
+            after.append(total)
+    return total, after
 
 
 # ---- F5 ------------------------------------------------------------------------------------------------------------------
@@ -92,7 +100,7 @@ def destroy_with(env, stopped):
         case = bench.case(Destroy)
         case.prepare(bench.connection)
         controller = controllers(case.name)[case.name][0]
-        pid = {"controller": controller, "init": invariants.living_children(controller)[0],
+        pid = {"controller": controller, "init": invariants.inits(controller)[0], "stem": invariants.stems(controller)[0],
                "daemon": env.daemon.process.pid}[stopped]
         os.kill(pid, signal.SIGSTOP)
         # Whoever stops the daemon for a while must let it go on; nobody does that for the others.
@@ -114,6 +122,13 @@ def destroy_with(env, stopped):
 @test(["userns"])
 def destroy_of_a_stopped_controller(env):
     took, wrong = destroy_with(env, "controller")
+    equal(wrong, [])
+    check(took < 10 * invariants.busy_factor(), f"destroy took {took:.1f} s")
+
+
+@test(["userns"])
+def destroy_of_a_stopped_stem(env):
+    took, wrong = destroy_with(env, "stem")
     equal(wrong, [])
     check(took < 10 * invariants.busy_factor(), f"destroy took {took:.1f} s")
 

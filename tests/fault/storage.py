@@ -23,10 +23,10 @@ import invariants  # noqa: E402
 import harness  # noqa: E402
 from bench import OPERATIONS, PREFIX, Bench, Options, none, parse_options  # noqa: E402
 from harness import check, contains, equal, main, test  # noqa: E402
-from invariants import known, settled  # noqa: E402
+from invariants import DEFINITIONS, RUN, known, picture, settled  # noqa: E402
 from tracer import Plan, can_inject_errors  # noqa: E402
 
-DEFINITIONS, LEASES, RUN = "/etc/libvirt/userns", invariants.LEASES, "/run/libvirt/userns"
+LEASES = invariants.LEASES
 STATE = (DEFINITIONS, "/var/lib/libvirt/userns", RUN)
 TOUCHES = {"open", "openat", "write", "fsync", "fdatasync", "rename", "renameat", "renameat2", "mkdir", "mkdirat", "link",
            "linkat", "symlink", "symlinkat"}
@@ -37,18 +37,6 @@ FAULTS = [("ENOSPC once at", errno.ENOSPC, False, TOUCHES, False), ("EIO once at
           ("a read-only disk from", errno.EROFS, True, TOUCHES | {"unlink", "unlinkat"}, True)]
 WRITERS = ["define", "redefine", "undefine", "autostart", "start", "create-transient"]
 POINTS_OF_A_SHORT_RUN = 5
-
-
-def picture(connection, name):
-    """All that a client can see of a domain."""
-    import libvirt
-    try:
-        domain = connection.lookupByName(name)
-        return (domain.state()[0], domain.autostart() if domain.isPersistent() else 0,
-                domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if domain.isPersistent() else "")
-    except libvirt.libvirtError as error:
-        check(error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN, error.get_error_message())
-        return None
 
 
 def plan_of(fault_, number):

@@ -1,5 +1,6 @@
 // in: tests/golden/plan/NAME.xml, out: NAME.plan (describe(plan), then messages). UPDATE_GOLDEN=1 rewrites.
-// The host is made up: hybrid control groups, or v1 or v2 where the name ends so.
+// The host is made up: hybrid control groups, or v1 or v2 where the name ends so; with a scope
+// of systemd where it begins so.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -43,6 +44,7 @@ userns::PlanContext made_up_host(const std::string& name, const DomainDef& def) 
   }
   context.devices = {{"/dev/sda", {true, 8, 0}}, {"/dev/fuse", {false, 10, 229}}};
   context.network_bridges = {{"default", "virbr0"}};
+  if (name.starts_with("scope")) context.scope_group = "machine.slice/virtuserns-web-1.scope";
   context.cpuset_cpus = "0-3";
   context.has_swap_limit = true;
   context.blkio_weight_file = "blkio.bfq.weight";

@@ -202,9 +202,8 @@ def ours(folder, build):
         xml = (f"<domain type='lxc'><name>peer</name><memory unit='MiB'>256</memory><os><type>exe</type><init>/sbin/init</init></os>"
                f"<devices><filesystem type='mount'><source dir='{root}'/><target dir='/'/></filesystem><console type='pty'/></devices></domain>")
         env.virsh("create", env.write_xml(xml)).ok()
-        controller = env.virsh("domid", "peer").ok().out.strip()
-        init = pathlib.Path(f"/proc/{controller}/task/{controller}/children").read_text().split()[0]
-        return judge(root, int(init), build, first_line(f"{build}/driver/virtusernsd", "--version").split()[-1])
+        init = host_state.init_of(int(env.virsh("domid", "peer").ok().out))
+        return judge(root, init, build, first_line(f"{build}/driver/virtusernsd", "--version").split()[-1])
     finally:
         env.cleanup()
         daemon.stop()
@@ -324,9 +323,7 @@ def libvirt_lxc(folder, build):
                 raise Unavailable("libvirtd does not serve: " + pathlib.Path(f"{folder}/libvirtd.log").read_text().strip()[-300:])
             time.sleep(0.1)
         run(*virsh, "create", str(xml))
-        controller = run(*virsh, "domid", "peer").strip()
-        init = pathlib.Path(f"/proc/{controller}/task/{controller}/children").read_text().split()[0]
-        return judge(root, int(init), build, first_line("libvirtd", "--version").split()[-1])
+        return judge(root, host_state.init_of(int(run(*virsh, "domid", "peer"))), build, first_line("libvirtd", "--version").split()[-1])
     finally:
         subprocess.run([*virsh, "destroy", "peer"], capture_output=True, timeout=PATIENCE_S)
         daemon.terminate()

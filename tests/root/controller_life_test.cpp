@@ -343,10 +343,12 @@ TEST(Life, NumbersOfAnIdleController) {
     ASSERT_TRUE(boot) << boot.error().text;
     starts.push_back(now_ms() - start);
     if (i == 19) {
-      std::ifstream rollup("/proc/" + std::to_string(domain.controller_pid()) + "/smaps_rollup");
-      for (std::string line; std::getline(rollup, line);)
-        if (line.starts_with("Pss:") || line.starts_with("Rss:") || line.starts_with("Private_Dirty:"))
-          std::printf("controller %s\n", line.c_str());
+      for (const pid_t pid : {domain.controller_pid(), stem_of(domain.controller_pid())}) {
+        std::ifstream rollup("/proc/" + std::to_string(pid) + "/smaps_rollup");
+        for (std::string line; std::getline(rollup, line);)
+          if (line.starts_with("Pss:") || line.starts_with("Rss:") || line.starts_with("Private_Dirty:"))
+            std::printf("%s %s\n", pid == domain.controller_pid() ? "controller" : "stem", line.c_str());
+      }
     }
     const double stop = now_ms();
     ASSERT_TRUE(domain.ask(DestroyRequest{}));

@@ -195,6 +195,62 @@ void expect_failure(const RootTree& tree, const std::function<void(LaunchPlan&)>
   ::mkdir(domain.plan().stage_path.c_str(), 0700);
 }
 
+// As systemd makes it: the test makes the scope, and removes it. Which group of v2 is whose is told by /proc.
+struct ScopedPlan {
+  LaunchPlan plan;
+  std::string scope;  // the directory; empty: this machine has no cgroup2
+};
+
+ScopedPlan scoped_plan(const RootTree& tree, const std::string& script) {
+  ScopedPlan scoped{make_plan_for(tree, script), ""};
+  for (auto& step : scoped.plan.before) {
+    auto* group = std::get_if<CgroupStep>(&step);
+    if (!group || !group->is_v2) continue;
+    group->scope = group->path + ".scope";
+    group->path = group->scope + "/container";
+    scoped.scope = group->mount + "/" + group->scope;
+    std::filesystem::create_directories(scoped.scope);
+  }
+  return scoped;
+}
+
+std::string v2_group(pid_t pid) {
+  const auto text = read_file("/proc/" + std::to_string(pid) + "/cgroup");
+  const auto at = text ? text->find("0::") : std::string::npos;
+  return at == std::string::npos ? "" : text->substr(at + 3, text->find('\n', at) - at - 3);
+}
+
+TEST(ControllerStart, InAScopeItIsBesideItsContainer) {
+  RootTree tree;
+  auto [plan, scope] = scoped_plan(tree, "sleep 1000");
+  if (scope.empty()) GTEST_SKIP() << "this machine has no cgroup2";
+  Domain domain(std::move(plan));
+  const auto boot = domain.start_ok();
+  ASSERT_TRUE(boot) << boot.error().text;
+  EXPECT_TRUE(v2_group(domain.controller_pid()).ends_with(".scope/supervisor")) << v2_group(domain.controller_pid());
+  EXPECT_TRUE(v2_group(boot->init_pid).ends_with(".scope/container")) << v2_group(boot->init_pid);
+  ASSERT_TRUE(domain.ask(DestroyRequest{}));
+  EXPECT_TRUE(domain.wait_controller());
+  EXPECT_FALSE(std::filesystem::exists(scope + "/container"));
+  EXPECT_EQ(::rmdir((scope + "/supervisor").c_str()), 0);
+  EXPECT_EQ(::rmdir(scope.c_str()), 0);
+}
+
+TEST(ControllerStart, WithoutADaemonNobodyMakesItsScope) {
+  RootTree tree;
+  auto [plan, scope] = scoped_plan(tree, "sleep 1000");
+  if (scope.empty()) GTEST_SKIP() << "this machine has no cgroup2";
+  const std::string stage = plan.stage_path;
+  Domain domain(std::move(plan));
+  domain.daemon_will(Domain::Daemon::kGone);
+  const auto boot = domain.start_ok();
+  ASSERT_FALSE(boot);
+  EXPECT_NE(boot.error().text.find("wait for the scope: the daemon is gone"), std::string::npos) << boot.error().text;
+  EXPECT_TRUE(domain.wait_controller());
+  EXPECT_FALSE(std::filesystem::exists(stage));
+  EXPECT_EQ(::rmdir(scope.c_str()), 0) << "a group was made in it";
+}
+
 TEST(ControllerStart, FailuresNameStepObjectAndErrno) {
   RootTree tree;
   expect_failure(

@@ -174,6 +174,15 @@ Domain::~Domain() {
   if (is_killed_) (void)reap();
 }
 
+namespace {
+bool needs_scope(const LaunchPlan& plan) {
+  return std::any_of(plan.before.begin(), plan.before.end(), [](const BeforeStep& step) {
+    const auto* group = std::get_if<CgroupStep>(&step);
+    return group && !group->scope.empty();
+  });
+}
+}  // namespace
+
 Result<controller::Note> Domain::start(const std::vector<int>& files) {
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("socketpair");
@@ -198,6 +207,10 @@ Result<controller::Note> Domain::start(const std::vector<int>& files) {
   const int err = ::posix_spawn(&pid_, program.c_str(), &actions, nullptr, argv, environ);
   ::posix_spawn_file_actions_destroy(&actions);
   if (err != 0) return sys_fail("spawn controller", err);
+  if (needs_scope(plan_) && daemon_ == Daemon::kPlaces)
+    TRY(controller::send_packet(channel_.get(), xdr::encode(controller::Placed{})));
+  if (needs_scope(plan_) && daemon_ == Daemon::kGone)
+    if (::shutdown(channel_.get(), SHUT_WR) != 0) return sys_fail("shut down channel");
   return next_note(30'000);
 }
 
@@ -297,6 +310,18 @@ int Domain::reap() const {
   int status = -1;
   (void)::waitpid(child, &status, 0);
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+pid_t stem_of(pid_t controller) {
+  const std::string proc = "/proc/";
+  for (int i = 0; i < 5000 * time_factor(); ++i, ::usleep(1000)) {
+    std::ifstream children(proc + std::to_string(controller) + "/task/" + std::to_string(controller) + "/children");
+    for (pid_t child = 0; children >> child;) {
+      std::ifstream comm(proc + std::to_string(child) + "/comm");
+      if (std::string name; std::getline(comm, name) && name == "virtuserns-stem") return child;
+    }
+  }
+  return 0;
 }
 
 std::string read_until(const Fd& fd, const std::string& text, int timeout_ms) {

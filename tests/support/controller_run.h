@@ -49,6 +49,9 @@ class Domain {
   Domain(const Domain&) = delete;
   Domain& operator=(const Domain&) = delete;
 
+  // How the daemon answers a plan that names a scope: it says Placed, or is gone.
+  enum class Daemon { kPlaces, kGone };
+  void daemon_will(Daemon what) { daemon_ = what; }
   // The outcome: Started or Failed (or why there was none).
   [[nodiscard]] Result<controller::Note> start(const std::vector<int>& files = {});
   [[nodiscard]] Result<controller::BootRecord> start_ok(
@@ -85,11 +88,15 @@ class Domain {
   pid_t pid_ = 0;
   bool is_killed_ = false;
   SocketFd channel_;
+  Daemon daemon_ = Daemon::kPlaces;
   std::uint32_t serial_ = 0;
   std::vector<controller::Note> notes_;
   std::vector<Fd> files_;
 };
 
+// The privileged half of a controller (driver/controller/stem.h), by its name, which it gives itself as its first act:
+// nobody waits for that at a start. 0: none came.
+[[nodiscard]] pid_t stem_of(pid_t controller);
 // Reads until `text` was seen or the time is over; everything read.
 [[nodiscard]] std::string read_until(const Fd& fd, const std::string& text, int timeout_ms = 10'000);
 // Everything of the machine that a domain could leave behind: mounts, groups, links, processes of the test's ids.

@@ -15,6 +15,8 @@ import subprocess
 import tempfile
 import time
 
+import owned
+
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 PRIVATE_FOLDERS = ["/run/libvirt", "/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt"]
 
@@ -61,7 +63,7 @@ def enter_private_namespaces() -> None:
     unshare(CLONE_NEWNS | CLONE_NEWNET)
     _run("mount", "--make-rprivate", "/")
     _run("ip", "link", "set", "lo", "up")
-    scratch = tempfile.mkdtemp(prefix="virtuserns-overlay-")
+    scratch = tempfile.mkdtemp(prefix=owned.name("overlay") + "-")
     _run("mount", "-t", "tmpfs", "tmpfs", scratch)
     for number, folder in enumerate(PRIVATE_FOLDERS):
         if not os.path.isdir(folder):
@@ -77,7 +79,7 @@ def enter_private_namespaces() -> None:
     os.rmdir(scratch)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """A suite that is killed must not leave its daemon behind."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
@@ -89,13 +91,14 @@ class Daemon:
     def __init__(self, driver: str, build: str):
         self.driver, self.build = driver, build
         self.process: subprocess.Popen | None = None
-        self.log = tempfile.NamedTemporaryFile(mode="r", prefix="virtuserns-daemon-", suffix=".log")
+        self.log = tempfile.NamedTemporaryFile(mode="r", prefix=owned.name("daemon") + "-", suffix=".log")
         self.is_reference = driver == "reference"
         self.socket = "/run/libvirt/libvirt-sock" if self.is_reference else "/run/libvirt/virtusernsd-sock"
         self.uri = "test+unix:///default" if self.is_reference else "userns:///system"
         self._holder = None
+        self.environment: dict[str, str] = {}  # of the next start, beside our own
         # The machine is shared: domains of this run have a cgroup of their own above them, by which they are told apart.
-        self.cgroup = f"virtuserns-conformance-{os.getpid()}"
+        self.cgroup = owned.name("conformance")
         self.is_unprivileged = pathlib.Path("/proc/self/uid_map").read_text().split()[2] == "1"
 
     def argv(self) -> list[str]:
@@ -140,7 +143,7 @@ class Daemon:
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=open(self.log.name, "a"),
-                                        stderr=subprocess.STDOUT, env=self._environment(), preexec_fn=_die_with_parent)
+                                        stderr=subprocess.STDOUT, env=self._environment(), preexec_fn=die_with_parent)
         self._wait_for_socket()
         if self.is_reference:
             self._hold_reference_open()
@@ -148,6 +151,7 @@ class Daemon:
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)
         environment["VIRTUSERNS_BUILD"] = self.build
+        environment.update(self.environment)
         return environment
 
     def _wait_for_socket(self, timeout_s: float = 15.0) -> None:

@@ -24,6 +24,12 @@ int keyring() {
   return 0;
 }
 
+// Of a set-user-id program: real and effective user, and whether it may what root may.
+int ids() {
+  std::printf("ids;%u;%u;%d\n", ::getuid(), ::geteuid(), ::sethostname("ids", 3) == 0);
+  return 0;
+}
+
 // How many children fit the pids limit.
 int fork_all() {
   int made = 0;
@@ -76,6 +82,7 @@ int refused(long seconds) {
 
 int main(int argc, char** argv) {
   if (argc >= 2 && std::strcmp(argv[1], "keyring") == 0) return keyring();
+  if (argc >= 2 && std::strcmp(argv[1], "ids") == 0) return ids();
   if (argc >= 2 && std::strcmp(argv[1], "fork") == 0) return fork_all();
   if (argc >= 3 && std::strcmp(argv[1], "eat") == 0) return eat(std::atol(argv[2]));
   if (argc >= 3 && std::strcmp(argv[1], "refused") == 0) return refused(std::atol(argv[2]));

@@ -21,7 +21,8 @@ inline LaunchPlan make_full_plan() {
                             {{"memory.limit_in_bytes", "1"}},
                             std::nullopt,
                             false,
-                            false},
+                            false,
+                            "machine"},
                  SourceStep{1, SourceKind::kDirectory, "/srv/web", "", true, false},
                  SourceStep{2, SourceKind::kLoopFile, "/srv/web.img", "ext4", false, true},
                  DeviceSourceStep{3, "/dev/null", false}};

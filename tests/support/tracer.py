@@ -6,7 +6,8 @@
     tracer.report.fired                whether it came that far
 
 A process has a role: the ones that are given have the role of their keyword; what a daemon forks is a "controller", what
-a controller forks a "starter", and what a starter forks is "init" (as in driver/controller/boot.cpp). Calls of all threads
+a controller or its "stem" clones a "starter", and what a starter clones is "init" (as in driver/controller/boot.cpp). The
+stem is the one child that a controller makes with an exit signal, which ptrace calls a fork. Calls of all threads
 and processes of the roles in `count` are numbered together, in the order in which they are entered.
 
 strace(1) can inject too, but counts each call for each thread by itself; "the 17th call of this operation" is nothing it
@@ -31,7 +32,7 @@ O_SYSGOOD, O_FORK, O_VFORK, O_CLONE, O_EXEC = 1, 2, 4, 8, 16
 EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_STOP = 1, 2, 3, 4, 128
 WALL = 0x40000000
 ORIG_RAX, RAX = 15 * 8, 10 * 8  # struct user of x86_64
-CHILD_ROLE = {"daemon": "controller", "controller": "starter", "starter": "init"}
+CHILD_ROLE = {"daemon": "controller", "controller": "starter", "stem": "starter", "starter": "init"}
 OPTIONS = O_SYSGOOD | O_FORK | O_VFORK | O_CLONE | O_EXEC
 
 
@@ -57,6 +58,7 @@ class Call:
     name: str
     role: str
     what: str = ""  # the path or descriptor, when the plan asks for it
+    record: tuple = ()  # and all that it takes to do it again elsewhere (tests/fault/disk.py)
 
 
 @dataclasses.dataclass
@@ -70,6 +72,7 @@ class Plan:
     names: set = dataclasses.field(default_factory=set)     # only these system calls are counted
     creating: bool = False                                  # of the opens only those that may make a file
     under: tuple = ()                                       # only those that name, or whose descriptor is, something below
+    records: bool = False                                   # paths, flags and bytes of changes to files
 
 
 @dataclasses.dataclass
@@ -145,7 +148,7 @@ class _Loop:
         self.role, self.group = {}, {}       # of a thread id: its role, its process
         self.waiting = {}                    # children that stopped before their parent's event came
         self.failing = {}                    # thread id: errno to put in at the exit of the call
-        self.calls, self.fired, self.done = [], False, False
+        self.calls, self.fired, self.done, self.is_over = [], False, False, False
         self.victims = set()                 # processes that got their SIGKILL and are not dead yet
 
     def ptrace(self, request, tid, address=0, data=0):
@@ -169,16 +172,16 @@ class _Loop:
             pass
         except BaseException as error:  # noqa: BLE001 - it must reach the parent
             outcome = {"error": repr(error)}
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        outcome |= {"calls": [[call.name, call.role, call.what] for call in self.calls], "fired": self.fired}
+        self.is_over = True
+        outcome |= {"calls": [[call.name, call.role, call.what, call.record] for call in self.calls], "fired": self.fired}
         data = json.dumps(outcome).encode()
         while data:
             data = data[os.write(self.result, data):]
         os._exit(0)  # detaches from all
 
     def on_term(self, *_):
-        # Not in the middle of a kill: the victims' deaths are waited for.
-        if self.fired and self.plan.kill:
+        # Not in the middle of a kill: the victims' deaths are waited for. Nor while the result is written.
+        if self.is_over or (self.fired and self.plan.kill):
             return
         raise _Stop
 
@@ -222,7 +225,7 @@ class _Loop:
             self.waiting[tid] = (number, event)
             return
         if event in (EVENT_FORK, EVENT_VFORK, EVENT_CLONE):
-            self.on_child(tid)
+            self.on_child(tid, event)
             return self.go_on(tid)
         if event == EVENT_STOP:
             if number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
@@ -237,7 +240,7 @@ class _Loop:
             return self.on_call(tid)
         return self.go_on(tid, number)
 
-    def on_child(self, tid):
+    def on_child(self, tid, event):
         message = ctypes.c_ulong()
         self.ptrace(PTRACE_GETEVENTMSG, tid, 0, ctypes.addressof(message))
         child = message.value
@@ -245,7 +248,8 @@ class _Loop:
             is_thread = child in map(int, os.listdir(f"/proc/{self.group[tid]}/task"))
         except OSError:
             is_thread = False
-        self.role[child] = self.role[tid] if is_thread else CHILD_ROLE.get(self.role[tid], "inside")
+        is_stem = self.role[tid] == "controller" and event == EVENT_FORK
+        self.role[child] = self.role[tid] if is_thread else "stem" if is_stem else CHILD_ROLE.get(self.role[tid], "inside")
         self.group[child] = self.group[tid] if is_thread else child
         if child in self.waiting:
             del self.waiting[child]
@@ -275,7 +279,7 @@ class _Loop:
         if self.plan.under and not what.startswith(self.plan.under):
             return
         if not self.fired or self.plan.errno:
-            self.calls.append(Call(name, self.role[tid], what))
+            self.calls.append(Call(name, self.role[tid], what, self.record_of(tid, name, arguments) if self.plan.records else ()))
         is_due = len(self.calls) == self.plan.at or (self.plan.persists and self.fired)
         if not self.plan.at or not is_due:
             return
@@ -290,19 +294,54 @@ class _Loop:
         self.done = not self.victims
 
     @staticmethod
-    def string_at(tid, address):
+    def bytes_at(tid, address, count):
         with open(f"/proc/{tid}/mem", "rb", buffering=0) as memory:
             memory.seek(address)
-            # Up to the end of its page, which is there when the string begins in it.
-            return memory.read(4096 - address % 4096).split(b"\0")[0].decode(errors="replace")
+            return memory.read(count)
+
+    def string_at(self, tid, address):
+        # Up to the end of its page, which is there when the string begins in it.
+        return self.bytes_at(tid, address, 4096 - address % 4096).split(b"\0")[0].decode(errors="replace")
+
+    @staticmethod
+    def place(tid, fd):
+        fd &= 0xffffffff
+        try:
+            return os.readlink(f"/proc/{tid}/cwd" if fd == 0xffffff9c else f"/proc/{tid}/fd/{fd}")
+        except OSError:
+            return ""
+
+    def record_of(self, tid, name, arguments):
+        """(what it does, then its objects); of a call that changes nothing: ()."""
+        here = 0xffffff9c
+
+        def path(fd, address):
+            return os.path.join(self.place(tid, fd), self.string_at(tid, address))
+        a = arguments
+        if name in ("open", "openat"):
+            fd, address, flags = (here, a[0], a[1]) if name == "open" else a[:3]
+            return ("open", path(fd, address), flags) if flags & (os.O_CREAT | os.O_TRUNC) else ()
+        if name == "write":
+            return ("write", self.place(tid, a[0]), self.bytes_at(tid, a[1], a[2]).decode("latin-1"))
+        if name in ("fsync", "fdatasync"):
+            return ("fsync", self.place(tid, a[0]))
+        if name in ("rename", "link"):
+            return (name, path(here, a[0]), path(here, a[1]))
+        if name in ("renameat", "renameat2", "linkat"):
+            return (name.removesuffix("2").removesuffix("at"), path(a[0], a[1]), path(a[2], a[3]))
+        if name == "symlink":
+            return ("symlink", self.string_at(tid, a[0]), path(here, a[1]))
+        if name in ("unlink", "rmdir", "mkdir"):
+            return (name, path(here, a[0]))
+        if name == "mkdirat":
+            return ("mkdir", path(a[0], a[1]))
+        if name == "unlinkat":
+            return ("rmdir" if a[2] & 0x200 else "unlink", path(a[0], a[1]))
+        return ()
 
     def object_of(self, tid, name, arguments):
         def place(fd):
-            fd &= 0xffffffff
-            try:
-                return os.readlink(f"/proc/{tid}/cwd" if fd == 0xffffff9c else f"/proc/{tid}/fd/{fd}")
-            except OSError:
-                return ""
+            return self.place(tid, fd)
         try:
             if name in ("open", "mkdir", "rmdir", "unlink", "rename", "creat", "stat", "lstat", "access", "chmod"):
                 return os.path.join(place(0xffffff9c), self.string_at(tid, arguments[0]))

@@ -33,6 +33,13 @@ TEST(Utf8, RefusesOverlongSurrogatesAndNul) {
   EXPECT_FALSE(is_utf8(std::string_view("a\0b", 3)));
 }
 
+TEST(Format, HexAndLogLines) {
+  EXPECT_EQ(format_hex(0), "0x0");
+  EXPECT_EQ(format_hex(0xdeadbeef0badf00dULL), "0xdeadbeef0badf00d");
+  EXPECT_EQ(format_log_line(1'795'690'680, "ended"), "2026-11-26T10:58:00Z ended\n");
+  EXPECT_EQ(format_log_line(-1, ""), "1969-12-31T23:59:59Z \n");
+}
+
 TEST(Bitmap, RoundTripsAsLibvirtWritesIt) {
   EXPECT_EQ(format_bitmap(*parse_bitmap("0-3,^2,8")), "0-1,3,8");
   EXPECT_FALSE(parse_bitmap("3-1"));

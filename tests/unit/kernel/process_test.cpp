@@ -31,6 +31,11 @@ TEST(Process, StartTimeBehindAHostileName) {
   EXPECT_EQ(kernel::parse_start_time("7 (a) b) (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 999 20\n"), 999u);
   EXPECT_FALSE(kernel::parse_start_time("7 (x) S 1 2"));
   EXPECT_FALSE(kernel::parse_start_time(""));
+  const auto family = kernel::parse_family("7 (a) 9 9 9) S 4 5 6\n");
+  ASSERT_TRUE(family);
+  EXPECT_EQ(family->parent, 4);
+  EXPECT_EQ(family->group, 5);
+  for (const char* text : {"", "7 (x", "7 (x) S 4", "7 (x) S a b"}) EXPECT_FALSE(kernel::parse_family(text)) << text;
 }
 
 TEST(Cgroup, States) {

@@ -57,6 +57,13 @@ TEST(Status, EmptyFactsAndMapsComeBack) {
   EXPECT_EQ(again->init_pid, 0);
 }
 
+TEST(Status, KnowsANewerOneWhateverIsInIt) {
+  EXPECT_TRUE(is_newer_status("<domstatus version='2'><what-is-this/></domstatus>"));
+  for (const char* text : {"<domstatus version='1'/>", "<domstatus version='-2'/>", "<domstatus/>",
+                           "<domain version='2'/>", "<domstatus version='2'>", ""})
+    EXPECT_FALSE(is_newer_status(text)) << text;
+}
+
 TEST(Status, RefusesWhatItCannotTrust) {
   const auto text = format_status(running());
   const auto replaced = [&](const std::string& from, const std::string& to) {

@@ -1,0 +1,24 @@
+// What the controller denies itself before the container runs, for ever.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "conf/base/result.h"
+
+struct sock_filter;
+
+namespace virtuserns::controller {
+
+// Gives up every privilege that only the stem needs (stem.h): small limits, an empty root, no capability but one, no
+// new privileges, and a filter that allows the system calls of supervising. A call that the filter refuses answers EPERM
+// and is told on standard error, the domain's log.
+//
+// The capability that stays is CAP_KILL: the kernel sends init the death signal of its parent only if the parent may
+// signal it. The filter has no call by which a process could be signalled.
+[[nodiscard]] Result<void> enter_cage();
+
+// The filter, for tests.
+[[nodiscard]] std::span<const sock_filter> cage_filter();
+
+}  // namespace virtuserns::controller

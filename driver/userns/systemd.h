@@ -1,0 +1,78 @@
+// systemd over D-Bus: a scope for each domain, and machined's list of machines. docs/decisions/0013-a-scope-for-each-domain.md
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "conf/base/result.h"
+#include "conf/uuid.h"
+#include "driver/userns/scope.h"
+
+struct sd_bus;
+
+namespace virtuserns::userns {
+
+// systemd is pid 1 of this machine (sd_booted(3)).
+[[nodiscard]] bool is_systemd_here();
+
+// Thread-safe. Connections are kept, so that a scope costs one call and the wait for its job.
+class Systemd {
+ public:
+  Systemd() = default;
+  ~Systemd();
+  Systemd(const Systemd&) = delete;
+  Systemd& operator=(const Systemd&) = delete;
+
+  // The scope, delegated and without limits, with this process in it. Returns when the process is in its groups.
+  [[nodiscard]] Result<void> start_scope(const Scope& scope, pid_t pid, const std::string& description);
+
+ private:
+  struct Closer {
+    void operator()(sd_bus* bus) const;
+  };
+  using Bus = std::unique_ptr<sd_bus, Closer>;
+  [[nodiscard]] Result<Bus> take();
+  [[nodiscard]] static Result<void> start_scope_on(sd_bus* bus, const Scope& scope, pid_t pid,
+                                                   const std::string& description);
+  std::mutex mutex_;
+  std::vector<Bus> idle_;
+};
+
+struct Machine {
+  std::string name;
+  Uuid uuid;
+  pid_t leader = 0;  // init, in the host's pid namespace
+  std::string root_directory;
+  std::vector<std::string> host_links;
+};
+
+// machined's list of machines. A thread of its own, because machined may have to be started first, or never answer: nobody
+// waits for it, and what fails is logged and no more. In the order of the calls.
+class Machines {
+ public:
+  Machines() = default;
+  ~Machines() { stop(); }
+  Machines(const Machines&) = delete;
+  Machines& operator=(const Machines&) = delete;
+  // Also of one that is listed already: then with the new leader.
+  void add(Machine machine);
+  void remove(std::string name);
+  void stop();  // what has not begun is left out
+
+ private:
+  void submit(std::function<void()> task);
+  void run();
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> tasks_;
+  bool is_stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace virtuserns::userns
