@@ -110,9 +110,10 @@ class Init {
 
   Result<void> apply(const ExecStep& step) {
     if (!has_stdio_) TRY(apply(ConsoleStep{}));
+    TRY(keep_only_passed(step.passed_files));
+    // After it: a path below /proc/self/fd must not find a directory of the host that we still had open.
     if (::chdir(step.directory.empty() ? "/" : step.directory.c_str()) != 0)
       return sys_fail("enter " + quote(step.directory));
-    TRY(keep_only_passed(step.passed_files));
     TRY(confinement_.give_up_privileges());
     // The parent cannot be asked by getppid here (it is outside of the pid namespace: 0), so by the socket.
     pollfd parent{channel_, 0, 0};

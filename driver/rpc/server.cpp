@@ -81,7 +81,7 @@ Server::Server(Loop& loop, const DaemonConfig& config, SessionHost sessions, Eve
       config_(config),
       sessions_(std::move(sessions)),
       events_(events),
-      workers_(sizes_of(config)),
+      workers_(sizes_of(config), sessions_.prepare_worker),
       host_(new ClientHost{loop_, workers_, InputBudget(kInputBudgetBytes), limits_of(config),
                            [this](Client& client) { client_closed(client); },
                            [this](const Session& session) { session_over(session); }}) {}

@@ -405,10 +405,14 @@ def directory_of_init_leads_out(tree):
     tree.os = f"<initdir>{tree.canary.path}</initdir>"
 
 
-@case(refused="enter '/proc/self/fd")
-def directory_of_init_is_a_descriptor(tree):
+def _directory_is_a_descriptor(tree, number):
     # CVE-2024-21626: a directory of the host that is still open.
-    tree.os = "<initdir>/proc/self/fd/7/../../../../../../..</initdir>"
+    tree.os = f"<initdir>/proc/self/fd/{number}/../../../../../../..</initdir>"
+
+
+# All that the controller may have open when init enters it: which numbers are directories changes with every line of code.
+cases({f"directory_of_init_is_descriptor_{number}": {"number": number} for number in range(3, 16)},
+      _directory_is_a_descriptor, refused="enter '/proc/self/fd")
 
 
 # -- initctl: where a shutdown is asked for --
