@@ -309,9 +309,9 @@ def _session(arguments, suite):
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_in_order)
     host_state.become_subreaper()
-    kernel_lists.own_session_keyring()
     if removed := owned.collect_dead():
         print(f"note: removed what runs that were killed had left: {' '.join(sorted(set(map(os.path.basename, removed))))}")
+    kernel_lists.own_session_keyring()
     daemon_module.enter_private_namespaces()
     _require_clients()
     selected = [entry for entry in TESTS if re.search(arguments.pattern, entry[0])] * arguments.repeat
