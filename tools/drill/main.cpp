@@ -30,6 +30,7 @@ constexpr const char* kUsage =
     "  -j, --json          a document for scripts\n"
     "  -v, --verbose       every single check\n"
     "  -p, --process PID   only what is seen from outside, of a process in any container\n"
+    "      --probes FILE   the program of the probes, when it is not the installed one\n"
     "  -h, --help, --version\n"
     "exit status: 0 every wall holds, 1 one is missing, 2 it could not be tried\n";
 
