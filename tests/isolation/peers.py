@@ -28,6 +28,7 @@ sys.path[:0] = [str(TESTS / part) for part in ("conformance", "support")]
 import daemon as daemon_module  # noqa: E402
 import harness  # noqa: E402
 import host_state  # noqa: E402
+import owned  # noqa: E402
 
 FIRST_ID = 3_400_000_000
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -65,7 +66,7 @@ class Groups:
     """A sub-tree of every hierarchy, which whoever enters sees as all there is."""
 
     def __init__(self):
-        self.name = f"virtuserns-peers-{os.getpid()}"
+        self.name = owned.name("peers")
         top = pathlib.Path("/sys/fs/cgroup")
         self.tops = [path for path in ([top] if (top / "cgroup.procs").exists() else sorted(top.iterdir()))
                      if path.is_mount() and (path / "cgroup.procs").exists() and not path.is_symlink()]
@@ -405,7 +406,7 @@ def main():
     host_state.become_subreaper()
     daemon_module.enter_private_namespaces()
     answers = {}
-    with tempfile.TemporaryDirectory(prefix="virtuserns-peers-") as folder:
+    with tempfile.TemporaryDirectory(prefix=owned.name("peers") + "-") as folder:
         os.chmod(folder, 0o755)
         for name, action in SUBJECTS.items():
             if options.only and name not in options.only and name != "virtuserns":
