@@ -139,9 +139,10 @@ class Init {
 
   Result<void> apply(const ExecStep& step) {
     if (!has_stdio_) TRY(apply(ConsoleStep{}));
+    TRY(keep_only_passed(step.passed_files));
+    // After it: a path below /proc/self/fd must not find a directory of the host that we still had open.
     if (::chdir(step.directory.empty() ? "/" : step.directory.c_str()) != 0)
       return sys_fail("enter " + quote(step.directory));
-    TRY(keep_only_passed(step.passed_files));
     TRY(confinement_.give_up_privileges());
     // Also notices a parent that died before the death signal was set: it cannot be asked by getppid here, which is
     // outside of the pid namespace.

@@ -14,8 +14,8 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "conf/privileges.h"
 #include "driver/controller/reap.h"
-#include "driver/controller/stem.h"
 #include "driver/controller/supervise.h"
 #include "driver/kernel/caps.h"
 

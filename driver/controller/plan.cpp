@@ -27,7 +27,8 @@ bool is_plain_relative(const std::string& path) {
 }
 
 Result<void> check(const CgroupStep& step) {
-  if (!is_absolute(step.mount) || !is_plain_relative(step.path))
+  const bool is_mounted_nowhere = step.is_v2 && step.mount.empty();
+  if ((!is_absolute(step.mount) && !is_mounted_nowhere) || !is_plain_relative(step.path))
     return refuse("cgroup " + quote(step.mount) + " " + quote(step.path) + " is no path below a mount");
   if (!step.scope.empty() && (!is_plain_relative(step.scope) || !step.path.starts_with(step.scope + "/")))
     return refuse("cgroup " + quote(step.path) + " is not in scope " + quote(step.scope));

@@ -49,7 +49,7 @@ struct FileWrite {
 // mkdir of `path` (relative to the hierarchy; parents are made and kept), then the writes, before anyone is inside.
 // A write that fails fails the start unless is_optional. Undo: kill what is inside, rmdir.
 struct CgroupStep {
-  std::string mount;  // "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"
+  std::string mount;  // "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"; empty, with is_v2: mounted nowhere
   bool is_v2 = false;
   std::vector<std::string> controllers;  // "memory"; for v2 those to enable in the parents' cgroup.subtree_control
   std::string path;                      // "machine/virtuserns-<uuid>"

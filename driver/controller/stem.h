@@ -13,8 +13,6 @@
 // own filter could tell (docs/decisions/0014).
 #pragma once
 
-#include <linux/capability.h>
-
 #include <span>
 #include <variant>
 
@@ -23,28 +21,6 @@
 #include "driver/controller/shutdown.h"
 
 namespace virtuserns::controller {
-
-// What a boot and everything else below takes of host root's capabilities. Whatever else the controller had is gone from
-// its first instruction on.
-[[nodiscard]] constexpr std::uint64_t privileges_of_stem() {
-  std::uint64_t set = 0;
-  for (const int capability : {
-           CAP_SYS_ADMIN,     // mounts, namespaces, a user namespace where the host forbids them to users
-           CAP_SYS_CHROOT,    // entering a mount namespace
-           CAP_SETUID,        // the domain's host ids, and its maps
-           CAP_SETGID,        // the same
-           CAP_SETPCAP,       // giving the others up
-           CAP_CHOWN,         // what lies in /dev and in delegated groups belongs to the domain
-           CAP_FOWNER,        // modes of what belongs to it
-           CAP_DAC_OVERRIDE,  // places of mounts in its tree, groups that it made, logs in folders of others
-           CAP_MKNOD,         // device nodes of its own
-           CAP_NET_ADMIN,     // links
-           CAP_SYS_PTRACE,    // namespaces and program of init, by /proc
-           CAP_KILL,          // its processes
-       })
-    set |= std::uint64_t{1} << capability;
-  return set;
-}
 
 // ---- what it is asked ----
 struct TidyAsk {};  // unmount the tree, of which the container has its own copy. No reply

@@ -1,6 +1,5 @@
 #include "driver/controller/supervise.h"
 
-#include <malloc.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -9,6 +8,7 @@
 #include "conf/base/text.h"
 #include "driver/controller/cage.h"
 #include "driver/kernel/pidfd.h"
+#include "driver/kernel/process.h"
 
 namespace virtuserns::controller {
 
@@ -74,6 +74,8 @@ void Supervisor::watch(const Fd& fd, EventKind kind, std::size_t index) {
 // makes its last preparations meanwhile, is still ours.
 Result<void> Supervisor::boot_first() {
   Waiting waiting = TRY(begin_boot(plan_, host_, passed_files_, Parent::kCaller));
+  // Before the fork, so that what is left is shared: afterwards, what either gives back it has made its own first.
+  kernel::shrink_heap();
   auto stem = Stem::grow(plan_, host_, passed_files_, waiting.boot);
   if (!stem) {
     abandon(waiting);
@@ -108,8 +110,7 @@ Result<void> Supervisor::adopt(Result<Boot> booted) {
 
 void Supervisor::tidy_up_after_boot() {
   stem_.tidy();
-  // What a boot allocates is not needed while the container runs; an idle controller is to stay small.
-  ::malloc_trim(0);
+  kernel::shrink_stack();
 }
 
 int Supervisor::run() {

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -10,6 +11,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "driver/kernel/mount.h"
 
 namespace virtuserns::kernel {
 
@@ -87,6 +89,15 @@ bool needs_prepared_parents(const CgroupSpec& spec) {
          std::find(spec.controllers.begin(), spec.controllers.end(), "cpuset") != spec.controllers.end();
 }
 
+Result<DirFd> open_hierarchy(const CgroupSpec& spec) {
+  if (!spec.mount.empty() || !spec.is_v2) return open_directory(spec.mount);
+  // Seen by nobody else, and gone with the last handle of a group. nsdelegate, as systemd has it: a mount without it would
+  // take it from the hierarchy.
+  MountFd mount =
+      TRY(make_filesystem("cgroup2", {{"nsdelegate", ""}}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
+  return DirFd(mount.release());
+}
+
 std::int64_t now_ms() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
@@ -108,7 +119,7 @@ Result<std::vector<pid_t>> parse_pids(const std::string& text) {
 Result<Cgroup> Cgroup::make(const CgroupSpec& spec) {
   const auto context = "group " + quote(spec.mount + "/" + spec.path);
   auto names = split(spec.path, '/');
-  DirFd parent = TRY(open_directory(spec.mount), context);
+  DirFd parent = TRY(open_hierarchy(spec), context);
   if (!needs_prepared_parents(spec) && names.size() > 1) {
     // They are there for every domain but the first.
     const std::string above(spec.path, 0, static_cast<std::size_t>(names.back().data() - spec.path.data() - 1));
@@ -142,7 +153,7 @@ Result<Cgroup> Cgroup::make(const CgroupSpec& spec) {
 }
 
 Result<Cgroup> Cgroup::open(const CgroupSpec& spec) {
-  DirFd parent = TRY(open_directory(spec.mount));
+  DirFd parent = TRY(open_hierarchy(spec));
   const auto names = split(spec.path, '/');
   for (std::size_t i = 0; i < names.size(); ++i) {
     const std::string name(names[i]);

@@ -14,7 +14,7 @@
 namespace virtuserns::kernel {
 
 struct CgroupSpec {
-  std::string mount;  // "/sys/fs/cgroup/memory"
+  std::string mount;  // "/sys/fs/cgroup/memory"; empty, with is_v2: cgroup2 where it is mounted nowhere
   bool is_v2 = false;
   std::vector<std::string> controllers;
   std::string path;  // below the mount, no leading '/'

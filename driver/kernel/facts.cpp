@@ -124,6 +124,9 @@ Result<HostFacts> read_host_facts(const std::string& proc, const std::string& sy
     for (const auto controller : split_blanks(text)) hierarchy.controllers.emplace_back(controller);
   }
   facts.cgroup_mode = mode_of(facts.hierarchies);
+  const bool has_v2 = facts.cgroup_mode == CgroupMode::kV2 || facts.cgroup_mode == CgroupMode::kHybrid;
+  facts.has_unmounted_cgroup2 =
+      !has_v2 && read_or_empty(proc + "/filesystems").find("\tcgroup2\n") != std::string::npos;
   std::tie(facts.kernel_major, facts.kernel_minor) =
       kernel::parse_kernel_release(TRY(read_kernel_file(proc + "/sys/kernel/osrelease", 256), "host facts"));
   facts.has_idmapped_mounts = std::pair(facts.kernel_major, facts.kernel_minor) >= std::pair(5u, 12u);

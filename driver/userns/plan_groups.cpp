@@ -139,6 +139,14 @@ void plan_groups(Draft& draft) {
     // cgroup2 is wanted even without controllers: cgroup.kill and cgroup.freeze.
     if (step.is_v2 || !step.controllers.empty()) draft.plan().before.push_back(std::move(step));
   }
+  // On a host with v1 alone. Without controllers, and still what an init needs to keep its services apart: of v1 nothing
+  // is ever given away.
+  if (context.host.has_unmounted_cgroup2 && !context.paths.is_session) {
+    CgroupStep step;
+    step.is_v2 = step.delegate = true;
+    step.path = group_path(draft.def, context.config);
+    draft.plan().before.push_back(std::move(step));
+  }
   report_missing(draft, present);
 }
 

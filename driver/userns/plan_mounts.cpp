@@ -96,7 +96,7 @@ void add_node(Draft& draft, const std::string& host_source, const std::string& t
 bool has_unified(const HostFacts& host) {
   for (const auto& hierarchy : host.hierarchies)
     if (hierarchy.is_v2) return true;
-  return false;
+  return host.has_unmounted_cgroup2;
 }
 
 }  // namespace

@@ -275,8 +275,8 @@ def subscribers_of_events_that_never_read(env):
     got, loop = [], threading.Event()
     libvirt.virEventRegisterDefaultImpl()
     listener = env.open()
-    listener.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-                                    lambda _c, domain, event, _d, _o: got.append((domain.name(), event)), None)
+    hear = lambda _c, domain, event, _d, _o: got.append((domain.name(), event))  # noqa: E731
+    registration = listener.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, hear, None)
 
     def pump():
         while not loop.is_set():
@@ -294,6 +294,10 @@ def subscribers_of_events_that_never_read(env):
     deadline = time.monotonic() + 10
     while len(got) < wanted and time.monotonic() < deadline:
         time.sleep(0.02)
+    # While its loop still runs: only then does the library let go of the connection.
+    listener.domainEventDeregisterAny(registration)
+    listener.close()
+    connection.close()
     loop.set()
     thread.join(5)
     libvirt.virEventRemoveTimeout(timer)
@@ -305,8 +309,6 @@ def subscribers_of_events_that_never_read(env):
     check(rss_kb(env) - before < 64 * 1024, f"the daemon grew by {(rss_kb(env) - before) // 1024} MiB")
     for client in deaf:
         client.close()
-    connection.close()
-    listener.close()
 
 
 main()

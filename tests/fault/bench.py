@@ -350,7 +350,7 @@ class Bench:
             wrong.append(f"the operation took {time.monotonic() - began:.2f} s")
         self.reconnect()
         wrong += settled(lambda: self.look(case, is_acknowledged))
-        if "controller" not in plan.kill and "init" not in plan.kill:
+        if not {"controller", "stem", "init"} & plan.kill:
             wrong += case.wrong(self.connection, known(self.connection), is_acknowledged)
         wrong += self.afterwards(case)
         return report, wrong

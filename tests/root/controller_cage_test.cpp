@@ -18,6 +18,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "conf/privileges.h"
 #include "driver/controller/stem.h"
 #include "tests/support/controller_run.h"
 
@@ -43,7 +44,6 @@ bool is_gone(pid_t pid) {
   return !is_alive(pid);
 }
 
-constexpr std::uint64_t bit(int capability) { return std::uint64_t{1} << capability; }
 std::string hex16(std::uint64_t value) {
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
@@ -341,7 +341,7 @@ TEST(Cage, ControllerAndStemHoldWhatTheyNeed) {
   ASSERT_TRUE(domain.start_ok());
   const pid_t controller = domain.controller_pid(), stem = stem_of(controller);
   ASSERT_GT(stem, 0);
-  const std::string kill = hex16(bit(5)), none = hex16(0), all_of_stem = hex16(privileges_of_stem());
+  const std::string kill = hex16(capability_bit(5)), none = hex16(0), all_of_stem = hex16(privileges_of_stem());
   for (const char* set : {"CapPrm", "CapEff", "CapBnd"}) {
     EXPECT_EQ(field(controller, set), kill) << set;
     EXPECT_EQ(field(stem, set), all_of_stem) << set;
@@ -350,7 +350,8 @@ TEST(Cage, ControllerAndStemHoldWhatTheyNeed) {
   EXPECT_EQ(field(controller, "NoNewPrivs") + field(controller, "Seccomp"), "12");
   EXPECT_EQ(field(stem, "NoNewPrivs") + field(stem, "Seccomp"), "00");  // its children would inherit both
   // CAP_SYS_MODULE, _RAWIO, _BOOT, _TIME, CAP_DAC_READ_SEARCH, CAP_SYSLOG, CAP_BPF: what no domain is ever allowed.
-  for (const int capability : {16, 17, 22, 25, 2, 34, 39}) EXPECT_EQ(privileges_of_stem() & bit(capability), 0u);
+  for (const int capability : {16, 17, 22, 25, 2, 34, 39})
+    EXPECT_EQ(privileges_of_stem() & capability_bit(capability), 0u);
   // Nothing of the host in view, and no memory that others may read.
   EXPECT_EQ(fs::read_symlink(proc_of(controller) + "/root").filename(), "empty");
   for (const pid_t pid : {controller, stem}) {

@@ -223,12 +223,17 @@ bool has_controller(const Group& group, const std::string& name) {
   return std::find(all.begin(), all.end(), name) != all.end();
 }
 
+bool is_limiting(const Group& group) {
+  return has_controller(group, "memory") || has_controller(group, "pids") || has_controller(group, "devices");
+}
+
 Wrong shared_groups(const Subject& subject) {
-  const auto ours = groups_of(::getpid());
-  for (const auto& group : groups_of(subject.process)) {
-    const bool is_limiting = group.controllers.empty() || has_controller(group, "memory") ||
-                             has_controller(group, "pids") || has_controller(group, "devices");
-    if (!is_limiting) continue;
+  const auto ours = groups_of(::getpid()), its = groups_of(subject.process);
+  // Beside hierarchies of version 1, which have the controllers, version 2 limits nothing.
+  const bool has_v1 = std::any_of(its.begin(), its.end(), is_limiting);
+  if (its.empty()) return std::string("they cannot be seen");
+  for (const auto& group : its) {
+    if (!is_limiting(group) && (has_v1 || !group.controllers.empty())) continue;
     const bool is_ours = std::any_of(ours.begin(), ours.end(), [&](const auto& own) {
       return own.controllers == group.controllers && own.path == group.path;
     });

@@ -120,6 +120,20 @@ TEST(Facts, ThisMachine) {
   EXPECT_GT(facts->node.memory_kib, 0u);
 }
 
+TEST(Facts, Cgroup2ThatNobodyHasMounted) {
+  constexpr const char* kV1 = "30 1 0:26 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
+  Tree tree;
+  tree.write("proc/self/mountinfo", kV1);
+  tree.write("proc/sys/kernel/osrelease", "6.1.0\n");
+  auto facts = tree.read();
+  ASSERT_TRUE(facts) << facts.error().text;
+  EXPECT_FALSE(facts->has_unmounted_cgroup2);
+  tree.write("proc/filesystems", "nodev\tcgroup\nnodev\tcgroup2\n");
+  EXPECT_TRUE(tree.read()->has_unmounted_cgroup2);
+  tree.write("proc/self/mountinfo", kV1 + std::string("31 1 0:27 / /mnt/mine rw - cgroup2 cgroup2 rw\n"));
+  EXPECT_FALSE(tree.read()->has_unmounted_cgroup2);
+}
+
 TEST(Facts, OddTexts) {
   EXPECT_EQ(kernel::parse_kernel_release("7.0-rc1"), std::pair(7u, 0u));
   EXPECT_EQ(kernel::parse_kernel_release("nonsense"), std::pair(0u, 0u));

@@ -50,6 +50,8 @@ TEST(Plan, RefusesWhatWouldNotBeAContainer) {
   EXPECT_NE(refused([](LaunchPlan& p) { p.inside.pop_back(); }).find("exec"), std::string::npos);
   EXPECT_NE(refused([](LaunchPlan& p) { std::get<CgroupStep>(p.before[0]).path = "a/../../b"; }).find("cgroup"),
             std::string::npos);
+  EXPECT_NE(refused([](LaunchPlan& p) { std::get<CgroupStep>(p.before[0]).mount = ""; }).find("cgroup"),
+            std::string::npos);
   EXPECT_NE(refused([](LaunchPlan& p) { std::get<CgroupStep>(p.before[0]).scope = "other"; }).find("is not in scope"),
             std::string::npos);
   EXPECT_NE(refused([](LaunchPlan& p) { std::get<CgroupStep>(p.before[0]).writes[0].file = "../x"; }).find("cgroup"),
