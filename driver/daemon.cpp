@@ -1,12 +1,15 @@
 #include "driver/daemon.h"
 
+#include <linux/keyctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <string_view>
 
 #include "conf/base/file.h"
@@ -14,7 +17,9 @@
 #include "conf/base/loop.h"
 #include "conf/base/text.h"
 #include "conf/daemon_config.h"
+#include "conf/privileges.h"
 #include "driver/driver.h"
+#include "driver/kernel/caps.h"
 #include "driver/module.h"
 #include "driver/rpc/server.h"
 
@@ -55,6 +60,25 @@ bool is_read_only_socket(const Fd& socket) {
   return std::string_view(address.sun_path).ends_with("-ro");
 }
 
+// Not inherited by what is in a container: a keyring of our own, and only the privileges that we and our controllers use.
+// There is no no_new_privs: set-user-id programs in containers descend from us.
+Result<void> limit_privileges() {
+  if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS)
+    return sys_fail("make a session keyring");
+  if (::geteuid() != 0) return {};
+  TRY(kernel::limit_bounding_set(privileges_of_daemon()));
+  return kernel::limit_capabilities(privileges_of_daemon());
+}
+
+// What a client says is decoded without any privilege. A controller that such a thread spawns has its own again: exec as
+// uid 0 takes them from the bounding set.
+void limit_worker() {
+  if (auto limited = kernel::hold_capabilities(privileges_of_workers()); !limited) {
+    log_error(kSource, "worker: " + limited.error().text);
+    std::abort();
+  }
+}
+
 class Daemon {
  public:
   explicit Daemon(const DaemonOptions& options) : options_(options) {}
@@ -92,6 +116,7 @@ Daemon::~Daemon() {
 Result<void> Daemon::start() {
   config_ = TRY(read_daemon_config(options_.paths.config_file));
   configure_logging(config_, options_.is_verbose);
+  TRY(limit_privileges(), "limit privileges");
   raise_descriptor_limit();
   ::signal(SIGPIPE, SIG_IGN);
 
@@ -104,6 +129,7 @@ Result<void> Daemon::start() {
 
   rpc::SessionHost sessions;
   sessions.is_session_daemon = options_.paths.is_session;
+  sessions.prepare_worker = limit_worker;
   for (const auto& [scheme, driver] : drivers_) sessions.drivers.push_back({scheme, driver.get()});
   server_ = std::make_unique<rpc::Server>(*loop_, config_, std::move(sessions), events_);
   TRY(server_->start());
@@ -153,9 +179,9 @@ void Daemon::reload() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
   // Type=notify-reload wants the time as well (sd_notify(3)).
-  ::sd_notify(0, ("RELOADING=1\nMONOTONIC_USEC=" +
-                  std::to_string(std::int64_t{now.tv_sec} * 1'000'000 + now.tv_nsec / 1000))
-                     .c_str());
+  ::sd_notify(
+      0, ("RELOADING=1\nMONOTONIC_USEC=" + std::to_string(std::int64_t{now.tv_sec} * 1'000'000 + now.tv_nsec / 1000))
+             .c_str());
   read_configuration_again();
   ::sd_notify(0, "READY=1");
 }

@@ -1,5 +1,6 @@
 // virtusernsd: options, background, exit code. What it does is in daemon.cpp.
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -72,6 +73,9 @@ void add_options(CLI::App& app, DaemonOptions& options, bool& is_daemon) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Set, so that the C library does not raise it with the first large message: those that follow would come out of the
+  // threads' heaps, and stay in them for as long as the daemon lives.
+  ::mallopt(M_MMAP_THRESHOLD, 256 * 1024);
   DaemonOptions options;
   options.paths = ::geteuid() == 0 ? virtuserns::system_paths() : virtuserns::session_paths();
   bool is_daemon = false;

@@ -1,13 +1,13 @@
 #include "driver/controller/commands.h"
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "conf/base/text.h"
 #include "driver/kernel/pidfd.h"
+#include "driver/kernel/process.h"
 
 namespace virtuserns::controller {
 
@@ -249,7 +249,7 @@ void Commands::forget_if_over(std::uint32_t id) {
   if (!command.is_answered || command.joiner.process || command.process || command.channel) return;
   drop(found->second.client);
   commands_.erase(found);
-  if (commands_.empty()) ::malloc_trim(0);  // an idle controller is to stay small
+  if (commands_.empty()) kernel::shrink_heap();  // an idle controller is to stay small
 }
 
 }  // namespace virtuserns::controller

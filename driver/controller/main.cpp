@@ -4,7 +4,6 @@
 #include <linux/keyctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -15,27 +14,13 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "conf/privileges.h"
 #include "driver/controller/reap.h"
-#include "driver/controller/stem.h"
 #include "driver/controller/supervise.h"
 #include "driver/kernel/caps.h"
 
 namespace virtuserns::controller {
 namespace {
-
-constexpr std::size_t kMaxPlanFile = 4 * 1024 * 1024;
-
-Result<LaunchPlan> read_plan() {
-  struct stat st {};
-  if (::fstat(kPlanFd, &st) != 0) return sys_fail("launch plan on descriptor 3");
-  if (st.st_size < 0 || static_cast<std::size_t>(st.st_size) > kMaxPlanFile)
-    return fail(VIR_ERR_INTERNAL_ERROR, "launch plan: larger than 4 MiB");
-  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(st.st_size));
-  // At an offset: the descriptor may be shared with whoever wrote it.
-  if (const auto got = ::pread(kPlanFd, bytes.data(), bytes.size(), 0); got != static_cast<ssize_t>(bytes.size()))
-    return sys_fail("read launch plan");
-  return decode_plan(bytes);
-}
 
 // The files for init, and nothing else of what the daemon or its parent had open.
 std::vector<Fd> take_files(const LaunchPlan& plan) {
@@ -106,8 +91,10 @@ int run() {
   const auto ready = make_own_session();
   SocketFd channel(kChannelFd);
   ::fcntl(kChannelFd, F_SETFD, FD_CLOEXEC);
-  auto plan = read_plan();
+  const auto bytes = read_plan_bytes();
   ::close(kPlanFd);
+  if (bytes && bytes->empty()) return 0;  // the daemon has thought better of it, or is gone
+  auto plan = bytes ? decode_plan(*bytes) : Result<LaunchPlan>(bytes.error());
   auto status = !ready ? Result<int>(ready.error())
                 : plan ? start(std::move(plan).value(), channel)
                        : Result<int>(plan.error());
@@ -115,6 +102,8 @@ int run() {
   (void)send_packet(kChannelFd, xdr::encode(FromController(Note(FailedNote{to_wire(status.error())}))));
   return 1;
 }
+
+Result<LaunchPlan> read_plan() { return decode_plan(TRY(read_plan_bytes())); }
 
 int explain() {
   const auto plan = read_plan();

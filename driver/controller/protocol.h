@@ -1,9 +1,11 @@
 // What daemon and controller say to each other: SOCK_SEQPACKET, one XDR message a packet, descriptors by SCM_RIGHTS.
 //
-// At start the daemon passes: descriptor 3 the plan (a sealed memfd), descriptor 4 a socketpair that becomes the first
-// connection, 5.. the files for init; argv: virtuserns-controller <name> (the name is for ps only). It closes
-// everything else, and posix_spawns; the controller makes itself a session leader. When the plan names a scope of systemd,
-// the first packet on the channel is the daemon's Placed, and the controller makes no group before.
+// At start the daemon passes: descriptor 3 the plan (the end of a pipe; a file will do), descriptor 4 a socketpair that
+// becomes the first connection, 5.. the files for init; argv: virtuserns-controller <name> (the name is for ps only). It
+// closes everything else, and posix_spawns; the controller makes itself a session leader. The plan may come later than the
+// controller: one that gets none before the pipe's end leaves without a word.
+// When the plan names a scope of systemd, the first packet on the channel is the daemon's Placed, and the controller makes
+// no group before.
 // Later daemons connect to LaunchPlan::socket_path (only uid 0, or the controller's own uid, is accepted). The newest
 // connection gets the notes. When it connects it asks Status and then Acks what it has seen.
 //
@@ -27,6 +29,9 @@ namespace virtuserns::controller {
 
 inline constexpr std::size_t kMaxPacket = 256 * 1024;
 inline constexpr int kPlanFd = 3, kChannelFd = 4, kFirstPassedFd = 5;
+
+// Called by the controller: all of what is on kPlanFd, once its writer has closed it; at most 4 MiB.
+[[nodiscard]] Result<std::vector<std::uint8_t>> read_plan_bytes();
 
 struct WireError {
   std::int32_t code = 0, sys_errno = 0;

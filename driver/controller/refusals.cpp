@@ -45,10 +45,13 @@ void write_log_line(const std::string& text) {
   (void)!::write(STDERR_FILENO, line.data(), line.size());
 }
 
-Refusals::Refusals(const LaunchPlan& plan, const Host& host, const Fd& epoll)
+Refusals::Refusals(LaunchPlan& plan, const Host& host, const Fd& epoll)
     : plan_(plan), host_(host), epoll_(epoll), budget_(kBurst) {
-  for (const auto& step : plan_.inside)
-    if (const auto* filter = std::get_if<SeccompStep>(&step)) step_ = filter;
+  for (auto& step : plan.inside)
+    if (auto* filter = std::get_if<SeccompStep>(&step)) {
+      names_ = std::move(filter->refusable);
+      is_wanted_ = filter->is_logged;
+    }
 }
 
 void Refusals::watch(std::uint32_t events, int operation) {
@@ -63,7 +66,7 @@ void Refusals::adopt(Fd listener) {
   retry_at_ms_ = -1;
   if (listener_)
     watch(EPOLLIN, EPOLL_CTL_ADD);
-  else if (step_ && step_->is_logged && told_.emplace("", Told{}).second)
+  else if (is_wanted_ && told_.emplace("", Told{}).second)
     write_log_line("refused system calls will not be told here: this kernel does not say (seccomp_unotify(2))");
 }
 
@@ -106,7 +109,7 @@ void Refusals::retry(std::int64_t now_ms) {
 }
 
 std::string Refusals::name_of(const kernel::RefusedCall& call) const {
-  for (const auto& known : step_->refusable)
+  for (const auto& known : names_)
     if (known.arch == call.arch && known.number == call.number) return known.name;
   return "system call " + std::to_string(call.number);
 }

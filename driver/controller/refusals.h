@@ -18,8 +18,8 @@ void write_log_line(const std::string& text);
 
 class Refusals {
  public:
-  // `plan`, `host` and `epoll` outlive this.
-  Refusals(const LaunchPlan& plan, const Host& host, const Fd& epoll);
+  // `plan`, `host` and `epoll` outlive this. The names of calls are taken out of the plan.
+  Refusals(LaunchPlan& plan, const Host& host, const Fd& epoll);
 
   // Of a new boot; empty: this kernel does not tell.
   void adopt(Fd listener);
@@ -45,7 +45,8 @@ class Refusals {
   const LaunchPlan& plan_;
   const Host& host_;
   const Fd& epoll_;
-  const SeccompStep* step_ = nullptr;
+  std::vector<CallName> names_;
+  bool is_wanted_ = false;
   Fd listener_;
   std::map<std::string, Told> told_;
   std::map<std::string, int> programs_;  // that have lines of their own, by call

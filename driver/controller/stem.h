@@ -1,10 +1,10 @@
 // The privileged half of a controller.
 //
 // From the moment the container runs, the controller reads bytes that it wrote, of its terminals, refused calls and
-// commands, and those of whoever uses them. A mistake in there must not be a mistake of host root's. So, just before the
-// gate opens for the first time, it forks: the fork, the stem, keeps the privileges and waits for requests; the controller
+// commands, and those of whoever uses them. A mistake in there must not be a mistake of host root's. So, just before
+// init's first exec, it forks: the fork, the stem, keeps the privileges and waits for requests; the controller
 // gives up its own (cage.h) and asks. The vocabulary is this header. Nothing in it names a path of the host, a process that
-// is not of this domain, or a value that the plan does not bound.
+// is not of this domain, or a file of its groups that is no limit.
 //
 // The stem is one child more of the controller, in none of the container's groups, with no descriptor of anybody the
 // controller talks to. What it makes (starters, inits, joiners) are children of the controller, which waits for them. The
@@ -12,8 +12,6 @@
 // takes the container along. It has no filter of its own: its children would inherit it and be refused by it before their
 // own filter could tell (docs/decisions/0014).
 #pragma once
-
-#include <linux/capability.h>
 
 #include <span>
 #include <variant>
@@ -24,32 +22,10 @@
 
 namespace virtuserns::controller {
 
-// What a boot and everything else below takes of host root's capabilities. Whatever else the controller had is gone from
-// its first instruction on.
-[[nodiscard]] constexpr std::uint64_t privileges_of_stem() {
-  std::uint64_t set = 0;
-  for (const int capability : {
-           CAP_SYS_ADMIN,     // mounts, namespaces, a user namespace where the host forbids them to users
-           CAP_SYS_CHROOT,    // entering a mount namespace
-           CAP_SETUID,        // the domain's host ids, and its maps
-           CAP_SETGID,        // the same
-           CAP_SETPCAP,       // giving the others up
-           CAP_CHOWN,         // what lies in /dev and in delegated groups belongs to the domain
-           CAP_FOWNER,        // modes of what belongs to it
-           CAP_DAC_OVERRIDE,  // places of mounts in its tree, groups that it made, logs in folders of others
-           CAP_MKNOD,         // device nodes of its own
-           CAP_NET_ADMIN,     // links
-           CAP_SYS_PTRACE,    // namespaces and program of init, by /proc
-           CAP_KILL,          // its processes
-       })
-    set |= std::uint64_t{1} << capability;
-  return set;
-}
-
 // ---- what it is asked ----
 struct TidyAsk {};  // unmount the tree, of which the container has its own copy. No reply
 struct BootAsk {};  // end what is left of the last boot, and begin another; Booted
-struct KillAsk {};  // init, also a frozen one
+struct KillAsk {};  // init, also a frozen one. No reply
 struct FreezeAsk {
   bool freeze = false;
 };
@@ -68,7 +44,7 @@ struct WriteGroupsAsk {
   CgroupWriteRequest request;
 };
 struct AddressesAsk {};
-struct EnterAsk {  // with the channel of a joiner (enter.h), and a program to be run where one was brought along; Joined
+struct EnterAsk {  // with the channel of a joiner (enter.h), and with the program that was brought along; Joined
   ExecDef command;
 };
 struct RotateLogAsk {  // of a console: one descriptor, of the new and empty one
@@ -126,8 +102,9 @@ class Stem {
   [[nodiscard]] Result<AddressesReply> addresses() const;
   [[nodiscard]] Result<Joiner> enter(const ExecDef& command, const Fd& program, const SocketFd& channel) const;
   [[nodiscard]] Fd rotate_log(std::uint32_t console) const;  // empty: not to be had
-  // An error says what could not be cleaned up. The stem is gone afterwards, and reaped.
+  // An error says what could not be cleaned up. The stem leaves afterwards.
   [[nodiscard]] Result<void> release(const ExitRecord& record);
+  void await_end() const;  // after release
 
  private:
   struct Answer {

@@ -1,6 +1,5 @@
 // The stem itself: everything that it does for the controller, which it does not trust.
 #include <fcntl.h>
-#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -102,7 +101,7 @@ class StemProcess {
       received_.clear();
       if (!answered) (void)send_packet(socket_.get(), xdr::encode(StemAnswer(to_wire(answered.error()))));
       if (std::holds_alternative<ReleaseAsk>(*request)) return;
-      if (std::holds_alternative<EnterAsk>(*request)) ::malloc_trim(0);
+      if (std::exchange(is_grown_, false) || std::holds_alternative<EnterAsk>(*request)) kernel::shrink_heap();
     }
   }
 
@@ -119,7 +118,7 @@ class StemProcess {
 
   Result<void> handle(const TidyAsk&) {
     Tree::clear();
-    ::malloc_trim(0);  // what a boot allocates is not needed while the container runs
+    kernel::shrink_stack();
     return {};
   }
 
@@ -144,6 +143,7 @@ class StemProcess {
     init_ = std::move(waiting.boot.init);
     init_pid_ = waiting.boot.record.init_pid;
     devpts_ = std::move(waiting.boot.devpts);
+    is_grown_ = true;
     return {};
   }
 
@@ -156,7 +156,7 @@ class StemProcess {
 
   Result<void> handle(const KillAsk&) {
     end_init();
-    return answer(Done{});
+    return {};
   }
 
   Result<void> handle(const FreezeAsk& request) {
@@ -302,6 +302,7 @@ class StemProcess {
   pid_t init_pid_ = 0;
   Fd devpts_;
   std::vector<Fd> received_;
+  bool is_grown_ = false;  // by a boot, whose memory is not needed while the container runs
 };
 
 // Not to be taken for the controller: neither by ps(1) nor by the daemon's search for its mark (driver/userns/launch.cpp).

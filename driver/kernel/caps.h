@@ -11,5 +11,20 @@ namespace virtuserns::kernel {
 [[nodiscard]] Result<void> limit_bounding_set(std::uint64_t keep);
 // Permitted and effective become `keep` as far as they are permitted now; inheritable and ambient become empty.
 [[nodiscard]] Result<void> limit_capabilities(std::uint64_t keep);
+// The same, and none of them is effective until it is raised.
+[[nodiscard]] Result<void> hold_capabilities(std::uint64_t keep);
+
+// Makes capabilities effective that this thread holds, until it goes. Those that it does not hold stay away: what needs
+// them fails and says so.
+class Raised {
+ public:
+  explicit Raised(std::uint64_t capabilities);
+  ~Raised();
+  Raised(const Raised&) = delete;
+  Raised& operator=(const Raised&) = delete;
+
+ private:
+  std::uint64_t before_ = 0;
+};
 
 }  // namespace virtuserns::kernel

@@ -1,5 +1,8 @@
 #include "driver/kernel/process.h"
 
+#include <malloc.h>
+#include <sys/mman.h>
+
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 
@@ -18,6 +21,15 @@ Result<std::string> read_stat(const DirFd& proc, pid_t pid) {
   return read_kernel_file_at(proc, std::to_string(pid) + "/stat", kMaxStatus);
 }
 }  // namespace
+
+void shrink_heap() { ::malloc_trim(0); }
+
+void shrink_stack() {
+  constexpr std::uintptr_t kPage = 4096, kDepth = 128 * 1024, kInUse = 2 * kPage;
+  const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)) & ~(kPage - 1);
+  // ENOMEM when the stack has never been as deep: what there is of it is given back all the same.
+  (void)::madvise(reinterpret_cast<void*>(here - kDepth), kDepth - kInUse, MADV_DONTNEED);
+}
 
 std::optional<ProcessStatus> parse_process_status(std::string_view text) {
   ProcessStatus status;

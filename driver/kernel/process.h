@@ -14,6 +14,10 @@
 
 namespace virtuserns::kernel {
 
+// Gives back the memory that this thread needed once and does not now: of its heap; of its stack below the caller.
+void shrink_heap();
+void shrink_stack();
+
 struct ProcessStatus {
   std::vector<pid_t> ns_pids;                          // NSpid: from the procfs's pid namespace inwards
   std::uint64_t caught = 0, blocked = 0, ignored = 0;  // SigCgt, SigBlk, SigIgn: bit signal-1

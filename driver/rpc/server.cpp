@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <malloc.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -80,7 +81,7 @@ Server::Server(Loop& loop, const DaemonConfig& config, SessionHost sessions, Eve
       config_(config),
       sessions_(std::move(sessions)),
       events_(events),
-      workers_(sizes_of(config)),
+      workers_(sizes_of(config), sessions_.prepare_worker),
       host_(new ClientHost{loop_, workers_, InputBudget(kInputBudgetBytes), limits_of(config),
                            [this](Client& client) { client_closed(client); },
                            [this](const Session& session) { session_over(session); }}) {}
@@ -162,6 +163,7 @@ void Server::admit_client(SocketFd socket, bool read_only) {
     const std::lock_guard lock(clients_mutex_);
     clients_.push_back(client);
   }
+  most_clients_ = std::max(most_clients_, clients_.size());
   if (sweep_timer_ == 0) sweep_timer_ = loop_.add_timer(kSweepMs, [this] { sweep(); });
 }
 
@@ -230,7 +232,17 @@ void Server::sweep() {
   sweep_timer_ = 0;
   const auto clients = clients_;
   for (const auto& client : clients) client->sweep(Loop::now_ms());
+  give_memory_back();
   if (!clients_.empty()) sweep_timer_ = loop_.add_timer(kSweepMs, [this] { sweep(); });
+}
+
+// What a crowd of clients took, or large requests of a few, stays with the C library, which expects it to be wanted again:
+// hundreds of megabytes, for as long as the daemon lives. Returned when a crowd has left, and a second after the last one.
+void Server::give_memory_back() {
+  constexpr std::size_t kCrowd = 256;
+  if (!clients_.empty() && (most_clients_ < kCrowd || clients_.size() > most_clients_ / 2)) return;
+  most_clients_ = clients_.size();
+  ::malloc_trim(0);
 }
 
 void Server::reload(const DaemonConfig& config) {

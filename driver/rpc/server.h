@@ -54,6 +54,7 @@ class Server {
   void session_over(const Session& session);
   void deliver(const Event& event);
   void sweep();
+  void give_memory_back();
 
   Loop& loop_;
   DaemonConfig config_;
@@ -64,6 +65,7 @@ class Server {
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::uint64_t next_id_ = 1;
   Loop::TimerId sweep_timer_ = 0;
+  std::size_t most_clients_ = 0;  // since memory was last given back
   int subscription_ = 0;
   std::function<void()> idle_;
   Fd spare_;  // given up to refuse a client when the process has no descriptor left

@@ -32,8 +32,9 @@ struct OpenDriver {  // a loaded driver, as connections open it
 
 // What all sessions of a daemon share. Set before the first client, constant afterwards.
 struct SessionHost {
-  std::vector<OpenDriver> drivers;  // the first serves names that name no other
-  bool is_session_daemon = false;   // "userns:///session"
+  std::vector<OpenDriver> drivers;     // the first serves names that name no other
+  bool is_session_daemon = false;      // "userns:///session"
+  void (*prepare_worker)() = nullptr;  // called first in each thread that decodes what clients say
 };
 
 // One event registration of a client. Legacy ones carry no callback id on the wire.

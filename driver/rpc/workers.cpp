@@ -44,6 +44,8 @@ Result<void> Workers::add_thread(Lane lane) {
 
 void* Workers::run(void* argument) {
   const std::unique_ptr<Start> start(static_cast<Start*>(argument));
+  ::pthread_setname_np(::pthread_self(), "rpc-worker");
+  if (start->workers->prepare_) start->workers->prepare_();
   start->workers->run_lane(start->lane);
   return nullptr;
 }

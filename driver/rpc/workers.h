@@ -30,7 +30,8 @@ class Workers {
   };
   using Job = std::function<void()>;
 
-  explicit Workers(Sizes sizes) : sizes_(sizes) {}
+  // `prepare`: called first in each thread.
+  explicit Workers(Sizes sizes, void (*prepare)() = nullptr) : sizes_(sizes), prepare_(prepare) {}
   ~Workers() { stop(); }
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
@@ -61,6 +62,7 @@ class Workers {
 
   std::mutex mutex_;
   Sizes sizes_;
+  void (*const prepare_)();
   std::array<std::condition_variable, kLanes> wake_;
   std::array<Queue, kLanes> queues_;
   std::array<unsigned, kLanes> threads_count_{}, idle_{};

@@ -4,22 +4,22 @@
 //  * An operation that changes a domain takes its job first (one at a time for a domain), works without any lock, and
 //    takes the domain's mutex only to look and to record (driver/domain/table.h). Those that change definitions are
 //    the base's.
-//  * What a controller tells (started, rebooted, ended) is recorded by the reactor's thread, under the mutex alone, so
-//    that a job which waits for a controller never stands in the way of what the controller says.
-//  * Work that waits and belongs to nobody (cleaning up after a dead controller) is the housekeeper's.
+//  * What a controller tells (started, rebooted, ended) is recorded by the reactor's thread, or by a start or a destroy that
+//    waits for it, under the mutex alone, so that a job which waits for a controller never stands in the way of what the
+//    controller says.
+//  * Work that waits and belongs to nobody (cleaning up after a dead controller) is the housekeeper's. The spawner runs
+//    controllers while those who start domains still think about what they will tell them.
 // Events are emitted under the domain's mutex: watchers hear them in the order in which they happened.
 //
 // Files: definitions/<uuid>.xml (durable); driver_run/<uuid>.status and .plan (as long as it runs, never torn; both are
-// written before the controller is spawned, so that a daemon killed at any moment leaves enough to find or reap it).
+// written before the controller is told its plan, so that a daemon killed at any moment leaves enough to find or reap it).
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <set>
-#include <thread>
 
 #include "conf/daemon_config.h"
 #include "conf/paths.h"
@@ -32,6 +32,7 @@
 #include "driver/userns/launch.h"
 #include "driver/userns/make_plan.h"
 #include "driver/userns/systemd.h"
+#include "driver/userns/task_thread.h"
 #include "xml/status.h"
 
 namespace virtuserns::userns {
@@ -144,9 +145,13 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   [[nodiscard]] Result<void> start_domain(const Job& job, const Caller& caller, DomainDef def,
                                           const std::vector<Fd>& files, unsigned flags);
   [[nodiscard]] kernel::SeccompFilter seccomp_filter(const kernel::SeccompPolicy& policy);
+  class Launch;
+  [[nodiscard]] Result<PlanContext> context_of(const DomainDef& def, std::size_t passed_files);
   [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const std::vector<Fd>& files);
-  [[nodiscard]] Result<bool> launch(Run& run, const MadePlan& made, bool persistent, const std::vector<Fd>& files,
-                                    const Scope* scope);
+  [[nodiscard]] Result<bool> begin(Run& run, const MadePlan& made, bool persistent, Launch& launch, const Scope* scope);
+  enum class Heard { kEnough, kEnd, kNothing };
+  // Reads what the controller says until that is enough, or the channel's end, or nothing more came in time.
+  [[nodiscard]] Heard listen(const RunPtr& run, int timeout_ms, bool (*is_enough)(const Run&));
   [[nodiscard]] Result<void> await_start(const RunPtr& run, int timeout_ms);
   void abandon(const RunPtr& run);
   [[nodiscard]] Result<void> destroy_run(const RunPtr& run);
@@ -166,12 +171,10 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   [[nodiscard]] static bool wait_ended(Run& run, int timeout_ms);
   void acknowledge(const RunPtr& run, std::uint64_t sequence);
   void save_status(const Object& domain);
-  [[nodiscard]] Result<void> save_starting(const Run& run, bool persistent, const LaunchPlan& plan);
+  [[nodiscard]] Result<void> save_starting(const Run& run, bool persistent, const std::vector<std::uint8_t>& plan);
   [[nodiscard]] std::string run_file(const Uuid& uuid, const char* suffix) const;
   void remove_run_files(const Uuid& uuid) const;
   [[nodiscard]] Result<LaunchPlan> read_plan(const Uuid& uuid) const;
-  void submit(std::function<void()> task);
-  void keep_house();
 
   // scopes.cpp: among systemd's units
   [[nodiscard]] bool wants_scope() const;
@@ -223,11 +226,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   RangeBroker broker_;
   Reactor reactor_;
 
-  std::mutex tasks_mutex_;
-  std::condition_variable tasks_changed_;
-  std::deque<std::function<void()>> tasks_;
-  bool is_stopping_ = false;
-  std::thread housekeeper_;
+  TaskThread housekeeper_, spawner_;
 
   Systemd systemd_;
   Machines machines_;

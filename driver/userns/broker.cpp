@@ -143,11 +143,13 @@ Result<IdMaps> RangeBroker::lease(const DomainDef& def) {
     held_[def.uuid].leased = maps;
     return maps;
   }
+  // Of the ids of accounts we choose none; whoever changed the file does not either.
+  const auto is_choice = [&](const IdMapLine& line) { return paths_.is_session || line.outside >= kFirstSafeId; };
   const auto fits = [&](const IdMapLines& held, const std::vector<IdMapEntry>& asked, std::uint32_t whole) {
-    if (asked.empty()) return held.size() == 1 && held[0].inside == 0 && held[0].count == whole;
+    if (asked.empty()) return held.size() == 1 && held[0].inside == 0 && held[0].count == whole && is_choice(held[0]);
     return held.size() == asked.size() &&
-           std::equal(held.begin(), held.end(), asked.begin(), [](const IdMapLine& a, const IdMapEntry& b) {
-             return a.inside == b.start && a.count == b.count && (!b.target || *b.target == a.outside);
+           std::equal(held.begin(), held.end(), asked.begin(), [&](const IdMapLine& a, const IdMapEntry& b) {
+             return a.inside == b.start && a.count == b.count && (b.target ? *b.target == a.outside : is_choice(a));
            });
   };
   const std::uint32_t whole = def.userns.id_count.value_or(config_.id_range_size);

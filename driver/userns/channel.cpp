@@ -127,7 +127,18 @@ Result<Answer> Channel::request(RequestBody body, int timeout_ms, std::span<cons
   return std::move(*waiter.answer);
 }
 
+Result<void> Channel::tell(RequestBody body, int timeout_ms) {
+  controller::Request request{0, std::move(body)};
+  {
+    const std::lock_guard lock(mutex_);
+    if (is_closed_) return fail(VIR_ERR_OPERATION_FAILED, "the domain's controller is gone");
+    request.serial = next_serial_++;
+  }
+  return send(request, timeout_ms, {});
+}
+
 bool Channel::read_available(const std::function<void(controller::Note)>& on_note) {
+  const std::lock_guard one_reader(reading_);
   for (;;) {
     auto packet = controller::recv_packet(socket_.get());
     if (!packet && packet.error().sys_errno == EAGAIN) return true;

@@ -66,7 +66,10 @@ class Channel {
   // A WireError of the controller becomes an Error. VIR_ERR_OPERATION_TIMEOUT when it does not answer in time,
   // VIR_ERR_OPERATION_FAILED when the channel has closed.
   [[nodiscard]] Result<Answer> request(RequestBody body, int timeout_ms, std::span<const int> files = {});
-  // What has arrived, on the reactor's thread. False: the channel has closed, everybody who waits is told.
+  // Waits for no reply, and what comes is dropped.
+  [[nodiscard]] Result<void> tell(RequestBody body, int timeout_ms);
+  // What has arrived, in the order in which it was sent, whichever threads call. False: the channel has closed, everybody
+  // who waits is told.
   [[nodiscard]] bool read_available(const std::function<void(controller::Note)>& on_note);
   void close();
   [[nodiscard]] const SocketFd& socket() const { return socket_; }
@@ -78,6 +81,7 @@ class Channel {
   [[nodiscard]] Result<void> send(const controller::Request& request, int timeout_ms, std::span<const int> files);
 
   SocketFd socket_;
+  std::mutex reading_;  // before mutex_
   std::mutex mutex_;
   std::condition_variable arrived_;
   std::uint32_t next_serial_ = 1;

@@ -49,7 +49,7 @@ std::vector<std::string> Backend::live_messages_locked(const DriverDomain& domai
 
 // A controller may need seconds: the housekeeper waits for it.
 void Backend::autodestroy(const Uuid& uuid) {
-  submit([this, uuid] {
+  housekeeper_.submit([this, uuid] {
     auto job = take_job(uuid);
     if (!job) return;
     if (auto ended = end_by_destroy(*job); !ended) log_error("userns", "autodestroy: " + ended.error().text);

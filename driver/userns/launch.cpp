@@ -22,8 +22,6 @@ namespace virtuserns::userns {
 
 namespace {
 
-constexpr int kReapTimeoutMs = 20'000;
-
 // A plan on a descriptor that nobody can change any more.
 Result<Fd> sealed_plan(const LaunchPlan& plan) {
   const auto bytes = encode_plan(plan);
@@ -41,10 +39,8 @@ Fd open_log(const std::string& path) {
   return Fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
 }
 
-// The socket's path without ".sock": unique on this machine.
-std::string mark_of(const LaunchPlan& plan) {
-  return "VIRTUSERNS_RUN=" + plan.socket_path.substr(0, plan.socket_path.rfind('.'));
-}
+// `run`: the socket's path without ".sock": unique on this machine.
+std::string mark_of(const std::string& run) { return "VIRTUSERNS_RUN=" + run; }
 
 class Spawn {
  public:
@@ -107,7 +103,7 @@ class Spawn {
 }  // namespace
 
 pid_t find_controller(const std::string& proc, const LaunchPlan& plan) {
-  const std::string mark = mark_of(plan);
+  const std::string mark = mark_of(plan.socket_path.substr(0, plan.socket_path.rfind('.')));
   pid_t oldest = 0;
   std::uint64_t oldest_time = 0;
   const auto names = list_directory(proc);
@@ -163,45 +159,54 @@ Result<void> run_reaper(const std::string& program, const LaunchPlan& plan, cons
   return {};
 }
 
-Result<pid_t> spawn_controller(const std::string& program, const LaunchPlan& plan, const Fd& plan_file,
-                               const SocketFd& channel, const std::vector<Fd>& files, const std::string& log_path) {
-  Spawn spawn(controller::kFirstPassedFd + static_cast<int>(files.size()));
-  TRY(spawn.log_to(log_path));
-  TRY(spawn.pass(plan_file.get(), controller::kPlanFd));
+Result<pid_t> spawn_controller(const LaunchRequest& request, const Fd& plan, const SocketFd& channel) {
+  Spawn spawn(controller::kFirstPassedFd + static_cast<int>(request.files->size()));
+  TRY(spawn.log_to(request.log_path));
+  TRY(spawn.pass(plan.get(), controller::kPlanFd));
   TRY(spawn.pass(channel.get(), controller::kChannelFd));
   int next = controller::kFirstPassedFd;
-  for (const auto& file : files) TRY(spawn.pass(file.get(), next++));
+  for (const auto& file : *request.files) TRY(spawn.pass(file.get(), next++));
   // The name is only there for ps(1): one that looks like an option must not be taken for it.
-  const std::string shown = plan.name.starts_with('-') ? "./" + plan.name : plan.name;
-  return spawn.run(program, shown, mark_of(plan));
+  const std::string shown = request.name.starts_with('-') ? "./" + request.name : request.name;
+  return spawn.run(request.program, shown, mark_of(request.run));
 }
 
 }  // namespace
 
-Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan, const std::vector<Fd>& files,
-                                   const std::string& log_path) {
-  const Fd plan_file = TRY(sealed_plan(plan));
+Result<Launched> launch_controller(const LaunchRequest& request) {
+  Launched launched;
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("socketpair");
-  Launched launched;
   launched.channel = SocketFd(pair[0]);
   SocketFd theirs(pair[1]);
-  launched.pid = TRY(spawn_controller(program, plan, plan_file, theirs, files, log_path));
+  if (::pipe2(pair, O_CLOEXEC) != 0) return sys_fail("pipe");
+  Fd plan(pair[0]);
+  launched.plan = Fd(pair[1]);
+  launched.pid = TRY(spawn_controller(request, plan, theirs));
   theirs.reset();
+  plan.reset();
   // A child that nobody has waited for: the number is its own even if it is dead already.
   auto process = open_pidfd(launched.pid);
   if (!process) {
     ::kill(launched.pid, SIGKILL);
     ::waitpid(launched.pid, nullptr, 0);
-    launched.channel.reset();
-    // It may have begun.
-    if (auto reaped = run_reaper(program, plan, plan_file, log_path, kReapTimeoutMs); !reaped)
-      return std::move(process).error().with_context(reaped.error().text);
     return std::move(process).error();
   }
   launched.process = std::move(process).value();
   if (const auto time = read_start_time("/proc", launched.pid)) launched.start_time = *time;
   return launched;
+}
+
+Result<void> hand_over_plan(Launched& launched, const std::vector<std::uint8_t>& plan) {
+  const Fd pipe = std::move(launched.plan);
+  // All of it into the pipe itself: whoever is to read it may be stopped.
+  constexpr std::size_t kPipeBytes = 64 * 1024;
+  if (plan.size() > kPipeBytes && ::fcntl(pipe.get(), F_SETPIPE_SZ, static_cast<int>(plan.size())) < 0)
+    return sys_fail("make room for the plan");
+  if (::fcntl(pipe.get(), F_SETFL, O_NONBLOCK) != 0 ||
+      ::write(pipe.get(), plan.data(), plan.size()) != static_cast<ssize_t>(plan.size()))
+    return sys_fail("write plan");
+  return {};
 }
 
 Result<void> reap_domain(const std::string& program, const LaunchPlan& plan, const std::string& log_path,

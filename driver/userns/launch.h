@@ -11,22 +11,33 @@
 
 namespace virtuserns::userns {
 
+// A controller that waits for its plan. Closing the channel sends it away before it has done anything.
 struct Launched {
   pid_t pid = 0;
   std::uint64_t start_time = 0;  // field 22 of /proc/PID/stat
   PidFd process;
   SocketFd channel;
+  Fd plan;  // the pipe on which it gets that
 };
 
 // The environment of every controller says whose it is ("VIRTUSERNS_RUN=<driver_run>/<uuid>"), so that one whose daemon
 // died before it wrote down the pid can be found: the oldest such process, 0 when there is none.
 [[nodiscard]] pid_t find_controller(const std::string& proc, const LaunchPlan& plan);
 
+// What is known of a domain before its plan is made.
+struct LaunchRequest {
+  std::string program, name;
+  std::string run;  // "<driver_run>/<uuid>"
+  std::string log_path;
+  const std::vector<Fd>* files = nullptr;  // for init
+};
+
 // A line with the time at the end of a domain's log. What cannot be written is lost: a log is no reason to fail.
 void append_to_log(const std::string& log_path, const std::string& text);
 // `log_path` takes what the controller prints; a log that cannot be opened is no reason not to start.
-[[nodiscard]] Result<Launched> launch_controller(const std::string& program, const LaunchPlan& plan,
-                                                 const std::vector<Fd>& files, const std::string& log_path);
+[[nodiscard]] Result<Launched> launch_controller(const LaunchRequest& request);
+// From here on it is at work.
+[[nodiscard]] Result<void> hand_over_plan(Launched& launched, const std::vector<std::uint8_t>& plan);
 // Runs `program --reap` and waits, at most `timeout_ms`.
 [[nodiscard]] Result<void> reap_domain(const std::string& program, const LaunchPlan& plan,
                                        const std::string& log_path, int timeout_ms);

@@ -1,9 +1,11 @@
 // Starting and ending.
 #include <libvirt/libvirt.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <future>
 
 #include "conf/base/file.h"
 #include "conf/base/log.h"
@@ -42,6 +44,42 @@ kernel::SeccompFilter Backend::seccomp_filter(const kernel::SeccompPolicy& polic
   return filters_[policy] = kernel::compile_seccomp_filter(policy);
 }
 
+Result<PlanContext> Backend::context_of(const DomainDef& def, std::size_t passed_files) {
+  PlanContext context = TRY(observe(def, host_, config_, paths_));
+  context.config.pids_limit = pids_limit_;
+  context.passed_files = static_cast<std::uint32_t>(passed_files);
+  const bool is_32bit = def.os.arch == "i686" || def.os.arch == "armv7l";
+  const auto filter = seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, def.userns.seccomp});
+  context.seccomp = {filter.program, def.userns.seccomp.is_logged, filter.refusable};
+  return context;
+}
+
+// A controller that is spawned while the plan is still made: on its own thread, because a spawn lasts until the exec.
+class Backend::Launch {
+ public:
+  // `request` and what it points to must outlive this.
+  Launch(TaskThread& spawner, const LaunchRequest& request) {
+    const auto task =
+        std::make_shared<std::packaged_task<Result<Launched>()>>([&] { return launch_controller(request); });
+    if (spawner.submit([task] { (*task)(); })) launched_ = task->get_future();
+  }
+  ~Launch() {
+    if (!launched_.valid()) return;
+    // Nobody wants it any more.
+    auto launched = launched_.get();
+    if (launched) kill_and_wait(launched->process, 1000);
+  }
+  Launch(const Launch&) = delete;
+  Launch& operator=(const Launch&) = delete;
+  Result<Launched> get() {
+    if (!launched_.valid()) return fail(VIR_ERR_OPERATION_FAILED, "the daemon is about to end");
+    return launched_.get();
+  }
+
+ private:
+  std::future<Result<Launched>> launched_;
+};
+
 // Everything up to a controller that is at work. On failure nothing of it is left.
 Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<Fd>& files) {
   auto run = std::make_shared<Run>();
@@ -49,13 +87,10 @@ Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<F
   run->uuid = def.uuid;
   run->started_ms = realtime_ms();
   run->log_path = paths_.log + "/" + def.name + ".log";
+  const LaunchRequest request{paths_.controller, def.name, run_file(run->uuid, ""), run->log_path, &files};
+  auto launch = std::make_unique<Launch>(spawner_, request);
   run->maps = TRY(broker_.lease(def));
-  PlanContext context = TRY(observe(def, host_, config_, paths_));
-  context.config.pids_limit = pids_limit_;
-  context.passed_files = static_cast<std::uint32_t>(files.size());
-  const bool is_32bit = def.os.arch == "i686" || def.os.arch == "armv7l";
-  const auto filter = seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, def.userns.seccomp});
-  context.seccomp = {filter.program, def.userns.seccomp.is_logged, filter.refusable};
+  PlanContext context = TRY(context_of(def, files.size()));
   run->live = std::move(def);
 
   const bool persistent = job.look()->persistent;
@@ -63,37 +98,39 @@ Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<F
     const Scope scope = make_scope(run->live, run->started_ms, host_.cgroup_mode);
     run->scope_group = context.scope_group = scope.group();
     const MadePlan made = TRY(make_plan(run->live, run->maps, context));
-    if (TRY(launch(*run, made, persistent, files, &scope))) return run;
+    if (TRY(begin(*run, made, persistent, *launch, &scope))) return run;
     // systemd does not do it: as on a host without it.
     run->scope_group = context.scope_group = "";
+    launch = std::make_unique<Launch>(spawner_, request);
   }
   const MadePlan made = TRY(make_plan(run->live, run->maps, context));
-  (void)TRY(launch(*run, made, persistent, files, nullptr));
+  (void)TRY(begin(*run, made, persistent, *launch, nullptr));
   return run;
 }
 
 // False: systemd made no scope, and nothing is left.
-Result<bool> Backend::launch(Run& run, const MadePlan& made, bool persistent, const std::vector<Fd>& files,
-                             const Scope* scope) {
+Result<bool> Backend::begin(Run& run, const MadePlan& made, bool persistent, Launch& launch, const Scope* scope) {
   run.messages = made.messages;
-  run.pid = 0;
   Undo undo;
   undo.add([this, uuid = run.uuid] { remove_run_files(uuid); });
   ::unlink(run_file(run.uuid, ".exit").c_str());  // of an earlier life: must not speak for this one
-  TRY(save_starting(run, persistent, made.plan));
+  const auto plan = encode_plan(made.plan);
+  TRY(save_starting(run, persistent, plan));
   if (::mkdir(made.plan.stage_path.c_str(), 0700) != 0 && errno != EEXIST)
     return sys_fail("create " + quote(made.plan.stage_path));
-  Launched launched = TRY(launch_controller(paths_.controller, made.plan, files, run.log_path));
-  run.pid = launched.pid;
-  run.start_time = launched.start_time;
-  (void)save_starting(run, persistent, made.plan);  // now with the controller's pid
+  Launched launched = TRY(launch.get());
+  Undo end;
+  end.add([&process = launched.process] { kill_and_wait(process, 2000); });
+  TRY(hand_over_plan(launched, plan));
   if (scope)
     if (auto placed = place(*scope, launched, run.live.name); !placed) {
       log_warning("userns",
                   "domain " + quote(run.live.name) + " runs without a unit of systemd: " + placed.error().text);
-      kill_and_wait(launched.process, 2000);
       return false;
     }
+  end.commit();
+  run.pid = launched.pid;
+  run.start_time = launched.start_time;
   run.process = std::move(launched.process);
   run.channel = std::make_unique<Channel>(std::move(launched.channel));
   remember_scope(run);
@@ -101,11 +138,36 @@ Result<bool> Backend::launch(Run& run, const MadePlan& made, bool persistent, co
   return true;
 }
 
+// What a controller says while somebody waits for nothing else is read by whoever waits: the way through the reactor's
+// thread costs a start and a destroy as much as a fork.
+Backend::Heard Backend::listen(const RunPtr& run, int timeout_ms, bool (*is_enough)(const Run&)) {
+  using Clock = std::chrono::steady_clock;
+  const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms);
+  for (bool is_open = true;;) {
+    {
+      const std::lock_guard lock(run->mutex);
+      if (is_enough(*run)) return Heard::kEnough;
+    }
+    if (!is_open) return Heard::kEnd;
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    pollfd readable{run->channel->socket().get(), POLLIN, 0};
+    if (left <= 0 || ::poll(&readable, 1, static_cast<int>(left)) == 0) return Heard::kNothing;
+    is_open = run->channel->read_available([&](controller::Note note) { on_note(run, std::move(note)); });
+  }
+}
+
 Result<void> Backend::await_start(const RunPtr& run, int timeout_ms) {
-  std::unique_lock lock(run->mutex);
-  if (!run->changed.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return run->outcome.has_value(); }))
-    return fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller did not start the domain within " +
-                                               std::to_string(timeout_ms / 1000) + " s");
+  switch (listen(run, timeout_ms, [](const Run& r) { return r.outcome.has_value(); })) {
+    case Heard::kEnough:
+      break;
+    case Heard::kNothing:
+      return fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller did not start the domain within " +
+                                                 std::to_string(timeout_ms / 1000) + " s");
+    case Heard::kEnd:
+      return fail(VIR_ERR_INTERNAL_ERROR,
+                  "the domain's controller died while it started the domain; see " + quote(run->log_path));
+  }
+  const std::lock_guard lock(run->mutex);
   return *run->outcome;
 }
 
@@ -133,8 +195,8 @@ Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainD
     domain->autodestroy_by.reset();
     if (flags & VIR_DOMAIN_START_AUTODESTROY) domain->autodestroy_by = caller.connection_id;
   }
-  watch(run);
   auto started = await_start(run, kStartTimeoutMs);
+  if (started) watch(run);
   append_to_log(run->log_path,
                 started ? "started, controller " + std::to_string(run->pid) : "not started: " + started.error().text);
   if (started) return {};
@@ -197,9 +259,12 @@ Result<RunPtr> Backend::active_run(const Job& job) const {
 }
 
 Result<void> Backend::destroy_run(const RunPtr& run) {
-  const auto answer = run->channel->request(controller::DestroyRequest{}, kRequestTimeoutMs);
-  // Gone before it answered: whoever noticed that is cleaning up.
-  const bool hangs = !answer && answer.error().code == VIR_ERR_OPERATION_TIMEOUT;
+  reactor_.remove(run->channel_watch);
+  const auto has_ended = [](const Run& r) { return r.has_ended; };
+  const auto told = run->channel->tell(controller::DestroyRequest{}, kRequestTimeoutMs);
+  const bool hangs = told ? listen(run, kRequestTimeoutMs, has_ended) == Heard::kNothing
+                          : told.error().code == VIR_ERR_OPERATION_TIMEOUT;
+  // Gone before it said that all is: whoever noticed that is cleaning up.
   if (wait_ended(*run, hangs ? 0 : kReapTimeoutMs)) return {};
   // It is stopped, hangs, or is dead: its container dies with it, and its clean-up is done for it.
   log_warning("userns", "the controller of domain " + format_uuid(run->uuid) + " does not end it and is killed");

@@ -9,7 +9,9 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "conf/privileges.h"
 #include "driver/kernel/apparmor.h"
+#include "driver/kernel/caps.h"
 #include "xml/node.h"
 
 namespace virtuserns::userns {
@@ -34,6 +36,8 @@ Result<FilesystemFacts> observe_filesystem(const FilesystemDef& fs) {
   FilesystemFacts facts;
   if (fs.type != FilesystemType::kMount && fs.type != FilesystemType::kFile && fs.type != FilesystemType::kBlock)
     return facts;
+  // It may lie in a folder that only its owner may enter; the controller will open it with all privileges.
+  const kernel::Raised raised(privileges_of_workers());
   struct stat st {};
   if (::stat(fs.source.c_str(), &st) != 0)
     return sys_fail("source " + quote(fs.source) + " of <filesystem> at " + quote(fs.target));

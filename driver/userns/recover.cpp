@@ -1,7 +1,7 @@
 // The first second of a daemon: definitions, leases, and the domains that ran on while nobody watched.
 //
-// Every step of a start left enough behind (see backend.h): a status and a plan before the spawn, a socket of a name
-// that follows from the uuid. So each status file ends in one of three ways: its controller answers and is taken over;
+// Every step of a start left enough behind (see backend.h): a status and a plan before the controller has one, a socket of
+// a name that follows from the uuid. So each status file ends in one of three ways: its controller answers and is taken over;
 // it has ended and left an exit record; or it is dead, and what it left is cleaned up.
 #include <libvirt/libvirt.h>
 #include <sys/socket.h>
@@ -39,7 +39,7 @@ pid_t peer_pid(const SocketFd& socket) {
   return ::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
 }
 
-// "spawning": the controller may or may not exist; "starting": its pid is known; "running".
+// "spawning": the controller may or may not exist; "running".
 std::string phase_of(const xml::DomainStatus& status) {
   const auto phase = status.facts.find("phase");
   return phase == status.facts.end() ? "running" : phase->second;
@@ -72,7 +72,8 @@ Result<void> Backend::start() {
   for (const auto& found : statuses) live.push_back(found.uuid);
   for (const auto& problem : TRY(broker_.open(live))) log_error("userns", problem);
   TRY(reactor_.start());
-  housekeeper_ = std::thread([this] { keep_house(); });
+  housekeeper_.start();
+  spawner_.start();
   load_definitions();
   recover_all(std::move(statuses));
   std::vector<Uuid> known;
@@ -83,12 +84,8 @@ Result<void> Backend::start() {
 
 void Backend::stop() {
   reactor_.stop();
-  {
-    const std::lock_guard lock(tasks_mutex_);
-    is_stopping_ = true;
-  }
-  tasks_changed_.notify_all();
-  if (housekeeper_.joinable()) housekeeper_.join();
+  spawner_.stop();
+  housekeeper_.stop();
   machines_.stop();
   // Handlers hold runs, runs hold domains: let go of them.
   for (auto& object : domains_.all()) {
@@ -243,7 +240,7 @@ bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
     save_status(domain);
     // The client that asked for it went with the daemon that served it.
     if (status.autodestroy)
-      submit([this, uuid = run->uuid] {
+      housekeeper_.submit([this, uuid = run->uuid] {
         if (auto job = take_job(uuid)) (void)end_by_destroy(*job);
       });
   }

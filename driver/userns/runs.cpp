@@ -1,4 +1,5 @@
-// What controllers say, and what the daemon writes down about it. on_* run on the reactor's thread.
+// What controllers say, and what the daemon writes down about it. on_* run on the reactor's thread, or on that of a start or
+// a destroy that listens itself (Backend::listen).
 #include <libvirt/libvirt.h>
 #include <unistd.h>
 
@@ -97,23 +98,20 @@ Result<LaunchPlan> Backend::read_plan(const Uuid& uuid) const {
   return decode_plan(std::span(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()));
 }
 
-Result<void> Backend::save_starting(const Run& run, bool persistent, const LaunchPlan& plan) {
+// Before there is a controller: the status names ourselves, as one without a controller is none (xml/status.h), and the
+// phase says so.
+Result<void> Backend::save_starting(const Run& run, bool persistent, const std::vector<std::uint8_t>& plan) {
   xml::DomainStatus status;
   status.live = run.live;
   status.live.id = -1;
   status.persistent = persistent;
   status.maps = run.maps;
   status.started_ms = run.started_ms;
-  // A status without a controller is none (xml/status.h): before the spawn it names ourselves, and the phase says so.
-  status.controller_pid = run.pid != 0 ? run.pid : ::getpid();
-  status.controller_start_time = run.start_time;
-  status.facts["phase"] = run.pid != 0 ? "starting" : "spawning";
+  status.controller_pid = ::getpid();
+  status.facts["phase"] = "spawning";
   if (!run.scope_group.empty()) status.facts["scope"] = run.scope_group;
-  if (run.pid == 0) {
-    const auto bytes = encode_plan(plan);
-    TRY(write_atomic_volatile(run_file(run.uuid, ".plan"),
-                              std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size())));
-  }
+  TRY(write_atomic_volatile(run_file(run.uuid, ".plan"),
+                            std::string_view(reinterpret_cast<const char*>(plan.data()), plan.size())));
   return write_atomic_volatile(run_file(run.uuid, ".status"), xml::format_status(status));
 }
 
@@ -225,7 +223,7 @@ void Backend::on_rebooted(const RunPtr& run, const controller::RebootedNote& not
 
 // After the event went out: a daemon that dies before this hears the note again.
 void Backend::acknowledge(const RunPtr& run, std::uint64_t sequence) {
-  submit([run, sequence] { (void)run->channel->request(controller::AckRequest{sequence}, 2000); });
+  housekeeper_.submit([run, sequence] { (void)run->channel->request(controller::AckRequest{sequence}, 2000); });
 }
 
 void Backend::on_ended(const RunPtr& run, const controller::ExitRecord& record) {
@@ -244,15 +242,10 @@ void Backend::on_controller_exit(const RunPtr& run) {
   reap_zombie(run->process);
   {
     const std::lock_guard lock(run->mutex);
-    if (!run->outcome) {
-      run->outcome = fail(VIR_ERR_INTERNAL_ERROR,
-                          "the domain's controller died while it started the domain; see " + quote(run->log_path));
-      run->changed.notify_all();
-      return;  // whoever waits for the start cleans up
-    }
-    if (!*run->outcome || run->is_ending) return;
+    // Without an outcome: whoever waits for it cleans up.
+    if (!run->outcome || !*run->outcome || run->is_ending) return;
   }
-  submit([this, run] { after_dead_controller(run); });
+  housekeeper_.submit([this, run] { after_dead_controller(run); });
 }
 
 void Backend::after_dead_controller(const RunPtr& run) {
@@ -294,44 +287,22 @@ void Backend::end_run(const RunPtr& run, int shutoff_reason, int stopped_detail)
     else
       broker_.release(run->uuid);
   }
+  {
+    const std::lock_guard lock(run->mutex);
+    run->has_ended = true;
+    run->changed.notify_all();
+  }
   unwatch(*run);
   unlist_machine(*run);
   // Nobody reads it any more: whoever still waits for a reply that comes after the last note waits in vain.
   if (run->channel) run->channel->close();
   // The controller ends by itself now; if it is our child somebody has to take its exit status.
-  submit([run] { await_exit(run->process, 5000); });
-  const std::lock_guard lock(run->mutex);
-  run->has_ended = true;
-  run->changed.notify_all();
+  housekeeper_.submit([run] { await_exit(run->process, 5000); });
 }
 
 bool Backend::wait_ended(Run& run, int timeout_ms) {
   std::unique_lock lock(run.mutex);
   return run.changed.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return run.has_ended; });
-}
-
-// ---- the housekeeper --------------------------------------------------------------------------------------------
-
-void Backend::submit(std::function<void()> task) {
-  {
-    const std::lock_guard lock(tasks_mutex_);
-    tasks_.push_back(std::move(task));
-  }
-  tasks_changed_.notify_one();
-}
-
-void Backend::keep_house() {
-  for (;;) {
-    std::function<void()> task;
-    {
-      std::unique_lock lock(tasks_mutex_);
-      tasks_changed_.wait(lock, [&] { return is_stopping_ || !tasks_.empty(); });
-      if (tasks_.empty()) return;
-      task = std::move(tasks_.front());
-      tasks_.pop_front();
-    }
-    task();
-  }
 }
 
 }  // namespace virtuserns::userns

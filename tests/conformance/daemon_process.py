@@ -150,6 +150,57 @@ def goes_into_the_background_when_it_serves(env):
                    pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z", "the process is gone")
 
 
+# conf/privileges.h
+OF_STEM = {"chown": 0, "dac_override": 1, "fowner": 3, "kill": 5, "setgid": 6, "setuid": 7, "setpcap": 8, "net_admin": 12,
+           "sys_chroot": 18, "sys_ptrace": 19, "sys_admin": 21, "mknod": 27}
+OF_WORKERS = {"dac_read_search": 2}
+
+
+def capabilities(numbers):
+    return sum(1 << number for number in numbers)
+
+
+def of_threads(pid):
+    """name -> the sets of each thread of that name"""
+    found = {}
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        lines = [line.split(":\t") for line in (task / "status").read_text().splitlines() if ":\t" in line]
+        sets = {name: int(value, 16) for name, value in lines if name.startswith("Cap")}
+        found.setdefault((task / "comm").read_text().strip(), []).append(sets)
+    return found
+
+
+@test(("userns",))
+def holds_the_privileges_that_it_uses(env):
+    threads = of_threads(env.daemon.process.pid)
+    all_of_it = capabilities((OF_STEM | OF_WORKERS).values())
+    for name, sets in threads.items():
+        for each in sets:
+            equal((each["CapBnd"], each["CapInh"], each["CapAmb"]), (all_of_it, 0, 0), name)
+            is_worker = name == "rpc-worker"
+            equal(each["CapEff"], 0 if is_worker else all_of_it, name)
+            equal(each["CapPrm"], capabilities(OF_WORKERS.values()) if is_worker else all_of_it, name)
+    check(len(threads.get("rpc-worker", [])) >= 5, f"threads that decode what clients say: {list(threads)}")
+
+
+@test(("userns",))
+def the_privilege_of_workers_is_raised_where_it_is_needed(env):
+    """A root file system in a folder that only its owner may enter."""
+    import xml.etree.ElementTree as tree
+    folder = pathlib.Path(env.folder, "of-somebody")
+    folder.mkdir()
+    definition = tree.fromstring(env.domain_xml("hidden"))
+    source = definition.find("devices/filesystem/source")
+    os.rename(source.get("dir"), folder / "root")
+    source.set("dir", str(folder / "root"))
+    os.chown(folder, 12345, 12345)
+    folder.chmod(0o700)
+    env.virsh("define", env.write_xml(tree.tostring(definition, encoding="unicode"))).ok()
+    env.virsh("start", "hidden").ok()
+    equal(env.state("hidden"), ("running", "booted"))
+    env.virsh("destroy", "hidden").ok()
+
+
 @test(OURS)
 def a_failed_start_in_the_background_is_told(env):
     daemon = Process(env, "--daemon", "--module-dir", "/nowhere")

@@ -25,6 +25,7 @@ import traceback
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 import daemon as daemon_module  # noqa: E402
 import host_state  # noqa: E402
+import kernel_lists  # noqa: E402
 import owned  # noqa: E402
 from daemon import NotPossible  # noqa: E402
 
@@ -264,6 +265,7 @@ def _run_all(env, selected, suite, verbose):
         else:
             if not env.daemon.is_running():
                 env.daemon.start()
+                env.served = _first_service(env)
             verdict, reason = _run_one(name, function, env)
             try:
                 if env.daemon.is_running():
@@ -309,6 +311,7 @@ def _session(arguments, suite):
     host_state.become_subreaper()
     if removed := owned.collect_dead():
         print(f"note: removed what runs that were killed had left: {' '.join(sorted(set(map(os.path.basename, removed))))}")
+    kernel_lists.own_session_keyring()
     daemon_module.enter_private_namespaces()
     _require_clients()
     selected = [entry for entry in TESTS if re.search(arguments.pattern, entry[0])] * arguments.repeat
@@ -326,8 +329,9 @@ def _session(arguments, suite):
             print(daemon.log_text())
             _end_everything(daemon)
             raise
+        left = _leaks_of_daemon(env)
         code = daemon.stop() if daemon.is_running() else 0
-        left = [] if daemon.is_reference else host_state.differences(before, look(), ignore_files=IGNORED_FILES)
+        left += [] if daemon.is_reference else host_state.differences(before, look(), ignore_files=IGNORED_FILES)
     daemon.remove_cgroups()
     if code != 0 and not daemon.is_reference:
         left.append(f"daemon's exit code at SIGTERM: {code}\n{daemon.log_text()}")
@@ -336,6 +340,23 @@ def _session(arguments, suite):
     counts["FAIL"] += 1 if left else 0
     print(f"{suite} ({arguments.driver}): {counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
     return 1 if counts["FAIL"] else 0
+
+
+def _first_service(env):
+    """What the daemon holds when it has served one client and nothing else."""
+    if env.is_reference:
+        return None
+    with contextlib.suppress(Exception):  # what is wrong with it is for the tests to say
+        env.open().close()
+    return host_state.Service.of(env.daemon.process.pid)
+
+
+def _leaks_of_daemon(env):
+    """Of the one that runs still: tests may have ended others."""
+    served = getattr(env, "served", None)
+    if not served or not env.daemon.is_running() or env.daemon.process.pid != served.pid:
+        return []
+    return [f"daemon: {line}" for line in host_state.service_leaks(served)]
 
 
 # What a daemon that ended well may leave: its (empty) folders, its logs, and its own files in the run directory. (The

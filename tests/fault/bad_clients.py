@@ -190,6 +190,45 @@ def clients_that_ask_and_never_read(env):
 
 
 @test(OURS)
+def clients_that_flood_with_keepalive(env):
+    """F25: pings without end, and nobody reads the answers."""
+    ping = struct.pack(">IIIiiIi", 28, 0x6b656570, 1, 1, 2, 0, 0)
+
+    def work(_, ready):
+        kept = []
+        for _ in range(50):
+            client = RawClient(env.daemon.socket).open()
+            client.socket.setblocking(False)
+            kept.append(client)
+        ready.release()
+        while True:
+            for client in kept:
+                with contextlib.suppress(OSError):
+                    client.socket.send(ping * 64)
+            time.sleep(0.01)
+    before, most = watch(env, children(work))
+    check(most - before < 64 * 1024, f"the daemon grew by {(most - before) // 1024} MiB")
+
+
+@test(OURS)
+def clients_that_close_one_half(env):
+    """F25: the end of what a client says is the end of it: it is let go of, soon, and whatever it had asked."""
+    before, kept = descriptors(env), []
+    for _ in range(200):
+        client = RawClient(env.daemon.socket).open()
+        client.socket.sendall(frame(CONNECT_GET_HOSTNAME, serial=9))
+        client.socket.shutdown(socket.SHUT_WR)
+        kept.append(client)
+    check(answer_time(env) < LIMIT_S, "a good client waits")
+    deadline = time.monotonic() + 5
+    while descriptors(env) > before + 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    check(descriptors(env) <= before + 4, f"{descriptors(env) - before} descriptors stayed open")
+    for client in kept:
+        client.close()
+
+
+@test(OURS)
 def clients_that_send_garbage_and_come_again(env):
     """F22: lengths that cannot be, wrong programs, versions and types, and then the connection is cut."""
     def work(number, ready):
@@ -275,8 +314,8 @@ def subscribers_of_events_that_never_read(env):
     got, loop = [], threading.Event()
     libvirt.virEventRegisterDefaultImpl()
     listener = env.open()
-    listener.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-                                    lambda _c, domain, event, _d, _o: got.append((domain.name(), event)), None)
+    hear = lambda _c, domain, event, _d, _o: got.append((domain.name(), event))  # noqa: E731
+    registration = listener.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, hear, None)
 
     def pump():
         while not loop.is_set():
@@ -294,6 +333,10 @@ def subscribers_of_events_that_never_read(env):
     deadline = time.monotonic() + 10
     while len(got) < wanted and time.monotonic() < deadline:
         time.sleep(0.02)
+    # While its loop still runs: only then does the library let go of the connection.
+    listener.domainEventDeregisterAny(registration)
+    listener.close()
+    connection.close()
     loop.set()
     thread.join(5)
     libvirt.virEventRemoveTimeout(timer)
@@ -305,8 +348,6 @@ def subscribers_of_events_that_never_read(env):
     check(rss_kb(env) - before < 64 * 1024, f"the daemon grew by {(rss_kb(env) - before) // 1024} MiB")
     for client in deaf:
         client.close()
-    connection.close()
-    listener.close()
 
 
 main()

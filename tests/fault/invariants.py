@@ -90,6 +90,9 @@ def controllers(prefix):
             continue
         if argv[0].endswith(b"virtuserns-controller") and len(argv) > 1 and argv[1].startswith(prefix.encode()):
             found.setdefault(argv[1].decode(), []).append(int(entry))
+    # A stem that was born this moment has not yet changed its name.
+    for pids in found.values():
+        pids[:] = [pid for pid in pids if not any(pid in living_children(other) for other in pids if other != pid)]
     return found
 
 
@@ -271,6 +274,7 @@ class Neighbour:
     def start(self):
         if self.env.virsh("domstate", self.name).ok().out.strip() != "running":
             self.env.virsh("start", self.name).ok()
+        settled(lambda: [] if len(self.look()) == 3 else ["no controller, stem and init"])
         self.was = self.look()
 
     def look(self):

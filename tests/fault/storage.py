@@ -33,7 +33,7 @@ TOUCHES = {"open", "openat", "write", "fsync", "fdatasync", "rename", "renameat"
 TAKES_ROOM = {"open", "openat", "write", "mkdir", "mkdirat", "link", "linkat", "symlink", "symlinkat"}
 # name, errno, from there on, which calls, only at the first
 FAULTS = [("ENOSPC once at", errno.ENOSPC, False, TOUCHES, False), ("EIO once at", errno.EIO, False, TOUCHES, False),
-          ("a full disk from", errno.ENOSPC, True, TAKES_ROOM, False),
+          ("a used-up quota from", errno.EDQUOT, True, TAKES_ROOM, False),
           ("a read-only disk from", errno.EROFS, True, TOUCHES | {"unlink", "unlinkat"}, True)]
 WRITERS = ["define", "redefine", "undefine", "autostart", "start", "create-transient"]
 POINTS_OF_A_SHORT_RUN = 5

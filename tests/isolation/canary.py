@@ -1,4 +1,4 @@
-"""What lies outside of every root filesystem and must stay as it is, and the host's own nodes."""
+"""What lies outside of every root filesystem and must stay as it is."""
 import hashlib
 import os
 import pathlib
@@ -70,18 +70,6 @@ class Canary:
         mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
         lines += [f"mount on the canary: {line}" for line in mounts if f"{self.path}" in line.split()[4]]
         return lines
-
-
-def host_nodes():
-    """Who owns the nodes of the host's /dev, and with which mode. (Loop devices come and go, the machine is shared.)"""
-    found = {}
-    for name in os.listdir("/dev"):
-        if name.startswith("loop") or name in ("pts", "shm"):
-            continue
-        st = os.lstat(f"/dev/{name}")
-        if not (stat.S_ISCHR(st.st_mode) and name.startswith(("tty", "console"))):
-            found[name] = (oct(st.st_mode), st.st_uid, st.st_gid, st.st_rdev)
-    return found
 
 
 def host_mounts_below(folder):

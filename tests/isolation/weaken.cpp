@@ -65,14 +65,11 @@ int main(int argc, char** argv) {
   if (::access(program.c_str(), X_OK) != 0) program = here + "../../driver/controller/virtuserns-controller";
   const std::string name = argc > 1 ? argv[1] : "";
   if (name.starts_with("weak-")) {
-    struct stat st {};
-    std::vector<std::uint8_t> bytes(::fstat(controller::kPlanFd, &st) == 0 ? static_cast<std::size_t>(st.st_size)
-                                                                           : 0);
-    if (::pread(controller::kPlanFd, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) return 1;
-    auto plan = decode_plan(bytes);
+    const auto read = controller::read_plan_bytes();
+    auto plan = read ? decode_plan(*read) : Result<LaunchPlan>(read.error());
     if (!plan) return 1;
     weaken(*plan, name);
-    bytes = encode_plan(*plan);
+    const auto bytes = encode_plan(*plan);
     const int memory = ::memfd_create("plan", 0);
     if (::write(memory, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) return 1;
     ::dup2(memory, controller::kPlanFd);

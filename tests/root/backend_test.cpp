@@ -19,6 +19,7 @@
 #include "driver/userns/backend.h"
 #include "driver/userns/observe.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/test_machine.h"
 #include "xml/domain.h"
 
 using namespace virtuserns;
@@ -437,7 +438,8 @@ int main(int argc, char** argv) {
     return 77;
   }
   // Links and mounts of the tests are nobody else's.
-  if (::unshare(CLONE_NEWNS | CLONE_NEWNET) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+  if (!virtuserns::test::is_in_test_machine() && (::unshare(CLONE_NEWNS | CLONE_NEWNET) != 0 ||
+                                                  ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0))
     return 77;
   return RUN_ALL_TESTS();
 }

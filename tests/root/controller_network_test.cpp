@@ -1,6 +1,7 @@
 // Links, addresses and routes of a container, in a network namespace of the test's own.
 #include <gtest/gtest.h>
 
+#include "conf/base/undo.h"
 #include "driver/kernel/link.h"
 #include "tests/support/controller_run.h"
 
@@ -72,6 +73,8 @@ TEST(Network, VethInABridgeWithAddressAndRoute) {
 TEST(Network, MacvlanOnADummy) {
   auto route = kernel::RouteSocket::open();
   ASSERT_TRUE(kernel::create_bridge(*route, "low0"));
+  Undo undo;
+  undo.add([&] { (void)kernel::remove_link(*route, "low0"); });
   RootTree tree;
   auto plan = make_plan_for(tree, "cat /sys/class/net/eth1/address > /out/mac; echo > /out/done; sleep 1000");
   plan.from_parent.emplace_back(MacvlanStep{"low0", "eth1", "bridge", {2, 0, 0, 0, 0, 7}});

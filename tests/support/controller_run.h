@@ -86,6 +86,7 @@ class Domain {
   [[nodiscard]] Result<controller::FromController> receive(int timeout_ms);
   LaunchPlan plan_;
   pid_t pid_ = 0;
+  bool is_killed_ = false;
   SocketFd channel_;
   Daemon daemon_ = Daemon::kPlaces;
   std::uint32_t serial_ = 0;

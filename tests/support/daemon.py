@@ -29,7 +29,7 @@ class NotPossible(Exception):
     """The environment lacks something: the caller reports a skip."""
 
 
-def _unshare(flags: int) -> None:
+def unshare(flags: int) -> None:
     if ctypes.CDLL(None, use_errno=True).unshare(flags) != 0:
         code = ctypes.get_errno()
         raise NotPossible(f"unshare: {os.strerror(code)}")
@@ -41,7 +41,7 @@ def _run(*argv: str) -> None:
 
 def _become_root_of_a_user_namespace() -> None:
     uid, gid = os.geteuid(), os.getegid()
-    _unshare(CLONE_NEWUSER)
+    unshare(CLONE_NEWUSER)
     pathlib.Path("/proc/self/setgroups").write_text("deny")
     pathlib.Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
     pathlib.Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
@@ -60,7 +60,7 @@ def _add_lines(path: str, *lines: str) -> None:
 def enter_private_namespaces() -> None:
     if os.geteuid() != 0:
         _become_root_of_a_user_namespace()
-    _unshare(CLONE_NEWNS | CLONE_NEWNET)
+    unshare(CLONE_NEWNS | CLONE_NEWNET)
     _run("mount", "--make-rprivate", "/")
     _run("ip", "link", "set", "lo", "up")
     scratch = tempfile.mkdtemp(prefix=owned.name("overlay") + "-")

@@ -2,20 +2,32 @@
 
 The machine is shared and alive, so each part looks only at what the tests can have caused:
   processes   descendants of this process (which is a child subreaper, so orphans come back to it)
+  zombies     of them, whose parent does not collect them
+  namespaces  that a descendant is in or somebody here holds open, or that are mounted here
   mounts      of this mount namespace
-  links       of this network namespace
+  links, addresses, tables (of nftables)    of this network namespace
   cgroups     with a name that matches the given pattern
+  owners      of the host's nodes in /dev and of the groups that everybody shares: host_nodes.py
   loops       loop devices whose backing file is below one of the given directories
+  keys        in the session keyring (see own_session_keyring), and with our name in the user's: kernel_lists.py
   files       below the given directories, with a digest of the content (leases, status, definitions, sockets)
+And of the daemon, which lives on between tests, `Service`: descriptors, memory, children that it does not collect.
+
+tests/conformance/self_check.py plants one leak of each kind.
 """
+import collections
+import contextlib
 import ctypes
 import dataclasses
 import hashlib
-import contextlib
 import os
 import pathlib
 import re
 import stat
+import time
+
+import host_nodes
+import kernel_lists
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -71,12 +83,51 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def init_of(controller: int) -> int:
+    """The child that is pid 1 of a namespace."""
+    for pid in children(controller):
+        with contextlib.suppress(OSError):
+            numbers = re.search(r"^NSpid:(.*)$", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE).group(1).split()
+            if len(numbers) > 1 and numbers[-1] == "1":
+                return pid
+    raise LookupError(f"process {controller} has no container")
+
+
 def _command(pid: int) -> str:
     try:
         words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         return b" ".join(words).decode(errors="replace").strip() or pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
+
+
+def _zombies() -> set[str]:
+    """Dead descendants. Their parent is given a moment to collect them."""
+    for _ in range(20):
+        reap()
+        dead = {pid for pid in descendants(os.getpid()) if _state(pid) == "Z"}
+        if not dead:
+            break
+        time.sleep(0.05)
+    of = parents()
+    return {f"{pid} of {of.get(pid)} {_command(of.get(pid, 0))}" for pid in dead}
+
+
+NAMESPACE = re.compile(r"^(?:mnt|net|pid|ipc|uts|user|cgroup|time):\[\d+\]$")
+
+
+def _namespaces() -> set[str]:
+    found = set()
+    for pid in {os.getpid(), *descendants(os.getpid())}:
+        for folder in ("ns", "fd"):
+            with contextlib.suppress(OSError):
+                for name in os.listdir(f"/proc/{pid}/{folder}"):
+                    with contextlib.suppress(OSError):
+                        found.add(os.readlink(f"/proc/{pid}/{folder}/{name}"))
+    # Kept by a mount alone: named by its root.
+    for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
+        found.add(line.split()[3])
+    return {name for name in found if NAMESPACE.match(name)}
 
 
 def _mounts() -> set[str]:
@@ -142,17 +193,35 @@ def _digest(path: str) -> str:
 @dataclasses.dataclass
 class HostState:
     processes: dict[int, str]
+    zombies: set[str]
+    namespaces: set[str]
     mounts: set[str]
     links: set[str]
+    addresses: set[str]
+    tables: set[str]
     cgroups: set[str]
+    owners: dict[str, str]
     loops: set[str]
+    keys: set[str]
     files: dict[str, str]
+
+
+# What is one of them in a line of `differences`; and those that the tests have no business to take away either.
+SINGULAR = {"zombies": "zombie", "namespaces": "namespace", "mounts": "mount", "links": "link", "addresses": "address",
+            "tables": "table", "cgroups": "cgroup", "loops": "loop", "keys": "key"}
+MAY_NOT_GO = ("mounts", "links", "addresses", "tables")
 
 
 def snapshot(folders: list[str], cgroup_pattern: str, loop_folders: list[str], cgroups: bool = True) -> HostState:
     """Without `cgroups`, those are not looked at: all groups of a machine take a while."""
-    reap()
+    zombies = _zombies()
     return HostState(
+        zombies=zombies,
+        namespaces=_namespaces(),
+        addresses=kernel_lists.addresses(),
+        tables=kernel_lists.tables(),
+        owners=host_nodes.owners(),
+        keys=kernel_lists.keys(),
         processes={pid: _command(pid) for pid in descendants(os.getpid()) if _state(pid) not in ("Z", "")},
         mounts=_mounts(),
         links=_links(),
@@ -167,11 +236,15 @@ def differences(before: HostState, after: HostState, ignore_files: str = r"(?!)"
     ignored = re.compile(ignore_files)
     lines = [f"process left: {pid} {command}" for pid, command in sorted(after.processes.items())
              if pid not in before.processes]
-    for what in ("mounts", "links", "cgroups", "loops"):
+    for what, one in SINGULAR.items():
         old, new = getattr(before, what), getattr(after, what)
-        lines += [f"{what[:-1]} left: {item}" for item in sorted(new - old)]
-        if what in ("mounts", "links"):
-            lines += [f"{what[:-1]} gone: {item}" for item in sorted(old - new)]
+        lines += [f"{one} left: {item}" for item in sorted(new - old)]
+        if what in MAY_NOT_GO:
+            # Whoever removes a directory, anywhere, takes what is mounted on it in every namespace along.
+            lines += [f"{one} gone: {item}" for item in sorted(old - new)
+                      if what != "mounts" or os.path.lexists(item.split(" ", 1)[1])]
+    lines += [f"owner changed: {path}: was {old}, is {after.owners[path]}" for path, old in sorted(before.owners.items())
+              if after.owners.get(path, old) != old]
     for path in sorted(before.files.keys() | after.files.keys()):
         if ignored.search(path):
             continue
@@ -180,4 +253,46 @@ def differences(before: HostState, after: HostState, ignore_files: str = r"(?!)"
             continue
         verb = "left" if old is None else "gone" if new is None else "changed"
         lines.append(f"file {verb}: {path}")
+    return lines
+
+
+# ---- the daemon -------------------------------------------------------------------------------------------------------
+
+MAY_GROW_KB = 16 * 1024  # arenas of threads and what a busy daemon keeps for the next call
+
+
+@dataclasses.dataclass
+class Service:
+    """What one process that goes on holds. Take the first when it has served once, so that what it keeps is there."""
+    pid: int
+    descriptors: collections.Counter
+    memory_kb: int
+    zombies: set[str]
+
+    @classmethod
+    def of(cls, pid: int) -> "Service":
+        descriptors = collections.Counter()
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                descriptors[re.sub(r":\[\d+\]$", "", os.readlink(f"/proc/{pid}/fd/{name}"))] += 1
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        dead = {f"{child} {_stat_fields(child)[0]}" for child in children(pid) if _state(child) == "Z"}
+        return cls(pid, descriptors, int(re.search(r"^RssAnon:\s+(\d+)", status, re.MULTILINE).group(1)), dead)
+
+    def differences(self, after: "Service") -> list[str]:
+        """Descriptors and zombies that are new, and memory beyond what a daemon may keep."""
+        lines = [f"descriptor left: {count} more of {what}"
+                 for what, count in sorted((after.descriptors - self.descriptors).items())]
+        lines += [f"zombie left: {dead}" for dead in sorted(after.zombies - self.zombies)]
+        grown = after.memory_kb - self.memory_kb
+        if grown > MAY_GROW_KB and "libasan" not in pathlib.Path(f"/proc/{self.pid}/maps").read_text():
+            lines.append(f"memory left: {grown} kB")
+        return lines
+
+
+def service_leaks(before: Service, patience_s: float = 5.0) -> list[str]:
+    """The differences that stay: what a daemon closes when it comes to it is none."""
+    deadline = time.monotonic() + patience_s
+    while (lines := before.differences(Service.of(before.pid))) and time.monotonic() < deadline:
+        time.sleep(0.1)
     return lines

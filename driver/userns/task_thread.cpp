@@ -1,0 +1,42 @@
+#include "driver/userns/task_thread.h"
+
+namespace virtuserns::userns {
+
+void TaskThread::start() {
+  thread_ = std::thread([this] { run(); });
+}
+
+bool TaskThread::submit(std::function<void()> task) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (is_stopping_) return false;
+    tasks_.push_back(std::move(task));
+  }
+  changed_.notify_one();
+  return true;
+}
+
+void TaskThread::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_stopping_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void TaskThread::run() {
+  for (;;) {
+    std::function<void()> task;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return is_stopping_ || !tasks_.empty(); });
+      if (tasks_.empty()) return;
+      task = std::move(tasks_.front());
+      tasks_.pop_front();
+    }
+    task();
+  }
+}
+
+}  // namespace virtuserns::userns

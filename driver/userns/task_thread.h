@@ -1,0 +1,35 @@
+// One thread that does what is given to it, one after the other.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+namespace virtuserns::userns {
+
+class TaskThread {
+ public:
+  TaskThread() = default;
+  ~TaskThread() { stop(); }
+  TaskThread(const TaskThread&) = delete;
+  TaskThread& operator=(const TaskThread&) = delete;
+
+  void start();
+  // False after stop(): nobody does it any more.
+  bool submit(std::function<void()> task);
+  // Returns when everything submitted is done.
+  void stop();
+
+ private:
+  void run();
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> tasks_;
+  bool is_stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace virtuserns::userns
