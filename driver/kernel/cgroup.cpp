@@ -190,6 +190,8 @@ Result<void> Cgroup::delegate(uid_t uid, gid_t gid) {
     *file = Fd(::openat(dir_.get(), name, O_RDONLY | O_NOCTTY | O_CLOEXEC));
     if (!*file) return sys_fail("open " + quote(name));
   }
+  // Readable whatever our umask is: those threads of the daemon that answer for sizes have no capability.
+  if (::fchmod(dir_.get(), 0755) != 0) return sys_fail("delegate group");
   if (::fchown(dir_.get(), uid, gid) != 0) return sys_fail("delegate group");
   for (const char* file : {"cgroup.procs", "cgroup.threads", "cgroup.subtree_control"})
     if (::fchownat(dir_.get(), file, uid, gid, AT_SYMLINK_NOFOLLOW) != 0)
