@@ -296,3 +296,11 @@ def service_leaks(before: Service, patience_s: float = 5.0) -> list[str]:
     while (lines := before.differences(Service.of(before.pid))) and time.monotonic() < deadline:
         time.sleep(0.1)
     return lines
+
+
+def lasting_differences(before: HostState, look, ignore_files: str = r"(?!)", seconds: float = 5) -> list[str]:
+    """Those that are still there when what is about to end has had the time to."""
+    deadline = time.monotonic() + seconds
+    while (lines := differences(before, look(), ignore_files)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return lines
