@@ -83,6 +83,16 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def init_of(controller: int) -> int:
+    """The child that is pid 1 of a namespace."""
+    for pid in children(controller):
+        with contextlib.suppress(OSError):
+            numbers = re.search(r"^NSpid:(.*)$", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE).group(1).split()
+            if len(numbers) > 1 and numbers[-1] == "1":
+                return pid
+    raise LookupError(f"process {controller} has no container")
+
+
 def _command(pid: int) -> str:
     try:
         words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

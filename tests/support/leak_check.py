@@ -16,6 +16,7 @@ import tempfile
 import daemon as daemon_module
 import host_state
 import kernel_lists
+import owned
 
 
 def enter_machine() -> None:
@@ -44,7 +45,7 @@ def main() -> int:
     except (daemon_module.NotPossible, subprocess.CalledProcessError) as reason:
         print(f"skipped: {reason}")
         return 77
-    folder = tempfile.mkdtemp(prefix="virtuserns-leaks-")
+    folder = tempfile.mkdtemp(prefix=owned.name("leaks") + "-")
     os.chmod(folder, 0o711)  # containers must be able to reach their roots
     before = host_state.snapshot([folder], "", [folder], cgroups=False)
     process = subprocess.Popen(program, env={**os.environ, "TMPDIR": folder, "VIRTUSERNS_TEST_MACHINE": "1"})
