@@ -1,5 +1,6 @@
 #include "driver/controller/boot.h"
 
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <poll.h>
@@ -7,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "conf/base/text.h"
 #include "conf/base/undo.h"
@@ -23,8 +25,8 @@ namespace {
 // A file system that never answers (FUSE, NFS) must not hold the controller for ever; nothing else here waits.
 constexpr int kBootTimeoutMs = 60'000;
 
-constexpr std::uint64_t kNamespaces =
-    CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP;
+// Init is born into these two. The others it makes itself, while the controller builds its tree.
+constexpr std::uint64_t kNamespaces = CLONE_NEWUSER | CLONE_NEWPID;
 
 // How the starter gets into a v2 group. By birth, which is cheaper by a grace period. Kernel 6.18 kills a process at once
 // that is born into a group with another count of cgroup.kill writes than its parent's group has; then by a write.
@@ -48,7 +50,7 @@ Result<Entry> open_groups(const Host& host, IntoV2 way) {
 
 // The starter: still host root, one thread. Everything that only the host may do for the child happens here, then it
 // takes the domain's own ids and only then makes the namespaces, which therefore belong to those ids.
-Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, const SocketFd& channel,
+Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, InitEnds& ends,
                          const std::vector<Fd>& passed_files) {
   // "0" is the writer itself: the kernel then moves one thread and skips the wait that a move by pid pays for.
   for (const auto& tasks : entry.files)
@@ -71,16 +73,16 @@ Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, const Socke
     return std::move(cloned).error().with_context(cloned.error().sys_errno == ENOSPC
                                                       ? "make namespaces: a limit in /proc/sys/user is reached"
                                                       : "make namespaces");
-  if (cloned->pid == 0) run_init(plan, channel.get(), passed_files);
+  if (cloned->pid == 0) run_init(plan, ends, passed_files);
   return cloned->pid;
 }
 
-[[noreturn]] void run_starter(const LaunchPlan& plan, const Entry& entry, const SocketFd& channel,
+[[noreturn]] void run_starter(const LaunchPlan& plan, const Entry& entry, InitEnds& ends,
                               const std::vector<Fd>& passed_files) {
-  const auto pid = start_init(plan, entry, channel, passed_files);
+  const auto pid = start_init(plan, entry, ends, passed_files);
   ChildMessage message = Born{pid ? *pid : 0};
   if (!pid) message = to_wire(pid.error());
-  (void)send_packet(channel.get(), xdr::encode(message));
+  (void)send_packet(ends.channel.get(), xdr::encode(message));
   ::_exit(pid ? 0 : 1);
 }
 
@@ -94,6 +96,8 @@ Result<std::optional<ChildMessage>> receive(const SocketFd& channel, std::vector
   if (ready > 0 && entries[0].revents == 0) return std::optional<ChildMessage>();
   if (ready == 0) return fail(VIR_ERR_OPERATION_TIMEOUT, "the child does not answer");
   auto packet = recv_packet(channel.get());
+  // It ended before it had read all that it was told. What it said before comes after the news of that (unix(7)).
+  if (!packet && packet.error().sys_errno == ECONNRESET) packet = recv_packet(channel.get());
   if (!packet && packet.error().sys_errno == ECONNRESET) return std::optional<ChildMessage>();
   if (!packet) return std::move(packet).error();
   if (packet->bytes.empty()) return std::optional<ChildMessage>();
@@ -162,15 +166,19 @@ Result<std::optional<std::pair<pid_t, PidFd>>> clone_init(const LaunchPlan& plan
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
   waiting.gate = SocketFd(pair[0]);
-  SocketFd theirs(pair[1]);
+  InitEnds ends{SocketFd(pair[1]), {}};
+  if (::pipe2(pair, O_CLOEXEC) != 0) return sys_fail("make pipe");
+  waiting.ready = Fd(pair[0]);
+  ends.ready = Fd(pair[1]);
   auto starter = TRY(
       kernel::clone_process({static_cast<std::uint64_t>(parent), entry.born_in ? &entry.born_in->dir() : nullptr}),
       "clone starter");
   if (starter.pid == 0) {
     waiting.gate.reset();
-    run_starter(plan, entry, theirs, passed_files);
+    waiting.ready.reset();
+    run_starter(plan, entry, ends, passed_files);
   }
-  theirs.reset();
+  ends = {};
   waiting.starter = std::move(starter.pidfd);
   auto message = TRY(receive(waiting.gate, nullptr, &waiting.starter));
   if (!message) return std::optional<std::pair<pid_t, PidFd>>();
@@ -191,6 +199,21 @@ Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Host& h
   return killed(host, "the starter was killed");
 }
 
+// That it is not there to hear it shows in what it has said.
+void tell(const SocketFd& gate, GoOn what) {
+  (void)send_packet(gate.get(), xdr::encode(static_cast<std::uint32_t>(what)));
+}
+
+// What fails on our side may only be the consequence of its end.
+std::optional<Error> why_init_ended(const Host& host, const Waiting& waiting) {
+  pollfd said{waiting.gate.get(), POLLIN, 0};
+  if (::poll(&said, 1, 0) > 0)
+    if (auto message = receive(waiting.gate); message && *message)
+      if (auto* error = std::get_if<WireError>(&**message)) return from_wire(std::move(*error));
+  if (kernel::has_ended(waiting.boot.init)) return killed(host, "init was killed before exec");
+  return std::nullopt;
+}
+
 }  // namespace
 
 WireError to_wire(const Error& error) { return {error.code, error.sys_errno, error.text.substr(0, kMaxErrorText)}; }
@@ -209,7 +232,10 @@ Result<Waiting> begin_boot(const LaunchPlan& plan, const Host& host, const std::
   if (const uid_t owner = TRY(kernel::owner_of_user_namespace(user_ns)); owner != plan.host_uid)
     return fail(VIR_ERR_INTERNAL_ERROR, "user namespace belongs to " + std::to_string(owner) + " instead of " +
                                             std::to_string(plan.host_uid));
-  TRY(apply_from_parent(plan, host, {pid, waiting.boot.init}, waiting.boot));
+  const auto applied = apply_from_parent(plan, host, {pid, waiting.boot.init, waiting.ready}, waiting.boot);
+  if (!applied) return why_init_ended(host, waiting).value_or(applied.error());
+  waiting.ready.reset();
+  tell(waiting.gate, GoOn::kGateIsOpen);
   undo.commit();
   return waiting;
 }
@@ -222,7 +248,7 @@ void abandon(Waiting& waiting) {
 
 Result<Boot> open_gate(const Host& host, Waiting waiting) {
   auto& boot = waiting.boot;
-  TRY(send_packet(waiting.gate.get(), xdr::encode(std::uint32_t{1})), "open the gate");
+  tell(waiting.gate, GoOn::kExec);
   auto refusals = await_exec(host, waiting.gate, boot.init);
   if (waiting.starter) (void)kernel::wait_process(waiting.starter);  // it had nothing left to do
   boot.refusals = TRY(std::move(refusals));

@@ -37,13 +37,17 @@ struct NotRun {
   std::string text;
 };
 using ChildMessage = std::variant<Born, AboutToExec, WireError, Entered, NotRun>;
-// What they are told: go on.
-struct GateOpen {};
+// What init is told, in this order:
+enum class GoOn : std::uint32_t {
+  kGateIsOpen = 1,  // all that its parent does for it is done
+  kExec,            // whoever will supervise it is ready for what it may do
+};
 
-// Init is made and waits for the gate to be opened.
+// Init is made, goes on by itself, and waits before its exec.
 struct Waiting {
   Boot boot;
   SocketFd gate;
+  Fd ready;       // a byte comes when init has made its namespaces
   PidFd starter;  // ends by itself; to be reaped by its parent
 };
 // Whose children init and its starter are: the caller's, or (CLONE_PARENT) those of the caller's parent.
@@ -55,19 +59,25 @@ enum class Parent : std::uint64_t { kCaller = 0, kItsParent = CLONE_PARENT };
                                          const std::vector<Fd>& passed_files, Parent parent);
 // What begin_boot made and nobody wants any more.
 void abandon(Waiting& waiting);
-// Lets init go and waits for its exec. On failure it is for the caller to end it. Called by init's parent.
+// Lets init exec and waits for it. On failure it is for the caller to end it. Called by init's parent.
 [[nodiscard]] Result<Boot> open_gate(const Host& host, Waiting waiting);
 
 // from_parent's steps, for begin_boot() alone.
 struct Child {
   pid_t pid = 0;
   const PidFd& pidfd;
+  const Fd& ready;
 };
 [[nodiscard]] Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const Child& child,
                                              Boot& result);
 
-// The child between clone and exec. Never returns; reports on `channel`; never logs, never locks.
-[[noreturn]] void run_init(const LaunchPlan& plan, int channel, const std::vector<Fd>& passed_files);
+// Init's ends of Waiting's gate and ready.
+struct InitEnds {
+  SocketFd channel;
+  Fd ready;
+};
+// The child between clone and exec. Never returns; reports on the channel; never logs, never locks.
+[[noreturn]] void run_init(const LaunchPlan& plan, InitEnds& ends, const std::vector<Fd>& passed_files);
 
 [[nodiscard]] WireError to_wire(const Error& error);
 [[nodiscard]] Error from_wire(WireError error);

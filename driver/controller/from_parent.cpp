@@ -34,13 +34,23 @@ Wanted wanted_mounts(const LaunchPlan& plan) {
   return wanted;
 }
 
+Result<void> await_ready(const Fd& ready) {
+  char byte = 0;
+  ssize_t got = 0;
+  while ((got = ::read(ready.get(), &byte, 1)) < 0 && errno == EINTR) {
+  }
+  if (got != 1) return fail(VIR_ERR_OPERATION_FAILED, "init ended before it had made its namespaces");
+  return {};
+}
+
 // In the helper: a file system takes its namespace from the process that makes it, procfs from the active pid
 // namespace, which only a newly cloned process can be in.
 Result<void> make_namespace_mounts(const Wanted& wanted, const Child& child, const SocketFd& channel) {
-  TRY(kernel::enter_namespaces(child.pidfd, CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWCGROUP));
   constexpr std::uint64_t kAttributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
   std::vector<MountFd> mounts;
   if (wanted.proc) mounts.push_back(TRY(kernel::make_filesystem("proc", {}, kAttributes)));
+  TRY(await_ready(child.ready));
+  TRY(kernel::enter_namespaces(child.pidfd, CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWCGROUP));
   if (wanted.sys) mounts.push_back(TRY(kernel::make_filesystem("sysfs", {}, kAttributes | MOUNT_ATTR_RDONLY)));
   if (wanted.mqueue) mounts.push_back(TRY(kernel::make_filesystem("mqueue", {}, kAttributes)));
   if (wanted.cgroup) mounts.push_back(TRY(kernel::make_filesystem("cgroup2", {}, kAttributes)));
@@ -61,6 +71,7 @@ class MountsOfNamespaces {
  public:
   Result<void> begin(const LaunchPlan& plan, const Host& host, const Child& child) {
     wanted_ = wanted_mounts(plan);
+    ready_ = &child.ready;
     if (!wanted_.proc && !wanted_.sys && !wanted_.mqueue && !wanted_.cgroup) return {};
     int pair[2];
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
@@ -75,9 +86,13 @@ class MountsOfNamespaces {
     return helper ? Result<void>() : std::move(helper).error();
   }
 
-  // Waits for the helper at the first call.
+  // Waits at the first call, for init and its namespaces in any case.
   Result<const NamespaceMounts*> get() {
-    if (channel_) TRY(receive(), "mounts of the container's namespaces");
+    if (channel_)
+      TRY(receive(), "mounts of the container's namespaces");
+    else if (ready_)
+      TRY(await_ready(*ready_));
+    ready_ = nullptr;
     return &mounts_;
   }
 
@@ -99,6 +114,7 @@ class MountsOfNamespaces {
   }
 
   Wanted wanted_;
+  const Fd* ready_ = nullptr;
   kernel::Errand helper_;
   SocketFd channel_;
   NamespaceMounts mounts_;
@@ -186,15 +202,17 @@ Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const C
             return {};
           else if constexpr (std::is_same_v<Step, ProcStep>)
             return apply_proc(tree, s, *TRY(mounts.get()), host, child);
-          else if constexpr (requires { links.apply(s); })
+          else if constexpr (requires { links.apply(s); }) {
+            (void)TRY(mounts.get());  // the network namespace is there
             return links.apply(s);
-          else if constexpr (requires(const NamespaceMounts& all) { tree.apply(s, all); })
+          } else if constexpr (requires(const NamespaceMounts& all) { tree.apply(s, all); })
             return tree.apply(s, *TRY(mounts.get()));
           else
             return tree.apply(s);
         },
         step));
   }
+  (void)TRY(mounts.get());
   TRY(tree.finish());
   result.consoles = tree.take_consoles();
   result.devpts = tree.take_devpts();

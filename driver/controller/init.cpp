@@ -1,7 +1,6 @@
 // The child between clone and exec: container root of new namespaces, and the only process in them.
 #include <fcntl.h>
 #include <grp.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -24,28 +23,58 @@ namespace {
 
 class Init {
  public:
-  Init(const LaunchPlan& plan, int channel, const std::vector<Fd>& passed_files)
-      : plan_(plan), channel_(channel), passed_files_(passed_files) {}
+  Init(const LaunchPlan& plan, InitEnds& ends, const std::vector<Fd>& passed_files)
+      : plan_(plan), ends_(ends), channel_(ends.channel.get()), passed_files_(passed_files) {}
 
   // Returns only with an error: success is exec.
   Result<void> run() {
-    TRY(wait_at_gate());
     reset_signals();
-    for (const auto& step : plan_.inside) TRY(std::visit([this](const auto& s) { return apply(s); }, step));
+    // What needs nobody else is done before the gate, in the time that the controller takes for its part. Whether ids are
+    // mapped when the network namespace is made decides only who owns files of a /sys that is read-only.
+    TRY(make_namespaces());
+    TRY(apply_all(true));
+    TRY(await(GoOn::kGateIsOpen));
+    TRY(become_root());
+    TRY(apply_all(false));
     return fail(VIR_ERR_INTERNAL_ERROR, "the plan does not exec");
   }
 
  private:
-  Result<void> wait_at_gate() {
-    // Dies with the controller, also while it waits. Set again after the ids have changed, which clears it.
+  // Waits, and dies with the controller: to be set again whenever the ids have changed, which clears it.
+  Result<void> await(GoOn wanted) {
     if (::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return sys_fail("set death signal");
     const auto packet = TRY(recv_packet(channel_));
     if (packet.bytes.empty()) ::_exit(1);  // the controller is gone or has given up: nobody is left to tell
+    if (TRY(xdr::decode_exact<std::uint32_t>(packet.bytes)) != static_cast<std::uint32_t>(wanted))
+      return fail(VIR_ERR_INTERNAL_ERROR, "init is told things in a wrong order");
+    return {};
+  }
+
+  static Result<void> become_root() {
     // 0 is the map's: a failure means that the map is not what the plan said.
     if (::setgroups(0, nullptr) != 0) return sys_fail("drop groups");
     if (::setresgid(0, 0, 0) != 0) return sys_fail("become group 0 of the container");
     if (::setresuid(0, 0, 0) != 0) return sys_fail("become user 0 of the container");
     ::umask(022);
+    return {};
+  }
+
+  Result<void> make_namespaces() {
+    if (::unshare(CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP) != 0)
+      return sys_fail("make namespaces");
+    if (::write(ends_.ready.get(), "", 1) != 1) return sys_fail("tell that there are namespaces");
+    ends_.ready.reset();
+    return {};
+  }
+
+  static bool is_alone(const InsideStep& step) {
+    const auto* link = std::get_if<LinkUpStep>(&step);
+    return (link && link->device == "lo") || std::holds_alternative<HostnameStep>(step);
+  }
+
+  Result<void> apply_all(bool alone) {
+    for (const auto& step : plan_.inside)
+      if (is_alone(step) == alone) TRY(std::visit([this](const auto& s) { return apply(s); }, step));
     return {};
   }
 
@@ -115,9 +144,9 @@ class Init {
     if (::chdir(step.directory.empty() ? "/" : step.directory.c_str()) != 0)
       return sys_fail("enter " + quote(step.directory));
     TRY(confinement_.give_up_privileges());
-    // The parent cannot be asked by getppid here (it is outside of the pid namespace: 0), so by the socket.
-    pollfd parent{channel_, 0, 0};
-    if (::poll(&parent, 1, 0) > 0 && (parent.revents & POLLHUP) != 0) ::_exit(1);
+    // Also notices a parent that died before the death signal was set: it cannot be asked by getppid here, which is
+    // outside of the pid namespace.
+    TRY(await(GoOn::kExec));
     // Made before the filter is in: behind it every refused call of ours, were it the C library's last words for want of
     // memory, would wait for the controller, which waits for us.
     const auto message = xdr::encode(ChildMessage(AboutToExec{}));
@@ -158,6 +187,7 @@ class Init {
   }
 
   const LaunchPlan& plan_;
+  InitEnds& ends_;
   int channel_;
 
  public:
@@ -172,8 +202,8 @@ class Init {
 
 }  // namespace
 
-void run_init(const LaunchPlan& plan, int channel, const std::vector<Fd>& passed_files) {
-  Init init(plan, channel, passed_files);
+void run_init(const LaunchPlan& plan, InitEnds& ends, const std::vector<Fd>& passed_files) {
+  Init init(plan, ends, passed_files);
   const auto result = init.run();
   // Stays close-on-exec and open until here; the socket's end is the only thing left of the controller in here.
   (void)send_packet(init.channel(), xdr::encode(ChildMessage(to_wire(result.error()))));

@@ -69,7 +69,7 @@ Result<Waiting> Stem::boot() const {
   return waiting;
 }
 
-void Stem::kill() const { (void)ask(KillAsk{}); }
+void Stem::kill() const { (void)tell(KillAsk{}); }
 
 Result<void> Stem::freeze(bool is_frozen) const {
   (void)TRY(ask(FreezeAsk{is_frozen}));
@@ -121,8 +121,11 @@ Fd Stem::rotate_log(std::uint32_t console) const {
 Result<void> Stem::release(const ExitRecord& record) {
   const auto answer = ask(ReleaseAsk{record});
   socket_.reset();
-  (void)kernel::wait_process(process_);
   return answer ? Result<void>() : answer.error();
+}
+
+void Stem::await_end() const {
+  if (process_) (void)kernel::wait_process(process_);
 }
 
 }  // namespace virtuserns::controller

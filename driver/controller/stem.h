@@ -1,10 +1,10 @@
 // The privileged half of a controller.
 //
 // From the moment the container runs, the controller reads bytes that it wrote, of its terminals, refused calls and
-// commands, and those of whoever uses them. A mistake in there must not be a mistake of host root's. So, just before the
-// gate opens for the first time, it forks: the fork, the stem, keeps the privileges and waits for requests; the controller
+// commands, and those of whoever uses them. A mistake in there must not be a mistake of host root's. So, just before
+// init's first exec, it forks: the fork, the stem, keeps the privileges and waits for requests; the controller
 // gives up its own (cage.h) and asks. The vocabulary is this header. Nothing in it names a path of the host, a process that
-// is not of this domain, or a value that the plan does not bound.
+// is not of this domain, or a file of its groups that is no limit.
 //
 // The stem is one child more of the controller, in none of the container's groups, with no descriptor of anybody the
 // controller talks to. What it makes (starters, inits, joiners) are children of the controller, which waits for them. The
@@ -25,7 +25,7 @@ namespace virtuserns::controller {
 // ---- what it is asked ----
 struct TidyAsk {};  // unmount the tree, of which the container has its own copy. No reply
 struct BootAsk {};  // end what is left of the last boot, and begin another; Booted
-struct KillAsk {};  // init, also a frozen one
+struct KillAsk {};  // init, also a frozen one. No reply
 struct FreezeAsk {
   bool freeze = false;
 };
@@ -44,8 +44,7 @@ struct WriteGroupsAsk {
   CgroupWriteRequest request;
 };
 struct AddressesAsk {};
-struct
-    EnterAsk {  // with the channel of a joiner (enter.h), and a program to be run where one was brought along; Joined
+struct EnterAsk {  // with the channel of a joiner (enter.h), and with the program that was brought along; Joined
   ExecDef command;
 };
 struct RotateLogAsk {  // of a console: one descriptor, of the new and empty one
@@ -103,8 +102,9 @@ class Stem {
   [[nodiscard]] Result<AddressesReply> addresses() const;
   [[nodiscard]] Result<Joiner> enter(const ExecDef& command, const Fd& program, const SocketFd& channel) const;
   [[nodiscard]] Fd rotate_log(std::uint32_t console) const;  // empty: not to be had
-  // An error says what could not be cleaned up. The stem is gone afterwards, and reaped.
+  // An error says what could not be cleaned up. The stem leaves afterwards.
   [[nodiscard]] Result<void> release(const ExitRecord& record);
+  void await_end() const;  // after release
 
  private:
   struct Answer {

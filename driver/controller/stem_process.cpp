@@ -156,7 +156,7 @@ class StemProcess {
 
   Result<void> handle(const KillAsk&) {
     end_init();
-    return answer(Done{});
+    return {};
   }
 
   Result<void> handle(const FreezeAsk& request) {

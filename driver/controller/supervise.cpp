@@ -70,7 +70,8 @@ void Supervisor::watch(const Fd& fd, EventKind kind, std::size_t index) {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event);
 }
 
-// All privileges until the gate; then, for ever, none. Nothing of the container has run before it.
+// All privileges until init's exec; then, for ever, none. Nothing of the container has run before it: init itself, which
+// makes its last preparations meanwhile, is still ours.
 Result<void> Supervisor::boot_first() {
   Waiting waiting = TRY(begin_boot(plan_, host_, passed_files_, Parent::kCaller));
   // Before the fork, so that what is left is shared: afterwards, what either gives back it has made its own first.
@@ -117,6 +118,7 @@ int Supervisor::run() {
     auto error = std::move(booted).error().with_context("start domain " + quote(plan_.name));
     if (auto released = stem_ ? stem_.release({}) : host_.release(); !released)
       error.text += " (and clean up: " + released.error().text + ")";
+    stem_.await_end();
     kernel::reap_all();
     for (const auto& [id, connection] : connections_)
       (void)send_packet(connection.socket.get(), xdr::encode(FromController(Note(FailedNote{to_wire(error)}))));
@@ -250,11 +252,13 @@ void Supervisor::finish(ExitCause cause, int wait_status, const std::string& err
   auto released = stem_.release(record);
   if (stem_.is_gone()) return on_stem_gone();  // groups may be left, which only the daemon can remove
   if (!released) record.error += (record.error.empty() ? "clean up: " : "; clean up: ") + released.error().text;
-  kernel::reap_all();
   note(EndedNote{++sequence_, record});
   for (const auto& [id, serial] : std::exchange(waiting_destroys_, {})) reply(id, serial, Result<void>());
   for (const auto& [id, serial] : std::exchange(waiting_resets_, {}))
     reply(id, serial, fail(VIR_ERR_OPERATION_FAILED, "the domain ended"));
+  // Nobody waits for that: nothing of the domain is in them.
+  stem_.await_end();
+  kernel::reap_all();
   has_ended_ = true;
 }
 
