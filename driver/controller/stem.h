@@ -22,6 +22,9 @@
 
 namespace virtuserns::controller {
 
+// As ps(1) shows them.
+inline constexpr const char *kControllerName = "virtuserns-ctl", *kStemName = "virtuserns-stem";
+
 // ---- what it is asked ----
 struct TidyAsk {};  // unmount the tree, of which the container has its own copy. No reply
 struct BootAsk {};  // end what is left of the last boot, and begin another; Booted

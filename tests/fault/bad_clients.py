@@ -206,7 +206,7 @@ def clients_that_flood_with_keepalive(env):
                 with contextlib.suppress(OSError):
                     client.socket.send(ping * 64)
             time.sleep(0.01)
-    before, most = watch(env, children(work))
+    before, most = watch(env, children(work), seconds=1.0)
     check(most - before < 64 * 1024, f"the daemon grew by {(most - before) // 1024} MiB")
 
 
