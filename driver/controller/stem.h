@@ -44,8 +44,8 @@ struct WriteGroupsAsk {
   CgroupWriteRequest request;
 };
 struct AddressesAsk {};
-struct
-    EnterAsk {  // with the channel of a joiner (enter.h), and a program to be run where one was brought along; Joined
+// With the channel of a joiner (enter.h), and a program to be run where one was brought along; Joined.
+struct EnterAsk {
   ExecDef command;
 };
 struct RotateLogAsk {  // of a console: one descriptor, of the new and empty one
