@@ -12,6 +12,7 @@
 
 #include "conf/base/text.h"
 #include "conf/base/undo.h"
+#include "driver/controller/confine.h"
 #include "driver/controller/tree.h"
 #include "driver/kernel/caps.h"
 #include "driver/kernel/clone.h"
@@ -35,10 +36,12 @@ enum class IntoV2 { kByBirth, kByWrite };
 struct Entry {
   std::vector<Fd> files;  // "0" is written into each
   const kernel::Cgroup* born_in = nullptr;
+  const DirFd* host_proc = nullptr;
 };
 
 Result<Entry> open_groups(const Host& host, IntoV2 way) {
   Entry entry;
+  entry.host_proc = &host.proc;
   for (const auto& group : host.groups) {
     if (group.is_v2() && way == IntoV2::kByBirth)
       entry.born_in = &group;
@@ -52,6 +55,7 @@ Result<Entry> open_groups(const Host& host, IntoV2 way) {
 // takes the domain's own ids and only then makes the namespaces, which therefore belong to those ids.
 Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, InitEnds& ends,
                          const std::vector<Fd>& passed_files) {
+  TRY(apply_apparmor(plan, *entry.host_proc));
   // "0" is the writer itself: the kernel then moves one thread and skips the wait that a move by pid pays for.
   for (const auto& tasks : entry.files)
     if (::write(tasks.get(), "0", 1) != 1) return sys_fail("enter control group");

@@ -83,22 +83,22 @@ constexpr Program make_program() {
   program.add(kEqualTo, kArchitecture, 1, 0);
   program.add(kReturn, SECCOMP_RET_KILL_PROCESS);
   program.add(kLoad, offsetof(seccomp_data, nr));
-  for (const std::uint32_t call :
-       {// the loop, and what it hears
-        SYS_epoll_pwait, SYS_epoll_ctl, SYS_ppoll, SYS_read, SYS_recvfrom, SYS_recvmsg, SYS_accept4, SYS_getsockopt,
+  for (const std::uint32_t call : {// the loop, and what it hears
+                                   SYS_epoll_pwait, SYS_epoll_ctl, SYS_ppoll, SYS_read, SYS_pread64, SYS_recvfrom,
+                                   SYS_recvmsg, SYS_accept4, SYS_getsockopt,
 #ifdef SYS_epoll_wait
-        SYS_epoll_wait, SYS_poll,
+                                   SYS_epoll_wait, SYS_poll,
 #endif
-        // what it says
-        SYS_write, SYS_sendto, SYS_sendmsg, SYS_close,
-        // its children, who they are in /proc, and the time
-        SYS_waitid, SYS_newfstatat, SYS_fstat, SYS_clock_gettime, SYS_gettimeofday,
+                                   // what it says
+                                   SYS_write, SYS_sendto, SYS_sendmsg, SYS_close,
+                                   // its children, who they are in /proc, and the time
+                                   SYS_waitid, SYS_newfstatat, SYS_fstat, SYS_clock_gettime, SYS_gettimeofday,
 #ifdef SYS_time
-        SYS_time,
+                                   SYS_time,
 #endif
-        // the C library
-        SYS_brk, SYS_munmap, SYS_mremap, SYS_madvise, SYS_geteuid, SYS_restart_syscall, SYS_rt_sigreturn, SYS_exit,
-        SYS_exit_group})
+                                   // the C library
+                                   SYS_brk, SYS_munmap, SYS_mremap, SYS_madvise, SYS_geteuid, SYS_restart_syscall,
+                                   SYS_rt_sigreturn, SYS_exit, SYS_exit_group})
     program.allow(call);
   // Files are looked at, never made or written: those that are written are open, or the stem opens them.
   program.allow_without_bits(SYS_openat, 2, O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND);

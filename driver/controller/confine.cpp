@@ -12,6 +12,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "driver/kernel/apparmor.h"
 #include "driver/kernel/caps.h"
 
 namespace virtuserns::controller {
@@ -57,6 +58,14 @@ Result<void> set_limit(const RlimitStep& step) {
 
 Result<void> set_personality(const PersonalityStep& step) {
   if (::personality(step.persona) < 0) return sys_fail("set personality");
+  return {};
+}
+
+Result<void> apply_apparmor(const LaunchPlan& plan, const DirFd& host_proc) {
+  for (const auto& step : plan.inside)
+    if (const auto* apparmor = std::get_if<ApparmorStep>(&step))
+      TRY(kernel::set_exec_profile(host_proc, apparmor->profile),
+          "take AppArmor profile " + quote(apparmor->profile) + " (is it loaded still?)");
   return {};
 }
 

@@ -18,6 +18,9 @@ void reset_signals();
 [[nodiscard]] Result<void> set_limit(const RlimitStep& step);
 [[nodiscard]] Result<void> set_personality(const PersonalityStep& step);
 
+// Of a process that is still in the host's mount namespace or in none of the container's, for itself and what it clones.
+[[nodiscard]] Result<void> apply_apparmor(const LaunchPlan& plan, const DirFd& host_proc);
+
 // The ids of a user and a group, from the files of the container: call it in its mount namespace. `user_word` and
 // `group_word` are what an error calls them.
 struct WantedIdentity {

@@ -160,6 +160,7 @@ std::string line(const InsideStep& step) {
                      text += " " + format_hex(call.arch) + ":" + number(call.number) + "=" + printable(call.name);
                    return text;
                  },
+                 [](const ApparmorStep& s) { return "apparmor " + quote(s.profile); },
                  [](const UserStep& s) { return "user " + quote(s.user) + " group " + quote(s.group); },
                  [](const ExecStep& s) {
                    return "exec " + quote(s.path) + " argv" + words(s.argv) + " env" + words(s.env) +

@@ -238,6 +238,7 @@ Result<void> join(const LaunchPlan& plan, const Entry& entry, const Doors& doors
   TRY(die_with_controller());
   for (const auto& tasks : doors.tasks)
     if (::write(tasks.get(), "0", 1) != 1) return sys_fail("enter control group");
+  TRY(apply_apparmor(plan, *doors.host_proc));
   std::vector<int> kept = {entry.channel, entry.program, doors.devpts->get()};
   const std::pair<const NsFd*, int> namespaces[] = {{&doors.user, CLONE_NEWUSER},     {&doors.ipc, CLONE_NEWIPC},
                                                     {&doors.uts, CLONE_NEWUTS},       {&doors.net, CLONE_NEWNET},
@@ -314,6 +315,7 @@ Result<Doors> open_doors(const Host& host, pid_t init, const Fd& devpts) {
   doors.pid = TRY(kernel::open_namespace(host.proc, init, "pid"));
   doors.mount = TRY(kernel::open_namespace(host.proc, init, "mnt"));
   doors.devpts = &devpts;
+  doors.host_proc = &host.proc;
   return doors;
 }
 

@@ -20,6 +20,7 @@ namespace virtuserns::controller {
 struct Doors {
   std::vector<Fd> tasks;  // "0" is written into each
   NsFd user, ipc, uts, net, cgroup, pid, mount;
+  const DirFd* host_proc = nullptr;
   const Fd* devpts = nullptr;  // the container's own instance, as the controller mounted it
 };
 // `init`: the caller makes sure that the number was its own all the time.

@@ -46,7 +46,7 @@ Result<void> make_group(const CgroupStep& step, const LaunchPlan& plan, Host& ho
     if (step.is_optional) return {};
     return std::move(made).error();
   }
-  const auto& group = host.groups.emplace_back(std::move(made).value());
+  auto& group = host.groups.emplace_back(std::move(made).value());
   TRY(write_files(step, group), "group " + quote(step.mount + "/" + step.path));
   if (step.device_rules)
     if (auto limited = kernel::limit_devices(group, *step.device_rules); !limited && !step.is_optional)

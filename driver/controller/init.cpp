@@ -131,6 +131,7 @@ class Init {
     confinement_.set(step);
     return {};
   }
+  Result<void> apply(const ApparmorStep&) { return {}; }  // the starter's
   Result<void> apply(const UserStep& step) {
     // Read after the pivot: "/" is the container's.
     confinement_.set(TRY(read_identity({"inituser", "initgroup", step.user, step.group})));

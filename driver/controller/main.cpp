@@ -16,6 +16,7 @@
 #include "conf/base/text.h"
 #include "conf/privileges.h"
 #include "driver/controller/reap.h"
+#include "driver/controller/stem.h"
 #include "driver/controller/supervise.h"
 #include "driver/kernel/caps.h"
 
@@ -63,7 +64,7 @@ Result<void> make_own_session() {
   ::umask(077);
   ::signal(SIGHUP, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
-  ::prctl(PR_SET_NAME, "virtuserns-ctl", 0, 0, 0);
+  ::prctl(PR_SET_NAME, kControllerName, 0, 0, 0);
   ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   // Not the daemon's, which would be handed on.
   if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS)

@@ -78,6 +78,9 @@ Result<void> check_lists(const LaunchPlan& plan) {
   }
   if (maps != 1) return refuse("needs exactly one id map");
   for (const auto& step : plan.inside) {
+    const auto* apparmor = std::get_if<ApparmorStep>(&step);
+    if (apparmor && (apparmor->profile.empty() || apparmor->profile.find_first_of(" \n\t") != std::string::npos))
+      return refuse("profile " + quote(apparmor->profile) + " is no name");
     const auto* filter = std::get_if<SeccompStep>(&step);
     if (filter && (filter->program.size() % 8 != 0 || filter->program.size() > kMaxFilterBytes))
       return refuse("malformed seccomp filter");

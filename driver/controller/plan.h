@@ -228,6 +228,11 @@ struct SeccompStep {
   bool is_logged = false;
   std::vector<CallName> refusable;
 };
+// The profile of AppArmor that init, and every command that comes later, gets at its exec. Whoever starts them asks for it
+// while still outside, where nothing of the container can answer in the kernel's place.
+struct ApparmorStep {
+  std::string profile;
+};
 struct UserStep {
   std::string user, group;
 };  // <inituser>, <initgroup>: names from the container's own files or "+N"
@@ -239,7 +244,7 @@ struct ExecStep {
 };
 
 using InsideStep = std::variant<LinkUpStep, AddressStep, RouteStep, HostnameStep, PivotStep, ConsoleStep, RlimitStep,
-                                PersonalityStep, CapabilitiesStep, SeccompStep, UserStep, ExecStep>;
+                                PersonalityStep, CapabilitiesStep, SeccompStep, UserStep, ExecStep, ApparmorStep>;
 
 // ---- the whole ----------------------------------------------------------------------------------------------------
 

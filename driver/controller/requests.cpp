@@ -82,7 +82,7 @@ void Supervisor::poll_freezes() {
     // Half frozen is no state to leave a container in.
     if (pending.freeze) (void)stem_.freeze(false);
     reply(pending.connection, pending.serial,
-          fail(VIR_ERR_OPERATION_TIMEOUT, "some process of the domain does not freeze"));
+          state ? fail(VIR_ERR_OPERATION_TIMEOUT, "some process of the domain does not freeze") : state.error());
     return true;
   });
 }

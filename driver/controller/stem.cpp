@@ -2,6 +2,7 @@
 #include "driver/controller/stem.h"
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include "conf/base/text.h"
@@ -22,8 +23,12 @@ Result<Stem> Stem::grow(const LaunchPlan& plan, Host& host, const std::vector<Fd
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
   SocketFd ours(pair[0]), theirs(pair[1]);
-  auto cloned = TRY(kernel::clone_process({0, nullptr, SIGCHLD}), "clone stem");
-  if (cloned.pid == 0) run_stem(plan, host, passed_files, boot, theirs);
+  // Born with its name, so that nobody ever takes it for an init.
+  ::prctl(PR_SET_NAME, kStemName, 0, 0, 0);
+  auto forked = kernel::clone_process({0, nullptr, SIGCHLD});
+  if (forked && forked->pid == 0) run_stem(plan, host, passed_files, boot, theirs);
+  ::prctl(PR_SET_NAME, kControllerName, 0, 0, 0);
+  auto cloned = TRY(std::move(forked), "clone stem");
   return Stem(std::move(ours), std::move(cloned.pidfd));
 }
 

@@ -4,7 +4,7 @@
 // commands, and those of whoever uses them. A mistake in there must not be a mistake of host root's. So, just before
 // init's first exec, it forks: the fork, the stem, keeps the privileges and waits for requests; the controller
 // gives up its own (cage.h) and asks. The vocabulary is this header. Nothing in it names a path of the host, a process that
-// is not of this domain, or a value that the plan does not bound.
+// is not of this domain, or a file of its groups that is no limit.
 //
 // The stem is one child more of the controller, in none of the container's groups, with no descriptor of anybody the
 // controller talks to. What it makes (starters, inits, joiners) are children of the controller, which waits for them. The
@@ -21,6 +21,9 @@
 #include "driver/controller/shutdown.h"
 
 namespace virtuserns::controller {
+
+// As ps(1) shows them.
+inline constexpr const char *kControllerName = "virtuserns-ctl", *kStemName = "virtuserns-stem";
 
 // ---- what it is asked ----
 struct TidyAsk {};  // unmount the tree, of which the container has its own copy. No reply
@@ -44,8 +47,7 @@ struct WriteGroupsAsk {
   CgroupWriteRequest request;
 };
 struct AddressesAsk {};
-// With the channel of a joiner (enter.h), and a program to be run where one was brought along; Joined.
-struct EnterAsk {
+struct EnterAsk {  // with the channel of a joiner (enter.h), and with the program that was brought along; Joined
   ExecDef command;
 };
 struct RotateLogAsk {  // of a console: one descriptor, of the new and empty one

@@ -307,8 +307,7 @@ class StemProcess {
 
 // Not to be taken for the controller: neither by ps(1) nor by the daemon's search for its mark (driver/userns/launch.cpp).
 void change_name() {
-  ::prctl(PR_SET_NAME, "virtuserns-stem", 0, 0, 0);
-  constexpr std::string_view kOurs = "virtuserns-controller", kNew = "virtuserns-stem", kMark = "VIRTUSERNS_RUN=";
+  constexpr std::string_view kOurs = "virtuserns-controller", kNew = kStemName, kMark = "VIRTUSERNS_RUN=";
   char* program = program_invocation_name;
   if (const std::string_view name = program; name.ends_with(kOurs)) {
     char* end = program + name.size() - kOurs.size();

@@ -6,6 +6,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -182,9 +183,13 @@ Result<std::string> Cgroup::read(const std::string& file) const {
   return read_kernel_file_at(dir_, file, kMaxGroupFile);
 }
 
-Result<void> Cgroup::delegate(uid_t uid, gid_t gid) const {
+Result<void> Cgroup::delegate(uid_t uid, gid_t gid) {
   // Only a group that we made is ever given away: libvirt's driver and nspawn chowned the root of a hierarchy.
   if (!spec_.is_v2) return fail(VIR_ERR_OPERATION_UNSUPPORTED, "a v1 group is never delegated");
+  for (const auto& [file, name] : {std::pair(&freeze_, "cgroup.freeze"), std::pair(&events_, "cgroup.events")}) {
+    *file = Fd(::openat(dir_.get(), name, O_RDONLY | O_NOCTTY | O_CLOEXEC));
+    if (!*file) return sys_fail("open " + quote(name));
+  }
   if (::fchown(dir_.get(), uid, gid) != 0) return sys_fail("delegate group");
   for (const char* file : {"cgroup.procs", "cgroup.threads", "cgroup.subtree_control"})
     if (::fchownat(dir_.get(), file, uid, gid, AT_SYMLINK_NOFOLLOW) != 0)
@@ -238,8 +243,15 @@ Result<void> Cgroup::set_frozen(bool is_frozen) const {
 
 Result<FreezerState> Cgroup::freezer_state() const {
   if (!spec_.is_v2) return v1::parse_freezer_state(TRY(read("freezer.state")));
-  const bool is_wanted = trim(TRY(read("cgroup.freeze"))) == "1";
-  return v2::parse_events(TRY(read("cgroup.events")), is_wanted);
+  const auto read_kept = [this](const Fd& file, const char* name) -> Result<std::string> {
+    if (!file) return read(name);
+    char text[4096];
+    const auto size = ::pread(file.get(), text, sizeof text, 0);
+    if (size < 0) return sys_fail(std::string("read '") + name + "'");
+    return std::string(text, static_cast<std::size_t>(size));
+  };
+  const bool is_wanted = trim(TRY(read_kept(freeze_, "cgroup.freeze"))) == "1";
+  return v2::parse_events(TRY(read_kept(events_, "cgroup.events")), is_wanted);
 }
 
 Result<void> remove_cgroups(std::vector<Cgroup>& groups, int timeout_ms) {

@@ -41,8 +41,9 @@ class Cgroup {
   // For several writes to one file, each of them a write(2).
   [[nodiscard]] Result<Fd> open_for_writing(const std::string& file) const;
   [[nodiscard]] Result<std::string> read(const std::string& file) const;
-  // v2: the group itself and the files that a delegatee needs (cgroups(7), "Cgroups delegation"). Never the limits.
-  [[nodiscard]] Result<void> delegate(uid_t uid, gid_t gid) const;
+  // v2: the group itself and the files that a delegatee needs (cgroups(7), "Cgroups delegation"). Never the limits. The
+  // directory is the delegatee's from then on, who may close it to others: what freezer_state reads stays open.
+  [[nodiscard]] Result<void> delegate(uid_t uid, gid_t gid);
   // `tasks` (v2: cgroup.procs), into which a single-threaded process writes "0" to come in; on v1 that is 4 times cheaper
   // than by pid.
   [[nodiscard]] Result<Fd> open_tasks() const;
@@ -68,6 +69,7 @@ class Cgroup {
   DirFd parent_;
   std::string name_;
   DirFd dir_;
+  Fd freeze_, events_;  // of a group that was given away
 };
 
 // Kills what is in the groups and removes them, newest first. Waits for the kernel at most `timeout_ms`.

@@ -97,6 +97,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
                                                      unsigned cell_count, unsigned flags) override;
   Result<std::string> sysinfo(unsigned flags) override;
   Result<SecurityModel> security_model() override;
+  Result<SecurityLabel> security_label(const Uuid&) override;
 
   // lifecycle.cpp
   Result<DomainRef> create(const Caller&, const Uuid&, std::vector<Fd> files, unsigned flags) override;

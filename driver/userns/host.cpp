@@ -5,6 +5,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "driver/kernel/apparmor.h"
 #include "driver/userns/backend.h"
 #include "driver/userns/observe.h"
 #include "xml/writer.h"
@@ -54,7 +55,7 @@ Result<Capabilities> Backend::capabilities() {
   caps.node = TRY(node_facts());
   caps.guests.push_back({caps.node.arch, 64, paths_.controller});
   if (caps.node.arch == "x86_64") caps.guests.push_back({"i686", 32, paths_.controller});
-  caps.secmodels = {"none"};
+  caps.secmodels = {TRY(security_model()).model};
   return caps;
 }
 
@@ -209,6 +210,22 @@ Result<std::string> format_sysinfo(const std::string& sys) {
   return root.to_string();
 }
 
-Result<SecurityModel> Backend::security_model() { return SecurityModel{"none", "0"}; }
+// AppArmor is what confines domains here when the profile for them is loaded, not when the kernel merely has it.
+Result<SecurityModel> Backend::security_model() {
+  return SecurityModel{kernel::read_apparmor_profiles(paths_.sys).count(kApparmorProfile) == 0 ? "none" : "apparmor",
+                       "0"};
+}
+
+// What the kernel says of init now. Empty: it is not confined, or does not run.
+Result<SecurityLabel> Backend::security_label(const Uuid& uuid) {
+  pid_t init = 0;
+  {
+    const Locked domain = TRY(find(uuid));
+    if (domain->is_active()) init = domain->boot.init_pid;
+  }
+  const auto label = init != 0 ? kernel::read_apparmor_label(paths_.proc, init) : std::nullopt;
+  if (!label || label->profile == "unconfined") return SecurityLabel{};
+  return SecurityLabel{label->profile, label->is_enforced};
+}
 
 }  // namespace virtuserns::userns

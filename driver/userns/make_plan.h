@@ -10,10 +10,12 @@
 //  * capabilities: libvirt's default policy drops sys_module, sys_time, mknod, audit_control and mac_admin; ours drops
 //    sys_rawio, syslog, wake_alarm, block_suspend, audit_read, mac_override, perfmon and bpf too (none of them means
 //    anything in a user namespace but risk). <capabilities> brings back each by name; policy='allow' brings back all;
-//  * the seccomp filter of driver/kernel/seccomp_filter.h, always, with what userns:seccomp changes in it.
+//  * the seccomp filter of driver/kernel/seccomp_filter.h, always, with what userns:seccomp changes in it;
+//  * AppArmor's profile 'virtuserns-container' where it is loaded, unless <seclabel> says another or none.
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,6 +28,8 @@
 #include "driver/kernel/facts.h"
 
 namespace virtuserns::userns {
+
+inline constexpr const char* kApparmorProfile = "virtuserns-container";  // tools/data/apparmor/virtuserns.in
 
 // What stands behind DomainDef::filesystems[i].
 struct FilesystemFacts {
@@ -50,6 +54,7 @@ struct PlanContext {
   std::string blkio_weight_file;                       // v1: "blkio.bfq.weight", "blkio.weight" or none
   // Of the scope that systemd makes ("machine.slice/..."), or empty: every group is ours.
   std::string scope_group;
+  std::set<std::string> apparmor_profiles;  // that are loaded; none without AppArmor
   SeccompStep seccomp;
   std::uint32_t passed_files = 0;
 };

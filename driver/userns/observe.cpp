@@ -10,6 +10,7 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/privileges.h"
+#include "driver/kernel/apparmor.h"
 #include "driver/kernel/caps.h"
 #include "xml/node.h"
 
@@ -127,6 +128,7 @@ Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const D
     if (interface.type == InterfaceType::kNetwork)
       context.network_bridges[interface.source] = bridge_of_network(interface.source);
   observe_groups(context);
+  context.apparmor_profiles = kernel::read_apparmor_profiles(paths.sys);
   return context;
 }
 

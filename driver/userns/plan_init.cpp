@@ -94,6 +94,29 @@ std::vector<std::string> environment(const DomainDef& def) {
   return env;
 }
 
+constexpr const char* kControllerProfile = "virtuserns-controller";
+
+Result<void> plan_apparmor(Draft& draft) {
+  std::string profile = kApparmorProfile;
+  bool is_wanted = false;  // by name
+  for (const auto& label : draft.def.seclabels) {
+    const bool is_ours = label.model.empty() || label.model == "apparmor";
+    if (label.type == "none" && (is_ours || label.model == "none")) {
+      if (draft.context.apparmor_profiles.count(kControllerProfile) == 0) return {};
+      return unsupported("<seclabel type='none'>: AppArmor's profile " + quote(kControllerProfile) +
+                         ", which is loaded, starts nothing unconfined: remove the element, or unload the profile");
+    }
+    if (is_ours && label.type == "static") profile = label.label, is_wanted = true;
+    if (!is_ours && label.type != "none") draft.message("<seclabel model='" + label.model + "'> has no effect");
+  }
+  const bool is_there = draft.context.apparmor_profiles.count(profile) != 0;
+  if (is_wanted && !is_there)
+    return unsupported("<seclabel>: AppArmor's profile " + quote(profile) +
+                       " is not loaded on this host: load it with apparmor_parser(8), or remove the element");
+  if (is_there) draft.plan().inside.push_back(ApparmorStep{profile});
+  return {};
+}
+
 }  // namespace
 
 std::uint64_t capability_bounds(const FeaturesDef& features, std::uint64_t last_capability) {
@@ -130,6 +153,7 @@ Result<void> plan_init(Draft& draft) {
     inside.push_back(PersonalityStep{PER_LINUX32});
   else if (!def.os.arch.empty() && !host_arch.empty() && def.os.arch != host_arch)
     return unsupported("architecture " + quote(def.os.arch) + " does not run on this host (" + host_arch + ")");
+  TRY(plan_apparmor(draft));
   // The filter before the capabilities: installing it needs CAP_SYS_ADMIN, which <capabilities> may take away. It
   // allows every call that the remaining steps make.
   inside.push_back(draft.context.seccomp);

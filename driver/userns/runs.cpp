@@ -3,12 +3,14 @@
 #include <libvirt/libvirt.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "conf/base/file.h"
 #include "conf/base/log.h"
 #include "conf/base/text.h"
 #include "conf/domain_devices.h"
+#include "driver/kernel/apparmor.h"
 #include "driver/userns/backend.h"
 
 namespace virtuserns::userns {
@@ -44,6 +46,19 @@ void fill_live_values(DomainDef& def, const IdMaps& maps, const controller::Boot
     return map;
   };
   def.idmap = {entries(maps.uid), entries(maps.gid)};
+}
+
+// As libvirt shows a label that it chose; one that the definition names is there already.
+void set_live_label(DomainDef& def, const std::optional<kernel::ApparmorLabel>& label) {
+  if (!label || label->profile == "unconfined") return;
+  const auto is_apparmor = [](const SeclabelDef& known) { return known.model.empty() || known.model == "apparmor"; };
+  const auto known = std::find_if(def.seclabels.begin(), def.seclabels.end(), is_apparmor);
+  SeclabelDef& live = known == def.seclabels.end() ? def.seclabels.emplace_back() : *known;
+  if (live.type.empty()) live.type = "dynamic";
+  if (live.type == "none") return;
+  live.model = "apparmor";
+  if (live.relabel.empty()) live.relabel = "yes";
+  live.label = label->profile;
 }
 
 }  // namespace
@@ -166,6 +181,7 @@ void Backend::on_started(const RunPtr& run, const controller::BootRecord& boot, 
     if (locked->run != run || locked->is_active()) return;
     DomainDef live = run->live;
     fill_live_values(live, run->maps, boot);
+    set_live_label(live, kernel::read_apparmor_label(paths_.proc, boot.init_pid));
     begin_running(*locked, run->pid, running_reason);
     live.id = run->pid;
     locked->def = std::move(live);

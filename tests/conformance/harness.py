@@ -331,7 +331,7 @@ def _session(arguments, suite):
             raise
         left = _leaks_of_daemon(env)
         code = daemon.stop() if daemon.is_running() else 0
-        left += [] if daemon.is_reference else host_state.differences(before, look(), ignore_files=IGNORED_FILES)
+        left += [] if daemon.is_reference else host_state.lasting_differences(before, look, ignore_files=IGNORED_FILES)
     daemon.remove_cgroups()
     if code != 0 and not daemon.is_reference:
         left.append(f"daemon's exit code at SIGTERM: {code}\n{daemon.log_text()}")

@@ -270,7 +270,8 @@ def a_root_test_that_leaks_fails():
     for leak, pattern in (("nothing", None), ("process", r"process left: \d+ sleep 77"), ("mount", r"mount left: \d+ /mnt"),
                           ("address", "address left: 192.0.2.7"), ("file", "file left: /.*/left"),
                           ("cgroup", r"cgroup left: (/sys/fs/cgroup/\S*virtuserns-test-\d+)")):
-        done = subprocess.run([sys.executable, wrapper, sys.executable, "-c", LEAKING_PROGRAM, leak], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, wrapper, sys.executable, "-c", LEAKING_PROGRAM, leak], capture_output=True, text=True,
+                              env={**os.environ, "VIRTUSERNS_LEAK_PATIENCE": "0"})
         harness.equal(done.returncode, 1 if pattern else 0, f"{leak}: {done.stdout} {done.stderr}")
         harness.contains(done.stdout, "[       OK ] its own output")
         if pattern:

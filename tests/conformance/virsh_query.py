@@ -232,7 +232,8 @@ def domstats(env):
     equal(stats["web"]["state.reason"], "1")
     equal(stats["web"]["vcpu.current"], "2")
     equal(stats["web"]["balloon.maximum"], "262144")
-    check(int(stats["web"]["cpu.time"]) >= int(stats["web"]["cpu.user"]))
+    # The kernel counts the one exactly and the other in ticks of 10 ms, also on v1.
+    check(int(stats["web"]["cpu.time"]) + 20_000_000 >= int(stats["web"]["cpu.user"]), stats["web"])
     equal(stats["web"]["net.count"], "1" if nic else "0")
     equal(stats["web"]["block.count"], "0")
     check("cpu.time" not in stats["off"])

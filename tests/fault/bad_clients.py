@@ -190,6 +190,45 @@ def clients_that_ask_and_never_read(env):
 
 
 @test(OURS)
+def clients_that_flood_with_keepalive(env):
+    """F25: pings without end, and nobody reads the answers."""
+    ping = struct.pack(">IIIiiIi", 28, 0x6b656570, 1, 1, 2, 0, 0)
+
+    def work(_, ready):
+        kept = []
+        for _ in range(50):
+            client = RawClient(env.daemon.socket).open()
+            client.socket.setblocking(False)
+            kept.append(client)
+        ready.release()
+        while True:
+            for client in kept:
+                with contextlib.suppress(OSError):
+                    client.socket.send(ping * 64)
+            time.sleep(0.01)
+    before, most = watch(env, children(work), seconds=1.0)
+    check(most - before < 64 * 1024, f"the daemon grew by {(most - before) // 1024} MiB")
+
+
+@test(OURS)
+def clients_that_close_one_half(env):
+    """F25: the end of what a client says is the end of it: it is let go of, soon, and whatever it had asked."""
+    before, kept = descriptors(env), []
+    for _ in range(200):
+        client = RawClient(env.daemon.socket).open()
+        client.socket.sendall(frame(CONNECT_GET_HOSTNAME, serial=9))
+        client.socket.shutdown(socket.SHUT_WR)
+        kept.append(client)
+    check(answer_time(env) < LIMIT_S, "a good client waits")
+    deadline = time.monotonic() + 5
+    while descriptors(env) > before + 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    check(descriptors(env) <= before + 4, f"{descriptors(env) - before} descriptors stayed open")
+    for client in kept:
+        client.close()
+
+
+@test(OURS)
 def clients_that_send_garbage_and_come_again(env):
     """F22: lengths that cannot be, wrong programs, versions and types, and then the connection is cut."""
     def work(number, ready):

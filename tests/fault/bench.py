@@ -315,7 +315,8 @@ class Bench:
         processes = {"daemon": self.env.daemon.process.pid}
         if case.is_running and {"controller", "stem"} & (plan.count | plan.kill):
             processes["controller"] = controllers(case.name)[case.name][0]
-            processes["stem"] = stems(processes["controller"])[0]
+            # One that was born this moment has not yet changed its name.
+            processes["stem"] = harness.eventually(lambda: stems(processes["controller"]), "the controller has a stem")[0]
         error = ""
         with Tracer(plan, **processes) as tracer:
             try:

@@ -25,7 +25,7 @@ from invariants import RUN, controllers, known, settled  # noqa: E402
 
 LIBRARY = next(pathlib.Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 TEN_YEARS_S = 10 * 365 * 24 * 3600
-KEEPALIVE = "keepalive_interval = 1\nkeepalive_count = 2\n"
+KEEPALIVE = "keepalive_interval = 1\nkeepalive_count = 1\n"
 
 
 @functools.cache
@@ -80,9 +80,9 @@ def ten_years_ahead_and_back(env):
             case = bench.case(Destroy)
             case.prepare(bench.connection)
             was = controllers(case.name)
-            for offset_s in (TEN_YEARS_S, -TEN_YEARS_S, 0):
+            for offset_s in (TEN_YEARS_S, -TEN_YEARS_S):
                 clock.write_text(f"{offset_s:+d}\n")
-                quiet(env, 3.5)  # longer than two unanswered pings would take
+                quiet(env, 2.5)  # longer than an unanswered ping would be waited for
                 check(bench.connection.isAlive(), f"the client was taken for dead at {offset_s:+d} s")
                 equal(known(bench.connection)[case.name][0], libvirt.VIR_DOMAIN_RUNNING)
                 another = bench.case(Start)
@@ -120,13 +120,12 @@ def everything_stood_still(env):
             case = bench.case(Destroy)
             case.prepare(bench.connection)
             pids = [env.daemon.process.pid, *controllers(case.name)[case.name]]
-            quiet(env, 1.5)
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
-            time.sleep(5)
+            time.sleep(3)
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
-            quiet(env, 3.5)
+            quiet(env, 2.5)
             check(bench.connection.isAlive(), "the client was taken for dead")
             equal(settled(lambda: bench.look(case, True)) + bench.afterwards(case), [])
     finally:

@@ -286,7 +286,7 @@ def exit_record(env):
         bench.connection.close()
         env.daemon.kill()
         disk = Disk([RUN])
-        with Tracer(Plan({"controller"}, records=True), controller=pid) as tracer:
+        with Tracer(Plan({"controller", "stem"}, records=True), controller=pid, stem=invariants.stems(pid)[0]) as tracer:
             os.kill(init, signal.SIGTERM)  # whose trap makes it leave with 0
             eventually(lambda: not invariants.is_alive(pid), "the controller is gone")
         # By descriptors of folders: in the controller's own root they have other paths than here.

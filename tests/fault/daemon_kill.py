@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """kill -9 of the daemon at random moments of what ten domains do: nothing lost, nothing orphaned, states right at once.
 
-    VIRTUSERNS_KILLS=100 VIRTUSERNS_SEED=1 tests/fault/daemon_kill.py --driver userns
+    VIRTUSERNS_KILLS=60 VIRTUSERNS_SEED=1 tests/fault/daemon_kill.py --driver userns
 
 Each round: some clients start, suspend, resume, reboot and destroy domains; after a random time the daemon is killed
 and started again. Within a second of its start every domain must be known, and what the daemon says of it must be what
@@ -66,7 +66,7 @@ def round_of_kill(env, rng, names):
 @test(["userns"])
 def states_are_right_after_every_kill(env):
     rng = random.Random(int(os.environ.get("VIRTUSERNS_SEED", "1")))
-    kills = int(os.environ.get("VIRTUSERNS_KILLS", "100"))
+    kills = int(os.environ.get("VIRTUSERNS_KILLS", "60"))
     names = [env.define(f"{PREFIX}{i}") for i in range(DOMAINS)]
     for number in range(kills):
         wrong = round_of_kill(env, rng, names)

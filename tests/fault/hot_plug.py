@@ -62,7 +62,7 @@ def a_running_domain_refuses_devices(env):
         domain = bench.connection.defineXML(xml)
         domain.create()
         eventually((root / "tmp/ready").exists, "the container swaps")
-        init = invariants.living_children(controllers(name)[name][0])[0]
+        init = invariants.inits(controllers(name)[name][0])[0]
         before = (domain.XMLDesc(0), domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), places(init), mounts(init),
                   invariants.descriptors(controllers(name)[name][0]))
         for _ in range(3):

@@ -72,7 +72,7 @@ def reuse(bench, how, victims, look_alike=False):
     case = bench.case(Destroy)
     case.prepare(bench.connection)
     pid = controllers(case.name)[case.name][0]
-    init = invariants.inits(pid)[0]
+    init, stem = invariants.inits(pid)[0], invariants.stems(pid)[0]
     # The next daemon is not the controllers' parent, so that nobody but us keeps their pids from being free.
     bench.restart()
     bench.reconnect()
@@ -80,7 +80,8 @@ def reuse(bench, how, victims, look_alike=False):
     for victim in victims:
         os.kill({"controller": pid, "init": init}[victim], signal.SIGKILL)
     # Each dies with the other; who is orphaned so is our child.
-    collect(pid), collect(init)
+    # (The stem's session has the controller's number.)
+    collect(pid), collect(init), collect(stem)
     controller = f"{daemon.build}/driver/controller/virtuserns-controller"
     strangers = []
     try:

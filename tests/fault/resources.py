@@ -32,7 +32,7 @@ MEMORY = {"mmap", "mremap", "memfd_create"}
 FAULTS = [("EMFILE", errno.EMFILE, DESCRIPTORS, False), ("EMFILE from there on", errno.EMFILE, DESCRIPTORS, True),
           ("EAGAIN", errno.EAGAIN, PROCESSES, False), ("ENOMEM", errno.ENOMEM, PROCESSES | MEMORY, False)]
 ROLES = ["daemon", "controller", "stem", "starter", "init"]
-POINTS_OF_A_SHORT_RUN, MAKERS_OF_A_SHORT_RUN = 4, 2
+POINTS_OF_A_SHORT_RUN, MAKERS_OF_A_SHORT_RUN = 3, 1
 MAKERS = {"mkdir", "mkdirat", "clone", "clone3", "vfork"}
 
 

@@ -122,7 +122,7 @@ def write_lease(uuid, *lines):
 
 def ids_of(name):
     """The ranges of host ids that the kernel has for a running domain: [(first, end)]."""
-    init = invariants.living_children(controllers(name)[name][0])[0]
+    init = invariants.inits(controllers(name)[name][0])[0]
     lines = [list(map(int, line.split())) for line in pathlib.Path(f"/proc/{init}/uid_map").read_text().splitlines()]
     return [(outside, outside + count) for _, outside, count in lines]
 

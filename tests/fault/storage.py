@@ -36,7 +36,7 @@ FAULTS = [("ENOSPC once at", errno.ENOSPC, False, TOUCHES, False), ("EIO once at
           ("a used-up quota from", errno.EDQUOT, True, TAKES_ROOM, False),
           ("a read-only disk from", errno.EROFS, True, TOUCHES | {"unlink", "unlinkat"}, True)]
 WRITERS = ["define", "redefine", "undefine", "autostart", "start", "create-transient"]
-POINTS_OF_A_SHORT_RUN = 5
+POINTS_OF_A_SHORT_RUN = 4
 
 
 def plan_of(fault_, number):

@@ -121,7 +121,7 @@ def status_files_of_former_versions(env):
             case = bench.case(Destroy)
             case.prepare(bench.connection)
             pid = controllers(case.name)[case.name][0]
-            init = invariants.living_children(pid)[0]
+            init = invariants.inits(pid)[0]
             uuid = known(bench.connection)[case.name][2]
             path = pathlib.Path(RUN, f"{uuid}.status")
             now = path.read_text()

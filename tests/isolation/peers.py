@@ -28,6 +28,7 @@ sys.path[:0] = [str(TESTS / part) for part in ("conformance", "support")]
 import daemon as daemon_module  # noqa: E402
 import harness  # noqa: E402
 import host_state  # noqa: E402
+import owned  # noqa: E402
 
 FIRST_ID = 3_400_000_000
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -65,7 +66,7 @@ class Groups:
     """A sub-tree of every hierarchy, which whoever enters sees as all there is."""
 
     def __init__(self):
-        self.name = f"virtuserns-peers-{os.getpid()}"
+        self.name = owned.name("peers")
         top = pathlib.Path("/sys/fs/cgroup")
         self.tops = [path for path in ([top] if (top / "cgroup.procs").exists() else sorted(top.iterdir()))
                      if path.is_mount() and (path / "cgroup.procs").exists() and not path.is_symlink()]
@@ -202,9 +203,8 @@ def ours(folder, build):
         xml = (f"<domain type='lxc'><name>peer</name><memory unit='MiB'>256</memory><os><type>exe</type><init>/sbin/init</init></os>"
                f"<devices><filesystem type='mount'><source dir='{root}'/><target dir='/'/></filesystem><console type='pty'/></devices></domain>")
         env.virsh("create", env.write_xml(xml)).ok()
-        controller = env.virsh("domid", "peer").ok().out.strip()
-        init = pathlib.Path(f"/proc/{controller}/task/{controller}/children").read_text().split()[0]
-        return judge(root, int(init), build, first_line(f"{build}/driver/virtusernsd", "--version").split()[-1])
+        init = host_state.init_of(int(env.virsh("domid", "peer").ok().out))
+        return judge(root, init, build, first_line(f"{build}/driver/virtusernsd", "--version").split()[-1])
     finally:
         env.cleanup()
         daemon.stop()
@@ -324,9 +324,7 @@ def libvirt_lxc(folder, build):
                 raise Unavailable("libvirtd does not serve: " + pathlib.Path(f"{folder}/libvirtd.log").read_text().strip()[-300:])
             time.sleep(0.1)
         run(*virsh, "create", str(xml))
-        controller = run(*virsh, "domid", "peer").strip()
-        init = pathlib.Path(f"/proc/{controller}/task/{controller}/children").read_text().split()[0]
-        return judge(root, int(init), build, first_line("libvirtd", "--version").split()[-1])
+        return judge(root, host_state.init_of(int(run(*virsh, "domid", "peer"))), build, first_line("libvirtd", "--version").split()[-1])
     finally:
         subprocess.run([*virsh, "destroy", "peer"], capture_output=True, timeout=PATIENCE_S)
         daemon.terminate()
@@ -408,7 +406,7 @@ def main():
     host_state.become_subreaper()
     daemon_module.enter_private_namespaces()
     answers = {}
-    with tempfile.TemporaryDirectory(prefix="virtuserns-peers-") as folder:
+    with tempfile.TemporaryDirectory(prefix=owned.name("peers") + "-") as folder:
         os.chmod(folder, 0o755)
         for name, action in SUBJECTS.items():
             if options.only and name not in options.only and name != "virtuserns":

@@ -83,6 +83,16 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def init_of(controller: int) -> int:
+    """The child that is pid 1 of a namespace."""
+    for pid in children(controller):
+        with contextlib.suppress(OSError):
+            numbers = re.search(r"^NSpid:(.*)$", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE).group(1).split()
+            if len(numbers) > 1 and numbers[-1] == "1":
+                return pid
+    raise LookupError(f"process {controller} has no container")
+
+
 def _command(pid: int) -> str:
     try:
         words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -246,6 +256,17 @@ def differences(before: HostState, after: HostState, ignore_files: str = r"(?!)"
     return lines
 
 
+PATIENCE_S = float(os.environ.get("VIRTUSERNS_LEAK_PATIENCE", "3"))
+
+
+def lasting_differences(before: HostState, look, **how) -> list[str]:
+    """The differences that stay: the kernel takes namespaces, and the links in them, down in its own time."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (lines := differences(before, look(), **how)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return lines
+
+
 # ---- the daemon -------------------------------------------------------------------------------------------------------
 
 MAY_GROW_KB = 16 * 1024  # arenas of threads and what a busy daemon keeps for the next call
@@ -285,4 +306,12 @@ def service_leaks(before: Service, patience_s: float = 5.0) -> list[str]:
     deadline = time.monotonic() + patience_s
     while (lines := before.differences(Service.of(before.pid))) and time.monotonic() < deadline:
         time.sleep(0.1)
+    return lines
+
+
+def lasting_differences(before: HostState, look, ignore_files: str = r"(?!)", seconds: float = 5) -> list[str]:
+    """Those that are still there when what is about to end has had the time to."""
+    deadline = time.monotonic() + seconds
+    while (lines := differences(before, look(), ignore_files)) and time.monotonic() < deadline:
+        time.sleep(0.02)
     return lines

@@ -5,6 +5,7 @@ The program gets mount and network namespaces of its own, in which it stays (VIR
 what it leaves in them is seen; and a directory of its own for temporary files. A test must clean up by itself: what is
 reported here is undone only as far as it is this process's to undo.
 """
+import contextlib
 import os
 import pathlib
 import shutil
@@ -16,6 +17,7 @@ import tempfile
 import daemon as daemon_module
 import host_state
 import kernel_lists
+import owned
 
 
 def enter_machine() -> None:
@@ -44,19 +46,19 @@ def main() -> int:
     except (daemon_module.NotPossible, subprocess.CalledProcessError) as reason:
         print(f"skipped: {reason}")
         return 77
-    folder = tempfile.mkdtemp(prefix="virtuserns-leaks-")
+    folder = tempfile.mkdtemp(prefix=owned.name("leaks") + "-")
     os.chmod(folder, 0o711)  # containers must be able to reach their roots
     before = host_state.snapshot([folder], "", [folder], cgroups=False)
     process = subprocess.Popen(program, env={**os.environ, "TMPDIR": folder, "VIRTUSERNS_TEST_MACHINE": "1"})
     code = wait(process.pid)
     # Its groups carry its pid: other people run the same tests.
-    after = host_state.snapshot([folder], rf"/virtuserns-[a-z]+-{process.pid}(/|$)", [folder])
-    left = host_state.differences(before, after)
+    look = lambda: host_state.snapshot([folder], rf"/virtuserns-[a-z]+-{process.pid}(/|$)", [folder])  # noqa: E731
+    left = host_state.lasting_differences(before, look)
     for line in left:
         print(f"FAIL {pathlib.Path(program[0]).name} left something: {line}")
     # What is ours: processes that came back to us, and the directory.
-    for pid in after.processes:
-        if any(line.startswith(f"process left: {pid} ") for line in left):
+    for pid in host_state.descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     host_state.reap()
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 // Runs inside test containers, statically linked: what a shell cannot ask the kernel.
 #include <linux/keyctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -45,6 +46,17 @@ int fork_all() {
   return 0;
 }
 
+// A child that stands still under its tracer, for ever.
+int traced() {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+    ::raise(SIGSTOP);
+    ::_exit(0);
+  }
+  for (;;) ::pause();
+}
+
 int eat(long megabytes) {
   for (long i = 0; i < megabytes; ++i) {
     char* block = static_cast<char*>(std::malloc(1 << 20));
@@ -84,6 +96,7 @@ int main(int argc, char** argv) {
   if (argc >= 2 && std::strcmp(argv[1], "keyring") == 0) return keyring();
   if (argc >= 2 && std::strcmp(argv[1], "ids") == 0) return ids();
   if (argc >= 2 && std::strcmp(argv[1], "fork") == 0) return fork_all();
+  if (argc >= 2 && std::strcmp(argv[1], "traced") == 0) return traced();
   if (argc >= 3 && std::strcmp(argv[1], "eat") == 0) return eat(std::atol(argv[2]));
   if (argc >= 3 && std::strcmp(argv[1], "refused") == 0) return refused(std::atol(argv[2]));
   if (argc >= 3 && std::strcmp(argv[1], "handle") == 0) return handle(std::atoi(argv[2]));

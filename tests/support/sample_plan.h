@@ -50,6 +50,7 @@ inline LaunchPlan make_full_plan() {
                  PersonalityStep{8},
                  CapabilitiesStep{0xff, true},
                  UserStep{"+0", "+0"},
+                 ApparmorStep{"virtuserns-container"},
                  SeccompStep{{6, 0, 0, 0, 0, 0, 0xff, 0x7f}, true, {{0xc000003e, 321, "bpf"}}},
                  ExecStep{"/sbin/init", {"/sbin/init"}, {"container=lxc-libvirt"}, "", 0}};
   return plan;

@@ -3,8 +3,8 @@ machine says of it. Only for tests/vm: it installs units and changes settings of
 import os
 import pathlib
 import re
+import shutil
 import subprocess
-import sys
 import time
 
 SOURCE = pathlib.Path(os.environ["VIRTUSERNS_SOURCE"])
@@ -13,6 +13,7 @@ FACTOR = float(os.environ.get("VIRTUSERNS_TIME_FACTOR", "1"))
 URI = "userns:///system"
 MEMORY_BYTES = 128 * 1024 * 1024
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
+MODULES = "/usr/lib/x86_64-linux-gnu/virtuserns/driver"
 FAILED = []
 SCOPE = re.compile(r"virtuserns-[0-9a-f-]{36}-\d+\.scope")
 
@@ -62,8 +63,15 @@ def init_pid():
     found = re.search(r"^\s*(\d+)\s+web\s", virsh("list").stdout, re.MULTILINE)
     if not found:
         return None
-    children = pathlib.Path(f"/proc/{found[1]}/task/{found[1]}/children").read_text().split()
-    return int(children[0]) if children else None
+    for child in pathlib.Path(f"/proc/{found[1]}/task/{found[1]}/children").read_text().split():
+        # The controller has other children; init is the one with a number of its own pid namespace.
+        try:
+            status = pathlib.Path(f"/proc/{child}/status").read_text()
+        except OSError:
+            continue
+        if re.search(r"^NSpid:\s+\d+\s+1$", status, re.MULTILINE):
+            return int(child)
+    return None
 
 
 def groups_of(pid):
@@ -113,17 +121,21 @@ def cgroup_mounts():
 
 def install():
     """Once; a program that comes later finds it."""
-    if pathlib.Path("/usr/sbin/virtusernsd").is_symlink():
+    if pathlib.Path("/usr/sbin/virtusernsd").exists():
         return
     units = pathlib.Path("/etc/systemd/system")
     for name in ("virtusernsd.socket", "virtusernsd-ro.socket"):
         (units / name).write_text((SOURCE / "tools/data" / name).read_text())
     (units / "virtusernsd.service").write_text((BUILD / "tools/virtusernsd.service").read_text())
-    pathlib.Path("/usr/sbin/virtusernsd").symlink_to(BUILD / "driver/virtusernsd")
+    # Where an installation has them: AppArmor knows programs by their paths.
+    for source, target in {"driver/virtusernsd": "/usr/sbin/virtusernsd",
+                           "driver/controller/virtuserns-controller": "/usr/libexec/virtuserns/virtuserns-controller",
+                           "driver/userns/virtuserns-driver-userns.so": f"{MODULES}/virtuserns-driver-userns.so",
+                           "tools/virtuserns.apparmor": "/etc/apparmor.d/virtuserns"}.items():
+        pathlib.Path(target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(BUILD / source, target)
     pathlib.Path("/etc/libvirt").mkdir(exist_ok=True)
     pathlib.Path("/etc/libvirt/virtusernsd.conf").write_text("")
-    pathlib.Path("/etc/default/virtusernsd").write_text(
-        f'VIRTUSERNSD_ARGS="--module-dir {BUILD}/driver/userns --controller {BUILD}/driver/controller/virtuserns-controller"\n')
     did("reload systemd", "systemctl", "daemon-reload")
 
 

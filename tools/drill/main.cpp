@@ -30,6 +30,7 @@ constexpr const char* kUsage =
     "  -j, --json          a document for scripts\n"
     "  -v, --verbose       every single check\n"
     "  -p, --process PID   only what is seen from outside, of a process in any container\n"
+    "      --probes FILE   the program of the probes, when it is not the installed one\n"
     "  -h, --help, --version\n"
     "exit status: 0 every wall holds, 1 one is missing, 2 it could not be tried\n";
 
@@ -119,17 +120,17 @@ Result<void> try_domain(const Options& options, Report& report) {
   report.name = domain.name;
   report.uuid = format_uuid(domain.uuid);
   report.uri = address.name;
-  const pid_t init = TRY(find_init(domain.id));
-  report.process = init;
+  const auto subject = TRY(find_subject(domain.id, report.uuid));
+  report.process = subject.process;
   report.findings = TRY(run_probes(client, domain, TRY(seal_program(options.program)), options.are_all));
-  auto seen = TRY(look_from_outside({init, domain.id, report.uuid}));
+  auto seen = TRY(look_from_outside(subject));
   report.findings.insert(report.findings.end(), seen.begin(), seen.end());
   Finding counters{'C', "outside_counters", true, Outcome::kNotRun, "uses up what the domain may have"};
   if (options.are_all) counters = TRY(try_counters(client, domain, TRY(seal_program(options.program))));
   report.findings.push_back(std::move(counters));
   // The numbers were those of this domain all the time, or what was seen is worth nothing.
   const auto now = TRY(client.find_domain(report.uuid));
-  if (now.id != domain.id || TRY(find_init(now.id)) != init)
+  if (now.id != domain.id || TRY(find_subject(now.id, report.uuid)).process != subject.process)
     return fail(VIR_ERR_OPERATION_FAILED, "the domain was restarted meanwhile; try again");
   return {};
 }
@@ -140,7 +141,7 @@ Result<void> try_process(const Options& options, Report& report) {
   if (!process) return sys_fail("no process " + std::to_string(options.process));
   report.subject = "process " + std::to_string(options.process);
   report.process = options.process;
-  report.findings = TRY(look_from_outside({options.process, 0, ""}));
+  report.findings = TRY(look_from_outside({options.process, {}, ""}));
   if (::faccessat(process.get(), "status", R_OK, 0) != 0)
     return fail(VIR_ERR_OPERATION_FAILED, "the process ended meanwhile");
   return {};

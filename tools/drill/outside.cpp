@@ -279,10 +279,28 @@ Wrong unlimited(const Subject& subject, const std::string& controller, const std
   return "no group limits its " + controller;
 }
 
-Wrong supervisor_is_inside(const Subject& subject) {
-  for (const auto& group : groups_of(subject.supervisor))
-    if (group.path.find(subject.uuid) != std::string::npos) return "the controller is in " + group.path;
+// A command on its way in is for a moment a process of the controller that is on its way into the groups.
+Wrong of_supervisors(const Subject& subject, const std::function<Wrong(pid_t)>& check) {
+  for (const pid_t pid : subject.supervisors) {
+    auto wrong = check(pid);
+    if (!wrong) continue;
+    ::usleep(500'000);
+    if (pid == subject.supervisors[0] || !status_of(pid, "Pid").empty()) return wrong;
+  }
   return {};
+}
+
+Wrong supervisor_is_inside(const Subject& subject) {
+  return of_supervisors(subject, [&](pid_t pid) -> Wrong {
+    for (const auto& group : groups_of(pid))
+      if (group.path.find(subject.uuid) != std::string::npos)
+        return "process " + std::to_string(pid) + " of the controller is in " + group.path;
+    return {};
+  });
+}
+
+Wrong supervisor_shares_namespaces(const Subject& subject) {
+  return of_supervisors(subject, [&](pid_t pid) { return shared_namespaces(subject, pid, "the controller's"); });
 }
 
 struct Check {
@@ -309,14 +327,13 @@ std::vector<Check> checks() {
           {'D', "outside_memory_limit", [=](const auto& of) { return unlimited(of, "memory", memory_files); }},
           {'E', "outside_namespaces", [](const auto& of) { return shared_namespaces(of, ::getpid(), "the host's"); }},
           {'D', "supervisor_groups", supervisor_is_inside, true},
-          {'E', "supervisor_namespaces",
-           [](const auto& of) { return shared_namespaces(of, of.supervisor, "the controller's"); }, true},
+          {'E', "supervisor_namespaces", supervisor_shares_namespaces, true},
           {'A', "outside_environment", environment}};  // last: memory of a process may never be there
 }
 
 [[noreturn]] void run_child(const Subject& subject, int out) {
   for (const auto& check : checks()) {
-    if (check.is_of_supervisor && subject.supervisor == 0) continue;
+    if (check.is_of_supervisor && subject.supervisors.empty()) continue;
     const auto wrong = check.run(subject);
     const auto text = write_finding({check.group, check.name, true, wrong ? Outcome::kFailed : Outcome::kHeld,
                                      wrong.value_or("as it should be")});
@@ -327,15 +344,20 @@ std::vector<Check> checks() {
 
 }  // namespace
 
-Result<pid_t> find_init(pid_t controller) {
-  const auto names = TRY(list_directory("/proc"));
-  for (const auto& name : names) {
+Result<Subject> find_subject(pid_t controller, const std::string& uuid) {
+  Subject subject{0, {controller}, uuid};
+  for (const auto& name : TRY(list_directory("/proc"))) {
     const auto pid = parse_number<pid_t>(name);
     if (!pid || status_of(*pid, "PPid") != std::vector{std::to_string(controller)}) continue;
     const auto numbers = status_of(*pid, "NSpid");
-    if (numbers.size() > 1 && numbers.back() == "1") return *pid;
+    if (numbers.size() == 1)
+      subject.supervisors.push_back(*pid);
+    else if (numbers.size() > 1 && numbers.back() == "1")
+      subject.process = *pid;
   }
-  return fail(VIR_ERR_OPERATION_INVALID, "process " + std::to_string(controller) + " has no container");
+  if (subject.process == 0)
+    return fail(VIR_ERR_OPERATION_INVALID, "process " + std::to_string(controller) + " has no container");
+  return subject;
 }
 
 Result<Findings> look_from_outside(const Subject& subject) {

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <string>
+#include <vector>
 
 #include "conf/base/result.h"
 #include "tools/drill/finding.h"
@@ -11,13 +12,13 @@
 namespace virtuserns::drill {
 
 struct Subject {
-  pid_t process = 0;     // pid 1 of a container, or any process in one, by the host's number
-  pid_t supervisor = 0;  // its domain's controller, or 0
-  std::string uuid;      // of the domain, as its control groups are named; or empty
+  pid_t process = 0;               // pid 1 of a container, or any process in one, by the host's number
+  std::vector<pid_t> supervisors;  // its domain's controller, and what that has beside the container
+  std::string uuid;                // of the domain, as its control groups are named; or empty
 };
 
-// The child of a domain's controller that is the container's init.
-[[nodiscard]] Result<pid_t> find_init(pid_t controller);
+// By the children of a domain's controller: init is the one that is pid 1 in a namespace.
+[[nodiscard]] Result<Subject> find_subject(pid_t controller, const std::string& uuid);
 
 // In a process of its own with a time limit: a container may hold up whoever reads the memory of its processes.
 [[nodiscard]] Result<Findings> look_from_outside(const Subject& subject);

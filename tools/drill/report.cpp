@@ -37,8 +37,10 @@ constexpr std::pair<const char*, const char*> kRemedies[] = {
     {"outside_descriptors", "whoever started the domain passed it this file: start it without"},
     {"masked_", "is a <filesystem> of the definition mounted over /proc or /sys? Remove it"},
     {"host_mounts", "is a <filesystem> of the definition one of the kernel's? Remove it"},
-    {"outside_process_limit", "the definition says <userns:pids> without a limit: give it one"},
-    {"outside_memory_limit", "give the domain a <memory> or a <memtune><hard_limit>"},
+    {"outside_process_limit",
+     "the host's control groups limit no processes: enable the pids controller and restart the domain"},
+    {"outside_memory_limit",
+     "the host's control groups limit no memory: enable the memory controller and restart the domain"},
 };
 constexpr const char* kDefect =
     "nothing in a definition opens this wall: treat the domain as broken out of, and report it (docs/security.md)";

@@ -92,7 +92,7 @@ TEST(Outside, SeesThatWeAreInNoContainer) {
   std::getline(groups, line);
   // As if this were the name of a domain's group: the supervisor is then in it.
   const std::string own = line.substr(line.rfind('/'));
-  const auto seen = look_from_outside({::getpid(), ::getpid(), own});
+  const auto seen = look_from_outside({::getpid(), {::getpid()}, own});
   ASSERT_TRUE(seen) << seen.error().text;
   std::string held;
   for (const auto& finding : *seen) {
@@ -106,7 +106,7 @@ TEST(Outside, SeesThatWeAreInNoContainer) {
 }
 
 TEST(Outside, AProcessWithoutAContainerHasNoInit) {
-  const auto found = find_init(::getpid());
+  const auto found = find_subject(::getpid(), "");
   ASSERT_FALSE(found);
   EXPECT_THAT(found.error().text, HasSubstr("has no container"));
 }
@@ -115,7 +115,7 @@ TEST(Outside, AProcessThatIsGoneIsNoProof) {
   const pid_t child = ::fork();
   if (child == 0) ::_exit(0);
   ::waitpid(child, nullptr, 0);
-  const auto seen = look_from_outside({child, 0, ""});
+  const auto seen = look_from_outside({child, {}, ""});
   ASSERT_TRUE(seen);
   for (const char* name : {"outside_uid_map", "outside_filter", "outside_namespaces", "outside_root"})
     EXPECT_TRUE(std::any_of(seen->begin(), seen->end(), [&](const auto& finding) {

@@ -103,6 +103,13 @@ def daemon_is_killed(pid, scope):
     is_listed(pid)
 
 
+def it_is_suspended(pid):
+    did("suspend it", "virsh", "-c", URI, "suspend", "web")
+    check(virsh("domstate", "web").stdout.strip() == "paused", "it is paused", virsh("domstate", "web").stdout)
+    did("resume it", "virsh", "-c", URI, "resume", "web")
+    is_held(pid, "after a pause")
+
+
 def it_reboots(pid, scope):
     did("reset it", "virsh", "-c", URI, "reset", "web")
     check(eventually(lambda: init_pid() not in (None, pid)), "after a reset: another init runs")
@@ -198,6 +205,7 @@ def main():
         is_listed(pid)
         units_are_changed(pid, scope)
         daemon_is_killed(pid, scope)
+        it_is_suspended(pid)
         it_reboots(pid, scope)
         did("restart the daemon's service", "systemctl", "restart", "virtusernsd.service")
         check(eventually(lambda: init_pid() is not None), "after a restart of the service it runs")

@@ -3,6 +3,7 @@
 for each check."""
 import pathlib
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from host_support import (URI, check, did, eventually, finish, groups_left, init_pid, install, is_held,  # noqa: E402
@@ -35,8 +36,7 @@ def restarts(pid):
 def by_hand():
     """Without delegation, as from a shell: systemd then takes every process of the unit for its own."""
     did("stop the service", "systemctl", "stop", "virtusernsd.socket", "virtusernsd.service")
-    options = pathlib.Path("/etc/default/virtusernsd").read_text().split('"')[1].split()
-    did("start a daemon by hand", "systemd-run", "--unit=by-hand", "-p", "KillMode=process", "/usr/sbin/virtusernsd", *options)
+    did("start a daemon by hand", "systemd-run", "--unit=by-hand", "-p", "KillMode=process", "/usr/sbin/virtusernsd")
     eventually(lambda: virsh("list").returncode == 0)
     if did("start the domain by hand", "virsh", "-c", URI, "start", "web"):
         pid = init_pid()
@@ -50,7 +50,10 @@ def by_hand():
 
 def main():
     install()
+    begun = time.strftime("%Y-%m-%d %H:%M:%S")
     before = mounts()
+    propagation = run("findmnt", "-n", "-o", "PROPAGATION", "/").stdout.strip()
+    check(propagation == "shared", "the host's root is shared, as systemd makes it", propagation)
     start_service()
     check(run("systemctl", "is-active", "virtusernsd.service").stdout.strip() == "active", "its service is active",
           run("systemctl", "status", "virtusernsd.service").stdout)
@@ -58,6 +61,12 @@ def main():
     if did("start it", "virsh", "-c", URI, "start", "web"):
         pid = init_pid()
         is_held(pid, "started")
+        check(mounts() == before, "none of its mounts is the host's", str(set(mounts()) ^ set(before)))
+        did("mount something on the host", "mount", "-t", "tmpfs", "none", "/mnt")
+        theirs = pathlib.Path(f"/proc/{pid}/mountinfo").read_text()
+        check("/mnt" not in theirs and "shared:" not in theirs and "master:" not in theirs,
+              "and no mount of the host is its", theirs)
+        did("unmount it", "umount", "/mnt")
         systemd_keeps_its_hands_off(pid)
         restarts(pid)
         did("destroy it", "virsh", "-c", URI, "destroy", "web")
@@ -65,7 +74,7 @@ def main():
         check(not left, "no group is left", str(left))
         check(mounts() == before, "the host's mounts are as before", str(set(mounts()) ^ set(before)))
     by_hand()
-    said = run("journalctl", "-b", "-q", "--grep", 'apparmor="DENIED"').stdout.strip()
+    said = run("journalctl", "-b", "-q", "--since", begun, "--grep", 'apparmor="DENIED"').stdout.strip()
     check(not said, "AppArmor denied nothing", said)
     return finish("service")
 

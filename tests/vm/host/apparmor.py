@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""AppArmor: the profiles are loaded, each program is in its own, what libvirt's clients are told is true, and a domain
+without the profile runs as before. One line for each check. After it nothing is loaded any more."""
+import os
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from host_support import (BUILD, URI, check, did, eventually, finish, init_pid, install, make_domain, run,  # noqa: E402
+                          show, start_service, virsh)
+
+PROFILES = "/etc/apparmor.d/virtuserns"
+
+
+def label(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/attr/apparmor/current").read_text().strip("\n\0")
+    except OSError as reason:
+        return str(reason)
+
+
+def controller_pid():
+    return int(virsh("domid", "web").stdout.strip() or 0)
+
+
+def denials():
+    return run("journalctl", "-b", "-q", "--grep", 'apparmor="DENIED"').stdout.strip()
+
+
+def inside(command):
+    return run(str(BUILD / "driver/exec/virt-userns-exec"), "-c", URI, "web", "--", "/bin/sh", "-c", command)
+
+
+def each_is_in_its_own(pid):
+    for what, who, wanted in (("init", pid, "virtuserns-container (enforce)"),
+                              ("the controller", controller_pid(), "virtuserns-controller (enforce)"),
+                              ("the daemon", int(show("virtusernsd.service", "MainPID")), "virtusernsd (enforce)")):
+        check(label(who) == wanted, f"{what} is confined", label(who))
+    said = inside("/bin/busybox cat /proc/self/attr/apparmor/current")
+    check(said.stdout.strip("\n\0") == "virtuserns-container (enforce)", "so is a command that comes later",
+          said.stdout + said.stderr)
+
+
+def clients_are_told(pid):
+    check("virtuserns-container (enforcing)" in virsh("dominfo", "web").stdout, "dominfo shows the label",
+          virsh("dominfo", "web").stdout)
+    check("<label>virtuserns-container</label>" in virsh("dumpxml", "web").stdout, "so does the live XML",
+          virsh("dumpxml", "web").stdout)
+    check("seclabel" not in virsh("dumpxml", "web", "--inactive").stdout, "and not the definition",
+          virsh("dumpxml", "web", "--inactive").stdout)
+    check("<model>apparmor</model>" in virsh("capabilities").stdout, "capabilities name the model")
+    check(label(pid).startswith("virtuserns-container"), "and it is true", label(pid))
+
+
+def it_bites():
+    """As container root where procfs would let it write, and in the way of a profile only."""
+    said = inside("echo x > /proc/sys/kernel/core_pattern; echo x > /proc/sysrq-trigger; echo done")
+    check("done" in said.stdout and "denied" in said.stderr.lower(), "it is refused", said.stdout + said.stderr)
+    said = inside("echo 'changeprofile unconfined' > /proc/self/attr/apparmor/current; "
+                  "/bin/busybox cat /proc/self/attr/apparmor/current")
+    check("virtuserns-container" in said.stdout, "it cannot leave its profile", said.stdout + said.stderr)
+    said = inside("/bin/busybox mount -t tmpfs none /tmp && /bin/busybox umount /tmp && echo mounted")
+    check("mounted" in said.stdout, "what container root may do it still may", said.stdout + said.stderr)
+
+
+def with_profiles():
+    did("start it", "virsh", "-c", URI, "start", "web")
+    pid = init_pid()
+    each_is_in_its_own(pid)
+    clients_are_told(pid)
+    check(not denials(), "nothing was denied on the way", denials())
+    it_bites()
+    did("reset it", "virsh", "-c", URI, "reset", "web")
+    check(eventually(lambda: init_pid() not in (None, pid)), "after a reset another init runs")
+    check(eventually(lambda: label(init_pid()) == "virtuserns-container (enforce)"), "confined again", label(init_pid()))
+    did("suspend it", "virsh", "-c", URI, "suspend", "web")
+    did("resume it", "virsh", "-c", URI, "resume", "web")
+    did("restart the daemon", "systemctl", "restart", "virtusernsd.service")
+    check(eventually(lambda: "running" in virsh("domstate", "web").stdout), "the next daemon has it")
+    did("shut it down", "virsh", "-c", URI, "shutdown", "web")
+    check(eventually(lambda: "shut off" in virsh("domstate", "web").stdout), "it is off")
+
+
+def seclabel_is_heard():
+    xml = virsh("dumpxml", "web", "--inactive").stdout
+    for text, why in (("<seclabel type='none' model='apparmor'/>", "starts nothing unconfined"),
+                      ("<seclabel type='static' model='apparmor' relabel='no'><label>no-such-profile</label></seclabel>",
+                       "'no-such-profile' is not loaded")):
+        pathlib.Path("/run/web-labelled.xml").write_text(xml.replace("</domain>", text + "</domain>"))
+        did(f"define it with {text[:24]}", "virsh", "-c", URI, "define", "/run/web-labelled.xml")
+        started = virsh("start", "web")
+        check(started.returncode != 0 and why in started.stderr, f"and it {why}", started.stderr)
+    pathlib.Path("/run/web-plain.xml").write_text(xml)
+    did("define it as before", "virsh", "-c", URI, "define", "/run/web-plain.xml")
+
+
+def without_profiles():
+    did("unload the profiles", "apparmor_parser", "-R", PROFILES)
+    os.unlink(PROFILES)
+    did("restart the daemon without", "systemctl", "restart", "virtusernsd.service")
+    did("start it without", "virsh", "-c", URI, "start", "web")
+    check(label(init_pid()) == "unconfined", "without profiles nothing is confined", label(init_pid()))
+    check("Security label" not in virsh("dominfo", "web").stdout, "and nothing else is said", virsh("dominfo", "web").stdout)
+    check("seclabel" not in virsh("dumpxml", "web").stdout, "neither in the XML")
+    did("suspend it without", "virsh", "-c", URI, "suspend", "web")
+    did("destroy it", "virsh", "-c", URI, "destroy", "web")
+
+
+def main():
+    install()
+    make_domain_after_load()
+    with_profiles()
+    seclabel_is_heard()
+    without_profiles()
+    return finish("apparmor")
+
+
+def make_domain_after_load():
+    did("load the profiles", "apparmor_parser", "-r", "-K", PROFILES)
+    did("stop the daemon", "systemctl", "stop", "virtusernsd.service")
+    start_service()
+    make_domain()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
