@@ -231,7 +231,7 @@ TEST(Exec, ATrapInThePlaceOfTheTerminalIsNotTaken) {
   def.columns = 34;
   const auto terminal = exec(domain, def);
   ASSERT_TRUE(terminal) << terminal.error().text;
-  EXPECT_EQ(read_until(terminal->fds[1], "terminal"), "12 34\r\nterminal\r\n");
+  EXPECT_EQ(read_until(terminal->fds[1], "terminal\r\n"), "12 34\r\nterminal\r\n");
 }
 
 // A file of users that never answers holds the start of one command and nothing else.
