@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
@@ -257,11 +258,20 @@ Result<FreezerState> Cgroup::freezer_state() const {
 }
 
 Result<void> remove_cgroups(std::vector<Cgroup>& groups, int timeout_ms) {
-  const auto deadline = now_ms() + timeout_ms;
+  const auto last = now_ms() + kMostRemovalMs;
+  auto deadline = now_ms() + timeout_ms;
+  auto fewest = std::numeric_limits<std::size_t>::max();
   int pause_ms = 0;
   for (;;) {
-    while (!groups.empty() && groups.back().try_remove()) groups.pop_back();
+    while (!groups.empty() && groups.back().try_remove()) {
+      groups.pop_back();
+      fewest = std::numeric_limits<std::size_t>::max();
+    }
     if (groups.empty()) return {};
+    if (const auto left = groups.back().processes(); left && left->size() < fewest) {
+      fewest = left->size();
+      deadline = std::min(last, now_ms() + timeout_ms);
+    }
     if (now_ms() >= deadline) {
       const auto& spec = groups.back().spec();
       return fail(VIR_ERR_OPERATION_FAILED, "group " + quote(spec.mount + "/" + spec.path) + " is still in use");

@@ -33,8 +33,10 @@ class Cgroup {
   [[nodiscard]] bool is_v2() const { return spec_.is_v2; }
   [[nodiscard]] bool has_controller(const std::string& name) const;
   [[nodiscard]] const DirFd& dir() const { return dir_; }
-  // All that it has open.
-  [[nodiscard]] std::array<int, 2> descriptors() const { return {parent_.get(), dir_.get()}; }
+  // All that it has open; -1 for what it has not.
+  [[nodiscard]] std::array<int, 4> descriptors() const {
+    return {parent_.get(), dir_.get(), freeze_.get(), events_.get()};
+  }
   [[nodiscard]] const CgroupSpec& spec() const { return spec_; }
 
   [[nodiscard]] Result<void> write(const std::string& file, const std::string& value) const;
@@ -72,7 +74,9 @@ class Cgroup {
   Fd freeze_, events_;  // of a group that was given away
 };
 
-// Kills what is in the groups and removes them, newest first. Waits for the kernel at most `timeout_ms`.
+// Kills what is in the groups and removes them, newest first. Waits for the kernel at most `timeout_ms` while nothing ends,
+// and kMostRemovalMs in all: thousands of processes take their time to end on a busy machine.
+inline constexpr int kMostRemovalMs = 120'000;
 [[nodiscard]] Result<void> remove_cgroups(std::vector<Cgroup>& groups, int timeout_ms);
 
 // What cgroup_v1.cpp and cgroup_v2.cpp supply.

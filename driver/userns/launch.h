@@ -38,7 +38,9 @@ void append_to_log(const std::string& log_path, const std::string& text);
 [[nodiscard]] Result<Launched> launch_controller(const LaunchRequest& request);
 // From here on it is at work.
 [[nodiscard]] Result<void> hand_over_plan(Launched& launched, const std::vector<std::uint8_t>& plan);
-// Runs `program --reap` and waits, at most `timeout_ms`.
+// Runs `program --reap` and waits, at most `timeout_ms`. The reaper gives up by itself (kernel::remove_cgroups); this is
+// for one that hangs.
+inline constexpr int kReapTimeoutMs = 150'000;
 [[nodiscard]] Result<void> reap_domain(const std::string& program, const LaunchPlan& plan,
                                        const std::string& log_path, int timeout_ms);
 

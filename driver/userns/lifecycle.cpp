@@ -22,7 +22,6 @@ namespace {
 constexpr int kStartTimeoutMs = 60'000;
 constexpr int kRequestTimeoutMs = 5'000;
 constexpr int kFreezeTimeoutMs = 15'000;
-constexpr int kReapTimeoutMs = 20'000;
 constexpr std::size_t kMaxFilters = 64;  // kept; definitions may differ without end
 
 std::uint64_t realtime_ms() {

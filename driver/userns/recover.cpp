@@ -21,7 +21,6 @@ namespace virtuserns::userns {
 namespace {
 
 constexpr int kStatusTimeoutMs = 2'000;
-constexpr int kReapTimeoutMs = 20'000;
 constexpr std::size_t kRecoverers = 8;
 constexpr std::size_t kMaxStatusBytes = 8 * 1024 * 1024;
 

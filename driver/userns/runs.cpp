@@ -17,7 +17,6 @@ namespace virtuserns::userns {
 
 namespace {
 
-constexpr int kReapTimeoutMs = 20'000;
 
 const char* word_of(int shutoff_reason) {
   switch (shutoff_reason) {
