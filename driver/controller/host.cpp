@@ -178,33 +178,6 @@ Result<void> open_own(const LaunchPlan& plan, Host& host) {
 
 }  // namespace
 
-Result<HostFile> HostFile::open(const std::string& path) {
-  const auto slash = path.rfind('/');
-  if (slash == std::string::npos || slash + 1 == path.size())
-    return fail(VIR_ERR_INTERNAL_ERROR, quote(path) + " is no file path");
-  HostFile file{TRY(open_directory(slash == 0 ? "/" : path.substr(0, slash))), path.substr(slash + 1)};
-  return file;
-}
-
-void HostFile::remove() const {
-  if (dir) ::unlinkat(dir.get(), name.c_str(), 0);
-}
-
-Result<Fd> HostFile::open_log(bool is_truncated) const {
-  Fd file(::openat(
-      dir.get(), name.c_str(),
-      O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (is_truncated ? O_TRUNC : 0),
-      0600));
-  if (!file) return sys_fail("open " + quote(name));
-  return file;
-}
-
-Result<Fd> HostFile::rotate() const {
-  const std::string backup = name + ".0";
-  ::renameat(dir.get(), name.c_str(), dir.get(), backup.c_str());
-  return open_log(true);
-}
-
 Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   TRY(open_own(plan, host));
   TRY(kernel::make_private_mount_namespace());

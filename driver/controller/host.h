@@ -14,6 +14,7 @@
 
 #include "conf/base/fd.h"
 #include "conf/base/result.h"
+#include "driver/controller/host_file.h"
 #include "driver/controller/plan.h"
 #include "driver/kernel/cgroup.h"
 
@@ -27,17 +28,6 @@ struct Source {
   std::string place;     // "/src/3"; empty: an optional one that the host does not have
   struct stat facts {};  // of what is there
   [[nodiscard]] bool is_directory() const { return S_ISDIR(facts.st_mode); }
-};
-
-// A file of the host that is replaced or removed later, after host paths are gone.
-struct HostFile {
-  DirFd dir;
-  std::string name;
-  [[nodiscard]] static Result<HostFile> open(const std::string& path);
-  void remove() const;
-  [[nodiscard]] Result<Fd> open_log(bool is_truncated) const;
-  // Gives what is there the name of its backup, ".0", and opens an empty one.
-  [[nodiscard]] Result<Fd> rotate() const;
 };
 
 struct Host {
