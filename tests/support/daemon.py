@@ -6,6 +6,7 @@
 """
 import contextlib
 import ctypes
+import gc
 import os
 import pathlib
 import shutil
@@ -79,10 +80,15 @@ def enter_private_namespaces() -> None:
     os.rmdir(scratch)
 
 
+_libc = ctypes.CDLL(None)  # loaded here: between fork and exec nobody can load anything for sure
+
+
 def die_with_parent() -> None:
-    """A suite that is killed must not leave its daemon behind."""
+    """A suite that is killed must not leave its daemon behind. In a child that was forked: nothing of the parent's is
+    collected there, as objects of libvirt would wait for threads that were not forked."""
+    gc.disable()
     pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+    _libc.prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
 
 
 class Daemon:

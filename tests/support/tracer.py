@@ -15,6 +15,7 @@ knows. So this is ptrace(2), from a process of its own, because a tracer sees th
 """
 import ctypes
 import dataclasses
+import gc
 import json
 import os
 import pathlib
@@ -95,6 +96,8 @@ class Tracer:
         sys.stdout.flush()
         self._pid = os.fork()
         if self._pid == 0:
+            # Objects of libvirt are the parent's: to collect one in here waits for threads that were not forked.
+            gc.disable()
             os.close(ready), os.close(self._result)
             _Loop(self.plan, self.processes, ready_in, result_in).main()
         os.close(ready_in), os.close(result_in)

@@ -13,7 +13,8 @@ FACTOR = float(os.environ.get("VIRTUSERNS_TIME_FACTOR", "1"))
 URI = "userns:///system"
 MEMORY_BYTES = 128 * 1024 * 1024
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
-MODULES = "/usr/lib/x86_64-linux-gnu/virtuserns/driver"
+# Where this build looks for modules: that depends on what the machine that made it had installed.
+MODULES = re.search(r'VIRTUSERNS_MODULE_DIR "(.*)"', (BUILD / "virtuserns_build.h").read_text()).group(1)
 FAILED = []
 SCOPE = re.compile(r"virtuserns-[0-9a-f-]{36}-\d+\.scope")
 
