@@ -263,8 +263,10 @@ Result<void> Backend::destroy_run(const RunPtr& run) {
   const auto told = run->channel->tell(controller::DestroyRequest{}, kRequestTimeoutMs);
   const bool hangs = told ? listen(run, kRequestTimeoutMs, has_ended) == Heard::kNothing
                           : told.error().code == VIR_ERR_OPERATION_TIMEOUT;
-  // Gone before it said that all is: whoever noticed that is cleaning up.
-  if (wait_ended(*run, hangs ? 0 : kReapTimeoutMs)) return {};
+  if (wait_ended(*run, 0)) return {};
+  // Dead before it said that all is: whoever noticed that is cleaning up. One that has only hung up is as one that hangs.
+  pollfd exited{run->process.get(), POLLIN, 0};
+  if (!hangs && ::poll(&exited, 1, kRequestTimeoutMs) > 0 && wait_ended(*run, kReapTimeoutMs)) return {};
   // It is stopped, hangs, or is dead: its container dies with it, and its clean-up is done for it. By one alone.
   if (!claim_clean_up(*run)) {
     if (wait_ended(*run, kReapTimeoutMs)) return {};

@@ -12,6 +12,7 @@ import errno
 import os
 import pathlib
 import signal
+import socket
 import sys
 import threading
 import time
@@ -135,6 +136,25 @@ def reaper_of(daemon):
                 if b"--reap" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
                     return int(pid)
     return None
+
+
+@test(["userns"])
+def destroy_of_a_controller_that_hung_up(env):
+    """It lives, but has closed the daemon's connection: here, because others of root took all that it has."""
+    env.start("web")
+    folder, uuid = os.open("/run/libvirt/userns", os.O_RDONLY | os.O_DIRECTORY), env.uuid("web")
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, folder)
+        for _ in range(17):
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            connection.connect(f"/proc/self/fd/{folder}/{uuid}.sock")
+            time.sleep(0.01)
+        harness.eventually(lambda: "is gone" in env.virsh("suspend", "web").err, "it hangs up")
+    began = time.monotonic()
+    env.virsh("destroy", "web").ok()
+    took = time.monotonic() - began
+    check(took < 10 * invariants.busy_factor(), f"destroy took {took:.1f} s")
+    equal(env.state("web"), ("shut off", "destroyed"))
 
 
 def held_clean_up(env, name):
