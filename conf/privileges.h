@@ -27,6 +27,7 @@ namespace virtuserns {
            CAP_NET_ADMIN,     // links
            CAP_SYS_PTRACE,    // namespaces and program of init, by /proc
            CAP_KILL,          // its processes
+           CAP_SYS_NICE,      // switching on cpuset of v2 in a group whose processes have capabilities that we have not
        })
     set |= capability_bit(capability);
   return set;

@@ -126,7 +126,7 @@ class StemProcess {
     end_init();
     if (const auto* freezer = host_.freezer()) (void)freezer->set_frozen(false);
     // Whoever entered the groups from outside of the pid namespace did not die with it.
-    for (const auto& group : host_.groups) group.kill_present();
+    for (const auto& group : host_.groups) group.clear();
     devpts_.reset();
     auto waiting = TRY(begin_boot(plan_, host_, passed_files_, Parent::kItsParent));
     auto& consoles = waiting.boot.consoles;

@@ -230,6 +230,21 @@ void Cgroup::kill_present() const {
   }
 }
 
+void Cgroup::clear() const {
+  kill_present();
+  if (!spec_.is_v2) return;
+  // A task leaves its group a moment after its parent was told of its death.
+  for (int round = 0; round < 24; ++round) {
+    remove_below(dir_);
+    if (groups_below(dir_).empty()) break;
+    ::poll(nullptr, 0, round);
+  }
+  const auto handed_on = read("cgroup.subtree_control");
+  if (!handed_on) return;
+  for (const auto controller : split_blanks(*handed_on))
+    (void)write("cgroup.subtree_control", "-" + std::string(controller));
+}
+
 bool Cgroup::try_remove() {
   // Other controllers of the same hierarchy ("cpu,cpuacct") name the same directory: gone is gone.
   if (::unlinkat(parent_.get(), name_.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT) return true;

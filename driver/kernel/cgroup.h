@@ -57,6 +57,9 @@ class Cgroup {
   // no more be the target of CLONE_INTO_CGROUP on some kernels (6.18 kills the newborn: its kill_seq was read from the
   // parent's group).
   void kill_present() const;
+  // For another life in the same group: kill_present, and of a v2 group the groups below and what it hands on to them,
+  // since nobody can be born into a group that hands controllers on (cgroup-v2.rst, "No Internal Process Constraint").
+  void clear() const;
   // One attempt to rmdir what is below and the group. True when it is gone.
   [[nodiscard]] bool try_remove();
 

@@ -152,7 +152,7 @@ def goes_into_the_background_when_it_serves(env):
 
 # conf/privileges.h
 OF_STEM = {"chown": 0, "dac_override": 1, "fowner": 3, "kill": 5, "setgid": 6, "setuid": 7, "setpcap": 8, "net_admin": 12,
-           "sys_chroot": 18, "sys_ptrace": 19, "sys_admin": 21, "mknod": 27}
+           "sys_chroot": 18, "sys_ptrace": 19, "sys_admin": 21, "sys_nice": 23, "mknod": 27}
 OF_WORKERS = {"dac_read_search": 2}
 
 

@@ -3,9 +3,9 @@
 #include <sys/mount.h>
 #include <time.h>
 
-#include <fstream>
-
+#include <algorithm>
 #include <csignal>
+#include <fstream>
 
 #include "tests/support/controller_run.h"
 
@@ -90,6 +90,28 @@ TEST(Life, DestroyOfFrozenAndOfSignalIgnoringInit) {
     EXPECT_TRUE(domain.wait_controller());
     EXPECT_EQ(snapshot(), before);
   }
+}
+
+// As systemd does it; where the group has controllers, a group that hands them on takes no init (tests/conformance/debian.py).
+TEST(Life, GroupsOfALifeDoNotOutliveIt) {
+  RootTree tree;
+  auto plan = make_plan_for(tree,
+                            "echo x >> /out/boots; cd /sys/fs/cgroup; ls -d own* > /out/found; mkdir -p own/below; "
+                            "echo $$ > own/below/cgroup.procs && echo in > /out/moved; "
+                            "if [ $(wc -l < /out/boots) = 1 ]; then reboot -f; fi; echo x > /out/second; sleep 1000");
+  bool has_v2 = false;
+  for (auto& step : plan.before)
+    if (auto* group = std::get_if<CgroupStep>(&step); group && group->is_v2) has_v2 = group->delegate = true;
+  if (!has_v2) GTEST_SKIP() << "this machine has no cgroup2";
+  const auto is_mount = [](const ParentStep& step) { return std::holds_alternative<CgroupMountStep>(step); };
+  if (std::none_of(plan.from_parent.begin(), plan.from_parent.end(), is_mount))
+    plan.from_parent.emplace_back(CgroupMountStep{});
+  Domain domain(std::move(plan));
+  const auto boot = domain.start_ok();
+  ASSERT_TRUE(boot) << boot.error().text;
+  ASSERT_TRUE(wait_for(tree, "out/second"));
+  EXPECT_EQ(tree.read("out/moved"), "in\n");
+  EXPECT_EQ(tree.read("out/found"), "");
 }
 
 TEST(Life, RebootFromInside) {
