@@ -264,9 +264,14 @@ Result<void> Backend::destroy_run(const RunPtr& run) {
   const bool hangs = told ? listen(run, kRequestTimeoutMs, has_ended) == Heard::kNothing
                           : told.error().code == VIR_ERR_OPERATION_TIMEOUT;
   if (wait_ended(*run, 0)) return {};
-  // Dead before it said that all is: whoever noticed that is cleaning up. One that has only hung up is as one that hangs.
+  // Dead before it said that all is: cleaned up here, unless somebody is at it, because to wait for the housekeeper would be
+  // to wait for ourselves in an autodestroy. One that has only hung up is as one that hangs.
   pollfd exited{run->process.get(), POLLIN, 0};
-  if (!hangs && ::poll(&exited, 1, kRequestTimeoutMs) > 0 && wait_ended(*run, kReapTimeoutMs)) return {};
+  if (!hangs && ::poll(&exited, 1, kRequestTimeoutMs) > 0) {
+    (void)run->channel->read_available([&](controller::Note note) { on_note(run, std::move(note)); });
+    after_dead_controller(run);
+    if (wait_ended(*run, kReapTimeoutMs)) return {};
+  }
   // It is stopped, hangs, or is dead: its container dies with it, and its clean-up is done for it. By one alone.
   if (!claim_clean_up(*run)) {
     if (wait_ended(*run, kReapTimeoutMs)) return {};

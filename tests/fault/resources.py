@@ -157,6 +157,21 @@ def destroy_of_a_controller_that_hung_up(env):
     equal(env.state("web"), ("shut off", "destroyed"))
 
 
+@test(["userns"])
+def a_controller_that_dies_in_its_autodestroy(env):
+    """The thread that destroys for a client that is gone is the one that cleans up after dead controllers."""
+    import libvirt
+    client = env.open()
+    domain = client.createXML(env.domain_xml("web"), libvirt.VIR_DOMAIN_START_AUTODESTROY)
+    controller = domain.ID()
+    os.kill(controller, signal.SIGSTOP)
+    del domain
+    client.close()
+    time.sleep(0.5)  # destroy waits for an answer
+    os.kill(controller, signal.SIGKILL)
+    harness.eventually(lambda: "web" not in env.virsh("list", "--all", "--name").ok().out.split(), "it is cleaned up")
+
+
 def held_clean_up(env, name):
     """Ends the controller of the domain, and stops the clean-up that follows; its pid. A clean-up is short: until one is caught."""
     for _ in range(30):
