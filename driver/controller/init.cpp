@@ -133,15 +133,16 @@ class Init {
   }
   Result<void> apply(const ApparmorStep&) { return {}; }  // the starter's
   Result<void> apply(const UserStep& step) {
-    // Read after the pivot: "/" is the container's.
-    confinement_.set(TRY(read_identity({"inituser", "initgroup", step.user, step.group})));
+    user_ = &step;
     return {};
   }
 
   Result<void> apply(const ExecStep& step) {
     if (!has_stdio_) TRY(apply(ConsoleStep{}));
     TRY(keep_only_passed(step.passed_files));
-    // After it: a path below /proc/self/fd must not find a directory of the host that we still had open.
+    // After it: a path below /proc/self/fd must not find a directory of the host that we still had open. /etc may be a link
+    // to there as well.
+    if (user_) confinement_.set(TRY(read_identity({"inituser", "initgroup", user_->user, user_->group})));
     if (::chdir(step.directory.empty() ? "/" : step.directory.c_str()) != 0)
       return sys_fail("enter " + quote(step.directory));
     TRY(confinement_.give_up_privileges());
@@ -198,6 +199,7 @@ class Init {
   const std::vector<Fd>& passed_files_;
   std::optional<kernel::RouteSocket> route_;
   bool has_stdio_ = false;
+  const UserStep* user_ = nullptr;
   Confinement confinement_;
 };
 

@@ -61,6 +61,7 @@ struct Run {
   std::condition_variable changed;
   std::optional<Result<void>> outcome;  // of the start
   bool is_ending = false, has_ended = false;
+  bool is_cleaned_up = false;  // somebody does it, after a dead controller: a second would hit the domain's next life
   std::uint64_t last_sequence = 0;
 };
 using RunPtr = std::shared_ptr<Run>;
@@ -148,7 +149,8 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   class Launch;
   [[nodiscard]] Result<PlanContext> context_of(const DomainDef& def, std::size_t passed_files);
   [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const std::vector<Fd>& files);
-  [[nodiscard]] Result<bool> begin(Run& run, const MadePlan& made, bool persistent, Launch& launch, const Scope* scope);
+  [[nodiscard]] Result<bool> begin(Run& run, const MadePlan& made, bool persistent, Launch& launch,
+                                   const Scope* scope);
   enum class Heard { kEnough, kEnd, kNothing };
   // Reads what the controller says until that is enough, or the channel's end, or nothing more came in time.
   [[nodiscard]] Heard listen(const RunPtr& run, int timeout_ms, bool (*is_enough)(const Run&));
@@ -168,6 +170,8 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   void on_controller_exit(const RunPtr& run);
   void end_run(const RunPtr& run, int shutoff_reason, int stopped_detail);
   void after_dead_controller(const RunPtr& run);
+  // False: it has ended, or is another's.
+  [[nodiscard]] static bool claim_clean_up(Run& run);
   [[nodiscard]] static bool wait_ended(Run& run, int timeout_ms);
   void acknowledge(const RunPtr& run, std::uint64_t sequence);
   void save_status(const Object& domain);

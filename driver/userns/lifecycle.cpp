@@ -263,13 +263,33 @@ Result<void> Backend::destroy_run(const RunPtr& run) {
   const auto told = run->channel->tell(controller::DestroyRequest{}, kRequestTimeoutMs);
   const bool hangs = told ? listen(run, kRequestTimeoutMs, has_ended) == Heard::kNothing
                           : told.error().code == VIR_ERR_OPERATION_TIMEOUT;
-  // Gone before it said that all is: whoever noticed that is cleaning up.
-  if (wait_ended(*run, hangs ? 0 : kReapTimeoutMs)) return {};
-  // It is stopped, hangs, or is dead: its container dies with it, and its clean-up is done for it.
+  if (wait_ended(*run, 0)) return {};
+  // Dead before it said that all is: cleaned up here, unless somebody is at it, because to wait for the housekeeper would be
+  // to wait for ourselves in an autodestroy. One that has only hung up is as one that hangs.
+  pollfd exited{run->process.get(), POLLIN, 0};
+  if (!hangs && ::poll(&exited, 1, kRequestTimeoutMs) > 0) {
+    (void)run->channel->read_available([&](controller::Note note) { on_note(run, std::move(note)); });
+    after_dead_controller(run);
+    if (wait_ended(*run, kReapTimeoutMs)) return {};
+  }
+  // It is stopped, hangs, or is dead: its container dies with it, and its clean-up is done for it. By one alone.
+  if (!claim_clean_up(*run)) {
+    if (wait_ended(*run, kReapTimeoutMs)) return {};
+    return fail(VIR_ERR_OPERATION_TIMEOUT, "clean up after domain " + format_uuid(run->uuid) +
+                                               ": not finished in time; see " + quote(run->log_path));
+  }
   log_warning("userns", "the controller of domain " + format_uuid(run->uuid) + " does not end it and is killed");
   kill_and_wait(run->process, 2000);
   if (const auto plan = read_plan(run->uuid))
-    if (auto reaped = reap_domain(paths_.controller, *plan, run->log_path, kReapTimeoutMs); !reaped) return reaped;
+    if (auto reaped = reap_domain(paths_.controller, *plan, run->log_path, kReapTimeoutMs); !reaped) {
+      {
+        const std::lock_guard lock(run->mutex);
+        run->is_cleaned_up = false;
+      }
+      // Which tries again, and ends it in any case.
+      housekeeper_.submit([this, run] { after_dead_controller(run); });
+      return reaped;
+    }
   end_run(run, VIR_DOMAIN_SHUTOFF_DESTROYED, VIR_DOMAIN_EVENT_STOPPED_DESTROYED);
   (void)wait_ended(*run, kRequestTimeoutMs);
   return {};

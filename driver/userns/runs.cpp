@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "conf/base/file.h"
 #include "conf/base/log.h"
@@ -16,7 +17,6 @@
 namespace virtuserns::userns {
 
 namespace {
-
 
 const char* word_of(int shutoff_reason) {
   switch (shutoff_reason) {
@@ -247,7 +247,14 @@ void Backend::on_controller_exit(const RunPtr& run) {
   housekeeper_.submit([this, run] { after_dead_controller(run); });
 }
 
+bool Backend::claim_clean_up(Run& run) {
+  const std::lock_guard lock(run.mutex);
+  return !run.is_ending && !std::exchange(run.is_cleaned_up, true);
+}
+
 void Backend::after_dead_controller(const RunPtr& run) {
+  // Asked now and not when it was handed in: meanwhile a destroy may have done it, and the plan on disk be of a new start.
+  if (!claim_clean_up(*run)) return;
   log_warning("userns",
               "the controller of domain " + format_uuid(run->uuid) + " is dead: its container died with it");
   if (const auto plan = read_plan(run->uuid)) {

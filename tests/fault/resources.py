@@ -7,10 +7,12 @@ F18: each socket, pipe, clone, memfd_create, mmap and open of a start, in the da
 EMFILE, ENOMEM or EAGAIN. The start fails with an error, or it is made in spite of it; then the invariants hold.
 F5: the daemon, a controller or an init is stopped (SIGSTOP); destroy ends within 10 s all the same.
 """
+import contextlib
 import errno
 import os
 import pathlib
 import signal
+import socket
 import sys
 import threading
 import time
@@ -124,6 +126,85 @@ def destroy_of_a_stopped_controller(env):
     took, wrong = destroy_with(env, "controller")
     equal(wrong, [])
     check(took < 10 * invariants.busy_factor(), f"destroy took {took:.1f} s")
+
+
+def reaper_of(daemon):
+    """A clean-up (--reap) that the daemon runs at this moment."""
+    for task in pathlib.Path(f"/proc/{daemon}/task").iterdir():
+        with contextlib.suppress(OSError):
+            for pid in (task / "children").read_text().split():
+                if b"--reap" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return int(pid)
+    return None
+
+
+@test(["userns"])
+def destroy_of_a_controller_that_hung_up(env):
+    """It lives, but has closed the daemon's connection: here, because others of root took all that it has."""
+    env.start("web")
+    folder, uuid = os.open("/run/libvirt/userns", os.O_RDONLY | os.O_DIRECTORY), env.uuid("web")
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, folder)
+        for _ in range(17):
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            connection.connect(f"/proc/self/fd/{folder}/{uuid}.sock")
+            time.sleep(0.01)
+        harness.eventually(lambda: "is gone" in env.virsh("suspend", "web").err, "it hangs up")
+    began = time.monotonic()
+    env.virsh("destroy", "web").ok()
+    took = time.monotonic() - began
+    check(took < 10 * invariants.busy_factor(), f"destroy took {took:.1f} s")
+    equal(env.state("web"), ("shut off", "destroyed"))
+
+
+@test(["userns"])
+def a_controller_that_dies_in_its_autodestroy(env):
+    """The thread that destroys for a client that is gone is the one that cleans up after dead controllers."""
+    import libvirt
+    client = env.open()
+    domain = client.createXML(env.domain_xml("web"), libvirt.VIR_DOMAIN_START_AUTODESTROY)
+    controller = domain.ID()
+    os.kill(controller, signal.SIGSTOP)
+    del domain
+    client.close()
+    time.sleep(0.5)  # destroy waits for an answer
+    os.kill(controller, signal.SIGKILL)
+    harness.eventually(lambda: "web" not in env.virsh("list", "--all", "--name").ok().out.split(), "it is cleaned up")
+
+
+def held_clean_up(env, name):
+    """Ends the controller of the domain, and stops the clean-up that follows; its pid. A clean-up is short: until one is caught."""
+    for _ in range(30):
+        env.virsh("start", name).ok()
+        os.kill(int(env.virsh("domid", name).ok().out), signal.SIGKILL)
+        deadline = time.monotonic() + 0.2
+        while time.monotonic() < deadline:
+            if reaper := reaper_of(env.daemon.process.pid):
+                os.kill(reaper, signal.SIGSTOP)
+                if pathlib.Path(f"/proc/{reaper}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                    return reaper
+        harness.eventually(lambda: env.state(name)[0] == "shut off", "the clean-up is over")
+    raise harness.Failure("no clean-up was caught")
+
+
+@test(["userns"])
+def a_late_clean_up_spares_the_next_life(env):
+    """The daemon still cleans up after another domain when it hears that a controller is dead; by the time it gets there,
+    destroy has done it, and the domain was started anew."""
+    env.define("slow")
+    env.start("web")
+    reaper = held_clean_up(env, "slow")
+    try:
+        os.kill(int(env.virsh("domid", "web").ok().out), signal.SIGSTOP)
+        env.virsh("destroy", "web").ok()
+        env.virsh("start", "web").ok()
+        next_life = env.virsh("domid", "web").ok().out
+    finally:
+        os.kill(reaper, signal.SIGCONT)
+    harness.eventually(lambda: env.state("slow")[0] == "shut off", "the clean-up goes on")
+    time.sleep(1.0 * invariants.busy_factor())  # what the daemon had put off comes at once after it
+    equal(env.state("web"), ("running", "booted"))
+    equal(env.virsh("domid", "web").ok().out, next_life)
 
 
 @test(["userns"])

@@ -171,5 +171,20 @@ TEST_F(Hostile, PasswdIsNoFile) {
          "initgroup 'web' cannot be looked up in the container: open '/etc/group': not a regular file; ");
 }
 
+// Init still has directories of the host open when it is in the container's tree; none of them may be where it looks a name up.
+TEST_F(Hostile, EtcLeadsToWhatInitHasOpen) {
+  std::ofstream(canary_ + "/passwd") << "web:x:1000:1000::/:/bin/sh\n";
+  // Readable to the container's ids, so that only the way there can be missing.
+  for (const auto& folder : {tree_.temp(), canary_})
+    std::filesystem::permissions(folder, std::filesystem::perms{0755});
+  for (int fd = 3; fd < 40; ++fd) {
+    replace("etc", "/proc/self/fd/" + std::to_string(fd) + "/../../../../../../.." + canary_);
+    auto plan = make_plan_for(tree_, "sleep 1000");
+    plan.inside.insert(plan.inside.end() - 1, UserStep{"web", ""});
+    Domain domain(std::move(plan));
+    EXPECT_FALSE(domain.start_ok()) << "descriptor " << fd;
+  }
+}
+
 }  // namespace
 }  // namespace virtuserns::test
