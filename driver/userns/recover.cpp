@@ -73,6 +73,7 @@ Result<void> Backend::start() {
   TRY(reactor_.start());
   housekeeper_.start();
   spawner_.start();
+  if (is_systemd_here()) machines_.start();
   load_definitions();
   recover_all(std::move(statuses));
   std::vector<Uuid> known;
@@ -219,6 +220,8 @@ bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
   } else {
     const auto domain = run->domain.lock();
     const Locked locked = lock(domain);
+    // It is watched already, and the last thing it said may be its end: then that is recorded, and it is nobody's run.
+    if (locked->run != run) return true;
     begin_running(*locked, run->pid, VIR_DOMAIN_RUNNING_UNKNOWN);
     locked->def = status.live;
     locked->def.id = run->pid;
