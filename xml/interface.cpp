@@ -103,15 +103,7 @@ std::optional<MacAddress> parse_mac(std::string_view text) {
   return mac;
 }
 
-std::string format_mac(const MacAddress& mac) {
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string text;
-  for (const auto byte : mac.bytes) {
-    if (!text.empty()) text += ':';
-    text += {kHex[byte >> 4], kHex[byte & 15]};
-  }
-  return text;
-}
+std::string format_mac(const MacAddress& mac) { return format_mac_bytes(mac.bytes); }
 
 Result<InterfaceDef> parse_interface(const Node& node, unsigned flags) {
   InterfaceDef def;

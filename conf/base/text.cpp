@@ -102,6 +102,16 @@ std::string printable(std::string_view text, std::size_t max_bytes) {
 
 std::string quote(std::string_view text) { return "'" + printable(text) + "'"; }
 
+std::string format_mac_bytes(std::span<const std::uint8_t> bytes) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string text;
+  for (const auto byte : bytes) {
+    if (!text.empty()) text += ':';
+    text += {kHex[byte >> 4], kHex[byte & 15]};
+  }
+  return text;
+}
+
 std::string format_hex(std::uint64_t value) {
   static constexpr char kHex[] = "0123456789abcdef";
   std::string text;

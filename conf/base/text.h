@@ -4,6 +4,7 @@
 #include <charconv>
 #include <concepts>
 #include <cstdint>
+#include <span>
 #include <ctime>
 #include <optional>
 #include <string>
@@ -31,6 +32,7 @@ template <std::integral T>
 [[nodiscard]] bool is_utf8(std::string_view text);          // no NUL, no surrogates, no overlong forms
 [[nodiscard]] std::string quote(std::string_view text);     // 'printable(text)'
 [[nodiscard]] std::string format_hex(std::uint64_t value);  // 0x1f
+[[nodiscard]] std::string format_mac_bytes(std::span<const std::uint8_t> bytes);  // 52:54:00:12:34:56
 // "2026-11-26T10:58:00Z TEXT\n": a line of a domain's log, to which daemon and controller both write.
 [[nodiscard]] std::string format_log_line(std::time_t time, std::string_view text);
 

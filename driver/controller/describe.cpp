@@ -22,15 +22,6 @@ std::string octal(std::uint32_t mode) {
   for (auto rest = mode; rest != 0; rest >>= 3) text.insert(text.begin(), static_cast<char>('0' + (rest & 7)));
   return "0" + text;
 }
-std::string mac(const std::array<std::uint8_t, 6>& bytes) {
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string text;
-  for (const auto byte : bytes) {
-    if (!text.empty()) text += ':';
-    text += {kHex[byte >> 4], kHex[byte & 15]};
-  }
-  return text;
-}
 std::string address(const std::vector<std::uint8_t>& bytes) {
   char text[INET6_ADDRSTRLEN];
   if (bytes.size() == 4 && ::inet_ntop(AF_INET, bytes.data(), text, sizeof text)) return text;
@@ -117,12 +108,12 @@ std::string line(const ParentStep& step) {
                  [](const MqueueStep& s) { return "mqueue " + quote(s.target); },
                  [](const VethStep& s) {
                    return "veth " + quote(s.host_name) + " guest " + quote(s.guest_name) + " mac " +
-                          mac(s.guest_mac) + (s.bridge.empty() ? "" : " bridge " + quote(s.bridge)) +
+                          format_mac_bytes(s.guest_mac) + (s.bridge.empty() ? "" : " bridge " + quote(s.bridge)) +
                           (s.mtu ? " mtu " + number(*s.mtu) : "") + when(!s.is_up, " down");
                  },
                  [](const MacvlanStep& s) {
                    return "macvlan on " + quote(s.host_device) + " guest " + quote(s.guest_name) + " mode " +
-                          quote(s.mode) + " mac " + mac(s.mac);
+                          quote(s.mode) + " mac " + format_mac_bytes(s.mac);
                  },
                  [](const MoveLinkStep& s) {
                    return "move-link " + quote(s.host_device) + " guest " + quote(s.guest_name);

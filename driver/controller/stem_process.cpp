@@ -53,16 +53,6 @@ constexpr std::string_view kLimitFiles[] = {"pids.max",
                                             "blkio.throttle.read_bps_device",
                                             "blkio.throttle.write_bps_device"};
 
-std::string format_mac(const std::vector<std::uint8_t>& bytes) {
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string text;
-  for (const auto byte : bytes) {
-    if (!text.empty()) text += ':';
-    text += {kHex[byte >> 4], kHex[byte & 15]};
-  }
-  return text;
-}
-
 // Never torn, not durable: /run does not outlive the machine.
 void write_record(const HostFile& file, const ExitRecord& record) {
   if (!file.dir) return;
@@ -249,7 +239,7 @@ class StemProcess {
     AddressesReply result;
     const auto addresses = TRY(kernel::list_addresses(*route));
     for (const auto& link : TRY(kernel::list_links(*route))) {
-      AddressesReply::Link entry{printable(link.name), format_mac(link.mac), {}};
+      AddressesReply::Link entry{printable(link.name), format_mac_bytes(link.mac), {}};
       for (const auto& address : addresses)
         if (address.link_index == link.index) entry.addresses.push_back({address.bytes, address.prefix});
       result.links.push_back(std::move(entry));

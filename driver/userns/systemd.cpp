@@ -233,51 +233,18 @@ Result<void> unregister_machine(const std::string& name) {
 }  // namespace
 
 void Machines::add(Machine machine) {
-  submit([machine = std::move(machine)] {
+  thread_.submit([machine = std::move(machine)] {
     if (auto done = register_machine(machine); !done)
       log_warning("userns", "machine " + quote(machine.name) + " is not in machinectl's list: " + done.error().text);
   });
 }
 
 void Machines::remove(std::string name) {
-  submit([name = std::move(name)] {
+  thread_.submit([name = std::move(name)] {
     if (auto done = unregister_machine(name); !done)
       // machined drops it by itself when its unit is gone.
       log_info("userns", "machine " + quote(name) + " may still be in machinectl's list: " + done.error().text);
   });
-}
-
-void Machines::submit(std::function<void()> task) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (is_stopping_) return;
-    tasks_.push_back(std::move(task));
-    if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
-  }
-  changed_.notify_one();
-}
-
-void Machines::run() {
-  for (;;) {
-    std::function<void()> task;
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return is_stopping_ || !tasks_.empty(); });
-      if (is_stopping_) return;
-      task = std::move(tasks_.front());
-      tasks_.pop_front();
-    }
-    task();
-  }
-}
-
-void Machines::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    is_stopping_ = true;
-  }
-  changed_.notify_all();
-  if (thread_.joinable()) thread_.join();
 }
 
 }  // namespace virtuserns::userns

@@ -1,18 +1,15 @@
 // systemd over D-Bus: a scope for each domain, and machined's list of machines. docs/decisions/0013-a-scope-for-each-domain.md
 #pragma once
 
-#include <condition_variable>
-#include <deque>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "conf/base/result.h"
 #include "conf/uuid.h"
 #include "driver/userns/scope.h"
+#include "driver/userns/task_thread.h"
 
 struct sd_bus;
 
@@ -56,23 +53,14 @@ struct Machine {
 // waits for it, and what fails is logged and no more. In the order of the calls.
 class Machines {
  public:
-  Machines() = default;
-  ~Machines() { stop(); }
-  Machines(const Machines&) = delete;
-  Machines& operator=(const Machines&) = delete;
+  void start() { thread_.start(); }
   // Also of one that is listed already: then with the new leader.
   void add(Machine machine);
   void remove(std::string name);
-  void stop();  // what has not begun is left out
+  void stop() { thread_.stop(TaskThread::Rest::kDrop); }
 
  private:
-  void submit(std::function<void()> task);
-  void run();
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::function<void()>> tasks_;
-  bool is_stopping_ = false;
-  std::thread thread_;
+  TaskThread thread_;
 };
 
 }  // namespace virtuserns::userns

@@ -16,10 +16,11 @@ bool TaskThread::submit(std::function<void()> task) {
   return true;
 }
 
-void TaskThread::stop() {
+void TaskThread::stop(Rest rest) {
   {
     const std::lock_guard lock(mutex_);
     is_stopping_ = true;
+    if (rest == Rest::kDrop) tasks_.clear();
   }
   changed_.notify_all();
   if (thread_.joinable()) thread_.join();

@@ -19,8 +19,9 @@ class TaskThread {
   void start();
   // False after stop(): nobody does it any more.
   bool submit(std::function<void()> task);
-  // Returns when everything submitted is done.
-  void stop();
+  // Returns when everything submitted is done, or (kDrop) only what has begun.
+  enum class Rest { kDo, kDrop };
+  void stop(Rest rest = Rest::kDo);
 
  private:
   void run();
