@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """kill -9 of the daemon at random moments of what ten domains do: nothing lost, nothing orphaned, states right at once.
 
-    VIRTUSERNS_KILLS=60 VIRTUSERNS_SEED=1 tests/fault/daemon_kill.py --driver userns
+    VIRTUSERNS_KILLS=100 VIRTUSERNS_SEED=1 tests/fault/daemon_kill.py --driver userns
 
 Each round: some clients start, suspend, resume, reboot and destroy domains; after a random time the daemon is killed
 and started again. Within a second of its start every domain must be known, and what the daemon says of it must be what
@@ -18,6 +18,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import invariants  # noqa: E402
+import harness  # noqa: E402
 from harness import check, equal, main, test  # noqa: E402
 
 DOMAINS = 10
@@ -63,10 +64,14 @@ def round_of_kill(env, rng, names):
     return invariants.settled(lambda: differences(env, names), SETTLE_S)
 
 
+def wanted_kills():
+    return int(os.environ.get("VIRTUSERNS_KILLS", "100"))
+
+
 @test(["userns"])
 def states_are_right_after_every_kill(env):
     rng = random.Random(int(os.environ.get("VIRTUSERNS_SEED", "1")))
-    kills = int(os.environ.get("VIRTUSERNS_KILLS", "60"))
+    kills = wanted_kills()
     names = [env.define(f"{PREFIX}{i}") for i in range(DOMAINS)]
     for number in range(kills):
         wrong = round_of_kill(env, rng, names)
@@ -80,4 +85,5 @@ def states_are_right_after_every_kill(env):
 
 
 if __name__ == "__main__":
+    harness.TEST_TIMEOUT_S = (60 + 2 * wanted_kills()) * harness.daemon_module.TIME_FACTOR
     main()
