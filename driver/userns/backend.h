@@ -157,6 +157,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   [[nodiscard]] Result<void> await_start(const RunPtr& run, int timeout_ms);
   void abandon(const RunPtr& run);
   [[nodiscard]] Result<void> destroy_run(const RunPtr& run);
+  [[nodiscard]] Result<void> freeze(const Job& job, const RunPtr& run, bool is_frozen);
   [[nodiscard]] Result<void> end_by_destroy(const Job& job);
   [[nodiscard]] Result<void> ask(const Uuid& uuid, const controller::ShutdownRequest& request);
 

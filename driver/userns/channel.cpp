@@ -101,13 +101,14 @@ Result<void> Channel::send(const controller::Request& request, int timeout_ms, s
   }
 }
 
-Result<Answer> Channel::request(RequestBody body, int timeout_ms, std::span<const int> files) {
+Result<Answer> Channel::request(RequestBody body, int timeout_ms, std::span<const int> files,
+                                std::function<void()> on_done) {
   controller::Request request{0, std::move(body)};
   {
     const std::lock_guard lock(mutex_);
     if (is_closed_) return fail(VIR_ERR_OPERATION_FAILED, "the domain's controller is gone");
     request.serial = next_serial_++;
-    waiters_[request.serial];
+    waiters_[request.serial].on_done = std::move(on_done);
   }
   const auto sent = send(request, timeout_ms, files);
   std::unique_lock lock(mutex_);
@@ -137,6 +138,13 @@ Result<void> Channel::tell(RequestBody body, int timeout_ms) {
   return send(request, timeout_ms, {});
 }
 
+std::function<void()> Channel::on_done_of(const controller::Reply& reply) {
+  const std::lock_guard lock(mutex_);
+  const auto waiter = waiters_.find(reply.serial);
+  if (waiter == waiters_.end() || std::holds_alternative<controller::WireError>(reply.body)) return {};
+  return std::move(waiter->second.on_done);
+}
+
 bool Channel::read_available(const std::function<void(controller::Note)>& on_note) {
   const std::lock_guard one_reader(reading_);
   for (;;) {
@@ -150,6 +158,7 @@ bool Channel::read_available(const std::function<void(controller::Note)>& on_not
       continue;
     }
     auto& reply = std::get<controller::Reply>(*message);
+    if (const auto on_done = on_done_of(reply)) on_done();
     const std::lock_guard lock(mutex_);
     // Nobody waits any more: its files are closed here.
     if (const auto waiter = waiters_.find(reply.serial); waiter != waiters_.end())

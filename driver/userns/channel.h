@@ -65,7 +65,10 @@ class Channel {
 
   // A WireError of the controller becomes an Error. VIR_ERR_OPERATION_TIMEOUT when it does not answer in time,
   // VIR_ERR_OPERATION_FAILED when the channel has closed.
-  [[nodiscard]] Result<Answer> request(RequestBody body, int timeout_ms, std::span<const int> files = {});
+  // `on_done`: called by whoever reads, when the answer is no error and before anything that was sent after it is read: what
+  // the answer changes is recorded in the order in which it happened. Called without a lock but the reader's.
+  [[nodiscard]] Result<Answer> request(RequestBody body, int timeout_ms, std::span<const int> files = {},
+                                       std::function<void()> on_done = {});
   // Waits for no reply, and what comes is dropped.
   [[nodiscard]] Result<void> tell(RequestBody body, int timeout_ms);
   // What has arrived, in the order in which it was sent, whichever threads call. False: the channel has closed, everybody
@@ -77,7 +80,9 @@ class Channel {
  private:
   struct Waiter {
     std::optional<Answer> answer;
+    std::function<void()> on_done;
   };
+  [[nodiscard]] std::function<void()> on_done_of(const controller::Reply& reply);
   [[nodiscard]] Result<void> send(const controller::Request& request, int timeout_ms, std::span<const int> files);
 
   SocketFd socket_;

@@ -335,34 +335,37 @@ Result<void> Backend::reset(const Caller&, const Uuid& uuid, unsigned flags) {
 
 // ---- pause ------------------------------------------------------------------------------------------------------
 
+// Recorded as the answer is read: a reboot that follows thaws the domain, and is told right after it.
+Result<void> Backend::freeze(const Job& job, const RunPtr& run, bool is_frozen) {
+  const auto record = [this, run, object = job.domain, is_frozen] {
+    const Locked domain = lock(object);
+    if (domain->run != run || !domain->is_active()) return;
+    if (is_frozen) {
+      domain->set_state(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER);
+      emit_lifecycle_locked(*domain, VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
+    } else {
+      domain->set_state(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_UNPAUSED);
+      emit_lifecycle_locked(*domain, VIR_DOMAIN_EVENT_RESUMED, VIR_DOMAIN_EVENT_RESUMED_UNPAUSED);
+    }
+  };
+  (void)TRY(run->channel->request(controller::FreezeRequest{is_frozen}, kFreezeTimeoutMs, {}, record));
+  TRY(require_active(*job.look()));
+  save_status(job.domain);
+  return {};
+}
+
 Result<void> Backend::suspend(const Caller&, const Uuid& uuid) {
   const Job job = TRY(take_job(uuid));
   const RunPtr run = TRY(active_run(job));
   if (job.look()->state == VIR_DOMAIN_PAUSED) return {};
-  (void)TRY(run->channel->request(controller::FreezeRequest{true}, kFreezeTimeoutMs));
-  {
-    const Locked domain = job.look();
-    TRY(require_active(*domain));
-    domain->set_state(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER);
-    emit_lifecycle_locked(*domain, VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
-  }
-  save_status(job.domain);
-  return {};
+  return freeze(job, run, true);
 }
 
 Result<void> Backend::resume(const Caller&, const Uuid& uuid) {
   const Job job = TRY(take_job(uuid));
   const RunPtr run = TRY(active_run(job));
   if (job.look()->state != VIR_DOMAIN_PAUSED) return fail(VIR_ERR_OPERATION_INVALID, "domain is already running");
-  (void)TRY(run->channel->request(controller::FreezeRequest{false}, kFreezeTimeoutMs));
-  {
-    const Locked domain = job.look();
-    TRY(require_active(*domain));
-    domain->set_state(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_UNPAUSED);
-    emit_lifecycle_locked(*domain, VIR_DOMAIN_EVENT_RESUMED, VIR_DOMAIN_EVENT_RESUMED_UNPAUSED);
-  }
-  save_status(job.domain);
-  return {};
+  return freeze(job, run, false);
 }
 
 Result<void> Backend::send_process_signal(const Caller&, const Uuid& uuid, std::int64_t pid, unsigned signal,
