@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -342,6 +343,29 @@ TEST_F(BackendTest, DaemonKilledAnywhereInAStartOrDestroy) {
   std::printf("found running %d times, off %d times\n", running, off);
   EXPECT_GT(running, 0);
   EXPECT_GT(off, 0);
+}
+
+// A controller answers and goes on at once: both are read in one go, before whoever asked has woken up.
+TEST(Channel, WhatAnAnswerChangesIsRecordedBeforeLaterNotes) {
+  int pair[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+  userns::Channel channel{SocketFd(pair[0])};
+  const SocketFd peer(pair[1]);
+  std::vector<std::string> order;
+  std::thread asker([&] {
+    EXPECT_TRUE(channel.request(controller::FreezeRequest{true}, 5000, {}, [&] { order.emplace_back("answer"); }));
+  });
+  const auto packet = controller::recv_packet(peer.get());
+  ASSERT_TRUE(packet);
+  const auto request = xdr::decode_exact<controller::Request>(packet->bytes);
+  ASSERT_TRUE(request);
+  controller::FromController reply{controller::Reply{request->serial, controller::EmptyReply{}}};
+  ASSERT_TRUE(controller::send_packet(peer.get(), xdr::encode(reply)));
+  controller::FromController note{controller::Note{controller::RebootedNote{}}};
+  ASSERT_TRUE(controller::send_packet(peer.get(), xdr::encode(note)));
+  EXPECT_TRUE(channel.read_available([&](controller::Note) { order.emplace_back("note"); }));
+  asker.join();
+  EXPECT_EQ(order, (std::vector<std::string>{"answer", "note"}));
 }
 
 TEST_F(BackendTest, StoppedControllerDoesNotStopDestroy) {  // F5
