@@ -287,7 +287,8 @@ def exit_record(env):
         env.daemon.kill()
         disk = Disk([RUN])
         with Tracer(Plan({"controller", "stem"}, records=True), controller=pid, stem=invariants.stems(pid)[0]) as tracer:
-            os.kill(init, signal.SIGTERM)  # whose trap makes it leave with 0
+            eventually(lambda: invariants.has_handler(init, signal.SIGTERM), "init has set its trap")
+            os.kill(init, signal.SIGTERM)  # it leaves with 0 now
             eventually(lambda: not invariants.is_alive(pid), "the controller is gone")
         # By descriptors of folders: in the controller's own root they have other paths than here.
         records = [tuple(f"{RUN}/{os.path.basename(part)}" if isinstance(part, str) and uuid in part else part
