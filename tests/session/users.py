@@ -129,6 +129,10 @@ class User:
         self.define(name, root, **how).ok()
         self.virsh("start", name).ok()
 
+    def exec(self, name, *words, options=(), **how):
+        """By virt-userns-exec, as root of the domain."""
+        return self.run(built("driver/exec/virt-userns-exec"), "-c", URI, *options, name, "--", *words, **how)
+
     def controller(self, name):
         found = [pid for pid in pids_of(self.uid) if comm_of(pid) == "virtuserns-ctl" and name in command_of(pid)]
         equal(len(found), 1, f"controllers of {self.name}'s {name}")
@@ -149,6 +153,10 @@ class User:
                 left.append(name)
         self.end_daemons()
         return left
+
+
+def built(path):
+    return pathlib.Path(os.environ["VIRTUSERNS_BUILD"], path)
 
 
 def command_of(pid):
@@ -191,10 +199,10 @@ class Env:
     driver = "session"
     expects_death = True  # of daemons: there are none but those that tests start
 
-    def __init__(self, folder):
+    def __init__(self, folder, first=None):
         self.folder = folder
-        # The machine is shared, and other runs have live domains: ids of this run's own.
-        first = 1_000_000_000 + os.getpid() % 500 * 2 * DELEGATED
+        # The machine is shared, and other runs have live domains: ids of this run's own, unless they are named.
+        first = first or 1_000_000_000 + os.getpid() % 500 * 2 * DELEGATED
         self.anna, self.elsa = User("anna", 1001, first), User("elsa", 1002, first + DELEGATED)
         self.users = (self.anna, self.elsa)
 
@@ -278,7 +286,7 @@ def _possible():
         raise NotPossible("this machine forbids user namespaces to ordinary users (kernel.unprivileged_userns_clone)")
 
 
-def _session(arguments, suite):
+def _session(arguments, suite, first):
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, harness._end_in_order)
     host_state.become_subreaper()
@@ -286,7 +294,7 @@ def _session(arguments, suite):
     _possible()
     daemon_module.enter_private_namespaces()
     with tempfile.TemporaryDirectory(prefix=owned.name("session") + "-") as folder:
-        env = Env(folder)
+        env = Env(folder, first)
         _make_world(env, os.path.abspath(arguments.build))
         folders = [*daemon_module.PRIVATE_FOLDERS, "/home"]
         look = lambda: host_state.snapshot(folders, owned.name("session"), [folder])  # noqa: E731
@@ -311,14 +319,16 @@ def test(function):
     return harness.test(["session"])(function)
 
 
-def main():
+def main(first=None):
+    """`first`: of anna's delegated ids; elsa's follow."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default=os.environ.get("VIRTUSERNS_BUILD", "build"))
     parser.add_argument("-k", dest="pattern", default="", help="only tests whose name matches this expression")
     parser.add_argument("-v", dest="verbose", action="store_true", help="show the daemons' logs after a failure")
     parser.add_argument("--repeat", type=int, default=1)
+    os.environ["VIRTUSERNS_BUILD"] = os.path.abspath(parser.parse_args().build)
     try:
-        code = _session(parser.parse_args(), pathlib.Path(sys.argv[0]).stem)
+        code = _session(parser.parse_args(), pathlib.Path(sys.argv[0]).stem, first)
     except NotPossible as reason:
         print(f"skipped: {reason}")
         code = 77
