@@ -149,7 +149,8 @@ Backend::Heard Backend::listen(const RunPtr& run, int timeout_ms, bool (*is_enou
     }
     if (!is_open) return Heard::kEnd;
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    pollfd readable{run->channel->socket().get(), POLLIN, 0};
+    const auto socket = run->channel->socket();
+    pollfd readable{socket->get(), POLLIN, 0};
     if (left <= 0 || ::poll(&readable, 1, static_cast<int>(left)) == 0) return Heard::kNothing;
     is_open = run->channel->read_available([&](controller::Note note) { on_note(run, std::move(note)); });
   }
@@ -251,10 +252,15 @@ Result<DomainRef> Backend::create_transient(const Caller& caller, DomainDef def,
 
 // ---- end --------------------------------------------------------------------------------------------------------
 
-Result<RunPtr> Backend::active_run(const Job& job) const {
-  const Locked domain = job.look();
-  TRY(require_active(*domain));
-  return domain->run;
+Result<RunPtr> Backend::active_run(const Job& job) {
+  RunPtr run;
+  {
+    const Locked domain = job.look();
+    TRY(require_active(*domain));
+    run = domain->run;
+  }
+  connect_again(run);
+  return run;
 }
 
 Result<void> Backend::destroy_run(const RunPtr& run) {
@@ -337,7 +343,7 @@ Result<void> Backend::reset(const Caller&, const Uuid& uuid, unsigned flags) {
 
 // Recorded as the answer is read: a reboot that follows thaws the domain, and is told right after it.
 Result<void> Backend::freeze(const Job& job, const RunPtr& run, bool is_frozen) {
-  const auto record = [this, run, object = job.domain, is_frozen] {
+  const auto record = [this, run, object = job.domain, is_frozen](const ReplyBody&) {
     const Locked domain = lock(object);
     if (domain->run != run || !domain->is_active()) return;
     if (is_frozen) {
