@@ -148,12 +148,12 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
 
   // lifecycle.cpp
   [[nodiscard]] Result<RunPtr> active_run(const Job& job);
-  [[nodiscard]] Result<void> start_domain(const Job& job, const Caller& caller, DomainDef def,
-                                          const std::vector<Fd>& files, unsigned flags);
+  [[nodiscard]] Result<void> start_domain(const Job& job, const Caller& caller, DomainDef def, std::vector<Fd> files,
+                                          unsigned flags);
   [[nodiscard]] kernel::SeccompFilter seccomp_filter(const kernel::SeccompPolicy& policy);
   class Launch;
   [[nodiscard]] Result<PlanContext> context_of(const DomainDef& def, std::size_t passed_files);
-  [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const std::vector<Fd>& files);
+  [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const FilesPtr& files);
   [[nodiscard]] Result<bool> begin(Run& run, const MadePlan& made, bool persistent, Launch& launch,
                                    const Scope* scope);
   enum class Heard { kEnough, kEnd, kNothing };

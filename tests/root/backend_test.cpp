@@ -1,5 +1,6 @@
 // The back end with real controllers on the real kernel: what a daemon that is killed, a controller that is killed and
 // a container that reboots meanwhile come to.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <libvirt/libvirt.h>
 #include <poll.h>
@@ -378,6 +379,36 @@ TEST(Channel, WhatAnAnswerChangesIsRecordedBeforeLaterNotes) {
   EXPECT_TRUE(channel.read_available([&](controller::Note) { order.emplace_back("note"); }));
   asker.join();
   EXPECT_EQ(order, (std::vector<std::string>{"answer", "note"}));
+}
+
+// A file system that does not answer: whoever opens the program waits for a lease (fcntl(2), F_SETLEASE).
+TEST_F(BackendTest, AControllerThatCannotBeRunHoldsNoStartForEver) {
+  std::ifstream longest("/proc/sys/fs/lease-break-time");
+  int most_s = 0;
+  if (!(longest >> most_s) || most_s < 30) GTEST_SKIP() << "a lease is broken too soon here";
+  const std::string program = dir.path() + "/controller";
+  fs::copy_file(paths.controller, program);
+  paths.controller = program;
+  auto daemon = backend();
+  ASSERT_TRUE(daemon->define(root, domain(kIdle), 0));
+  ::signal(SIGIO, SIG_IGN);
+  Fd held(::open(program.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::fcntl(held.get(), F_SETLEASE, F_WRLCK), 0);
+  const auto before = std::chrono::steady_clock::now();
+  const auto created = daemon->create(root, uuid, {}, 0);
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(25));
+  ASSERT_FALSE(created);
+  EXPECT_EQ(created.error().code, VIR_ERR_OPERATION_TIMEOUT);
+  EXPECT_NE(created.error().text.find("does not begin"), std::string::npos) << created.error().text;
+  EXPECT_EQ(state(*daemon) / 100, VIR_DOMAIN_SHUTOFF);
+  expect_nothing_left();
+  // The next one is not held up by it, and of the late one nothing is left.
+  held.reset();
+  const auto again = daemon->create(root, uuid, {}, 0);
+  ASSERT_TRUE(again) << again.error().text;
+  ASSERT_TRUE(daemon->destroy(root, uuid, 0));
+  expect_nothing_left();
+  EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1) << "children of ours are left";
 }
 
 // ---- a controller that hangs up and lives ----
