@@ -113,7 +113,13 @@ class StemProcess {
   }
 
   Result<void> handle(const BootAsk&) {
-    end_init();
+    // Ours comes when all of the last one are reaped, and ends the domain after a failure. Else each request would leave
+    // processes to a controller that does not reap them, outside of what the groups limit.
+    for (const auto* process : {&init_, &starter_})
+      if (*process && !kernel::is_reaped(*process))
+        return fail(VIR_ERR_OPERATION_INVALID, "the last boot of the domain is not over");
+    if (std::exchange(is_booting_, true))
+      return fail(VIR_ERR_OPERATION_INVALID, "the last boot of the domain failed");
     if (const auto* freezer = host_.freezer()) (void)freezer->set_frozen(false);
     // Whoever entered the groups from outside of the pid namespace did not die with it.
     for (const auto& group : host_.groups) group.clear();
@@ -132,8 +138,10 @@ class StemProcess {
     TRY(std::move(sent));
     init_ = std::move(waiting.boot.init);
     init_pid_ = waiting.boot.record.init_pid;
+    starter_ = std::move(waiting.starter);
     devpts_ = std::move(waiting.boot.devpts);
     is_grown_ = true;
+    is_booting_ = false;
     return {};
   }
 
@@ -252,11 +260,14 @@ class StemProcess {
     const int program = received_.size() > 1 ? received_[1].get() : -1;
     if (program >= 0) TRY(validate_program(program));
     TRY(validate_exec(request.command));
+    std::erase_if(joiners_, kernel::is_reaped);
+    if (joiners_.size() >= kMaxCommands)
+      return fail(VIR_ERR_RESOURCE_BUSY, "too many commands of the domain are on their way in");
     const Doors doors = TRY(open_doors(host_, init_pid_, devpts_));
     TRY(check_init());
     auto cloned = TRY(kernel::clone_process({CLONE_PARENT, nullptr}), "clone");
     if (cloned.pid == 0) run_joiner(plan_, {request.command, program, received_.front().get()}, doors);
-    const int file = cloned.pidfd.get();
+    const int file = joiners_.emplace_back(std::move(cloned.pidfd)).get();
     return answer(Joined{cloned.pid}, std::span(&file, 1));
   }
 
@@ -288,8 +299,10 @@ class StemProcess {
   const std::vector<Fd>& passed_files_;
   const SocketFd& socket_;
   pid_t controller_;
-  PidFd init_;
+  PidFd init_, starter_;
   pid_t init_pid_ = 0;
+  std::vector<PidFd> joiners_;
+  bool is_booting_ = false;  // or has begun to, and failed
   Fd devpts_;
   std::vector<Fd> received_;
   bool is_grown_ = false;  // by a boot, whose memory is not needed while the container runs

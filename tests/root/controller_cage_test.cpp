@@ -333,6 +333,43 @@ TEST(Cage, ATakenOverControllerGetsNothingForOthersFromItsStem) {
   ::waitpid(bystander, nullptr, 0);
 }
 
+// Whose children they are, and who reaps none.
+TEST(Cage, ATakenOverControllerCannotMakeItsStemForkWithoutEnd) {
+  RootTree tree;
+  Domain domain(make_plan_for(tree, "sleep 1000"));
+  const auto boot = domain.start_ok();
+  ASSERT_TRUE(boot);
+  const pid_t controller = domain.controller_pid();
+  const Fd socket = socket_to_stem(controller);
+  ASSERT_TRUE(socket && controller > 0);
+  ::kill(controller, SIGSTOP);
+  EnterAsk enter;
+  for (const char* word : {"/bin/sh", "-c", "exit 0"}) enter.command.arguments.emplace_back(word);
+  std::size_t entered = 0;
+  std::vector<Fd> channels;
+  for (std::size_t i = 0; i < kMaxCommands + 20; ++i) {
+    int pair[2];
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    channels.emplace_back(pair[0]);
+    const Fd theirs(pair[1]);
+    const int file = theirs.get();
+    ASSERT_TRUE(send_packet(socket.get(), xdr::encode(StemAsk(enter)), std::span(&file, 1)));
+    const auto packet = recv_packet(socket.get());
+    ASSERT_TRUE(packet && !packet->bytes.empty());
+    const auto answer = xdr::decode_exact<StemAnswer>(packet->bytes);
+    ASSERT_TRUE(answer);
+    if (std::holds_alternative<Joined>(*answer)) ++entered;
+  }
+  EXPECT_EQ(entered, kMaxCommands);
+  EXPECT_EQ(ask(socket, BootAsk{}), "the last boot of the domain is not over");
+  EXPECT_TRUE(is_alive(boot->init_pid));
+  ::kill(controller, SIGCONT);
+  channels.clear();
+  domain.kill_controller();
+  EXPECT_TRUE(is_gone(boot->init_pid));
+  EXPECT_EQ(domain.reap(), 0);
+}
+
 #endif
 
 TEST(Cage, ControllerAndStemHoldWhatTheyNeed) {
