@@ -232,6 +232,7 @@ Result<Waiting> begin_boot(const LaunchPlan& plan, const Host& host, const std::
   auto [pid, init] = TRY(clone_init(plan, host, parent, waiting, passed_files), "clone init");
   waiting.boot.init = std::move(init);
   waiting.boot.record.init_pid = pid;
+  if (const auto time = kernel::read_start_time(host.proc, pid)) waiting.boot.record.init_start_time = *time;
   const NsFd user_ns = TRY(kernel::open_namespace(host.proc, pid, "user"));
   if (const uid_t owner = TRY(kernel::owner_of_user_namespace(user_ns)); owner != plan.host_uid)
     return fail(VIR_ERR_INTERNAL_ERROR, "user namespace belongs to " + std::to_string(owner) + " instead of " +
@@ -256,7 +257,6 @@ Result<Boot> open_gate(const Host& host, Waiting waiting) {
   auto refusals = await_exec(host, waiting.gate, boot.init);
   if (waiting.starter) (void)kernel::wait_process(waiting.starter);  // it had nothing left to do
   boot.refusals = TRY(std::move(refusals));
-  if (const auto time = kernel::read_start_time(host.proc, boot.record.init_pid)) boot.record.init_start_time = *time;
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   boot.record.time_ms =

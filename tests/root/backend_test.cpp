@@ -408,7 +408,9 @@ TEST_F(BackendTest, AControllerThatCannotBeRunHoldsNoStartForEver) {
   ASSERT_TRUE(again) << again.error().text;
   ASSERT_TRUE(daemon->destroy(root, uuid, 0));
   expect_nothing_left();
-  EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1) << "children of ours are left";
+  siginfo_t ended{};
+  EXPECT_TRUE(eventually([&] { return ::waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) != 0; }))
+      << "children of ours are left";
 }
 
 // ---- a controller that hangs up and lives ----
