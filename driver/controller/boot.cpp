@@ -53,8 +53,8 @@ Result<Entry> open_groups(const Host& host, IntoV2 way) {
 
 // The starter: still host root, one thread. Everything that only the host may do for the child happens here, then it
 // takes the domain's own ids and only then makes the namespaces, which therefore belong to those ids.
-Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, InitEnds& ends,
-                         const std::vector<Fd>& passed_files) {
+Result<kernel::Cloned> start_init(const LaunchPlan& plan, const Entry& entry, InitEnds& ends,
+                                  const std::vector<Fd>& passed_files) {
   TRY(apply_apparmor(plan, *entry.host_proc));
   // "0" is the writer itself: the kernel then moves one thread and skips the wait that a move by pid pays for.
   for (const auto& tasks : entry.files)
@@ -78,16 +78,16 @@ Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, InitEnds& e
                                                       ? "make namespaces: a limit in /proc/sys/user is reached"
                                                       : "make namespaces");
   if (cloned->pid == 0) run_init(plan, ends, passed_files);
-  return cloned->pid;
+  return std::move(*cloned);
 }
 
 [[noreturn]] void run_starter(const LaunchPlan& plan, const Entry& entry, InitEnds& ends,
                               const std::vector<Fd>& passed_files) {
-  const auto pid = start_init(plan, entry, ends, passed_files);
-  ChildMessage message = Born{pid ? *pid : 0};
-  if (!pid) message = to_wire(pid.error());
-  (void)send_packet(ends.channel.get(), xdr::encode(message));
-  ::_exit(pid ? 0 : 1);
+  const auto init = start_init(plan, entry, ends, passed_files);
+  const int file = init ? init->pidfd.get() : -1;
+  const ChildMessage message = init ? ChildMessage(Born{init->pid}) : ChildMessage(to_wire(init.error()));
+  (void)send_packet(ends.channel.get(), xdr::encode(message), std::span(&file, init ? 1 : 0));
+  ::_exit(init ? 0 : 1);
 }
 
 // nullopt: the other side has closed, or `sender` ended without a word. (Others may hold that side open.)
@@ -184,13 +184,14 @@ Result<std::optional<std::pair<pid_t, PidFd>>> clone_init(const LaunchPlan& plan
   }
   ends = {};
   waiting.starter = std::move(starter.pidfd);
-  auto message = TRY(receive(waiting.gate, nullptr, &waiting.starter));
+  std::vector<Fd> files;
+  auto message = TRY(receive(waiting.gate, &files, &waiting.starter));
   if (!message) return std::optional<std::pair<pid_t, PidFd>>();
   if (auto* error = std::get_if<WireError>(&*message)) return from_wire(std::move(*error));
   const auto* born = std::get_if<Born>(&*message);
-  if (!born) return fail(VIR_ERR_INTERNAL_ERROR, "unexpected message of the starter");
-  // Nobody has reaped it yet: the number cannot have become another's.
-  return std::optional(std::pair(static_cast<pid_t>(born->pid), TRY(kernel::open_process(born->pid))));
+  if (!born || files.size() != 1) return fail(VIR_ERR_INTERNAL_ERROR, "unexpected message of the starter");
+  // Its pidfd is that of the clone: init may have ended, and been reaped, if it is not our child.
+  return std::optional(std::pair(static_cast<pid_t>(born->pid), PidFd(files.front().release())));
 }
 
 Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Host& host, Parent parent, Waiting& waiting,

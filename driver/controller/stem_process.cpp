@@ -164,8 +164,8 @@ class StemProcess {
     return answer(Done{});
   }
 
-  // A pid inside is found among the processes of the groups by the kernel's own list of its numbers. The pidfd is opened
-  // before the numbers are read: what is then signalled is what was looked at.
+  // A pid inside is found among the processes of the groups by the kernel's own list of its numbers. Once found it is held
+  // by its pidfd and everything read again: as long as that one lives, the number and all that is said of it are its own.
   Result<void> signal_inside(std::int32_t inside_pid, int signal) const {
     TRY(check_init());
     if (signal < 0 || signal > 64) return fail(VIR_ERR_INVALID_ARG, "there is no signal " + std::to_string(signal));
@@ -179,9 +179,14 @@ class StemProcess {
     if (inside_pid < 1) return fail(VIR_ERR_INVALID_ARG, "process " + std::to_string(inside_pid) + " is no process");
     for (const auto& group : host_.groups) {
       for (const auto pid : TRY(group.processes())) {
-        auto process = kernel::open_process(pid);
-        const auto status = kernel::read_process_status(host_.proc, pid);
-        if (!process || !status || status->ns_pids.size() < 2 || status->ns_pids[1] != inside_pid) continue;
+        const auto is_wanted = [&] {
+          const auto status = kernel::read_process_status(host_.proc, pid);
+          return status && status->ns_pids.size() > 1 && status->ns_pids[1] == inside_pid;
+        };
+        if (!is_wanted()) continue;
+        const auto process = kernel::open_process(pid);
+        const auto now = TRY(group.processes());
+        if (!process || std::find(now.begin(), now.end(), pid) == now.end() || !is_wanted()) continue;
         if (kernel::has_ended(*process)) continue;
         return kernel::send_signal(*process, signal);
       }
@@ -194,17 +199,16 @@ class StemProcess {
     return answer(Done{});
   }
 
-  // Children of the controller are of this domain, because only we make them.
+  // Children of the controller are of this domain, because only we make them. It waits for our answer and reaps nothing; if
+  // it is taken over and does, the pidfd is that of the dead.
   Result<void> handle(const SignalChildAsk& request) {
     if (request.pid <= 1) return fail(VIR_ERR_INVALID_ARG, "no child of the controller");
     const auto process = TRY(kernel::open_process(request.pid));
     const auto family = TRY(kernel::read_family(host_.proc, request.pid));
     if (family.parent != controller_ || (request.is_group && family.group != request.pid))
       return fail(VIR_ERR_OPERATION_DENIED, "process " + std::to_string(request.pid) + " is not of this domain");
-    if (!request.is_group)
-      TRY(kernel::send_signal(process, request.signal));
-    else if (::kill(-request.pid, request.signal) != 0)
-      return sys_fail("signal process group");
+    TRY(request.is_group ? kernel::send_signal_to_group(process, request.pid, request.signal)
+                         : kernel::send_signal(process, request.signal));
     return answer(Done{});
   }
 

@@ -20,6 +20,14 @@ Result<void> send_signal(const PidFd& process, int signal) {
   return {};
 }
 
+Result<void> send_signal_to_group(const PidFd& leader, pid_t number, int signal) {
+  constexpr unsigned kProcessGroup = 1u << 2;  // PIDFD_SIGNAL_PROCESS_GROUP
+  if (::syscall(SYS_pidfd_send_signal, leader.get(), signal, nullptr, kProcessGroup) == 0) return {};
+  if (errno != EINVAL) return sys_fail("signal process group");
+  if (::kill(-number, signal) != 0) return sys_fail("signal process group");
+  return {};
+}
+
 bool is_reaped(const PidFd& process) {
   return ::syscall(SYS_pidfd_send_signal, process.get(), 0, nullptr, 0) != 0 && errno == ESRCH;
 }
