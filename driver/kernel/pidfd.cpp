@@ -69,4 +69,9 @@ Errand::~Errand() {
   (void)wait_process(process_);
 }
 
+void Errand::await() {
+  if (process_) (void)wait_process(process_);
+  process_.reset();
+}
+
 }  // namespace virtuserns::kernel

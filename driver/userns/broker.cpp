@@ -1,6 +1,7 @@
 #include "driver/userns/broker.h"
 
 #include <pwd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -115,6 +116,27 @@ void RangeBroker::restore(const DomainDef& def) {
   held.asked = def.idmap;
 }
 
+// A user cannot mount a tree with other owners than it has: so the range that its root directory already belongs to, when that
+// is free, comes before any other. What live processes have does not count: it is the user's own range, and the user's tree.
+std::optional<IdMaps> RangeBroker::range_of_root(const DomainDef& def, const IdClaims& claims,
+                                                 const TargetRules& rules) const {
+  if (!def.idmap.uid.empty() || !def.idmap.gid.empty()) return std::nullopt;
+  for (const auto& fs : def.filesystems) {
+    struct stat st {};
+    if (fs.target != "/" || fs.type != FilesystemType::kMount || ::stat(fs.source.c_str(), &st) != 0) continue;
+    const std::uint32_t count = def.userns.id_count.value_or(config_.id_range_size);
+    const IdRange range{st.st_uid, count};
+    const auto is_in = [&](const std::vector<IdRange>& granted) {
+      return std::any_of(granted.begin(), granted.end(), [&](const IdRange& whole) { return whole.contains(range); });
+    };
+    if (st.st_uid != st.st_gid || !is_in(rules.granted_uid) || !is_in(rules.granted_gid)) return std::nullopt;
+    if (find_conflict(range, claims.uid, def.uuid) || find_conflict(range, claims.gid, def.uuid)) return std::nullopt;
+    const IdMapLines lines = {{0, st.st_uid, count}};
+    return IdMaps{lines, lines};
+  }
+  return std::nullopt;
+}
+
 // In a session the pool is what /etc/subuid and /etc/subgid both delegate.
 Result<IdMaps> RangeBroker::choose_locked(const DomainDef& def, const IdClaims& claims,
                                           const TargetRules& rules) const {
@@ -170,10 +192,11 @@ Result<IdMaps> RangeBroker::lease(const DomainDef& def) {
       return maps;
     }
   }
-  const auto foreign = read_foreign_maps(paths_.proc);
+  auto preferred = paths_.is_session ? range_of_root(def, claims, rules) : std::nullopt;
+  const auto foreign = preferred ? IdClaims() : read_foreign_maps(paths_.proc);
   claims.uid.insert(claims.uid.end(), foreign.uid.begin(), foreign.uid.end());
   claims.gid.insert(claims.gid.end(), foreign.gid.begin(), foreign.gid.end());
-  IdMaps maps = TRY(choose_locked(def, claims, rules));
+  IdMaps maps = preferred ? std::move(*preferred) : TRY(choose_locked(def, claims, rules));
   TRY(ledger_.write(def.uuid, {def.name, maps}));
   auto& held = held_[def.uuid];
   held.name = def.name;

@@ -6,6 +6,7 @@
 
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,8 @@ class RangeBroker {
   };
   [[nodiscard]] IdClaims claims_locked() const;
   [[nodiscard]] IdClaims all_claims_locked(TargetRules& rules) const;
+  [[nodiscard]] std::optional<IdMaps> range_of_root(const DomainDef& def, const IdClaims& claims,
+                                                    const TargetRules& rules) const;
   [[nodiscard]] Result<IdMaps> choose_locked(const DomainDef& def, const IdClaims& claims,
                                              const TargetRules& rules) const;
 

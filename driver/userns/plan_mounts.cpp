@@ -27,9 +27,23 @@ const std::vector<std::string> kMaskedSys = {
 
 std::string element(const FilesystemDef& fs) { return "<filesystem> at " + quote(fs.target); }
 
-Result<OwnerShift> owner_shift(const Draft& draft, const FilesystemDef& fs, const FilesystemFacts& facts) {
+Result<OwnerShift> owner_shift(Draft& draft, const FilesystemDef& fs, const FilesystemFacts& facts) {
   const bool is_shifted = facts.owner_uid == draft.plan_uid() && facts.owner_gid == draft.plan_gid();
   if (is_shifted && fs.access_mode != "mapped") return OwnerShift::kAlreadyShifted;
+  if (draft.context.paths.is_session) {
+    // The kernel lets nobody shift the owners of a mount of a file system that is not theirs (mount_setattr(2)).
+    if (fs.access_mode != "mapped" && fs.target != "/") {
+      draft.message(element(fs) + ": " + quote(fs.source) +
+                    " does not belong to the domain's root; its files show as nobody's");
+      return OwnerShift::kAlreadyShifted;
+    }
+    return unsupported(
+        element(fs) + ": " + quote(fs.source) + " belongs to " + std::to_string(facts.owner_uid) + ":" +
+        std::to_string(facts.owner_gid) + " and not to the domain's root, " + std::to_string(draft.plan_uid()) + ":" +
+        std::to_string(draft.plan_gid()) +
+        ", and an ordinary user cannot have it shifted: make it by 'virt-userns-rootfs create --first " +
+        std::to_string(draft.plan_uid()) + "'");
+  }
   if (!draft.context.host.has_idmapped_mounts)
     return unsupported(element(fs) + ": this kernel has no idmapped mounts; change the owners of " +
                        quote(fs.source) + " to the domain's own ids first (its root directory to " +

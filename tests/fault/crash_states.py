@@ -11,6 +11,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -344,6 +345,36 @@ def a_disk_loses_what_was_not_synced(env):
     equal(contents(("open", path, os.O_TRUNC), ("write", path, "newer")) >= {b"old", b"newer"}, True)
     equal(contents(("unlink", path)), {b"old", b"gone"})
     equal(contents(("unlink", path), sync_folder), {b"gone"})
+
+
+ACROSS_PAGES = """
+import ctypes, mmap, sys
+area = mmap.mmap(-1, 3 * mmap.PAGESIZE)
+address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+path = sys.argv[1].encode() + b"\\0"
+at = mmap.PAGESIZE - 5
+area[at:at + len(path)] = path
+print("ready", flush=True)
+sys.stdin.readline()
+ctypes.CDLL(None).rename(ctypes.c_void_p(address + at), b"/nowhere")
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+@test(["userns"])
+def a_path_across_pages_is_read_whole(env):
+    """It happens to a path on a stack, as the addresses fall; records with half a name showed losses that there were not."""
+    check(can_inject_errors(), "calls are recorded on x86_64 only (tests/support/tracer.py)")
+    path = f"{env.folder}/a-name-that-begins-on-one-page-and-ends-on-the-next"
+    with subprocess.Popen([sys.executable, "-c", ACROSS_PAGES, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as process:
+        equal(process.stdout.readline(), "ready\n")
+        with Tracer(Plan({"daemon"}, names={"rename"}, records=True), daemon=process.pid) as tracer:
+            process.stdin.write("go\n"), process.stdin.flush()
+            equal(process.stdout.readline(), "done\n")
+        process.stdin.close()
+    equal([call.record for call in tracer.report.calls], [["rename", path, "/nowhere"]])
 
 
 if __name__ == "__main__":

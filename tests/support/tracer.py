@@ -32,6 +32,7 @@ PTRACE_SETOPTIONS, PTRACE_GET_SYSCALL_INFO = 0x4200, 0x420E
 O_SYSGOOD, O_FORK, O_VFORK, O_CLONE, O_EXEC = 1, 2, 4, 8, 16
 EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_STOP = 1, 2, 3, 4, 128
 WALL = 0x40000000
+PATH_MAX = 4096
 ORIG_RAX, RAX = 15 * 8, 10 * 8  # struct user of x86_64
 CHILD_ROLE = {"daemon": "controller", "controller": "starter", "stem": "starter", "starter": "init"}
 OPTIONS = O_SYSGOOD | O_FORK | O_VFORK | O_CLONE | O_EXEC
@@ -303,8 +304,11 @@ class _Loop:
             return memory.read(count)
 
     def string_at(self, tid, address):
-        # Up to the end of its page, which is there when the string begins in it.
-        return self.bytes_at(tid, address, 4096 - address % 4096).split(b"\0")[0].decode(errors="replace")
+        # Page by page: the next is there for certain only when the string goes on in it.
+        text = b""
+        while b"\0" not in text and len(text) < PATH_MAX:
+            text += self.bytes_at(tid, address + len(text), 4096 - (address + len(text)) % 4096)
+        return text.split(b"\0")[0].decode(errors="replace")
 
     @staticmethod
     def place(tid, fd):
