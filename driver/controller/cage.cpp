@@ -161,10 +161,12 @@ Result<void> set_limits() {
   return {};
 }
 
-// The real ids stay: threads of the daemon without a capability may signal it.
+// The real ids stay: threads of the daemon without a capability may signal it. EINVAL: the namespace of a user's controller
+// (outer.h) has no such id. From in there the kernel lets nobody without capabilities look at what is outside.
 Result<void> become_nobody() {
   if (::setgroups(0, nullptr) != 0) return sys_fail("drop groups");
-  if (::setresgid(-1u, kIdOfNobody, -1u) != 0 || ::setresuid(-1u, kIdOfNobody, -1u) != 0)
+  const bool is_group_nobodys = ::setresgid(-1u, kIdOfNobody, -1u) == 0 || errno == EINVAL;
+  if (!is_group_nobodys || (::setresuid(-1u, kIdOfNobody, -1u) != 0 && errno != EINVAL))
     return sys_fail("take the id of nobody");
   return {};
 }
