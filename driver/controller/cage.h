@@ -17,8 +17,8 @@ namespace virtuserns::controller {
 inline constexpr uid_t kIdOfNobody = 65535;
 
 // Gives up every privilege that only the stem needs (stem.h): small limits, an empty root, the effective ids of nobody, no
-// capability but one, no new privileges, and a filter that allows the system calls of supervising. A call that the filter refuses answers EPERM
-// and is told on standard error, the domain's log.
+// capability but one, no new privileges, and a filter that allows the system calls of supervising. A call that the filter
+// refuses answers EPERM and is told on standard error, the domain's log.
 //
 // The capability that stays is CAP_KILL: the kernel sends init the death signal of its parent only if the parent may
 // signal it. The filter has no call by which a process could be signalled.

@@ -67,7 +67,8 @@ struct Run {
   bool is_ending = false, has_ended = false;
   bool is_cleaned_up = false;  // somebody does it, after a dead controller: a second would hit the domain's next life
   std::uint64_t last_sequence = 0;
-  std::chrono::milliseconds pause = kFirstPause;  // grows with each failure
+  bool is_to_connect = false;  // after `pause`, which grows with each failure
+  std::chrono::milliseconds pause = kFirstPause;
 };
 using RunPtr = std::shared_ptr<Run>;
 

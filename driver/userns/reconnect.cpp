@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "conf/base/log.h"
 #include "driver/userns/backend.h"
@@ -32,8 +33,15 @@ void Backend::on_hang_up(const RunPtr& run) {
 }
 
 void Backend::connect_later_locked(const RunPtr& run) {
-  if (run->is_ending) return;
-  housekeeper_.submit_later(run->pause, [this, run] { connect_again(run); });
+  // Requests that fail meanwhile, however many, make it no more often.
+  if (run->is_ending || std::exchange(run->is_to_connect, true)) return;
+  housekeeper_.submit_later(run->pause, [this, run] {
+    {
+      const std::lock_guard lock(run->mutex);
+      run->is_to_connect = false;
+    }
+    connect_again(run);
+  });
   run->pause = std::min(run->pause * 2, kLongestPause);
 }
 

@@ -117,6 +117,18 @@ struct BackendTest : testing::Test {
     for (int i = 0; i < ms / 10 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     return condition();
   }
+  // The controller of a domain whose daemon was killed; 0: there is none.
+  pid_t orphan() {
+    pid_t id = 0;
+    killed_daemon([&](userns::Backend& daemon) {
+      (void)daemon.define(root, domain("while true; do sleep 1; done"), 0);
+      const auto created = daemon.create(root, uuid, {}, 0);
+      if (!created) ::_exit(4);
+      std::ofstream(dir.path() + "/id") << created->id;
+    });
+    std::ifstream(dir.path() + "/id") >> id;
+    return id;
+  }
   // The child of the controller that is no stem: a domain of one process.
   static pid_t init_of(pid_t controller) {
     std::ifstream children("/proc/" + std::to_string(controller) + "/task/" + std::to_string(controller) +
@@ -299,14 +311,7 @@ TEST_F(BackendTest, KilledControllerIsACrash) {  // B10, F2
 }
 
 TEST_F(BackendTest, DaemonAndControllerKilledTogether) {  // F4
-  int id = 0;
-  killed_daemon([&](userns::Backend& daemon) {
-    (void)daemon.define(root, domain(kIdle), 0);
-    const auto created = daemon.create(root, uuid, {}, 0);
-    if (!created) ::_exit(4);
-    std::ofstream(dir.path() + "/id") << created->id;
-  });
-  std::ifstream(dir.path() + "/id") >> id;
+  const pid_t id = orphan();
   ASSERT_GT(id, 1);
   ::kill(id, SIGKILL);
   auto daemon = backend();
@@ -543,14 +548,7 @@ TEST_F(HungUpTest, DestroyIsNoKill) {
 // race of the two, hence the rounds.
 TEST_F(BackendTest, AnEndDuringTheRecoveryIsHeardOnce) {
   for (int round = 0; round < 8; ++round) {
-    int id = 0;
-    killed_daemon([&](userns::Backend& daemon) {
-      (void)daemon.define(root, domain(kIdle), 0);
-      const auto created = daemon.create(root, uuid, {}, 0);
-      if (!created) ::_exit(4);
-      std::ofstream(dir.path() + "/id") << created->id;
-    });
-    std::ifstream(dir.path() + "/id") >> id;
+    const pid_t id = orphan();
     ASSERT_GT(id, 1);
     const pid_t init = init_of(id);
     ASSERT_GT(init, 1);
