@@ -142,8 +142,12 @@ Result<void> keep_visible(const DirFd& stage) {
   for (const std::string name : {"proc", "sys"}) {
     const std::string place = "visible-" + name;
     if (::mkdirat(stage.get(), place.c_str(), 0700) != 0) return sys_fail("create " + quote(place) + " of the stage");
-    const MountFd mount = TRY(kernel::clone_mount("/" + name, kernel::Depth::kWithMountsBelow));
-    TRY(kernel::attach_mount(mount, stage, place));
+    // In a container of our own the one without masks, which lies in /dev.
+    auto mount =
+        kernel::clone_mount(std::string("/dev/") + kBareFolder + "/" + name, kernel::Depth::kWithMountsBelow);
+    if (!mount) mount = kernel::clone_mount("/" + name, kernel::Depth::kWithMountsBelow);
+    if (!mount) return std::move(mount).error();
+    TRY(kernel::attach_mount(*mount, stage, place));
   }
   return {};
 }

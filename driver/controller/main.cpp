@@ -1,7 +1,6 @@
 // virtuserns-controller: starts one domain from a plan and supervises it until it is gone. See protocol.h for what it is
 // given and what it answers.
 #include <fcntl.h>
-#include <linux/keyctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -66,9 +65,7 @@ Result<void> make_own_session() {
   ::signal(SIGHUP, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
   ::prctl(PR_SET_NAME, kControllerName, 0, 0, 0);
-  // Not the daemon's, which would be handed on.
-  if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS)
-    return sys_fail("make a session keyring");
+  TRY(kernel::leave_session_keyring());
   // It comes by here again, as the root of a namespace of its own. Until then the files of its maps have to be the user's: a
   // newuidmap with file capabilities alone could not open them.
   if (::geteuid() != 0) return {};

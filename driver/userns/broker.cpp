@@ -34,6 +34,20 @@ std::vector<std::string> own_names(bool is_session) {
   return names;
 }
 
+// Of the root of a container: what it has and no account in there.
+std::vector<IdRange> own_ids(const std::string& file) {
+  std::vector<IdRange> ranges;
+  const auto text = read_kernel_file(file, kMaxMapBytes);
+  const auto lines = text ? parse_kernel_map(*text) : Result<IdMapLines>(IdMapLines());
+  if (!lines) return ranges;
+  for (const auto& line : *lines) {
+    const IdRange all{line.inside, line.count};
+    const auto first = std::max<std::uint64_t>(all.first, kFirstSafeId);
+    if (first < all.end()) ranges.push_back({first, all.end() - first});
+  }
+  return ranges;
+}
+
 void append_map(std::vector<IdClaim>& claims, const std::string& text, const std::string& owner) {
   const auto lines = parse_kernel_map(text);
   if (!lines) return;
@@ -63,7 +77,8 @@ IdClaims read_foreign_maps(const std::string& proc) {
   return claims;
 }
 
-Result<std::vector<std::string>> RangeBroker::open(const std::vector<Uuid>& live) {
+Result<std::vector<std::string>> RangeBroker::open(const std::vector<Uuid>& live, bool is_inside) {
+  is_inside_ = is_inside;
   auto opened = TRY(Ledger::open(paths_.state + "/leases", live));
   const std::lock_guard lock(mutex_);
   ledger_ = std::move(opened.ledger);
@@ -93,6 +108,8 @@ IdClaims RangeBroker::all_claims_locked(TargetRules& rules) const {
   append_claims(claims.uid, uids, owners);
   append_claims(claims.gid, gids, owners);
   rules = {delegated_ranges(uids.subid, owners), delegated_ranges(gids.subid, owners), paths_.is_session};
+  if (!paths_.is_session && is_inside_)
+    rules = {own_ids(paths_.proc + "/self/uid_map"), own_ids(paths_.proc + "/self/gid_map"), true};
   return claims;
 }
 
@@ -140,9 +157,11 @@ std::optional<IdMaps> RangeBroker::range_of_root(const DomainDef& def, const IdC
 // In a session the pool is what /etc/subuid and /etc/subgid both delegate.
 Result<IdMaps> RangeBroker::choose_locked(const DomainDef& def, const IdClaims& claims,
                                           const TargetRules& rules) const {
-  if (!paths_.is_session)
+  if (!rules.must_be_granted)
     return choose_maps(def, {config_.id_range_first, config_.id_range_last, config_.id_range_size}, claims);
-  Error last = fail(VIR_ERR_OPERATION_FAILED, "/etc/subuid and /etc/subgid delegate no common range to you");
+  Error last =
+      fail(VIR_ERR_OPERATION_FAILED, paths_.is_session ? "/etc/subuid and /etc/subgid delegate no common range to you"
+                                                       : "this container has no ids of its own to give away");
   for (const auto& range : rules.granted_uid) {
     const bool is_group_too = std::any_of(rules.granted_gid.begin(), rules.granted_gid.end(),
                                           [&](const IdRange& gids) { return gids.contains(range); });
@@ -192,7 +211,7 @@ Result<IdMaps> RangeBroker::lease(const DomainDef& def) {
       return maps;
     }
   }
-  auto preferred = paths_.is_session ? range_of_root(def, claims, rules) : std::nullopt;
+  auto preferred = rules.must_be_granted ? range_of_root(def, claims, rules) : std::nullopt;
   const auto foreign = preferred ? IdClaims() : read_foreign_maps(paths_.proc);
   claims.uid.insert(claims.uid.end(), foreign.uid.begin(), foreign.uid.end());
   claims.gid.insert(claims.gid.end(), foreign.gid.begin(), foreign.gid.end());

@@ -78,6 +78,11 @@ std::vector<FileWrite> writes_of(Draft& draft, const std::string& controller, Li
   return {};
 }
 
+// Who is not root of the machine can make no node, and the kernel takes no filter from them.
+bool has_devices_to_limit(const PlanContext& context) {
+  return context.host.is_initial_user_namespace && !context.paths.is_session;
+}
+
 // What was asked for and has nobody to enforce it.
 void report_missing(Draft& draft, const std::set<std::string>& present) {
   const auto& def = draft.def;
@@ -100,7 +105,7 @@ void report_missing(Draft& draft, const std::set<std::string>& present) {
     draft.message("<swap_hard_limit> is not applied: this host does not account swap");
   if (present.count("blkio") && def.blkio.weight && draft.context.blkio_weight_file.empty())
     draft.message("<blkiotune><weight> is not applied: this host's i/o scheduler has no weights");
-  if (!present.count("devices") && !is_session)  // a user has no nodes to give
+  if (!present.count("devices") && has_devices_to_limit(draft.context))
     draft.message("devices are limited by what is in /dev only: this host has no cgroup that limits devices");
 }
 
@@ -119,7 +124,7 @@ const CgroupHierarchy* device_hierarchy(const HostFacts& host) {
 void plan_groups(Draft& draft) {
   const auto& context = draft.context;
   std::set<std::string> present;
-  const auto limits_devices = device_hierarchy(draft.context.host);
+  const auto limits_devices = has_devices_to_limit(context) ? device_hierarchy(context.host) : nullptr;
   for (const auto& hierarchy : draft.context.host.hierarchies) {
     CgroupStep step;
     step.mount = hierarchy.mount;

@@ -96,7 +96,7 @@ def killed_at_random_moments(env):
         time.sleep(choose.uniform(0.01, 0.08))
         anna.end_daemons(signal.SIGKILL)
         worker.join()
-        anna.start_daemon()
+        anna.serve()
         said = anna.virsh("domstate", "web").ok().out.strip()
         lives = [pid for pid in pids_of(anna.uid) if comm_of(pid) == "virtuserns-ctl"]
         equal(said, "running" if lives else "shut off", f"after kill {number} in {call}")

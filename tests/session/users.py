@@ -62,6 +62,12 @@ class User:
     def virsh(self, *words, uri=URI, **how):
         return self.run("virsh", "-c", uri, *words, **how)
 
+    def serve(self):
+        """A daemon, be it one that a client has started."""
+        if not self.daemons():
+            self.start_daemon()
+        eventually(self.listens, "the daemon listens")
+
     def start_daemon(self, *options):
         with open(self.log, "a") as log:
             self.daemon = subprocess.Popen(["virtusernsd", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -84,13 +90,16 @@ class User:
         return [pid for pid in pids_of(self.uid) if command_of(pid)[:1] == ["virtusernsd"]]
 
     def end_daemons(self, number=signal.SIGTERM):
-        for pid in self.daemons():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        """All of them: a client that finds the socket of one that was killed starts another."""
+        def gone():
+            for pid in self.daemons():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            return not self.daemons()
+        eventually(gone, f"the daemons of {self.name} have ended")
         if self.daemon:
             self.daemon.wait(15 * daemon_module.TIME_FACTOR)
             self.daemon = None
-        eventually(lambda: not self.daemons(), f"the daemons of {self.name} have ended")
 
     def root(self, name, *options):
         """A root filesystem of container ids, made by the user. `options`: of virt-userns-rootfs."""
@@ -132,8 +141,7 @@ class User:
 
     def clean(self):
         """Whatever a test has left of domains, and the daemon."""
-        if not self.daemons():
-            self.start_daemon()
+        self.serve()
         left = []
         for name in self.virsh("list", "--all", "--name").ok().out.split():
             self.virsh("destroy", name)
@@ -281,7 +289,7 @@ def _session(arguments, suite):
         env = Env(folder)
         _make_world(env, os.path.abspath(arguments.build))
         folders = [*daemon_module.PRIVATE_FOLDERS, "/home"]
-        look = lambda: host_state.snapshot(folders, r"virtuserns-", [folder])  # noqa: E731
+        look = lambda: host_state.snapshot(folders, owned.name("session"), [folder])  # noqa: E731
         before = look()
         selected = [entry for entry in harness.TESTS if harness.re.search(arguments.pattern, entry[0])] * arguments.repeat
         counts = harness._run_all(env, selected, suite, arguments.verbose)
