@@ -290,6 +290,7 @@ Result<std::vector<InterfaceAddresses>> Backend::interface_addresses(const Uuid&
     links = domain->def.interfaces;
   }
   // Whatever the source that is asked for: what the links inside really have answers all of them.
+  connect_again(run);
   Answer answer = TRY(run->channel->request(controller::AddressesRequest{}, kRequestTimeoutMs));
   const auto* reply = std::get_if<controller::AddressesReply>(&answer.body);
   if (!reply) return fail(VIR_ERR_INTERNAL_ERROR, "the domain's controller answered something else");
