@@ -254,7 +254,7 @@ def T33_T34_attach_and_equal_pids(env):
             equal(user.exec(name, "id", "-u").ok().out.split(), ["0"])
             commands[name] = subprocess.Popen([built("driver/exec/virt-userns-exec"), "-c", "userns:///session", name, "--", "sh", "-c",
                                                "echo $$; exec sleep 600"], stdout=subprocess.PIPE, text=True, cwd="/",
-                                              env=user.environment(), preexec_fn=user.become)
+                                              **user.account())
             inside[name] = int(commands[name].stdout.readline())
         equal(inside["anna-c1"], inside["elsa-c1"], "two domains that did the same so far")
         outside = {name: process_of(CONTAINERS[name], b"sleep\x00600") for name in commands}

@@ -45,15 +45,14 @@ class User:
         return {"HOME": str(self.home), "USER": self.name, "LOGNAME": self.name, "XDG_RUNTIME_DIR": str(self.run_dir),
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TERM": "dumb"}
 
-    def become(self):
-        os.setgroups([self.uid])
-        os.setresgid(self.uid, self.uid, self.uid)
-        os.setresuid(self.uid, self.uid, self.uid)
+    def account(self):
+        """For subprocess: as a login of this user would run it."""
+        return {"user": self.uid, "group": self.uid, "extra_groups": [self.uid], "env": self.environment()}
 
     def run(self, *argv, stdin=None, timeout_s=60, cwd="/"):
         argv = [str(word) for word in argv]
-        result = subprocess.run(argv, input=stdin, capture_output=True, text=True, env=self.environment(), cwd=cwd,
-                                timeout=timeout_s * daemon_module.TIME_FACTOR, preexec_fn=self.become)
+        result = subprocess.run(argv, input=stdin, capture_output=True, text=True, cwd=cwd,
+                                timeout=timeout_s * daemon_module.TIME_FACTOR, **self.account())
         return Virsh(argv, result)
 
     def python(self, code, *words):
@@ -70,8 +69,8 @@ class User:
 
     def start_daemon(self, *options):
         with open(self.log, "a") as log:
-            self.daemon = subprocess.Popen(["virtusernsd", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                           env=self.environment(), cwd="/", preexec_fn=self.become)
+            self.daemon = subprocess.Popen(["virtusernsd", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+                                           **self.account())
         # Not by a client of the plain URI, which would start libvirtd when it comes too early.
         eventually(lambda: self.daemon.poll() is not None or self.listens(), "the daemon listens")
         check(self.daemon.poll() is None, f"the daemon of {self.name} ended: {self.log_text()}")
