@@ -8,6 +8,7 @@
 
 #include "conf/base/text.h"
 #include "driver/exec/client.h"
+#include "driver/exec/program.h"
 #include "driver/exec/relay.h"
 #include "virtuserns_build.h"
 
@@ -95,10 +96,8 @@ Result<Options> parse_options(int argc, char** argv) {
 
 Result<int> run(int argc, char** argv) {
   Options options = TRY(parse_options(argc, argv));
-  if (options.is_help || options.is_version) {
-    std::fputs(options.is_help ? kUsage : "virt-userns-exec " VIRTUSERNS_VERSION "\n", stdout);
-    return 0;
-  }
+  if (options.is_help || options.is_version)
+    return say(options.is_help ? kUsage : "virt-userns-exec " VIRTUSERNS_VERSION "\n");
   Started started;
   {
     Client client = TRY(Client::connect(TRY(parse_uri(options.uri))));
@@ -118,9 +117,5 @@ Result<int> run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace virtuserns;
-  exec::open_stdio();
-  const auto status = exec::run(argc, argv);
-  if (status) return *status;
-  std::fprintf(stderr, "virt-userns-exec: error: %s\n", printable(status.error().text, 4096).c_str());
-  return kExecFailed;
+  return exec::run_program("virt-userns-exec", argc, argv, exec::run, [](const Error&) { return int{kExecFailed}; });
 }

@@ -13,6 +13,7 @@
 #include "conf/base/text.h"
 #include "conf/uuid.h"
 #include "driver/exec/client.h"
+#include "driver/exec/program.h"
 #include "tools/drill/inside.h"
 #include "tools/drill/outside.h"
 #include "tools/drill/report.h"
@@ -149,10 +150,8 @@ Result<void> try_process(const Options& options, Report& report) {
 
 Result<int> run(int argc, char** argv) {
   const Options options = TRY(parse_options(argc, argv));
-  if (options.is_help || options.is_version) {
-    std::fputs(options.is_help ? kUsage : "virt-userns-drill " VIRTUSERNS_VERSION "\n", stdout);
-    return 0;
-  }
+  if (options.is_help || options.is_version)
+    return exec::say(options.is_help ? kUsage : "virt-userns-drill " VIRTUSERNS_VERSION "\n");
   ::signal(SIGPIPE, SIG_IGN);
   Report report;
   utsname machine{};
@@ -174,9 +173,6 @@ Result<int> run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace virtuserns;
-  exec::open_stdio();
-  const auto status = drill::run(argc, argv);
-  if (status) return *status;
-  std::fprintf(stderr, "virt-userns-drill: error: %s\n", printable(status.error().text, 4096).c_str());
-  return drill::kCouldNotRun;
+  return exec::run_program("virt-userns-drill", argc, argv, drill::run,
+                           [](const Error&) { return drill::kCouldNotRun; });
 }
