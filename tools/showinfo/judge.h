@@ -19,8 +19,8 @@ struct OpenFacts {
   int lookup_errno =
       0;  // why there is no target, of `lookup_path`; 0 with no target: `lookup_path` says why it is not known
   std::string lookup_path;
-  bool has_protected_links = false;  // fs.protected_symlinks
-  bool is_last_a_link = false;       // the last of the way is the last component of the path
+  bool has_protected_links = false;     // fs.protected_symlinks
+  std::vector<std::size_t> last_links;  // places in `way` of links that are the last component of a path
   // What the control group's filter of devices says of the target; nothing: it cannot be read, or needs not be.
   std::optional<bool> is_device_allowed;
   bool has_unread_device_filter = false;

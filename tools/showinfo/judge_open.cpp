@@ -1,5 +1,6 @@
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -16,6 +17,10 @@ bool is_protected(const Subject& subject, const FileFacts& link, const FileFacts
   return link.uid != subject.who.uid.filesystem && (folder.mode & kShared) == kShared && link.uid != folder.uid;
 }
 
+bool is_last_link(const OpenFacts& facts, std::size_t place) {
+  return std::find(facts.last_links.begin(), facts.last_links.end(), place) != facts.last_links.end();
+}
+
 std::optional<Verdict> refuse_way(const Subject& subject, const OpenFacts& facts) {
   for (std::size_t i = 0; i < facts.way.size(); ++i) {
     const auto& step = facts.way[i];
@@ -23,7 +28,7 @@ std::optional<Verdict> refuse_way(const Subject& subject, const OpenFacts& facts
       const auto access = check_access(subject, step, kExecute);
       if (!access.is_allowed)
         return may_not("search", EACCES, "it may not pass through " + quote(step.path) + ": " + access.why);
-    } else if (facts.has_protected_links && facts.is_last_a_link && i + 1 == facts.way.size() && i > 0 &&
+    } else if (facts.has_protected_links && i > 0 && is_last_link(facts, i) &&
                is_protected(subject, step, facts.way[i - 1])) {
       return may_not("protected-link", EACCES,
                      "link " + quote(step.path) + " of uid " + std::to_string(step.uid) +

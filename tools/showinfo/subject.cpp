@@ -58,6 +58,15 @@ bool is_effective(const Subject& subject, int capability) {
   return (subject.who.effective & capability_bit(capability)) != 0;
 }
 
+std::string list_capabilities(const Subject& subject) {
+  std::vector<std::string> held, missing;
+  for (int i = 0; i < static_cast<int>(std::size(kNames)); ++i)
+    (is_effective(subject, i) ? held : missing).push_back(kNames[i]);
+  if (missing.empty()) return "all";
+  if (held.empty()) return "none";
+  return held.size() > missing.size() ? "all but " + join(missing, " ") : join(held, " ");
+}
+
 std::string show(const kernel::IdSet& ids) {
   std::string text = std::to_string(ids.effective);
   if (ids.real != ids.effective) text += ", real " + std::to_string(ids.real);
@@ -113,13 +122,7 @@ std::vector<std::string> describe_subject(const Subject& subject) {
   std::vector<std::string> facts{"process " + std::to_string(subject.pid) + " " + quote(subject.who.name) + ": uid " +
                                  show(subject.who.uid) + ", gid " + show(subject.who.gid) + ", user namespace " +
                                  std::to_string(subject.user_ns)};
-  std::vector<std::string> capabilities;
-  for (int i = 0; i < static_cast<int>(std::size(kNames)); ++i)
-    if (is_effective(subject, i)) capabilities.push_back(kNames[i]);
-  const bool has_all = capabilities.size() == std::size(kNames);
-  facts.push_back("effective capabilities: " + (has_all                ? std::string("all")
-                                                : capabilities.empty() ? std::string("none")
-                                                                       : join(capabilities, " ")));
+  facts.push_back("effective capabilities: " + list_capabilities(subject));
   if (subject.who.has_no_new_privileges) facts.push_back("no_new_privs: programs that it runs gain nothing");
   if (subject.who.seccomp_mode == 2)
     facts.push_back("a filter of system calls (seccomp) is in force, which may refuse more than is said here");

@@ -91,7 +91,7 @@ class Walker {
     const auto size = ::readlinkat(link.get(), "", text.data(), text.size());
     if (size < 0) return sys_fail("read link " + quote(found.path));
     facts_.way.push_back(found);
-    facts_.is_last_a_link = todo_.empty();
+    if (todo_.empty()) facts_.last_links.push_back(facts_.way.size() - 1);
     const std::string_view target(text.data(), static_cast<std::size_t>(size));
     if (target.starts_with('/')) stack_.erase(stack_.begin() + 1, stack_.end());
     push_front(target);
