@@ -18,7 +18,8 @@ NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (0x00020000, 0x02000
 ALL = NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET
 PTRACE_ATTACH, PTRACE_DETACH = 16, 17
 PR_SET_DUMPABLE, PR_SET_PDEATHSIG, PR_SET_NAME = 4, 1, 15
-SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT, SYS_CAPSET = 430, 431, 432, 126
+SYS_CAPSET, SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_FSOPEN, SYS_FSCONFIG = 126, 428, 429, 430, 431
+SYS_FSMOUNT, SYS_MOUNT_SETATTR = 432, 442
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -111,7 +112,9 @@ class Identity:
     gid: int = 0
     groups: tuple = ()
     capabilities: int | None = None  # None: what the ids give
-    prepare: object = None  # called in it before ids are set
+    uids: tuple = ()  # real, effective, saved, when they are not all `uid`
+    before: object = None  # called outside, before the namespaces are made
+    prepare: object = None  # called in them, before ids are set
     is_dumpable: bool = True
 
 
@@ -176,15 +179,20 @@ class Agent:
             pidfd = os.pidfd_open(parent.pid)
             call(_libc.setns, pidfd, ALL if identity.namespaces & NEWPID else ALL & ~NEWPID)
             os.setresgid(0, 0, 0), os.setresuid(0, 0, 0)
+        if identity.before:
+            identity.before()
         call(_libc.unshare, identity.namespaces)
         os.write(said, b"made\n")
         os.read(go, 1)
+        born_read, born_write = os.pipe()
         inner = os.fork()
         if inner != 0:
             os.write(said, f"pid {inner}\n".encode())
+            os.write(born_write, b"b")
             os.waitpid(inner, 0)
             os._exit(0)
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        os.read(born_read, 1)  # our number has been said
         if identity.namespaces & NEWUSER:
             os.setresgid(0, 0, 0), os.setresuid(0, 0, 0)  # until now nobody there
         if identity.prepare:
@@ -193,7 +201,7 @@ class Agent:
             _libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
         os.setgroups(list(identity.groups))
         os.setresgid(*(identity.gid,) * 3)
-        os.setresuid(*(identity.uid,) * 3)
+        os.setresuid(*(identity.uids or (identity.uid,) * 3))
         if identity.capabilities is not None:
             set_capabilities(identity.capabilities)
         # Changed ids end dumpability, which only an exec or this brings back.

@@ -23,6 +23,8 @@ T little_endian(std::string_view bytes) {
   return value;
 }
 
+std::string show_id(std::uint32_t id) { return id == kNoId ? "not mapped" : std::to_string(id); }
+
 std::string octal(mode_t mode) {
   char text[16];
   std::snprintf(text, sizeof text, "%04o", mode & 07777);
@@ -75,17 +77,17 @@ Access by_mode_and_acl(const Subject& subject, const FileFacts& file, unsigned w
   const std::string mode = "mode " + octal(file.mode);
   if (subject.who.uid.filesystem == file.uid)
     return by_rights("mode", file.mode >> 6 & 7, wanted,
-                     "it is the owner (uid " + std::to_string(file.uid) + "), who by " + mode);
+                     "it is the owner (uid " + show_id(file.uid) + "), who by " + mode);
   // An empty mask of a list is the group's part of the mode: the kernel does not look at the list then.
   if (file.acl && (file.mode & S_IRWXG) != 0)
     if (auto access = by_acl(subject, file, wanted)) return *access;
   if (is_in_group(subject, file.gid))
     return by_rights("mode", file.mode >> 3 & 7, wanted,
-                     "it is not the owner (uid " + std::to_string(file.uid) + ") but in the group (" +
-                         std::to_string(file.gid) + "), which by " + mode);
+                     "it is not the owner (uid " + show_id(file.uid) + ") but in the group (" + show_id(file.gid) +
+                         "), which by " + mode);
   return by_rights("mode", file.mode & 7, wanted,
-                   "it is neither the owner (uid " + std::to_string(file.uid) + ") nor in the group (" +
-                       std::to_string(file.gid) + "), and others by " + mode);
+                   "it is neither the owner (uid " + show_id(file.uid) + ") nor in the group (" + show_id(file.gid) +
+                       "), and others by " + mode);
 }
 
 }  // namespace
@@ -112,8 +114,8 @@ std::string show_wanted(unsigned wanted) {
 }
 
 std::string describe_file(const FileFacts& file) {
-  std::string text = quote(file.path) + ": " + format_mode(file.mode) + ", uid " + std::to_string(file.uid) +
-                     ", gid " + std::to_string(file.gid);
+  std::string text =
+      quote(file.path) + ": " + format_mode(file.mode) + ", uid " + show_id(file.uid) + ", gid " + show_id(file.gid);
   if (S_ISCHR(file.mode) || S_ISBLK(file.mode))
     text += ", device " + std::to_string(file.major) + ":" + std::to_string(file.minor);
   if (file.acl) text += ", access control list";

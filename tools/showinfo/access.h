@@ -13,6 +13,9 @@
 
 namespace virtuserns::showinfo {
 
+// An owner that the file's idmapped mount does not map: nobody has this id.
+inline constexpr std::uint32_t kNoId = 0xffffffff;
+
 inline constexpr unsigned kExecute = 1, kWrite = 2, kRead = 4;
 
 struct AclEntry {

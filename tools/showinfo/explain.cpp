@@ -16,10 +16,11 @@ Result<unsigned> parse_access(const std::string& access) {
   return fail(VIR_ERR_INVALID_ARG, "access " + quote(access) + " is none of 'r', 'w' and 'rw'");
 }
 
-Result<Verdict> explain_file(const Subject& subject, const Process& process, const Question& question) {
+Result<Verdict> explain_file(const Host& host, const Subject& subject, const Process& process,
+                             const Question& question) {
   const bool is_exec = question.action == "exec";
   const unsigned wanted = is_exec ? kExecute : TRY(parse_access(question.access));
-  const auto facts = TRY(look_at_path(process, question.object, wanted));
+  const auto facts = TRY(look_at_path(process, host.own, question.object, wanted));
   if (question.action == "device" && facts.target && !S_ISCHR(facts.target->mode) && !S_ISBLK(facts.target->mode))
     return fail(VIR_ERR_INVALID_ARG, quote(question.object) + " is no device; ask whether it may be opened");
   return judge_open(subject, facts, wanted);
@@ -31,7 +32,8 @@ Result<Verdict> explain(const Host& host, const Question& question) {
   const auto* process = TRY(find_subject(host, question.subject));
   const Subject subject = TRY(read_subject(host, *process));
   const auto& action = question.action;
-  if (action == "open" || action == "exec" || action == "device") return explain_file(subject, *process, question);
+  if (action == "open" || action == "exec" || action == "device")
+    return explain_file(host, subject, *process, question);
   if (action == "signal" || action == "trace") {
     const auto* target = TRY(find_subject(host, question.object));
     if (action == "signal")

@@ -24,6 +24,8 @@ struct OpenFacts {
   // What the control group's filter of devices says of the target; nothing: it cannot be read, or needs not be.
   std::optional<bool> is_device_allowed;
   bool has_unread_device_filter = false;
+  NamespaceId first_ns = 0;        // as below
+  bool is_log_restricted = false;  // kernel.dmesg_restrict
 };
 [[nodiscard]] Verdict judge_open(const Subject& subject, const OpenFacts& facts, unsigned wanted);
 
@@ -38,7 +40,8 @@ struct SignalFacts {
 // ---- ptrace(2), PTRACE_ATTACH ----
 struct TraceFacts {
   SignalFacts target;
-  bool is_dumpable = true;
+  // Nothing: it is dumpable. Else the user namespace that its program was run in, or 0 when that is not known.
+  std::optional<NamespaceId> undumpable_in;
   std::optional<int> yama_scope;  // kernel.yama.ptrace_scope
   bool is_descendant = false;
 };

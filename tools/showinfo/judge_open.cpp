@@ -1,3 +1,4 @@
+#include <linux/capability.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -51,6 +52,22 @@ std::optional<Verdict> refuse_kind(const FileFacts& file, unsigned wanted) {
   return std::nullopt;
 }
 
+// Devices whose drivers ask for a capability over the host.
+std::optional<Verdict> refuse_driver(const Subject& subject, const OpenFacts& facts, unsigned wanted) {
+  constexpr std::uint32_t kMemoryMajor = 1, kMem = 1, kPort = 4, kLog = 11;
+  const auto& file = *facts.target;
+  if (!S_ISCHR(file.mode) || file.major != kMemoryMajor) return std::nullopt;
+  const bool is_memory = file.minor == kMem || file.minor == kPort;
+  const bool is_log = file.minor == kLog && (wanted & kRead) != 0 && facts.is_log_restricted;
+  if (!is_memory && !is_log) return std::nullopt;
+  const int capability = is_memory ? CAP_SYS_RAWIO : CAP_SYSLOG;
+  if (subject.user_ns == facts.first_ns && has_capability(subject, {}, facts.first_ns, capability).is_held)
+    return std::nullopt;
+  return may_not("driver", EPERM,
+                 "the driver of " + quote(file.path) + " asks for capability " + capability_name(capability) +
+                     " in the first user namespace" + (is_log ? ", since kernel.dmesg_restrict is set" : ""));
+}
+
 // Files, directories and links are protected by a read-only file system; devices, pipes and sockets are not.
 bool is_content(const FileFacts& file) { return S_ISREG(file.mode) || S_ISDIR(file.mode); }
 
@@ -61,6 +78,9 @@ Verdict judge_target(const Subject& subject, const OpenFacts& facts, unsigned wa
   if ((wanted & kWrite) && is_content(file) && file.is_read_only_filesystem)
     return may_not("read-only", EROFS, name + " lies on a file system that is read-only");
   if ((wanted & kWrite) && file.is_immutable) return may_not("immutable", EPERM, name + " is marked immutable");
+  if ((wanted & kWrite) && (file.uid == kNoId || file.gid == kNoId))
+    return may_not("unmapped", EACCES,
+                   name + " has an owner that its idmapped mount does not map: nobody changes such a file there");
   const auto access = check_access(subject, file, wanted);
   if (!access.is_allowed)
     return may_not(access.rule, EACCES, "it may not " + show_wanted(wanted) + " " + name + ": " + access.why);
@@ -74,6 +94,7 @@ Verdict judge_target(const Subject& subject, const OpenFacts& facts, unsigned wa
   if ((wanted & kWrite) && is_content(file) && file.is_read_only_mount)
     return may_not("read-only", EROFS, name + " is reached through a mount that is read-only");
   if (S_ISSOCK(file.mode)) return may_not("kind", ENXIO, name + " is a socket, which is connected to and not opened");
+  if (auto refused = refuse_driver(subject, facts, wanted)) return *refused;
   if (is_device && facts.has_unread_device_filter)
     return cannot_say("device-filter",
                       "everything else lets it, and a filter of its control group, which cannot be read, decides");
@@ -104,6 +125,8 @@ Verdict judge_open(const Subject& subject, const OpenFacts& facts, unsigned want
   verdict.facts = describe_subject(subject);
   if (facts.target) {
     verdict.facts.push_back(describe_file(*facts.target));
+    if (S_ISCHR(facts.target->mode) || S_ISBLK(facts.target->mode))
+      verdict.facts.emplace_back("the driver of a device may have rules of its own");
     if (has_rules_of_its_own(facts.target->filesystem))
       verdict.facts.push_back("file system " + quote(facts.target->filesystem) +
                               " has rules of its own beside modes, which are not looked at");

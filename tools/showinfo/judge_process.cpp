@@ -76,17 +76,19 @@ Verdict by_trace_rules(const Subject& subject, const Lineage& lineage, const Tra
                    "its real ids (" + std::to_string(subject.who.uid.real) + ":" +
                        std::to_string(subject.who.gid.real) + ") are not all of those of " + name_of(target) + "; " +
                        trace.why);
-  if (!facts.is_dumpable && !trace.is_held)
-    return may_not(
-        "dumpable", EPERM,
-        name_of(target) + " is not dumpable (it changed ids, or its program cannot be read); " + trace.why);
+  if (facts.undumpable_in) {
+    const std::string state = name_of(target) + " is not dumpable (it changed ids, or its program cannot be read)";
+    if (*facts.undumpable_in == 0) return cannot_say("dumpable", state + " and where it was run is not visible");
+    const auto memory = has_capability(subject, lineage, *facts.undumpable_in, CAP_SYS_PTRACE);
+    if (!memory.is_held) return may_not("dumpable", EPERM, state + "; " + memory.why);
+  }
   // cap_ptrace_access_check(): not whoever can do more than oneself.
   const bool has_no_more = subject.user_ns == target.user_ns && (target.who.permitted & ~subject.who.permitted) == 0;
   if (!has_no_more && !trace.is_held)
     return may_not("capability", EPERM,
                    name_of(target) + " has capabilities that it has not, or another user namespace; " + trace.why);
   if (facts.yama_scope.value_or(0) > 0) return by_yama(facts, trace);
-  if (is_same && has_no_more && facts.is_dumpable)
+  if (is_same && has_no_more && !facts.undumpable_in)
     return may("uid", "they have the same ids and user namespace, and the other has no more capabilities");
   return may("capability", "it may trace there: " + trace.why);
 }

@@ -116,6 +116,21 @@ Result<std::uint32_t> read_first_free_port(const DirFd& proc, pid_t pid) {
   return static_cast<std::uint32_t>(*value);
 }
 
+// The files in /proc of a process that is not dumpable belong to root of the namespace that its program was run in, and not to it
+// (proc(5)). When that is itself the process's uid, nothing tells the two apart.
+std::optional<NamespaceId> find_undumpable(const Host& host, const Process& process) {
+  struct stat st {};
+  if (::stat(proc_of(process.pid, "status").c_str(), &st) != 0) return NamespaceId{0};
+  if (st.st_uid == process.who.uid.effective) return std::nullopt;
+  for (const auto id : host.chain(process.user_ns.value_or(0))) {
+    const auto& maps = host.namespaces.at(id).maps;
+    if (!maps) continue;
+    const auto seen = id == host.own ? seen_from_inside(*maps) : *maps;
+    if (to_host(seen.uid, 0) == st.st_uid) return id;
+  }
+  return NamespaceId{0};
+}
+
 }  // namespace
 
 Result<Subject> read_subject(const Host& host, const Process& process) {
@@ -126,12 +141,15 @@ Result<Subject> read_subject(const Host& host, const Process& process) {
   return subject;
 }
 
-Result<OpenFacts> look_at_path(const Process& process, const std::string& path, unsigned wanted) {
+Result<OpenFacts> look_at_path(const Process& process, NamespaceId first_ns, const std::string& path,
+                               unsigned wanted) {
   const DirFd root(::open(proc_of(process.pid, "root").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!root) return sys_fail("root of process " + std::to_string(process.pid));
   const auto mounts =
       parse_mountinfo(TRY(read_kernel_file(proc_of(process.pid, "mountinfo"), kMaxMountinfo), "its mounts"));
   auto facts = TRY(walk_path(root, mounts, path));
+  facts.first_ns = first_ns;
+  facts.is_log_restricted = read_setting("/proc/sys/kernel/dmesg_restrict").value_or(0) > 0;
   facts.has_protected_links = read_setting("/proc/sys/fs/protected_symlinks").value_or(0) > 0;
   if (facts.target && (S_ISCHR(facts.target->mode) || S_ISBLK(facts.target->mode)))
     look_at_device(process, wanted, facts);
@@ -149,10 +167,7 @@ Result<SignalFacts> look_at_target(const Host& host, const Process& process, con
 
 Result<TraceFacts> look_at_tracee(const Host& host, const Process& process, const Process& target) {
   TraceFacts facts{TRY(look_at_target(host, process, target))};
-  // The files of a process that is not dumpable belong to root of its namespace, and not to it (proc(5)).
-  struct stat st {};
-  const bool is_seen = ::stat(proc_of(target.pid, "").c_str(), &st) == 0;
-  facts.is_dumpable = is_seen && st.st_uid == target.who.uid.effective;
+  facts.undumpable_in = find_undumpable(host, target);
   facts.yama_scope = read_setting("/proc/sys/kernel/yama/ptrace_scope");
   const Process* ancestor = &target;
   for (std::size_t i = 0; ancestor && i <= host.processes.size() && !facts.is_descendant; ++i) {

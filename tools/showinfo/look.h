@@ -14,7 +14,8 @@ namespace virtuserns::showinfo {
 [[nodiscard]] Result<Subject> read_subject(const Host& host, const Process& process);
 
 // `path` is absolute and in the terms of the process, whose root and mounts are used. Links are followed.
-[[nodiscard]] Result<OpenFacts> look_at_path(const Process& process, const std::string& path, unsigned wanted);
+[[nodiscard]] Result<OpenFacts> look_at_path(const Process& process, NamespaceId first_ns, const std::string& path,
+                                             unsigned wanted);
 [[nodiscard]] Result<SignalFacts> look_at_target(const Host& host, const Process& process, const Process& target);
 [[nodiscard]] Result<TraceFacts> look_at_tracee(const Host& host, const Process& process, const Process& target);
 [[nodiscard]] Result<MountFacts> look_at_mounting(const Host& host, const Process& process, const std::string& type);

@@ -43,6 +43,7 @@ std::vector<Mount> parse_mountinfo(std::string_view text) {
     mount.is_read_only = has_option(words[5], "ro");
     mount.has_nodev = has_option(words[5], "nodev");
     mount.has_noexec = has_option(words[5], "noexec");
+    mount.is_idmapped = has_option(words[5], "idmapped");
     mount.type = dash[1];
     mount.is_read_only_filesystem = has_option(words.back(), "ro");
     mounts.push_back(std::move(mount));

@@ -11,7 +11,7 @@ namespace virtuserns::showinfo {
 struct Mount {
   std::uint64_t id = 0, parent = 0;
   std::string root, place;  // as escaped by the kernel: "\040" for a blank
-  bool is_read_only = false, has_nodev = false, has_noexec = false;
+  bool is_read_only = false, has_nodev = false, has_noexec = false, is_idmapped = false;
   std::string type;
   bool is_read_only_filesystem = false;
 };

@@ -18,7 +18,8 @@ namespace virtuserns::showinfo {
 namespace {
 
 constexpr std::size_t kMaxPath = 4096, kMaxAcl = 64 * 1024;
-constexpr int kMaxLinks = 40;  // MAXSYMLINKS of the kernel
+constexpr std::uint32_t kOverflowId = 65534;  // kernel.overflowuid, where nobody changed it
+constexpr int kMaxLinks = 40;                 // MAXSYMLINKS of the kernel
 
 std::optional<Acl> read_acl(const Fd& file) {
   std::vector<char> bytes(kMaxAcl);
@@ -114,6 +115,9 @@ class Walker {
     if (!S_ISLNK(facts.mode)) facts.acl = read_acl(file);
     for (const auto& mount : mounts_) {
       if (mount.id != stx.stx_mnt_id) continue;
+      // What such a mount does not map is shown as the overflow id.
+      if (mount.is_idmapped && facts.uid == kOverflowId) facts.uid = kNoId;
+      if (mount.is_idmapped && facts.gid == kOverflowId) facts.gid = kNoId;
       facts.has_nodev = mount.has_nodev;
       facts.has_noexec = mount.has_noexec;
       facts.is_read_only_mount = mount.is_read_only;

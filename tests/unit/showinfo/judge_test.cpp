@@ -151,6 +151,33 @@ TEST(Open, Devices) {
   EXPECT_EQ(judge_open(subject, facts, kRead).rule, "nodev");
 }
 
+TEST(Open, DriversOfTheHost) {
+  auto root = make_subject(0, kHost, kAll);
+  auto facts = make_facts(make_file(0, 0, S_IFCHR | 0666));
+  facts.first_ns = kHost;
+  facts.target->major = 1;
+  facts.target->minor = 11;
+  const auto root1 = make_subject(2000000, kAnna1, kAll);
+  EXPECT_EQ(judge_open(root1, facts, kRead).answer, Answer::kMay);
+  facts.is_log_restricted = true;
+  EXPECT_EQ(judge_open(root1, facts, kRead).rule, "driver");
+  EXPECT_EQ(judge_open(root1, facts, kWrite).answer, Answer::kMay);
+  EXPECT_EQ(judge_open(root, facts, kRead).answer, Answer::kMay);
+  facts.target->minor = 1;
+  EXPECT_EQ(judge_open(root1, facts, kWrite).sys_errno, EPERM);
+  root.who.effective = 0;
+  EXPECT_EQ(judge_open(root, facts, kRead).rule, "driver");
+}
+
+// What an idmapped mount does not map belongs to nobody, and not even root of the host changes it there.
+TEST(Open, UnmappedOwners) {
+  const auto root = make_subject(0, kHost, kAll);
+  EXPECT_EQ(decide(root, make_file(kNoId, 0, 0600), kRead), "not mode");
+  EXPECT_EQ(decide(root, make_file(kNoId, 0, 0606), kRead), "not mode");  // root is of its group
+  EXPECT_EQ(decide(root, make_file(kNoId, kNoId, 0606), kRead), "may mode");
+  EXPECT_EQ(decide(root, make_file(0, kNoId, 0666), kWrite), "not unmapped");
+}
+
 TEST(Open, TheWay) {
   const auto subject = make_subject(2000000, kAnna1, kAll);
   auto facts = make_facts(make_file(2000000, 2000000, 0600));
@@ -223,9 +250,12 @@ TEST(Trace, Rules) {
   facts.yama_scope = 2;
   EXPECT_EQ(decide_trace(make_subject(0, kHost, kAll)), "may capability");
   facts.yama_scope.reset();
-  facts.is_dumpable = false;
+  facts.undumpable_in = kHost;
   EXPECT_EQ(decide_trace(anna), "not dumpable");
-  facts.is_dumpable = true;
+  EXPECT_EQ(decide_trace(make_subject(0, kHost, kAll)), "may capability");
+  facts.undumpable_in = 0;
+  EXPECT_EQ(judge_trace(anna, host.namespaces, facts).answer, Answer::kUnknown);
+  facts.undumpable_in.reset();
   facts.target.target.who.permitted = 1;
   EXPECT_EQ(decide_trace(anna), "not capability");
   facts.target.target.who.has_memory = false;
