@@ -181,7 +181,8 @@ def nested(machine: Machine, inits) -> None:
     equal([[line["inside"], line["outside"], line["count"]] for line in root["uid_map"]], own_map, "T13: the host's own map")
 
     text = showinfo("map", "--uid", inner.pid, 7)
-    equal(re.sub(r"4\d{9}", "N", text).replace(" ", ""),
+    # Domains of others on this machine may hold the same ids.
+    equal(re.sub(r", (running|lease of) domain '[^']*'|\b4\d{9}\b", lambda match: "N" if match[0][0] == "4" else "", text).replace(" ", ""),
           "kindidusersnslevelowner\nuid7N2\nuid1007N1\nuid2001007Nhereuser'anna'(line1of/etc/subuid)\n", "map through two levels")
     equal(showinfo("map", "--uid", "--host", inner.pid, 2001007), text, "map of the host's id")
     check("not mapped" in showinfo("map", inner.pid, 100, code=1), "an id that is not mapped")

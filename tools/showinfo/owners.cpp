@@ -28,10 +28,11 @@ IdClaims read_claims(const Paths& paths, const Host& host) {
   IdClaims claims;
   add_files(claims.uid, paths.subuid, paths.passwd);
   add_files(claims.gid, paths.subgid, paths.group);
-  if (const auto names = list_directory(paths.state))
+  const std::string leases = paths.state + "/leases";
+  if (const auto names = list_directory(leases))
     for (const auto& name : *names) {
       if (!parse_uuid(name)) continue;
-      const auto text = read_file(paths.state + "/" + name, kMaxLease);
+      const auto text = read_file(leases + "/" + name, kMaxLease);
       const auto lease = text ? parse_lease(*text) : Result<Lease>(text.error());
       if (lease) add_maps(claims, lease->maps, "lease of domain " + quote(lease->name));
     }
