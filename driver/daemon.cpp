@@ -1,6 +1,5 @@
 #include "driver/daemon.h"
 
-#include <linux/keyctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -63,8 +62,7 @@ bool is_read_only_socket(const Fd& socket) {
 // Not inherited by what is in a container: a keyring of our own, and only the privileges that we and our controllers use.
 // There is no no_new_privs: set-user-id programs in containers descend from us.
 Result<void> limit_privileges() {
-  if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS)
-    return sys_fail("make a session keyring");
+  TRY(kernel::leave_session_keyring());
   if (::geteuid() != 0) return {};
   TRY(kernel::limit_bounding_set(privileges_of_daemon()));
   return kernel::limit_capabilities(privileges_of_daemon());

@@ -2,7 +2,6 @@
 
 #include <grp.h>
 #include <linux/capability.h>
-#include <linux/keyctl.h>
 #include <signal.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
@@ -42,11 +41,7 @@ void reset_signals() {
 
 Result<void> make_session() {
   if (::setsid() < 0 && errno != EPERM) return sys_fail("make a session");
-  // Our own keyring instead of the caller's session keyring, which exec would hand on (keyrings(7)). ENOSYS: a kernel
-  // without keys has none to leak.
-  if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS)
-    return sys_fail("make a session keyring");
-  return {};
+  return kernel::leave_session_keyring();
 }
 
 Result<void> set_limit(const RlimitStep& step) {

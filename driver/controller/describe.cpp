@@ -99,9 +99,9 @@ std::string line(const ParentStep& step) {
                  },
                  [](const ProcStep& s) {
                    return "proc masked" + words(s.masked) + " readonly" + words(s.readonly) + " writable" +
-                          words(s.writable);
+                          words(s.writable) + when(s.is_also_bare, " also-bare");
                  },
-                 [](const SysStep& s) { return "sys masked" + words(s.masked); },
+                 [](const SysStep& s) { return "sys masked" + words(s.masked) + when(s.is_also_bare, " also-bare"); },
                  [](const CgroupMountStep& s) {
                    return "cgroup-mount " + quote(s.target) + when(s.is_readonly, " readonly");
                  },

@@ -1,5 +1,6 @@
 // The steps that the controller takes as host root while the child waits at the gate.
 #include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -61,6 +62,7 @@ Result<void> make_namespace_mounts(const Wanted& wanted, const Child& child, con
 
 [[noreturn]] void run_helper(const Wanted& wanted, const Child& child, const SocketFd& channel) {
   ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   if (auto made = make_namespace_mounts(wanted, child, channel); !made)
     (void)send_packet(channel.get(), xdr::encode(ChildMessage(to_wire(made.error()))));
   ::_exit(0);
@@ -77,13 +79,7 @@ class MountsOfNamespaces {
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
     channel_ = SocketFd(pair[0]);
     const SocketFd theirs(pair[1]);
-    // Only children born from here on are in that pid namespace (setns(2)); at once back again.
-    TRY(kernel::enter_namespaces(child.pidfd, CLONE_NEWPID), "enter the pid namespace");
-    auto helper = kernel::clone_process({});
-    if (helper && helper->pid == 0) run_helper(wanted_, child, theirs);
-    if (helper) helper_ = kernel::Errand(std::move(helper->pidfd));
-    TRY(kernel::enter_namespace(host.pid_ns, CLONE_NEWPID), "leave the pid namespace");
-    return helper ? Result<void>() : std::move(helper).error();
+    return host.pid_ns ? begin_and_return(host, child, theirs) : begin_by_another(child, theirs);
   }
 
   // Waits at the first call, for init and its namespaces in any case.
@@ -110,12 +106,39 @@ class MountsOfNamespaces {
                                     {wanted_.cgroup, &mounts_.cgroup}})
       if (is_wanted && next != packet.files.end()) *mount = MountFd((next++)->release());
     if (next != packet.files.end()) return fail(VIR_ERR_INTERNAL_ERROR, "the helper sent too many mounts");
+    if (is_by_another_) helper_.await();  // to kill the one would leave the other to somebody else
+    return {};
+  }
+
+  // Only children born from here on are in that pid namespace (setns(2)); at once back again.
+  Result<void> begin_and_return(const Host& host, const Child& child, const SocketFd& theirs) {
+    TRY(kernel::enter_namespaces(child.pidfd, CLONE_NEWPID), "enter the pid namespace");
+    auto helper = kernel::clone_process({});
+    if (helper && helper->pid == 0) run_helper(wanted_, child, theirs);
+    if (helper) helper_ = kernel::Errand(std::move(helper->pidfd));
+    TRY(kernel::enter_namespace(host.pid_ns, CLONE_NEWPID), "leave the pid namespace");
+    return helper ? Result<void>() : std::move(helper).error();
+  }
+
+  Result<void> begin_by_another(const Child& child, const SocketFd& theirs) {
+    auto another = TRY(kernel::clone_process({}));
+    if (another.pid == 0) {
+      if (kernel::enter_namespaces(child.pidfd, CLONE_NEWPID))
+        if (auto helper = kernel::clone_process({}); helper) {
+          if (helper->pid == 0) run_helper(wanted_, child, theirs);
+          (void)kernel::wait_process(helper->pidfd);
+        }
+      ::_exit(0);
+    }
+    helper_ = kernel::Errand(std::move(another.pidfd));
+    is_by_another_ = true;
     return {};
   }
 
   Wanted wanted_;
   const Fd* ready_ = nullptr;
   kernel::Errand helper_;
+  bool is_by_another_ = false;
   SocketFd channel_;
   NamespaceMounts mounts_;
 };

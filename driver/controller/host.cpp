@@ -1,6 +1,7 @@
 #include "driver/controller/host.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 
@@ -125,6 +126,22 @@ Result<DirFd> make_stage(const std::string& path) {
   return stage;
 }
 
+// Outside of the initial user namespace a new /proc or /sys may show no more than one that can be seen in the mount namespace
+// (user_namespaces(7)): so the ones that are there stay in sight, of us, not of the container.
+Result<void> keep_visible(const DirFd& stage) {
+  for (const std::string name : {"proc", "sys"}) {
+    const std::string place = "visible-" + name;
+    if (::mkdirat(stage.get(), place.c_str(), 0700) != 0) return sys_fail("create " + quote(place) + " of the stage");
+    // In a container of our own the one without masks, which lies in /dev.
+    auto mount =
+        kernel::clone_mount(std::string("/dev/") + kBareFolder + "/" + name, kernel::Depth::kWithMountsBelow);
+    if (!mount) mount = kernel::clone_mount("/" + name, kernel::Depth::kWithMountsBelow);
+    if (!mount) return std::move(mount).error();
+    TRY(kernel::attach_mount(*mount, stage, place));
+  }
+  return {};
+}
+
 // What masks are made of. The host's node, because the container's own could be anything (CVE-2025-31133).
 Result<void> make_masks(const DirFd& stage) {
   if (::mknodat(stage.get(), "null", S_IFREG | 0600, 0) != 0) return sys_fail("create 'null' of the stage");
@@ -163,6 +180,16 @@ Result<void> open_proc(Host& host) {
   return {};
 }
 
+// A namespace that belongs to another user namespace above ours can be left, but not entered again. The network's, which nothing
+// in here needs, is then one of our own; and whoever has to leave the pid namespace is somebody who does not come back.
+Result<void> keep_returnable(Host& host) {
+  if (!kernel::enter_namespace(host.pid_ns, CLONE_NEWPID)) host.pid_ns.reset();
+  if (kernel::enter_namespace(host.net_ns, CLONE_NEWNET)) return {};
+  if (::unshare(CLONE_NEWNET) != 0) return sys_fail("make a network namespace");
+  host.net_ns = TRY(kernel::open_namespace(host.proc, ::getpid(), "net"));
+  return {};
+}
+
 Result<void> open_own(const LaunchPlan& plan, Host& host) {
   host.stage = TRY(HostFile::open(plan.stage_path));
   if (!plan.socket_path.empty()) host.socket = TRY(HostFile::open(plan.socket_path));
@@ -182,11 +209,14 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   TRY(open_own(plan, host));
   TRY(kernel::make_private_mount_namespace());
   TRY(open_proc(host));
+  const bool is_initial = TRY(kernel::is_initial_user_namespace(host.proc));
+  if (!is_initial) TRY(keep_returnable(host));
   Undo undo;
   // Until it is our root the stage is a mount point of this very namespace, whose directory could not be removed.
   undo.add([&] { ::umount2(plan.stage_path.c_str(), MNT_DETACH); });
   const DirFd stage = TRY(make_stage(plan.stage_path));
   TRY(make_masks(stage), "stage");
+  if (!is_initial) TRY(keep_visible(stage), "stage");
   for (const auto& step : plan.before) {
     if (const auto* source = std::get_if<SourceStep>(&step)) TRY(take_source(*source, host, stage));
     if (const auto* device = std::get_if<DeviceSourceStep>(&step)) TRY(take_device(*device, host, stage));

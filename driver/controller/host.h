@@ -32,7 +32,7 @@ struct Source {
 
 struct Host {
   DirFd proc;           // the host's procfs
-  NsFd pid_ns, net_ns;  // our own, to come back to
+  NsFd pid_ns, net_ns;  // our own, to come back to; no pid_ns: whoever leaves ours cannot
   std::vector<kernel::Cgroup> groups;
   std::map<std::uint32_t, Source> sources;
   HostFile socket, exit_record, stage;

@@ -1,7 +1,6 @@
 // virtuserns-controller: starts one domain from a plan and supervises it until it is gone. See protocol.h for what it is
 // given and what it answers.
 #include <fcntl.h>
-#include <linux/keyctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -15,6 +14,7 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/privileges.h"
+#include "driver/controller/outer.h"
 #include "driver/controller/reap.h"
 #include "driver/controller/stem.h"
 #include "driver/controller/supervise.h"
@@ -65,10 +65,11 @@ Result<void> make_own_session() {
   ::signal(SIGHUP, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
   ::prctl(PR_SET_NAME, kControllerName, 0, 0, 0);
+  TRY(kernel::leave_session_keyring());
+  // It comes by here again, as the root of a namespace of its own. Until then the files of its maps have to be the user's: a
+  // newuidmap with file capabilities alone could not open them.
+  if (::geteuid() != 0) return {};
   ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-  // Not the daemon's, which would be handed on.
-  if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS)
-    return sys_fail("make a session keyring");
   TRY(kernel::limit_bounding_set(privileges_of_stem()));
   return kernel::limit_capabilities(privileges_of_stem());
 }
@@ -88,14 +89,16 @@ Result<int> start(LaunchPlan plan, SocketFd& channel) {
   return supervisor.run();
 }
 
-int run() {
+int run(char* const* argv) {
   const auto ready = make_own_session();
-  SocketFd channel(kChannelFd);
-  ::fcntl(kChannelFd, F_SETFD, FD_CLOEXEC);
   const auto bytes = read_plan_bytes();
   ::close(kPlanFd);
   if (bytes && bytes->empty()) return 0;  // the daemon has thought better of it, or is gone
   auto plan = bytes ? decode_plan(*bytes) : Result<LaunchPlan>(bytes.error());
+  if (ready && plan && ::geteuid() != 0)
+    plan = enter_outer_namespace(*plan, *bytes, argv).with_context("start domain " + quote(plan->name));
+  SocketFd channel(kChannelFd);
+  ::fcntl(kChannelFd, F_SETFD, FD_CLOEXEC);
   auto status = !ready ? Result<int>(ready.error())
                 : plan ? start(std::move(plan).value(), channel)
                        : Result<int>(plan.error());
@@ -125,12 +128,13 @@ int reap_plan() {
 
 int main(int argc, char** argv) {
   using namespace virtuserns::controller;
-  if (argc != 2) {
-    std::fputs("usage: virtuserns-controller NAME | --explain | --reap   (the plan is read from descriptor 3)\n",
-               stderr);
+  if (argc != 2 && argc != 3) {
+    std::fputs(
+        "usage: virtuserns-controller NAME [MARK] | --explain | --reap   (the plan is read from descriptor 3)\n",
+        stderr);
     return 2;
   }
   if (std::strcmp(argv[1], "--explain") == 0) return explain();
   if (std::strcmp(argv[1], "--reap") == 0) return reap_plan();
-  return run();
+  return run(argv);
 }

@@ -38,7 +38,7 @@
 
 namespace virtuserns {
 
-inline constexpr std::uint32_t kPlanVersion = 3;
+inline constexpr std::uint32_t kPlanVersion = 4;
 
 // ---- before -------------------------------------------------------------------------------------------------------
 
@@ -144,13 +144,20 @@ struct DeviceNodeStep {
 // /proc of the child's pid namespace, mounted from outside (recipe of docs/security.md), then `readonly` paths bound
 // read-only, `writable` ones exempt, `masked` ones covered (files by /dev/null, directories by an empty read-only
 // tmpfs). A path that does not exist is skipped.
+//
+// is_also_bare, of this and the next: once more without any of that, below kBareFolder.
+// The kernel lets nobody who is not the machine's root mount a /proc or /sys that shows more than one that can be seen already
+// (user_namespaces(7)): for a container in which containers are to run.
 struct ProcStep {
   std::vector<std::string> masked, readonly, writable;
+  bool is_also_bare = false;
 };
 // /sys of the child's network namespace, read-only, with masks.
 struct SysStep {
   std::vector<std::string> masked;
+  bool is_also_bare = false;
 };
+inline constexpr const char* kBareFolder = ".virtuserns";  // in /dev
 // cgroup2 of the child's cgroup namespace at /sys/fs/cgroup (only when CgroupStep::delegate made that safe).
 struct CgroupMountStep {
   std::string target = "/sys/fs/cgroup";

@@ -275,8 +275,20 @@ Result<void> Tree::mask(const MountFd& top, const std::string& top_path, const s
   return {};
 }
 
+Result<void> Tree::attach_bare(const MountFd& mount, const char* name) {
+  if (!dev_) return fail(VIR_ERR_INTERNAL_ERROR, "the plan has a bare file system before its /dev");
+  const std::string folder = kBareFolder, place = folder + "/" + name;
+  const MountFd bare = TRY(kernel::clone_mount(mount, "", Depth::kTopOnly), name);
+  const kernel::OnDiskIdentity as_container_root(plan_.host_uid, plan_.host_gid);
+  if (::mkdirat(dev_.get(), folder.c_str(), 0755) != 0 && errno != EEXIST)
+    return sys_fail("/dev: create " + quote(folder));
+  if (::mkdirat(dev_.get(), place.c_str(), 0755) != 0) return sys_fail("/dev: create " + quote(place));
+  return kernel::attach_mount(bare, dev_, place);
+}
+
 Result<void> Tree::apply(const ProcStep& step, const NamespaceMounts& mounts) {
   const MountFd& proc = mounts.proc;
+  if (step.is_also_bare) TRY(attach_bare(proc, "proc"), "bare /proc");
   TRY(attach_at(proc, "/proc", true));
   // nullopt: this kernel has no such file.
   const auto clone_inner = [&](const std::string& name) -> Result<std::optional<MountFd>> {
@@ -303,6 +315,7 @@ Result<void> Tree::apply(const ProcStep& step, const NamespaceMounts& mounts) {
 }
 
 Result<void> Tree::apply(const SysStep& step, const NamespaceMounts& mounts) {
+  if (step.is_also_bare) TRY(attach_bare(mounts.sys, "sys"), "bare /sys");
   TRY(attach_at(mounts.sys, "/sys", true));
   return mask(mounts.sys, "/sys", step.masked);
 }

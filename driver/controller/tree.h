@@ -47,6 +47,7 @@ class Tree {
   [[nodiscard]] Result<void> attach_in_dev(const MountFd& mount, const std::string& name, kernel::TargetKind kind);
   [[nodiscard]] Result<void> attach_own_node(const struct stat& host_node, const std::string& target);
   [[nodiscard]] Result<void> attach_console(const MountFd& pts, const std::string& name, std::uint32_t number);
+  [[nodiscard]] Result<void> attach_bare(const MountFd& mount, const char* name);
   [[nodiscard]] Result<void> mask(const MountFd& top, const std::string& top_path,
                                   const std::vector<std::string>& paths);
 

@@ -30,8 +30,7 @@ struct Options {
   bool is_help = false, is_version = false;
 };
 
-Result<void> take_option(Options& options, int option) {
-  const std::string value = optarg ? optarg : "";
+Result<void> take_option(Options& options, int option, std::string value) {
   switch (option) {
     case 'c':
       options.uri = value;
@@ -51,14 +50,8 @@ Result<void> take_option(Options& options, int option) {
     case 't':
       options.command.has_terminal = true;
       return {};
-    case 'h':
-      options.is_help = true;
-      return {};
-    case 'V':
-      options.is_version = true;
-      return {};
     default:
-      return fail(VIR_ERR_INVALID_ARG, "see 'virt-userns-exec --help'");
+      return {};
   }
 }
 
@@ -72,8 +65,7 @@ Result<Options> parse_options(int argc, char** argv) {
   Options options;
   options.uri = default_uri();
   for (int round = 0; round < 2; ++round) {
-    for (int found = 0; (found = ::getopt_long(argc, argv, "+c:u:w:e:th", kLong, nullptr)) != -1;)
-      TRY(take_option(options, found));
+    TRY(read_options(argc, argv, "+c:u:w:e:th", kLong, options, take_option));
     if (options.is_help || options.is_version) return options;
     if (round == 0) {
       if (optind >= argc) return fail(VIR_ERR_INVALID_ARG, "no domain is named; see 'virt-userns-exec --help'");

@@ -1,6 +1,11 @@
 // What main() of every program of ours for people is about.
 #pragma once
 
+#include <getopt.h>
+
+#include <cerrno>
+#include <string>
+
 #include "conf/base/result.h"
 
 namespace virtuserns::exec {
@@ -11,5 +16,21 @@ namespace virtuserns::exec {
                               int (*status_of)(const Error& error));
 // What is asked for with --help or --version: on standard output, status 0.
 [[nodiscard]] Result<int> say(const char* text);
+
+// The options of getopt_long(3) into `options`, one after the other; 'h' and 'V' set is_help and is_version of it.
+template <class Options>
+[[nodiscard]] Result<void> read_options(int argc, char** argv, const char* letters, const option* names,
+                                        Options& options,
+                                        Result<void> (*take)(Options& options, int option, std::string value)) {
+  for (int found = 0; (found = ::getopt_long(argc, argv, letters, names, nullptr)) != -1;) {
+    if (found == '?')
+      return fail(VIR_ERR_INVALID_ARG, std::string("see '") + ::program_invocation_short_name + " --help'");
+    if (found == 'h' || found == 'V')
+      (found == 'h' ? options.is_help : options.is_version) = true;
+    else
+      TRY(take(options, found, optarg ? optarg : ""));
+  }
+  return {};
+}
 
 }  // namespace virtuserns::exec

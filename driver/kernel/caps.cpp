@@ -1,9 +1,12 @@
 #include "driver/kernel/caps.h"
 
 #include <linux/capability.h>
+#include <linux/keyctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 namespace virtuserns::kernel {
 
@@ -54,6 +57,12 @@ Result<void> limit_bounding_set(std::uint64_t keep) {
 
 Result<void> limit_capabilities(std::uint64_t keep) { return set_capabilities(keep, keep); }
 Result<void> hold_capabilities(std::uint64_t keep) { return set_capabilities(keep, 0); }
+
+Result<void> leave_session_keyring() {
+  if (::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr) < 0 && errno != ENOSYS && errno != EPERM)
+    return sys_fail("make a session keyring");
+  return {};
+}
 
 Raised::Raised(std::uint64_t capabilities) {
   Sets sets;

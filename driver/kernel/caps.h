@@ -14,6 +14,11 @@ namespace virtuserns::kernel {
 // The same, and none of them is effective until it is raised.
 [[nodiscard]] Result<void> hold_capabilities(std::uint64_t keep);
 
+// A session keyring of our own in place of the caller's, which exec would hand on (keyrings(7)). Where the kernel has no keys
+// (ENOSYS) there is none to leak; where a filter around us refuses the call (EPERM: we are in a container), it refuses it to all
+// that we start as well.
+[[nodiscard]] Result<void> leave_session_keyring();
+
 // Makes capabilities effective that this thread holds, until it goes. Those that it does not hold stay away: what needs
 // them fails and says so.
 class Raised {

@@ -6,6 +6,9 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+
 namespace virtuserns::kernel {
 
 Result<Cloned> clone_process(const CloneRequest& request) {
@@ -41,6 +44,12 @@ Result<NsFd> open_namespace(const DirFd& proc, pid_t pid, const char* name) {
   NsFd ns(::openat(proc.get(), path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!ns) return sys_fail("open namespace '" + path + "'");
   return ns;
+}
+
+Result<bool> is_initial_user_namespace(const DirFd& proc) {
+  const std::string text = TRY(read_kernel_file_at(proc, "self/uid_map", 65536));
+  const auto words = split_blanks(text);
+  return words.size() == 3 && words[0] == "0" && words[1] == "0" && words[2] == "4294967295";
 }
 
 Result<uid_t> owner_of_user_namespace(const NsFd& user_ns) {

@@ -32,4 +32,7 @@ struct Cloned {
 // NS_GET_OWNER_UID of a user namespace, as seen from ours.
 [[nodiscard]] Result<uid_t> owner_of_user_namespace(const NsFd& user_ns);
 
+// Whether ours is the one that the machine began with, by its map, which no other can have.
+[[nodiscard]] Result<bool> is_initial_user_namespace(const DirFd& proc);
+
 }  // namespace virtuserns::kernel

@@ -129,7 +129,12 @@ Result<HostFacts> read_host_facts(const std::string& proc, const std::string& sy
       !has_v2 && read_or_empty(proc + "/filesystems").find("\tcgroup2\n") != std::string::npos;
   std::tie(facts.kernel_major, facts.kernel_minor) =
       kernel::parse_kernel_release(TRY(read_kernel_file(proc + "/sys/kernel/osrelease", 256), "host facts"));
-  facts.has_idmapped_mounts = std::pair(facts.kernel_major, facts.kernel_minor) >= std::pair(5u, 12u);
+  // Whose file systems are the machine's own nobody below its own root may have shifted (mount_setattr(2)).
+  const std::string map = read_or_empty(proc + "/self/uid_map");
+  const auto words = split_blanks(map);
+  facts.is_initial_user_namespace = words.size() == 3 && words[2] == "4294967295";
+  facts.has_idmapped_mounts =
+      facts.is_initial_user_namespace && std::pair(facts.kernel_major, facts.kernel_minor) >= std::pair(5u, 12u);
   facts.has_time_namespace = ::access((proc + "/self/ns/time").c_str(), F_OK) == 0;
   facts.has_user_namespaces = trim(read_or_empty(proc + "/sys/user/max_user_namespaces")) != "0" &&
                               trim(read_or_empty(proc + "/sys/kernel/unprivileged_userns_clone")) != "0";

@@ -25,6 +25,7 @@ struct HostFacts {
   std::vector<CgroupHierarchy> hierarchies;
   // The kernel has cgroup2 and nobody has mounted it (v1 alone): who wants groups of it mounts it for itself.
   bool has_unmounted_cgroup2 = false;
+  bool is_initial_user_namespace = false;
   bool has_idmapped_mounts = false;  // tried on `idmap_probe_path`'s file system by the caller per root
   bool has_time_namespace = false;
   bool has_user_namespaces = true;     // user.max_user_namespaces > 0 and kernel.unprivileged_userns_clone != 0

@@ -55,4 +55,9 @@ Errand::~Errand() {
   (void)wait_process(process_);
 }
 
+void Errand::await() {
+  if (process_) (void)wait_process(process_);
+  process_.reset();
+}
+
 }  // namespace virtuserns::kernel

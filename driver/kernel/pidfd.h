@@ -34,6 +34,8 @@ class Errand {
     return *this;
   }
   ~Errand();
+  // It has done its thing and ends by itself.
+  void await();
 
  private:
   PidFd process_;

@@ -1,6 +1,7 @@
 #include "driver/userns/broker.h"
 
 #include <pwd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,6 +34,20 @@ std::vector<std::string> own_names(bool is_session) {
   return names;
 }
 
+// Of the root of a container: what it has and no account in there.
+std::vector<IdRange> own_ids(const std::string& file) {
+  std::vector<IdRange> ranges;
+  const auto text = read_kernel_file(file, kMaxMapBytes);
+  const auto lines = text ? parse_kernel_map(*text) : Result<IdMapLines>(IdMapLines());
+  if (!lines) return ranges;
+  for (const auto& line : *lines) {
+    const IdRange all{line.inside, line.count};
+    const auto first = std::max<std::uint64_t>(all.first, kFirstSafeId);
+    if (first < all.end()) ranges.push_back({first, all.end() - first});
+  }
+  return ranges;
+}
+
 void append_map(std::vector<IdClaim>& claims, const std::string& text, const std::string& owner) {
   const auto lines = parse_kernel_map(text);
   if (!lines) return;
@@ -62,7 +77,8 @@ IdClaims read_foreign_maps(const std::string& proc) {
   return claims;
 }
 
-Result<std::vector<std::string>> RangeBroker::open(const std::vector<Uuid>& live) {
+Result<std::vector<std::string>> RangeBroker::open(const std::vector<Uuid>& live, bool is_inside) {
+  is_inside_ = is_inside;
   auto opened = TRY(Ledger::open(paths_.state + "/leases", live));
   const std::lock_guard lock(mutex_);
   ledger_ = std::move(opened.ledger);
@@ -92,6 +108,8 @@ IdClaims RangeBroker::all_claims_locked(TargetRules& rules) const {
   append_claims(claims.uid, uids, owners);
   append_claims(claims.gid, gids, owners);
   rules = {delegated_ranges(uids.subid, owners), delegated_ranges(gids.subid, owners), paths_.is_session};
+  if (!paths_.is_session && is_inside_)
+    rules = {own_ids(paths_.proc + "/self/uid_map"), own_ids(paths_.proc + "/self/gid_map"), true};
   return claims;
 }
 
@@ -115,12 +133,35 @@ void RangeBroker::restore(const DomainDef& def) {
   held.asked = def.idmap;
 }
 
+// A user cannot mount a tree with other owners than it has: so the range that its root directory already belongs to, when that
+// is free, comes before any other. What live processes have does not count: it is the user's own range, and the user's tree.
+std::optional<IdMaps> RangeBroker::range_of_root(const DomainDef& def, const IdClaims& claims,
+                                                 const TargetRules& rules) const {
+  if (!def.idmap.uid.empty() || !def.idmap.gid.empty()) return std::nullopt;
+  for (const auto& fs : def.filesystems) {
+    struct stat st {};
+    if (fs.target != "/" || fs.type != FilesystemType::kMount || ::stat(fs.source.c_str(), &st) != 0) continue;
+    const std::uint32_t count = def.userns.id_count.value_or(config_.id_range_size);
+    const IdRange range{st.st_uid, count};
+    const auto is_in = [&](const std::vector<IdRange>& granted) {
+      return std::any_of(granted.begin(), granted.end(), [&](const IdRange& whole) { return whole.contains(range); });
+    };
+    if (st.st_uid != st.st_gid || !is_in(rules.granted_uid) || !is_in(rules.granted_gid)) return std::nullopt;
+    if (find_conflict(range, claims.uid, def.uuid) || find_conflict(range, claims.gid, def.uuid)) return std::nullopt;
+    const IdMapLines lines = {{0, st.st_uid, count}};
+    return IdMaps{lines, lines};
+  }
+  return std::nullopt;
+}
+
 // In a session the pool is what /etc/subuid and /etc/subgid both delegate.
 Result<IdMaps> RangeBroker::choose_locked(const DomainDef& def, const IdClaims& claims,
                                           const TargetRules& rules) const {
-  if (!paths_.is_session)
+  if (!rules.must_be_granted)
     return choose_maps(def, {config_.id_range_first, config_.id_range_last, config_.id_range_size}, claims);
-  Error last = fail(VIR_ERR_OPERATION_FAILED, "/etc/subuid and /etc/subgid delegate no common range to you");
+  Error last =
+      fail(VIR_ERR_OPERATION_FAILED, paths_.is_session ? "/etc/subuid and /etc/subgid delegate no common range to you"
+                                                       : "this container has no ids of its own to give away");
   for (const auto& range : rules.granted_uid) {
     const bool is_group_too = std::any_of(rules.granted_gid.begin(), rules.granted_gid.end(),
                                           [&](const IdRange& gids) { return gids.contains(range); });
@@ -170,10 +211,11 @@ Result<IdMaps> RangeBroker::lease(const DomainDef& def) {
       return maps;
     }
   }
-  const auto foreign = read_foreign_maps(paths_.proc);
+  auto preferred = rules.must_be_granted ? range_of_root(def, claims, rules) : std::nullopt;
+  const auto foreign = preferred ? IdClaims() : read_foreign_maps(paths_.proc);
   claims.uid.insert(claims.uid.end(), foreign.uid.begin(), foreign.uid.end());
   claims.gid.insert(claims.gid.end(), foreign.gid.begin(), foreign.gid.end());
-  IdMaps maps = TRY(choose_locked(def, claims, rules));
+  IdMaps maps = preferred ? std::move(*preferred) : TRY(choose_locked(def, claims, rules));
   TRY(ledger_.write(def.uuid, {def.name, maps}));
   auto& held = held_[def.uuid];
   held.name = def.name;

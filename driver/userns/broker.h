@@ -6,6 +6,7 @@
 
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,9 @@ namespace virtuserns::userns {
 class RangeBroker {
  public:
   RangeBroker(const DaemonConfig& config, const Paths& paths) : config_(config), paths_(paths) {}
-  // `live`: domains that may be running. The problems are for the log.
-  [[nodiscard]] Result<std::vector<std::string>> open(const std::vector<Uuid>& live);
+  // `live`: domains that may be running. `is_inside`: of a container, whose ids are all that there are. The problems are
+  // for the log.
+  [[nodiscard]] Result<std::vector<std::string>> open(const std::vector<Uuid>& live, bool is_inside);
 
   // The ranges that a definition asks for: checked against everybody else's, and remembered as the domain's.
   // `old`, if any, is put back by whoever fails later with restore().
@@ -48,11 +50,14 @@ class RangeBroker {
   };
   [[nodiscard]] IdClaims claims_locked() const;
   [[nodiscard]] IdClaims all_claims_locked(TargetRules& rules) const;
+  [[nodiscard]] std::optional<IdMaps> range_of_root(const DomainDef& def, const IdClaims& claims,
+                                                    const TargetRules& rules) const;
   [[nodiscard]] Result<IdMaps> choose_locked(const DomainDef& def, const IdClaims& claims,
                                              const TargetRules& rules) const;
 
   const DaemonConfig& config_;
   const Paths& paths_;
+  bool is_inside_ = false;
   std::mutex mutex_;
   Ledger ledger_;
   std::map<Uuid, Held> held_;

@@ -42,6 +42,18 @@ Fd open_log(const std::string& path) {
 // `run`: the socket's path without ".sock": unique on this machine.
 std::string mark_of(const std::string& run) { return "VIRTUSERNS_RUN=" + run; }
 
+// Only the root of the machine reads the environment of a controller. A user's has the mark among its words as well, which
+// everybody may read (proc(5), /proc/pid/cmdline).
+bool has_mark(const std::string& process, const std::string& mark) {
+  for (const char* file : {"/environ", "/cmdline"}) {
+    const auto text = read_kernel_file(process + file, 1024 * 1024);
+    if (!text || text->find(mark) == std::string::npos) continue;
+    const auto words = split(*text, '\0');
+    if (std::find(words.begin(), words.end(), mark) != words.end()) return true;
+  }
+  return false;
+}
+
 class Spawn {
  public:
   // `first_unused`: the descriptors below are for the child, everything from there on is closed.
@@ -84,7 +96,7 @@ class Spawn {
   Result<pid_t> run(const std::string& program, const std::string& argument, std::string mark = {}) {
     ::posix_spawn_file_actions_addclosefrom_np(&actions_, first_unused_);
     std::string name = program, word = argument;
-    char* argv[] = {name.data(), word.data(), nullptr};
+    char* argv[] = {name.data(), word.data(), ::geteuid() != 0 && !mark.empty() ? mark.data() : nullptr, nullptr};
     char path[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
     char* environment[] = {path, mark.empty() ? nullptr : mark.data(), nullptr};
     pid_t pid = 0;
@@ -111,10 +123,7 @@ pid_t find_controller(const std::string& proc, const LaunchPlan& plan) {
   for (const auto& name : *names) {
     const auto pid = parse_number<pid_t>(name);
     if (!pid || *pid == ::getpid()) continue;
-    const auto environment = read_kernel_file(proc + "/" + name + "/environ", 1024 * 1024);
-    if (!environment || environment->find(mark) == std::string::npos) continue;
-    const auto variables = split(*environment, '\0');
-    if (std::find(variables.begin(), variables.end(), mark) == variables.end()) continue;
+    if (!has_mark(proc + "/" + name, mark)) continue;
     const auto time = read_start_time(proc, *pid);
     if (time && (oldest == 0 || *time < oldest_time)) oldest = *pid, oldest_time = *time;
   }

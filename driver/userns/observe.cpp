@@ -1,6 +1,7 @@
 #include "driver/userns/observe.h"
 
 #include <blkid/blkid.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -88,6 +89,17 @@ void observe_groups(PlanContext& context) {
   }
 }
 
+// Of a user's own daemon: where it may make the domain's group, that is below the nearest part of its path that is there.
+bool is_delegated(const CgroupHierarchy& hierarchy, const std::string& group) {
+  std::string path = hierarchy.mount + "/" + group;
+  while (path.size() > hierarchy.mount.size()) {
+    path.resize(path.rfind('/'));
+    if (::faccessat(AT_FDCWD, path.c_str(), W_OK | X_OK, AT_EACCESS) == 0) return true;
+    if (errno != ENOENT) return false;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::optional<DeviceNumber> device_number(const std::string& path) {
@@ -115,6 +127,9 @@ Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const D
                             const Paths& paths) {
   PlanContext context;
   context.host = host;
+  if (paths.is_session)
+    std::erase_if(context.host.hierarchies,
+                  [group = group_path(def, config)](const auto& h) { return !is_delegated(h, group); });
   context.config = config;
   context.paths = paths;
   for (const auto& fs : def.filesystems) context.filesystems.push_back(TRY(observe_filesystem(fs)));

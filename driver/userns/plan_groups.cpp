@@ -78,25 +78,34 @@ std::vector<FileWrite> writes_of(Draft& draft, const std::string& controller, Li
   return {};
 }
 
+// Who is not root of the machine can make no node, and the kernel takes no filter from them.
+bool has_devices_to_limit(const PlanContext& context) {
+  return context.host.is_initial_user_namespace && !context.paths.is_session;
+}
+
 // What was asked for and has nobody to enforce it.
 void report_missing(Draft& draft, const std::set<std::string>& present) {
   const auto& def = draft.def;
   const auto missing = [&](const char* v1, const char* v2) { return !present.count(v1) && !present.count(v2); };
-  if (missing("memory", "memory")) draft.message("memory is not limited: this host has no memory controller");
-  if (missing("pids", "pids"))
-    draft.message("the number of processes is not limited: this host has no pids controller");
+  const bool is_session = draft.context.paths.is_session;
+  const auto nobody = [&](const std::string& controller) {
+    return is_session ? "no control group of the " + controller + " controller is delegated to you"
+                      : "this host has no " + controller + " controller";
+  };
+  if (missing("memory", "memory")) draft.message("memory is not limited: " + nobody("memory"));
+  if (missing("pids", "pids")) draft.message("the number of processes is not limited: " + nobody("pids"));
   if ((def.cputune.shares || def.cputune.quota_us) && missing("cpu", "cpu"))
-    draft.message("<cputune> is not applied: this host has no cpu controller");
+    draft.message("<cputune> is not applied: " + nobody("cpu"));
   if (!def.vcpu.cpuset.empty() && missing("cpuset", "cpuset"))
-    draft.message("<vcpu cpuset> is not applied: this host has no cpuset controller");
+    draft.message("<vcpu cpuset> is not applied: " + nobody("cpuset"));
   if ((def.blkio.weight || !def.blkio.devices.empty()) && missing("blkio", "io"))
-    draft.message("<blkiotune> is not applied: this host has no block i/o controller");
+    draft.message("<blkiotune> is not applied: " + nobody("block i/o"));
   if (present.count("memory") && def.memtune.swap_hard_limit_kib &&
       draft.context.host.cgroup_mode != CgroupMode::kV2 && !draft.context.has_swap_limit)
     draft.message("<swap_hard_limit> is not applied: this host does not account swap");
   if (present.count("blkio") && def.blkio.weight && draft.context.blkio_weight_file.empty())
     draft.message("<blkiotune><weight> is not applied: this host's i/o scheduler has no weights");
-  if (!present.count("devices"))
+  if (!present.count("devices") && has_devices_to_limit(draft.context))
     draft.message("devices are limited by what is in /dev only: this host has no cgroup that limits devices");
 }
 
@@ -115,7 +124,7 @@ const CgroupHierarchy* device_hierarchy(const HostFacts& host) {
 void plan_groups(Draft& draft) {
   const auto& context = draft.context;
   std::set<std::string> present;
-  const auto limits_devices = device_hierarchy(draft.context.host);
+  const auto limits_devices = has_devices_to_limit(context) ? device_hierarchy(context.host) : nullptr;
   for (const auto& hierarchy : draft.context.host.hierarchies) {
     CgroupStep step;
     step.mount = hierarchy.mount;

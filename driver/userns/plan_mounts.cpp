@@ -27,14 +27,26 @@ const std::vector<std::string> kMaskedSys = {
 
 std::string element(const FilesystemDef& fs) { return "<filesystem> at " + quote(fs.target); }
 
-Result<OwnerShift> owner_shift(const Draft& draft, const FilesystemDef& fs, const FilesystemFacts& facts) {
+Result<OwnerShift> owner_shift(Draft& draft, const FilesystemDef& fs, const FilesystemFacts& facts) {
   const bool is_shifted = facts.owner_uid == draft.plan_uid() && facts.owner_gid == draft.plan_gid();
   if (is_shifted && fs.access_mode != "mapped") return OwnerShift::kAlreadyShifted;
-  if (!draft.context.host.has_idmapped_mounts)
-    return unsupported(element(fs) + ": this kernel has no idmapped mounts; change the owners of " +
-                       quote(fs.source) + " to the domain's own ids first (its root directory to " +
-                       std::to_string(draft.plan_uid()) + ":" + std::to_string(draft.plan_gid()) + ")");
-  return OwnerShift::kIdmappedMount;
+  const bool is_session = draft.context.paths.is_session;
+  if (draft.context.host.has_idmapped_mounts && !is_session) return OwnerShift::kIdmappedMount;
+  // Who is not root of the machine has nobody's file system shifted (mount_setattr(2)); their other ones may be looked at.
+  const bool is_root_of_machine = draft.context.host.is_initial_user_namespace && !is_session;
+  if (!is_root_of_machine && fs.access_mode != "mapped" && fs.target != "/") {
+    draft.message(element(fs) + ": " + quote(fs.source) +
+                  " does not belong to the domain's root; its files show as nobody's");
+    return OwnerShift::kAlreadyShifted;
+  }
+  const std::string root = std::to_string(draft.plan_uid());
+  return unsupported(element(fs) + ": " + quote(fs.source) + " belongs to " + std::to_string(facts.owner_uid) + ":" +
+                     std::to_string(facts.owner_gid) + " and not to the domain's root, " + root + ":" +
+                     std::to_string(draft.plan_gid()) + ", and no idmapped mount is to be had " +
+                     (is_session ? "by an ordinary user: make it by 'virt-userns-rootfs create --first " + root + "'"
+                      : is_root_of_machine
+                          ? "from this kernel: change the owners of all its files to the domain's ids first"
+                          : "in a container: change the owners of all its files to the domain's ids first"));
 }
 
 Result<SourceStep> source_of(const FilesystemDef& fs, const FilesystemFacts& facts, std::uint32_t id) {
@@ -133,8 +145,9 @@ Result<void> plan_mounts(Draft& draft) {
   steps.push_back(TmpfsStep{"/dev/shm", 0, 01777, false});
   for (const char* node : {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"})
     add_node(draft, node, node, false);
-  steps.push_back(ProcStep{kMaskedProc, kReadonlyProc, kWritableProc});
-  steps.push_back(SysStep{kMaskedSys});
+  const bool has_containers = def.userns.seccomp.has_nesting;
+  steps.push_back(ProcStep{kMaskedProc, kReadonlyProc, kWritableProc, has_containers});
+  steps.push_back(SysStep{kMaskedSys, has_containers});
   if (has_unified(draft.context.host) && !draft.context.paths.is_session) steps.push_back(CgroupMountStep{});
   steps.push_back(MqueueStep{});
   for (std::size_t i = 0; i < def.filesystems.size(); ++i)

@@ -69,7 +69,7 @@ Result<void> Backend::start() {
   TRY(refuse_newer(statuses));
   std::vector<Uuid> live;
   for (const auto& found : statuses) live.push_back(found.uuid);
-  for (const auto& problem : TRY(broker_.open(live))) log_error("userns", problem);
+  for (const auto& problem : TRY(broker_.open(live, !host_.is_initial_user_namespace))) log_error("userns", problem);
   TRY(reactor_.start());
   housekeeper_.start();
   spawner_.start();

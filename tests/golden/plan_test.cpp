@@ -23,7 +23,7 @@ userns::PlanContext made_up_host(const std::string& name, const DomainDef& def) 
   userns::PlanContext context;
   auto& host = context.host;
   host.node.arch = "x86_64";
-  host.has_idmapped_mounts = true;
+  host.is_initial_user_namespace = host.has_idmapped_mounts = true;
   host.cgroup_mode = name.ends_with("-v2")   ? CgroupMode::kV2
                      : name.ends_with("-v1") ? CgroupMode::kV1
                                              : CgroupMode::kHybrid;

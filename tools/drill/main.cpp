@@ -41,8 +41,7 @@ struct Options {
   bool are_all = false, is_json = false, is_verbose = false, is_help = false, is_version = false;
 };
 
-Result<void> take_option(Options& options, int option) {
-  const std::string value = optarg ? optarg : "";
+Result<void> take_option(Options& options, int option, std::string value) {
   switch (option) {
     case 'c':
       options.uri = value;
@@ -63,14 +62,8 @@ Result<void> take_option(Options& options, int option) {
     case 'P':
       options.program = value;
       return {};
-    case 'h':
-      options.is_help = true;
-      return {};
-    case 'V':
-      options.is_version = true;
-      return {};
     default:
-      return fail(VIR_ERR_INVALID_ARG, "see 'virt-userns-drill --help'");
+      return {};
   }
 }
 
@@ -87,8 +80,7 @@ Result<Options> parse_options(int argc, char** argv) {
   Options options;
   options.uri = exec::default_uri();
   options.program = VIRTUSERNS_LIBEXEC_DIR "/virtuserns-drill";
-  for (int found = 0; (found = ::getopt_long(argc, argv, "c:ajvp:h", kLong, nullptr)) != -1;)
-    TRY(take_option(options, found));
+  TRY(exec::read_options(argc, argv, "c:ajvp:h", kLong, options, take_option));
   if (options.is_help || options.is_version) return options;
   if (argc - optind != (options.process == 0 ? 1 : 0))
     return fail(VIR_ERR_INVALID_ARG, "name one domain, or one --process; see 'virt-userns-drill --help'");

@@ -91,20 +91,34 @@ class Reader {
     if (!maps.uid.empty() || !maps.gid.empty()) ns.maps = std::move(maps);
   }
 
-  // Only of a process in our own namespace: whoever is in a container may give its processes any name and environment,
-  // and memory that never answers.
+  // The caller's own, or one that an ordinary user made for a controller, in which 0 is the user and nobody else. Whoever is
+  // in a container may give its processes any name and words, and memory that never answers.
+  [[nodiscard]] bool is_for_controllers(NamespaceId id) const {
+    if (id == host_.own) return true;
+    const auto& ns = host_.namespaces.at(id);
+    if (ns.parent != host_.own || !ns.owner || !ns.maps) return false;
+    const IdMapLine user{0, *ns.owner, 1};
+    return std::find(ns.maps->uid.begin(), ns.maps->uid.end(), user) != ns.maps->uid.end();
+  }
+
   void find_domain(const Process& process) {
     const auto& kind = process.who.name;
-    if ((kind != kBootingName && kind != kControllerName) || process.user_ns != host_.own) return;
+    if ((kind != kBootingName && kind != kControllerName) || !process.user_ns ||
+        !is_for_controllers(*process.user_ns))
+      return;
     const std::string place = std::to_string(process.pid);
-    const auto environment = read_kernel_file_at(proc_, place + "/environ", kMaxWords);
-    const auto uuid = environment ? parse_mark(*environment) : std::nullopt;
     const auto words = read_kernel_file_at(proc_, place + "/cmdline", kMaxWords);
-    if (!uuid || !words) return;
+    if (!words) return;
+    // Only root reads the environment of a controller; that of a user's daemon has the mark among its words as well.
+    auto uuid = parse_mark(*words);
+    if (const auto environment = read_kernel_file_at(proc_, place + "/environ", kMaxWords); !uuid && environment)
+      uuid = parse_mark(*environment);
+    if (!uuid) return;
     const auto arguments = split(*words, '\0');
     std::string name(arguments.size() > 1 ? arguments[1] : std::string_view());
     if (name.starts_with("./")) name.erase(0, 2);  // one that looks like an option: driver/userns/launch.cpp
-    host_.domains.push_back({std::move(name), *uuid, process.pid, process.who.uid.real, 0, std::nullopt});
+    host_.domains.push_back(
+        {std::move(name), *uuid, process.pid, process.who.uid.real, *process.user_ns, 0, std::nullopt});
   }
 
   // Init is the controller's child that is pid 1 in a namespace. Whose domain it is, its stem says: the controller has
@@ -112,9 +126,10 @@ class Reader {
   void find_children(Domain& domain) {
     for (const auto& process : host_.processes) {
       if (process.who.parent != domain.controller) continue;
-      if (process.user_ns == host_.own && process.who.name == kStemName) domain.owner = process.who.uid.real;
+      if (process.user_ns == domain.controller_ns && process.who.name == kStemName)
+        domain.owner = process.who.uid.real;
       const bool is_init = process.who.ns_pids.size() > 1 && process.who.ns_pids[1] == 1;
-      if (!is_init || process.user_ns == host_.own || domain.init != 0) continue;
+      if (!is_init || process.user_ns == domain.controller_ns || domain.init != 0) continue;
       domain.init = process.pid;
       domain.user_ns = process.user_ns;
     }
@@ -172,10 +187,15 @@ Result<Host> read_host(const std::string& proc) {
 Result<const Process*> find_subject(const Host& host, const std::string& what) {
   const auto pid = parse_number<pid_t>(what);
   if (const auto* process = pid ? host.find(*pid) : nullptr) return process;
+  const Process* found = nullptr;
   for (const auto& domain : host.domains) {
-    if (domain.name != what && domain.uuid != what) continue;
-    if (const auto* init = host.find(domain.init)) return init;
+    const auto* init = host.find(domain.init);
+    if (!init || (domain.name != what && domain.uuid != what)) continue;
+    if (domain.uuid == what) return init;
+    if (found) return fail(VIR_ERR_NO_DOMAIN, "more than one domain is called " + quote(what) + "; give its UUID");
+    found = init;
   }
+  if (found) return found;
   return fail(VIR_ERR_NO_DOMAIN, pid ? "there is no process " + std::to_string(*pid)
                                      : "no running domain " + quote(what) +
                                            " can be seen; give a process by its number, or run this as root");

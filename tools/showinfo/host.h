@@ -35,8 +35,9 @@ struct UserNamespace {
 struct Domain {
   std::string name, uuid;
   pid_t controller = 0;
-  std::uint32_t owner = 0;  // who started it
-  pid_t init = 0;           // 0: none yet
+  std::uint32_t owner = 0;        // who started it
+  NamespaceId controller_ns = 0;  // of an ordinary user's: one of its own around the domain's (docs/decisions/0015)
+  pid_t init = 0;                 // 0: none yet
   std::optional<NamespaceId> user_ns;
 };
 

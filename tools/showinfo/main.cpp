@@ -11,7 +11,6 @@
 #include "conf/paths.h"
 #include "driver/exec/client.h"
 #include "driver/exec/program.h"
-#include "driver/kernel/clone.h"
 #include "driver/kernel/pidfd.h"
 #include "tools/showinfo/config.h"
 #include "tools/showinfo/explain.h"
@@ -53,8 +52,7 @@ struct Options {
   bool is_help = false, is_version = false;
 };
 
-Result<void> take_option(Options& options, int option) {
-  const std::string value = optarg ? optarg : "";
+Result<void> take_option(Options& options, int option, std::string value) {
   switch (option) {
     case 'c':
       options.uri = value;
@@ -80,14 +78,8 @@ Result<void> take_option(Options& options, int option) {
     case 't':
       options.is_tree = true;
       return {};
-    case 'h':
-      options.is_help = true;
-      return {};
-    case 'V':
-      options.is_version = true;
-      return {};
     default:
-      return fail(VIR_ERR_INVALID_ARG, "see 'virt-userns-showinfo --help'");
+      return {};
   }
 }
 
@@ -105,8 +97,7 @@ Result<Options> parse_options(int argc, char** argv) {
                                  {nullptr, 0, nullptr, 0}};
   Options options;
   options.uri = exec::default_uri();
-  for (int found = 0; (found = ::getopt_long(argc, argv, "c:f:a:Hugjth", kLong, nullptr)) != -1;)
-    TRY(take_option(options, found));
+  TRY(exec::read_options(argc, argv, "c:f:a:Hugjth", kLong, options, take_option));
   options.words.assign(argv + optind, argv + argc);
   if (options.is_help || options.is_version) return options;
   if (options.words.empty() != options.is_tree)
@@ -223,15 +214,17 @@ int status_of(const Error& error) { return error.code == VIR_ERR_INVALID_ARG ? k
 
 // In a process of its own: what a container has mounted may never answer.
 Result<int> explain_in_time(const Options& options, const std::vector<std::string>& words) {
-  auto child = TRY(kernel::clone_process({}));
-  if (child.pid == 0) {
+  const pid_t pid = ::fork();
+  if (pid < 0) return sys_fail("fork");
+  if (pid == 0) {
     const auto status = show_verdict(options, words);
     if (!status) complain("error: " + status.error().text);
     ::_exit(status ? *status : status_of(status.error()));
   }
-  const auto status = TRY(kernel::wait_process(child.pidfd, kExplainLimitMs));
+  const auto child = TRY(kernel::open_process(pid));
+  const auto status = TRY(kernel::wait_process(child, kExplainLimitMs));
   if (status && WIFEXITED(*status)) return WEXITSTATUS(*status);
-  (void)kernel::send_signal(child.pidfd, SIGKILL);
+  (void)kernel::send_signal(child, SIGKILL);
   return fail(VIR_ERR_OPERATION_TIMEOUT, "what the process has mounted does not answer");
 }
 

@@ -1,58 +1,14 @@
 #include "tools/showinfo/subject.h"
 
-#include <linux/capability.h>
-
 #include <algorithm>
 
 #include "conf/base/text.h"
+#include "conf/capability_names.h"
 #include "conf/privileges.h"
 
 namespace virtuserns::showinfo {
 
 namespace {
-
-// By number (linux/capability.h).
-constexpr const char* kNames[] = {"chown",
-                                  "dac_override",
-                                  "dac_read_search",
-                                  "fowner",
-                                  "fsetid",
-                                  "kill",
-                                  "setgid",
-                                  "setuid",
-                                  "setpcap",
-                                  "linux_immutable",
-                                  "net_bind_service",
-                                  "net_broadcast",
-                                  "net_admin",
-                                  "net_raw",
-                                  "ipc_lock",
-                                  "ipc_owner",
-                                  "sys_module",
-                                  "sys_rawio",
-                                  "sys_chroot",
-                                  "sys_ptrace",
-                                  "sys_pacct",
-                                  "sys_admin",
-                                  "sys_boot",
-                                  "sys_nice",
-                                  "sys_resource",
-                                  "sys_time",
-                                  "sys_tty_config",
-                                  "mknod",
-                                  "lease",
-                                  "audit_write",
-                                  "audit_control",
-                                  "setfcap",
-                                  "mac_override",
-                                  "mac_admin",
-                                  "syslog",
-                                  "wake_alarm",
-                                  "block_suspend",
-                                  "audit_read",
-                                  "perfmon",
-                                  "bpf",
-                                  "checkpoint_restore"};
 
 bool is_effective(const Subject& subject, int capability) {
   return (subject.who.effective & capability_bit(capability)) != 0;
@@ -60,8 +16,8 @@ bool is_effective(const Subject& subject, int capability) {
 
 std::string list_capabilities(const Subject& subject) {
   std::vector<std::string> held, missing;
-  for (int i = 0; i < static_cast<int>(std::size(kNames)); ++i)
-    (is_effective(subject, i) ? held : missing).push_back(kNames[i]);
+  for (int i = 0; i < static_cast<int>(kCapabilitiesByNumber.size()); ++i)
+    (is_effective(subject, i) ? held : missing).push_back(std::string(kCapabilitiesByNumber[i]));
   if (missing.empty()) return "all";
   if (held.empty()) return "none";
   return held.size() > missing.size() ? "all but " + join(missing, " ") : join(held, " ");
@@ -78,8 +34,9 @@ std::string show(const kernel::IdSet& ids) {
 }  // namespace
 
 std::string capability_name(int capability) {
-  return capability >= 0 && static_cast<std::size_t>(capability) < std::size(kNames) ? std::string(kNames[capability])
-                                                                                     : std::to_string(capability);
+  return capability >= 0 && static_cast<std::size_t>(capability) < kCapabilitiesByNumber.size()
+             ? std::string(kCapabilitiesByNumber[capability])
+             : std::to_string(capability);
 }
 
 Holding has_capability(const Subject& subject, const Lineage& lineage, NamespaceId target, int capability) {

@@ -34,6 +34,8 @@ std::string describe(const Host& host, NamespaceId id, const Names& names) {
     text += " domain " + quote(domain->name);
     if (domain->owner != 0) text += " of " + names.user(domain->owner);
   }
+  for (const auto& domain : host.domains)
+    if (domain.controller_ns == id && id != host.own) text += " around domain " + quote(domain.name);
   text += ", owner " + (ns.owner ? names.user(*ns.owner) : "unknown") + ", " + std::to_string(ns.process_count) +
           (ns.process_count == 1 ? " process" : " processes");
   if (!ns.maps) return text + ", no process shows its maps";

@@ -42,7 +42,7 @@ inline Host make_host() {
                     make_process(80, "init", 3100000, kElsa2),     make_process(90, "init", 2100000, kAnna2),
                     make_process(91, "x\x1b[1m", 2001007, kInner), make_process(95, "secret", 7, std::nullopt)};
   host.processes[0].who.has_memory = false;
-  host.domains = {{"anna-c1", "0f0e0d0c-0b0a-4908-8706-050403020100", 40, 0, 70, kAnna1}};
+  host.domains = {{"anna-c1", "0f0e0d0c-0b0a-4908-8706-050403020100", 40, 0, kHost, 70, kAnna1}};
   host.hidden_count = 1;
   return host;
 }

@@ -252,7 +252,9 @@ TEST_F(Filter, NoDefinitionAllowsWhatReachesPastTheUserNamespace) {
 }
 
 TEST_F(Filter, NestingAllowsUserNamespaces) {
-  code = load({kernel::Word::k64, changes({"clone3"}, {}, true)});
+  code = load({kernel::Word::k64, changes({}, {"clone3"}, true)});
+  EXPECT_EQ(native(SYS_clone3), EPERM) << "denied by name";
+  code = load({kernel::Word::k64, changes({}, {}, true)});
   EXPECT_EQ(native(SYS_clone, {CLONE_NEWUSER | SIGCHLD}), 0);
   EXPECT_EQ(native(SYS_unshare, {CLONE_NEWUSER}), 0);
   EXPECT_EQ(ia32(120, {CLONE_NEWUSER}), 0);

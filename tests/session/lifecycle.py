@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""The life of a user's own daemon and domains: started by the client, killed, idle, found again.
+
+    tests/session/lifecycle.py [-k TEST]
+"""
+import os
+import pathlib
+import random
+import signal
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from users import URI, comm_of, main, namespace, pids_of, test  # noqa: E402
+from harness import check, contains, equal, eventually, matches  # noqa: E402
+
+DIRECT = f"{URI}?mode=direct"  # of Debian 12 the client starts another daemon for the plain URI
+KILLS = int(os.environ.get("VIRTUSERNS_KILLS", "12"))
+
+
+@test
+def the_client_starts_the_daemon(env):
+    """And the plain URI works from then on; the sockets and all state are the user's own."""
+    anna = env.anna
+    equal(anna.virsh("list", "--all", "--name", uri=DIRECT).ok().out.strip(), "")
+    equal(anna.virsh("uri").ok().out.strip(), URI)
+    anna.start("web", anna.root("web"))
+    equal(anna.virsh("domstate", "web", "--reason").ok().out.strip(), "running (booted)")
+    for path in (anna.run_dir / "libvirt/virtusernsd-sock", anna.home / ".config/libvirt/userns",
+                 anna.home / ".local/state/libvirt/userns/leases"):
+        equal((os.stat(path).st_uid, os.stat(path).st_mode & 0o077), (anna.uid, 0), str(path))
+    for call, words in (("dominfo", "Messages:"), ("dumpxml", "<idmap>"), ("domstats", "state.state=1")):
+        contains(anna.virsh(call, "web").ok().out, words)
+
+
+@test
+def a_domain_runs_on_without_its_daemon(env):
+    anna = env.anna
+    anna.start_daemon()
+    anna.start("web", anna.root("web"))
+    controller, init = anna.controller("web"), anna.init("web")
+    anna.end_daemons(signal.SIGKILL)
+    equal(comm_of(init), "init")
+    equal(anna.virsh("domstate", "web", uri=DIRECT).ok().out.strip(), "running")
+    equal((anna.controller("web"), anna.init("web")), (controller, init))
+    anna.virsh("reboot", "web").ok()
+    eventually(lambda: anna.init("web") not in (None, init), "another init")
+    anna.virsh("shutdown", "web").ok()
+    eventually(lambda: anna.virsh("domstate", "web").ok().out.strip() == "shut off", "it is off")
+    equal([pid for pid in pids_of(anna.uid) if comm_of(pid).startswith("virtuserns-")], [], "controllers left")
+
+
+@test
+def ended_while_nobody_watched(env):
+    anna = env.anna
+    anna.start_daemon()
+    anna.start("web", anna.root("web"))
+    controller, init = anna.controller("web"), anna.init("web")
+    anna.end_daemons(signal.SIGKILL)
+    os.kill(init, signal.SIGKILL)
+    eventually(lambda: not comm_of(controller), "the controller has ended")
+    anna.start_daemon()
+    equal(anna.virsh("domstate", "web", "--reason").ok().out.strip(), "shut off (crashed)")
+    anna.virsh("start", "web").ok()
+    os.kill(anna.controller("web"), signal.SIGKILL)
+    eventually(lambda: anna.virsh("domstate", "web").ok().out.strip() == "shut off", "it died with its controller")
+    equal(list((anna.run_dir / "libvirt/userns").iterdir()), [], "files of the run")
+
+
+@test
+def leaves_when_idle_and_nothing_runs(env):
+    anna = env.anna
+    anna.start_daemon("--timeout", "1")
+    anna.start("web", anna.root("web"))
+    time.sleep(3)
+    check(anna.daemon.poll() is None, "it left a running domain")
+    anna.virsh("destroy", "web").ok()
+    eventually(lambda: anna.daemon.poll() is not None, "it leaves", 10)
+    equal(anna.daemon.returncode, 0)
+    anna.daemon = None
+
+
+@test
+def killed_at_random_moments(env):
+    """The daemon, while its domain is started and destroyed: afterwards a new one knows the truth, and nothing is lost."""
+    anna = env.anna
+    root = anna.root("web")
+    anna.start_daemon()
+    anna.define("web", root).ok()
+    choose = random.Random(env.anna.first)
+    for number in range(KILLS):
+        call = ("start", "destroy")[number % 2]
+        worker = threading.Thread(target=anna.virsh, args=(call, "web"))
+        worker.start()
+        time.sleep(choose.uniform(0.01, 0.08))
+        anna.end_daemons(signal.SIGKILL)
+        worker.join()
+        anna.serve()
+        said = anna.virsh("domstate", "web").ok().out.strip()
+        lives = [pid for pid in pids_of(anna.uid) if comm_of(pid) == "virtuserns-ctl"]
+        equal(said, "running" if lives else "shut off", f"after kill {number} in {call}")
+        check(len(lives) < 2, f"after kill {number}: controllers {lives}")
+        if (call == "start") != bool(lives):
+            anna.virsh("start" if call == "start" else "destroy", "web").ok()
+    anna.virsh("destroy", "web")
+    equal(list((anna.run_dir / "libvirt/userns").iterdir()), [], "files of the run")
+
+
+@test
+def namespaces_belong_to_ids_of_the_user(env):
+    """The domain's to its own first id; around it one of the user's, in which nobody else's ids exist."""
+    anna = env.anna
+    anna.start_daemon()
+    anna.start("web", anna.root("web"))
+    controller, init = anna.controller("web"), anna.init("web")
+    check(len({namespace(pid, "user") for pid in (os.getpid(), controller, init)}) == 3, "user namespaces are shared")
+    lines = [tuple(map(int, line.split())) for line in open(f"/proc/{controller}/uid_map")]
+    equal(lines, [(0, anna.uid, 1), (anna.first, anna.first, 65536)])
+    equal([tuple(map(int, line.split())) for line in open(f"/proc/{init}/uid_map")], [(0, anna.first, 65536)])
+    status = pathlib.Path(f"/proc/{controller}/status").read_text()
+    equal(int(matches(status, r"^NoNewPrivs:\s+(\d)").group(1)), 1)
+    equal(int(matches(status, r"^Seccomp:\s+(\d)").group(1)), 2)
+
+
+if __name__ == "__main__":
+    main()
