@@ -24,7 +24,8 @@ RULES = {
     "driver/compute/": ["driver/compute/", "xml/", "conf/"],
     "driver/": ["driver/driver.h", "driver/events.h", "driver/module.h", "driver/daemon.h", "driver/rpc/", "driver/kernel/caps.h",
                 "conf/", "xml/"],
-    "tools/drill/": ["tools/drill/", "driver/exec/client.h", "conf/"],
+    "tools/showinfo/": ["tools/showinfo/", "driver/exec/client.h", "driver/exec/program.h", "driver/kernel/", "xml/", "conf/"],
+    "tools/drill/": ["tools/drill/", "driver/exec/client.h", "driver/exec/program.h", "conf/"],
     "tools/": ["tools/", "xml/", "conf/"],
 }
 

@@ -102,6 +102,20 @@ std::string printable(std::string_view text, std::size_t max_bytes) {
 
 std::string quote(std::string_view text) { return "'" + printable(text) + "'"; }
 
+std::string quote_json(std::string_view text) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string result = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') result += '\\';
+    if (byte < 0x20)
+      result += {'\\', 'u', '0', '0', kHex[byte >> 4], kHex[byte & 15]};
+    else
+      result += c;
+  }
+  return result + "\"";
+}
+
 std::string format_mac_bytes(std::span<const std::uint8_t> bytes) {
   static constexpr char kHex[] = "0123456789abcdef";
   std::string text;

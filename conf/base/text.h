@@ -29,6 +29,8 @@ template <std::integral T>
 [[nodiscard]] std::string join(const std::vector<std::string>& parts, std::string_view separator);
 // For messages and logs: control characters and invalid UTF-8 become \xNN, cut at `max_bytes` with "...".
 [[nodiscard]] std::string printable(std::string_view text, std::size_t max_bytes = 256);
+// "text", as JSON writes it. `text` is UTF-8 already, or whoever reads it must bear with that.
+[[nodiscard]] std::string quote_json(std::string_view text);
 [[nodiscard]] bool is_utf8(std::string_view text);          // no NUL, no surrogates, no overlong forms
 [[nodiscard]] std::string quote(std::string_view text);     // 'printable(text)'
 [[nodiscard]] std::string format_hex(std::uint64_t value);  // 0x1f

@@ -1,6 +1,5 @@
 #include "driver/exec/client.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -17,8 +16,8 @@ namespace virtuserns::exec {
 namespace {
 
 // Procedures of libvirt's remote protocol.
-constexpr std::int32_t kOpen = 1, kLookupById = 22, kLookupByName = 23, kLookupByUuid = 24, kAuthList = 66,
-                       kAuthPolkit = 70;
+constexpr std::int32_t kOpen = 1, kGetXml = 14, kLookupById = 22, kLookupByName = 23, kLookupByUuid = 24,
+                       kAuthList = 66, kAuthPolkit = 70, kListAllDomains = 273;
 constexpr std::int32_t kAuthWithPolkit = 2, kAuthWithNothing = 0;
 
 struct Nothing {};
@@ -57,11 +56,6 @@ Result<Address> parse_uri(const std::string& uri) {
 std::string default_uri() {
   const char* uri = std::getenv("LIBVIRT_DEFAULT_URI");
   return uri && std::string_view(uri).starts_with("userns") ? uri : "userns:///system";
-}
-
-void open_stdio() {
-  for (int fd = ::open("/dev/null", O_RDWR); fd >= 0 && fd < 3; fd = ::open("/dev/null", O_RDWR)) {
-  }
 }
 
 Result<Client> Client::connect(const Address& address) {
@@ -135,6 +129,14 @@ Result<DomainRef> Client::find_domain(const std::string& what) {
   if (const auto uuid = parse_uuid(what))
     if (auto found = call<rpc::wire::DomainReply>(kLookupByUuid, rpc::wire::LookupUuidArgs{*uuid})) return found->dom;
   return TRY(call<rpc::wire::DomainReply>(kLookupByName, rpc::wire::LookupNameArgs{what})).dom;
+}
+
+Result<std::vector<DomainRef>> Client::list_domains() {
+  return TRY(call<rpc::wire::ListAllReply>(kListAllDomains, rpc::wire::ListAllArgs{1, 0})).domains;
+}
+
+Result<std::string> Client::read_xml(const DomainRef& domain) {
+  return TRY(call<rpc::wire::TextReply>(kGetXml, rpc::wire::DomainFlagsArgs{domain, 0})).text;
 }
 
 Result<Started> Client::exec(const DomainRef& domain, const ExecDef& command, Fd program) {

@@ -21,8 +21,6 @@ struct Address {
 };
 [[nodiscard]] Result<Address> parse_uri(const std::string& uri);
 [[nodiscard]] std::string default_uri();
-// For main(): a program that was started without them would take its sockets for stdio.
-void open_stdio();
 
 struct Started {
   std::int32_t status = 0;  // 0: it runs; else the exit status, and `text` says why
@@ -35,6 +33,10 @@ class Client {
   [[nodiscard]] static Result<Client> connect(const Address& address);
   // By id, uuid or name, in virsh's order.
   [[nodiscard]] Result<DomainRef> find_domain(const std::string& what);
+  // All of them, in the order of the daemon.
+  [[nodiscard]] Result<std::vector<DomainRef>> list_domains();
+  // The live definition of one that runs, else the persistent one.
+  [[nodiscard]] Result<std::string> read_xml(const DomainRef& domain);
   // `program`: what is run in the place of what the command names (validate_program of conf/exec.h), or empty.
   [[nodiscard]] Result<Started> exec(const DomainRef& domain, const ExecDef& command, Fd program = {});
 

@@ -8,6 +8,7 @@
 
 #include "conf/base/text.h"
 #include "driver/exec/client.h"
+#include "driver/exec/program.h"
 #include "driver/exec/relay.h"
 #include "virtuserns_build.h"
 
@@ -29,8 +30,7 @@ struct Options {
   bool is_help = false, is_version = false;
 };
 
-Result<void> take_option(Options& options, int option) {
-  const std::string value = optarg ? optarg : "";
+Result<void> take_option(Options& options, int option, std::string value) {
   switch (option) {
     case 'c':
       options.uri = value;
@@ -50,14 +50,8 @@ Result<void> take_option(Options& options, int option) {
     case 't':
       options.command.has_terminal = true;
       return {};
-    case 'h':
-      options.is_help = true;
-      return {};
-    case 'V':
-      options.is_version = true;
-      return {};
     default:
-      return fail(VIR_ERR_INVALID_ARG, "see 'virt-userns-exec --help'");
+      return {};
   }
 }
 
@@ -71,8 +65,7 @@ Result<Options> parse_options(int argc, char** argv) {
   Options options;
   options.uri = default_uri();
   for (int round = 0; round < 2; ++round) {
-    for (int found = 0; (found = ::getopt_long(argc, argv, "+c:u:w:e:th", kLong, nullptr)) != -1;)
-      TRY(take_option(options, found));
+    TRY(read_options(argc, argv, "+c:u:w:e:th", kLong, options, take_option));
     if (options.is_help || options.is_version) return options;
     if (round == 0) {
       if (optind >= argc) return fail(VIR_ERR_INVALID_ARG, "no domain is named; see 'virt-userns-exec --help'");
@@ -95,10 +88,8 @@ Result<Options> parse_options(int argc, char** argv) {
 
 Result<int> run(int argc, char** argv) {
   Options options = TRY(parse_options(argc, argv));
-  if (options.is_help || options.is_version) {
-    std::fputs(options.is_help ? kUsage : "virt-userns-exec " VIRTUSERNS_VERSION "\n", stdout);
-    return 0;
-  }
+  if (options.is_help || options.is_version)
+    return say(options.is_help ? kUsage : "virt-userns-exec " VIRTUSERNS_VERSION "\n");
   Started started;
   {
     Client client = TRY(Client::connect(TRY(parse_uri(options.uri))));
@@ -118,9 +109,5 @@ Result<int> run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace virtuserns;
-  exec::open_stdio();
-  const auto status = exec::run(argc, argv);
-  if (status) return *status;
-  std::fprintf(stderr, "virt-userns-exec: error: %s\n", printable(status.error().text, 4096).c_str());
-  return kExecFailed;
+  return exec::run_program("virt-userns-exec", argc, argv, exec::run, [](const Error&) { return int{kExecFailed}; });
 }

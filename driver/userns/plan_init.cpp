@@ -7,55 +7,12 @@
 #include <string_view>
 
 #include "conf/base/text.h"
+#include "conf/capability_names.h"
 #include "driver/userns/plan_parts.h"
 
 namespace virtuserns::userns {
 
 namespace {
-
-// By number (linux/capability.h).
-constexpr std::array<std::string_view, 41> kCapabilities = {"chown",
-                                                            "dac_override",
-                                                            "dac_read_search",
-                                                            "fowner",
-                                                            "fsetid",
-                                                            "kill",
-                                                            "setgid",
-                                                            "setuid",
-                                                            "setpcap",
-                                                            "linux_immutable",
-                                                            "net_bind_service",
-                                                            "net_broadcast",
-                                                            "net_admin",
-                                                            "net_raw",
-                                                            "ipc_lock",
-                                                            "ipc_owner",
-                                                            "sys_module",
-                                                            "sys_rawio",
-                                                            "sys_chroot",
-                                                            "sys_ptrace",
-                                                            "sys_pacct",
-                                                            "sys_admin",
-                                                            "sys_boot",
-                                                            "sys_nice",
-                                                            "sys_resource",
-                                                            "sys_time",
-                                                            "sys_tty_config",
-                                                            "mknod",
-                                                            "lease",
-                                                            "audit_write",
-                                                            "audit_control",
-                                                            "setfcap",
-                                                            "mac_override",
-                                                            "mac_admin",
-                                                            "syslog",
-                                                            "wake_alarm",
-                                                            "block_suspend",
-                                                            "audit_read",
-                                                            "perfmon",
-                                                            "bpf",
-                                                            "checkpoint_restore"};
-static_assert(kCapabilities.size() == CAP_LAST_CAP + 1);
 
 constexpr std::string_view kDroppedByDefault[] = {
     // libvirt's
@@ -124,7 +81,7 @@ std::uint64_t capability_bounds(const FeaturesDef& features, std::uint64_t last_
   std::uint64_t bounds = 0;
   for (std::size_t i = 0; i < 64 && i <= last_capability; ++i) {
     // A capability newer than this table: nobody can name it, so only policy='allow' gives it.
-    const std::string_view name = i < kCapabilities.size() ? kCapabilities[i] : std::string_view();
+    const std::string_view name = i < kCapabilitiesByNumber.size() ? kCapabilitiesByNumber[i] : std::string_view();
     const auto named = features.capabilities.find(std::string(name));
     const bool is_dropped_by_default =
         name.empty() ||

@@ -13,6 +13,7 @@
 #include "conf/base/text.h"
 #include "conf/uuid.h"
 #include "driver/exec/client.h"
+#include "driver/exec/program.h"
 #include "tools/drill/inside.h"
 #include "tools/drill/outside.h"
 #include "tools/drill/report.h"
@@ -40,8 +41,7 @@ struct Options {
   bool are_all = false, is_json = false, is_verbose = false, is_help = false, is_version = false;
 };
 
-Result<void> take_option(Options& options, int option) {
-  const std::string value = optarg ? optarg : "";
+Result<void> take_option(Options& options, int option, std::string value) {
   switch (option) {
     case 'c':
       options.uri = value;
@@ -62,14 +62,8 @@ Result<void> take_option(Options& options, int option) {
     case 'P':
       options.program = value;
       return {};
-    case 'h':
-      options.is_help = true;
-      return {};
-    case 'V':
-      options.is_version = true;
-      return {};
     default:
-      return fail(VIR_ERR_INVALID_ARG, "see 'virt-userns-drill --help'");
+      return {};
   }
 }
 
@@ -86,8 +80,7 @@ Result<Options> parse_options(int argc, char** argv) {
   Options options;
   options.uri = exec::default_uri();
   options.program = VIRTUSERNS_LIBEXEC_DIR "/virtuserns-drill";
-  for (int found = 0; (found = ::getopt_long(argc, argv, "c:ajvp:h", kLong, nullptr)) != -1;)
-    TRY(take_option(options, found));
+  TRY(exec::read_options(argc, argv, "c:ajvp:h", kLong, options, take_option));
   if (options.is_help || options.is_version) return options;
   if (argc - optind != (options.process == 0 ? 1 : 0))
     return fail(VIR_ERR_INVALID_ARG, "name one domain, or one --process; see 'virt-userns-drill --help'");
@@ -149,10 +142,8 @@ Result<void> try_process(const Options& options, Report& report) {
 
 Result<int> run(int argc, char** argv) {
   const Options options = TRY(parse_options(argc, argv));
-  if (options.is_help || options.is_version) {
-    std::fputs(options.is_help ? kUsage : "virt-userns-drill " VIRTUSERNS_VERSION "\n", stdout);
-    return 0;
-  }
+  if (options.is_help || options.is_version)
+    return exec::say(options.is_help ? kUsage : "virt-userns-drill " VIRTUSERNS_VERSION "\n");
   ::signal(SIGPIPE, SIG_IGN);
   Report report;
   utsname machine{};
@@ -174,9 +165,6 @@ Result<int> run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace virtuserns;
-  exec::open_stdio();
-  const auto status = drill::run(argc, argv);
-  if (status) return *status;
-  std::fprintf(stderr, "virt-userns-drill: error: %s\n", printable(status.error().text, 4096).c_str());
-  return drill::kCouldNotRun;
+  return exec::run_program("virt-userns-drill", argc, argv, drill::run,
+                           [](const Error&) { return drill::kCouldNotRun; });
 }

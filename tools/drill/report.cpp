@@ -5,6 +5,7 @@
 #include <map>
 #include <string_view>
 
+#include "conf/base/text.h"
 #include "virtuserns_build.h"
 
 namespace virtuserns::drill {
@@ -73,21 +74,6 @@ std::string sentence(const Report& report) {
   return text + ".";
 }
 
-std::string json_text(std::string_view text) {
-  std::string result = "\"";
-  for (const char c : text) {
-    char escaped[8];
-    if (c == '"' || c == '\\')
-      result += std::string("\\") + c;
-    else if (static_cast<unsigned char>(c) < 0x20) {
-      std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(c));
-      result += escaped;
-    } else
-      result += c;
-  }
-  return result + "\"";
-}
-
 std::string json_counts(const Counts& counts) {
   return "\"held\": " + std::to_string(counts.held) + ", \"failed\": " + std::to_string(counts.failed) +
          ", \"not_applicable\": " + std::to_string(counts.not_applicable) +
@@ -134,16 +120,16 @@ std::string format_text(const Report& report, bool is_verbose) {
 std::string format_json(const Report& report) {
   std::string text = "{\n  \"schema\": 1,\n  \"program\": \"virt-userns-drill " VIRTUSERNS_VERSION "\",\n";
   if (!report.name.empty())
-    text += "  \"domain\": {\"name\": " + json_text(report.name) + ", \"uuid\": " + json_text(report.uuid) +
-            ", \"uri\": " + json_text(report.uri) + "},\n";
-  text += "  \"process\": " + std::to_string(report.process) + ",\n  \"time\": " + json_text(report.time) +
-          ",\n  \"kernel\": " + json_text(report.kernel) +
+    text += "  \"domain\": {\"name\": " + quote_json(report.name) + ", \"uuid\": " + quote_json(report.uuid) +
+            ", \"uri\": " + quote_json(report.uri) + "},\n";
+  text += "  \"process\": " + std::to_string(report.process) + ",\n  \"time\": " + quote_json(report.time) +
+          ",\n  \"kernel\": " + quote_json(report.kernel) +
           ",\n  \"verdict\": " + (has_failed(report) ? "\"failed\"" : "\"held\"") +
-          ",\n  \"summary\": " + json_text(sentence(report)) + ",\n  \"counts\": {" +
+          ",\n  \"summary\": " + quote_json(sentence(report)) + ",\n  \"counts\": {" +
           json_counts(count(report.findings)) + "},\n  \"classes\": [";
   const char* separator = "\n";
   for (const auto& [group, title] : kClasses) {
-    text += std::string(separator) + "    {\"class\": \"" + group + "\", \"title\": " + json_text(title) + ", " +
+    text += std::string(separator) + "    {\"class\": \"" + group + "\", \"title\": " + quote_json(title) + ", " +
             json_counts(count(report.findings, group)) + "}";
     separator = ",\n";
   }
@@ -151,10 +137,10 @@ std::string format_json(const Report& report) {
   separator = "\n";
   for (const auto& finding : report.findings) {
     text += std::string(separator) + "    {\"class\": \"" + finding.group +
-            "\", \"name\": " + json_text(finding.name) +
+            "\", \"name\": " + quote_json(finding.name) +
             ", \"seen_from\": " + (finding.is_outside ? "\"outside\"" : "\"inside\"") +
-            ", \"outcome\": " + json_text(word_of(finding.outcome)) + ", \"detail\": " + json_text(finding.detail);
-    if (finding.outcome == Outcome::kFailed) text += ", \"remedy\": " + json_text(remedy_of(finding));
+            ", \"outcome\": " + quote_json(word_of(finding.outcome)) + ", \"detail\": " + quote_json(finding.detail);
+    if (finding.outcome == Outcome::kFailed) text += ", \"remedy\": " + quote_json(remedy_of(finding));
     text += "}";
     separator = ",\n";
   }
