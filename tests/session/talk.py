@@ -201,6 +201,75 @@ def T16_namespaces_belong_to_the_domains(env):
 
 # ---- the demonstration -----------------------------------------------------------------------------------------------------
 
+def showinfo(*words):
+    done = subprocess.run([built("tools/showinfo/virt-userns-showinfo"), *map(str, words)], capture_output=True, text=True, check=False)
+    equal(done.returncode, 0, f"{words}: {done.stderr}")
+    return done.stdout
+
+
+def table(text):
+    return [line.split() for line in text.splitlines()]
+
+
+@test
+def T22_to_T27_showinfo(env):
+    """mywait by seven sleepers: elsa and root of the host, root of each container, and id 1000 of elsa-c1. The talk's three tables."""
+    start(env, *CONTAINERS)
+    for name in CONTAINERS:
+        user = owner(env, name)
+        shutil.copy(built("tests/root/mywait"), path_in(user.init(name), "/bin/mywait"))
+        user.exec(name, "sh", "-c", "echo 'root:x:0:0::/:/bin/sh\nubuntu:x:1000:1000::/:/bin/sh' | sed 's/.n/\\n/' >/etc/passwd; chmod 777 /out").ok()
+    folder = pathlib.Path("/home/demo")
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    sleepers = [([built("tests/root/mywait")], {"cwd": folder, **account}, folder) for account in ({}, env.elsa.account())]
+    for name, ids in [(name, "0") for name in CONTAINERS] + [("elsa-c1", "1000")]:
+        user = owner(env, name)
+        command = [built("driver/exec/virt-userns-exec"), "-c", "userns:///session", "-u", f"+{ids}", "-w", "/out", name, "--", "/bin/mywait"]
+        sleepers.append((command, {"cwd": "/", **user.account()}, pathlib.Path(path_in(user.init(name), "/out"))))
+    running = []
+    try:
+        for command, how, where in sleepers:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **how)
+            running.append((process, process.stdout.readline(), where))
+        # T23: what it prints and leaves.
+        for _, line, where in running:
+            who, pid, uid, gid = matches(line, r"^\[(sleeper-\w+@[\w-]+)\] pid=(\d+) uid=(\d+) gid=(\d+)$").groups()
+            equal((where / f"{who}.info").read_text(), line)
+            check(int(pid) > 1 and uid == gid, line)
+        # T24: names where the host knows them, numbers else.
+        files = [where / matches(line, r"\[(.*)\]").group(1) for _, line, where in running]
+        rows = table(showinfo("files", *[f"{file}.info" for file in files]))
+        equal(rows[0], ["fname", "uid", "gid", "mode"])
+        equal([row[-3:-1] for row in rows[1:]], [["root", "root"], ["elsa", "elsa"], ["2000000"] * 2, ["2100000"] * 2, ["3000000"] * 2,
+                                                ["3100000"] * 2, ["3001000"] * 2])
+        # T25, T31: twelve processes, five namespaces; inside and outside.
+        inits = {name: owner(env, name).init(name) for name in CONTAINERS}
+        waiting = [pid for uid in (0, env.elsa.uid, *CONTAINERS.values(), 3_001_000) for pid in pids_of(uid)
+                   if pathlib.Path(f"/proc/{pid}/comm").read_text() == "mywait\n"]
+        equal(len(waiting), 7, "sleepers on the host")
+        rows = table(showinfo("ps", *inits.values(), *waiting, os.getpid()))
+        equal(rows[0], ["command", "uid", "gid", "pid", "usersns"])
+        equal(len(rows), 1 + 4 + 7 + 1)
+        equal(len({row[-1] for row in rows[1:]}), 5, "user namespaces")
+        equal({row[1]: row[-1] for row in rows[1:] if row[1] in map(str, CONTAINERS.values())},
+              {str(CONTAINERS[name]): matches(namespace(pid, "user"), r"(\d+)").group(1) for name, pid in inits.items()})
+        # T26: two lines for each of the four, and importable again.
+        lines = []
+        for name, first in CONTAINERS.items():
+            user = owner(env, name)
+            said = user.run(built("tools/showinfo/virt-userns-showinfo"), "-c", "userns:///session", "config", name).ok().out
+            equal(said, f"# {name}\nlxc.id_map = u 0 {first} {COUNT}\nlxc.id_map = g 0 {first} {COUNT}\n")
+            lines += said.splitlines()[1:]
+        equal(len(lines), 8)
+        for user in env.users:
+            equal(pathlib.Path("/etc/subuid").read_text().count(f"{user.name}:{user.first}:1000000"), 1)
+    finally:
+        for process, *_ in running:
+            process.kill(), process.wait()
+        shutil.rmtree(folder)
+
+
 @test
 def T28_ranges_within_ones_own_million(env):
     """As the definition says, or as the broker finds: disjoint blocks of what is the user's."""
