@@ -30,6 +30,10 @@ def the_client_starts_the_daemon(env):
     for path in (anna.run_dir / "libvirt/virtusernsd-sock", anna.home / ".config/libvirt/userns",
                  anna.home / ".local/state/libvirt/userns/leases"):
         equal((os.stat(path).st_uid, os.stat(path).st_mode & 0o077), (anna.uid, 0), str(path))
+    info = anna.virsh("dominfo", "web").ok().fields()
+    check(int(info["Used memory"].split()[0]) > 0, f"no group counts it, its processes do: {info}")
+    anna.exec("web", "sh", "-c", "n=0; while [ $n -lt 300000 ]; do n=$((n+1)); done").ok()
+    check(int(matches(anna.virsh("domstats", "web").ok().out, r"cpu.time=(\d+)").group(1)) > 0, "processor time")
     for call, words in (("dominfo", "Messages:"), ("dumpxml", "<idmap>"), ("domstats", "state.state=1")):
         contains(anna.virsh(call, "web").ok().out, words)
 
