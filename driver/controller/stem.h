@@ -22,9 +22,6 @@
 
 namespace virtuserns::controller {
 
-// As ps(1) shows them.
-inline constexpr const char *kControllerName = "virtuserns-ctl", *kStemName = "virtuserns-stem";
-
 // Commands at a time. The controller counts them for those who ask; the stem counts joiners for itself, until they are reaped.
 inline constexpr std::size_t kMaxCommands = 64;
 

@@ -5,7 +5,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
-#include "driver/controller/stem.h"
+#include "driver/controller/protocol.h"
 
 namespace virtuserns::userns {
 
