@@ -3,10 +3,11 @@
 without the profile runs as before. One line for each check. After it nothing is loaded any more."""
 import os
 import pathlib
+import shutil
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from host_support import (BUILD, URI, check, did, eventually, finish, init_pid, install, make_domain, run,  # noqa: E402
+from host_support import (BUILD, SOURCE, URI, check, did, eventually, finish, init_pid, install, make_domain, run,  # noqa: E402
                           show, start_service, virsh)
 
 PROFILES = "/etc/apparmor.d/virtuserns"
@@ -113,7 +114,8 @@ virsh -c userns:///session domid mine
 def of_an_ordinary_user():
     """Whose controller calls newuidmap and executes itself again."""
     did("make a user", "useradd", "--create-home", "anna")
-    script = OF_A_USER.replace("TOOL", str(SOURCE / "tools/virt-userns-rootfs"))
+    tool = shutil.copy(SOURCE / "tools/virt-userns-rootfs", "/usr/local/bin/")
+    script = OF_A_USER.replace("TOOL", tool)
     as_anna = ["runuser", "-u", "anna", "--", "env", "-C", "/home/anna", "HOME=/home/anna", "XDG_RUNTIME_DIR=/home/anna/.run"]
     said = run(*as_anna, "sh", "-c", script)
     if check(said.returncode == 0, "a domain of an ordinary user starts", said.stdout + said.stderr + denials()):
