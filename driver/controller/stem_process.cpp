@@ -64,6 +64,13 @@ void write_record(const HostFile& file, const ExitRecord& record) {
   ::renameat(file.dir.get(), temp.c_str(), file.dir.get(), file.name.c_str());
 }
 
+// To make files as the container's root changes ids, and that takes both back (prctl(2)): again after every boot.
+void guard_stem(pid_t controller) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  if (::getppid() != controller) ::_exit(1);
+  ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
 class StemProcess {
  public:
   StemProcess(const LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files, const SocketFd& socket,
@@ -124,7 +131,9 @@ class StemProcess {
     // Whoever entered the groups from outside of the pid namespace did not die with it.
     for (const auto& group : host_.groups) group.clear();
     devpts_.reset();
-    auto waiting = TRY(begin_boot(plan_, host_, passed_files_, Parent::kItsParent));
+    auto begun = begin_boot(plan_, host_, passed_files_, Parent::kItsParent);
+    guard_stem(controller_);
+    auto waiting = TRY(std::move(begun));
     auto& consoles = waiting.boot.consoles;
     const int files[] = {waiting.gate.get(), waiting.boot.init.get(), waiting.starter.get()};
     auto sent = answer(Booted{waiting.boot.record, static_cast<std::uint32_t>(consoles.size())}, files);
@@ -330,9 +339,7 @@ void change_name() {
 void run_stem(const LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files, const Boot& boot,
               const SocketFd& socket) {
   const pid_t controller = ::getppid();
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-  if (::getppid() != controller) ::_exit(1);
-  ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  guard_stem(controller);
   change_name();
   StemProcess stem(plan, host, passed_files, socket, controller);
   stem.take(boot);

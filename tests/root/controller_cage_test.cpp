@@ -516,6 +516,29 @@ TEST(Cage, StemAndControllerEndTogetherAndTakeTheContainerAlong) {
   EXPECT_FALSE(fs::exists(proc_of(stem)));  // it has left before the controller, which has reaped it
 }
 
+// A boot changes ids, which takes the death signal of whoever makes it: one that cannot see its socket close needs it.
+TEST(Cage, AStoppedStemEndsWithItsControllerAfterEveryBoot) {
+  RootTree tree;
+  const auto before = snapshot();
+  for (int boots = 1; boots <= 2; ++boots) {
+    Domain domain(make_plan_for(tree, "sleep 1000"));
+    ASSERT_TRUE(domain.start_ok());
+    if (boots == 2) {
+      ASSERT_TRUE(domain.ask(ResetRequest{}));
+    }
+    const pid_t controller = domain.controller_pid(), stem = stem_of(controller);
+    ASSERT_TRUE(stem > 0 && controller > 0);
+    ::kill(stem, SIGSTOP);
+    ::kill(controller, SIGKILL);
+    EXPECT_TRUE(domain.wait_controller());
+    const bool has_ended = is_gone(stem);
+    EXPECT_TRUE(has_ended) << "after boot " << boots;
+    if (!has_ended) ::kill(stem, SIGKILL);
+    EXPECT_EQ(domain.reap(), 0);
+    EXPECT_EQ(snapshot(), before);
+  }
+}
+
 // What no_new_privs would take away. The same program is set-user-id root for user 33 of the container.
 TEST(Cage, SetUserIdProgramsInsideWorkAtEveryBoot) {
   RootTree tree;
