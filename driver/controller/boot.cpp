@@ -53,8 +53,8 @@ Result<Entry> open_groups(const Host& host, IntoV2 way) {
 
 // The starter: still host root, one thread. Everything that only the host may do for the child happens here, then it
 // takes the domain's own ids and only then makes the namespaces, which therefore belong to those ids.
-Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, InitEnds& ends,
-                         const std::vector<Fd>& passed_files) {
+Result<kernel::Cloned> start_init(const LaunchPlan& plan, const Entry& entry, InitEnds& ends,
+                                  const std::vector<Fd>& passed_files) {
   TRY(apply_apparmor(plan, *entry.host_proc));
   // "0" is the writer itself: the kernel then moves one thread and skips the wait that a move by pid pays for.
   for (const auto& tasks : entry.files)
@@ -78,16 +78,16 @@ Result<pid_t> start_init(const LaunchPlan& plan, const Entry& entry, InitEnds& e
                                                       ? "make namespaces: a limit in /proc/sys/user is reached"
                                                       : "make namespaces");
   if (cloned->pid == 0) run_init(plan, ends, passed_files);
-  return cloned->pid;
+  return std::move(*cloned);
 }
 
 [[noreturn]] void run_starter(const LaunchPlan& plan, const Entry& entry, InitEnds& ends,
                               const std::vector<Fd>& passed_files) {
-  const auto pid = start_init(plan, entry, ends, passed_files);
-  ChildMessage message = Born{pid ? *pid : 0};
-  if (!pid) message = to_wire(pid.error());
-  (void)send_packet(ends.channel.get(), xdr::encode(message));
-  ::_exit(pid ? 0 : 1);
+  const auto init = start_init(plan, entry, ends, passed_files);
+  const int file = init ? init->pidfd.get() : -1;
+  const ChildMessage message = init ? ChildMessage(Born{init->pid}) : ChildMessage(to_wire(init.error()));
+  (void)send_packet(ends.channel.get(), xdr::encode(message), std::span(&file, init ? 1 : 0));
+  ::_exit(init ? 0 : 1);
 }
 
 // nullopt: the other side has closed, or `sender` ended without a word. (Others may hold that side open.)
@@ -184,13 +184,14 @@ Result<std::optional<std::pair<pid_t, PidFd>>> clone_init(const LaunchPlan& plan
   }
   ends = {};
   waiting.starter = std::move(starter.pidfd);
-  auto message = TRY(receive(waiting.gate, nullptr, &waiting.starter));
+  std::vector<Fd> files;
+  auto message = TRY(receive(waiting.gate, &files, &waiting.starter));
   if (!message) return std::optional<std::pair<pid_t, PidFd>>();
   if (auto* error = std::get_if<WireError>(&*message)) return from_wire(std::move(*error));
   const auto* born = std::get_if<Born>(&*message);
-  if (!born) return fail(VIR_ERR_INTERNAL_ERROR, "unexpected message of the starter");
-  // Nobody has reaped it yet: the number cannot have become another's.
-  return std::optional(std::pair(static_cast<pid_t>(born->pid), TRY(kernel::open_process(born->pid))));
+  if (!born || files.size() != 1) return fail(VIR_ERR_INTERNAL_ERROR, "unexpected message of the starter");
+  // Its pidfd is that of the clone: init may have ended, and been reaped, if it is not our child.
+  return std::optional(std::pair(static_cast<pid_t>(born->pid), PidFd(files.front().release())));
 }
 
 Result<std::pair<pid_t, PidFd>> clone_init(const LaunchPlan& plan, const Host& host, Parent parent, Waiting& waiting,
@@ -232,6 +233,7 @@ Result<Waiting> begin_boot(const LaunchPlan& plan, const Host& host, const std::
   auto [pid, init] = TRY(clone_init(plan, host, parent, waiting, passed_files), "clone init");
   waiting.boot.init = std::move(init);
   waiting.boot.record.init_pid = pid;
+  if (const auto time = kernel::read_start_time(host.proc, pid)) waiting.boot.record.init_start_time = *time;
   const NsFd user_ns = TRY(kernel::open_namespace(host.proc, pid, "user"));
   if (const uid_t owner = TRY(kernel::owner_of_user_namespace(user_ns)); owner != plan.host_uid)
     return fail(VIR_ERR_INTERNAL_ERROR, "user namespace belongs to " + std::to_string(owner) + " instead of " +
@@ -256,7 +258,6 @@ Result<Boot> open_gate(const Host& host, Waiting waiting) {
   auto refusals = await_exec(host, waiting.gate, boot.init);
   if (waiting.starter) (void)kernel::wait_process(waiting.starter);  // it had nothing left to do
   boot.refusals = TRY(std::move(refusals));
-  if (const auto time = kernel::read_start_time(host.proc, boot.record.init_pid)) boot.record.init_start_time = *time;
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   boot.record.time_ms =

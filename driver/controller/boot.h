@@ -24,7 +24,7 @@ struct Boot {
 };
 
 // What the starter and the child say to the controller.
-struct Born {
+struct Born {  // with its pidfd
   std::int32_t pid = 0;
 };
 struct AboutToExec {};  // with the listener of the filter, where there is one

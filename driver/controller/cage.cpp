@@ -1,6 +1,7 @@
 #include "driver/controller/cage.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
@@ -160,6 +161,16 @@ Result<void> set_limits() {
   return {};
 }
 
+// The real ids stay: threads of the daemon without a capability may signal it. EINVAL: the namespace of a user's controller
+// (outer.h) has no such id. From in there the kernel lets nobody without capabilities look at what is outside.
+Result<void> become_nobody() {
+  if (::setgroups(0, nullptr) != 0) return sys_fail("drop groups");
+  const bool is_group_nobodys = ::setresgid(-1u, kIdOfNobody, -1u) == 0 || errno == EINVAL;
+  if (!is_group_nobodys || (::setresuid(-1u, kIdOfNobody, -1u) != 0 && errno != EINVAL))
+    return sys_fail("take the id of nobody");
+  return {};
+}
+
 }  // namespace
 
 std::span<const sock_filter> cage_filter() { return {kProgram.code.data(), kProgram.size}; }
@@ -169,6 +180,7 @@ Result<void> enter_cage() {
   TRY(set_limits());
   if (::chroot(kEmptyPath) != 0 || ::chdir("/") != 0) return sys_fail("enter an empty root");
   TRY(kernel::limit_bounding_set(kKept));
+  TRY(become_nobody());
   TRY(kernel::limit_capabilities(kKept));
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return sys_fail("set no_new_privs");
   return install_filter();

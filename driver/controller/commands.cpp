@@ -13,7 +13,6 @@ namespace virtuserns::controller {
 
 namespace {
 
-constexpr std::size_t kMaxCommands = 64;
 // A file system of the container that never answers holds the start; nothing else in it waits.
 constexpr std::int64_t kStartTimeoutMs = 20'000;
 constexpr std::int64_t kHangUpMs = 3'000;  // from SIGHUP to SIGKILL

@@ -21,7 +21,7 @@ void Supervisor::accept_connection() {
   socklen_t size = sizeof peer;
   // The credentials of connect(2), kept by the kernel: later changes of the peer do not matter.
   if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return;
-  if (peer.uid != 0 && peer.uid != ::geteuid()) return;
+  if (peer.uid != 0 && peer.uid != owner_) return;
   if (connections_.size() >= kMaxConnections) close_connection(connections_.begin()->first);
   add_connection(std::move(socket));
 }

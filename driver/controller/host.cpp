@@ -56,6 +56,16 @@ Result<void> make_group(const CgroupStep& step, const LaunchPlan& plan, Host& ho
   return {};
 }
 
+// Readable for all, as groups mostly are: the controller itself has no other right to them later (cage.h).
+Result<void> make_groups(const LaunchPlan& plan, Host& host) {
+  const mode_t mask = ::umask(022);
+  Result<void> made;
+  for (const auto& step : plan.before)
+    if (const auto* group = std::get_if<CgroupStep>(&step); group && made) made = make_group(*group, plan, host);
+  ::umask(mask);
+  return made;
+}
+
 // Puts `mount` at /src/<id> of the stage, on an empty directory or file as it needs.
 Result<void> keep_source(Host& host, const DirFd& stage, std::uint32_t id, const MountFd& mount) {
   Source source;
@@ -223,8 +233,7 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   }
   // After the sources, which need no group: systemd makes the scope meanwhile.
   if (needs_scope(plan)) TRY(await_scope(kChannelFd));
-  for (const auto& step : plan.before)
-    if (const auto* group = std::get_if<CgroupStep>(&step)) TRY(make_group(*group, plan, host));
+  TRY(make_groups(plan, host));
   // Not later, while the namespaces are made: with the old root still in place the kernel takes us for chrooted and
   // refuses a user namespace (user_namespaces(7)).
   TRY(kernel::change_root(plan.stage_path), "stage");

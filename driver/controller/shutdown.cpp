@@ -36,6 +36,8 @@ Result<void> write_initctl(const InitProcess& init, bool reboot) {
   DirFd root(
       ::openat(init.proc.get(), (std::to_string(init.pid) + "/root").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!root) return sys_fail("open the container's root");
+  if (kernel::has_ended(init.process))
+    return fail(VIR_ERR_OPERATION_INVALID, "init has ended");  // whose root is that?
   for (const char* path : {"/run/initctl", "/dev/initctl"}) {
     const auto place = kernel::resolve_in_root(root, path, kernel::Symlinks::kRefuse);
     struct stat st {};

@@ -6,7 +6,7 @@
 
 namespace virtuserns::controller {
 
-// Init is our child and not reaped, so `pid` cannot be another's.
+// `pid` is the number of `process`, and its own until its parent has reaped it. What is done, is done to `process`.
 struct InitProcess {
   const DirFd& proc;
   const PidFd& process;

@@ -22,12 +22,13 @@
 
 namespace virtuserns::controller {
 
-// As ps(1) shows them.
-inline constexpr const char *kControllerName = "virtuserns-ctl", *kStemName = "virtuserns-stem";
+// Commands at a time. The controller counts them for those who ask; the stem counts joiners for itself, until they are reaped.
+inline constexpr std::size_t kMaxCommands = 64;
 
 // ---- what it is asked ----
 struct TidyAsk {};  // unmount the tree, of which the container has its own copy. No reply
-struct BootAsk {};  // end what is left of the last boot, and begin another; Booted
+struct BootAsk {
+};  // end what is left of the last boot, which succeeded and whose processes were reaped, and begin another; Booted
 struct KillAsk {};  // init, also a frozen one. No reply
 struct FreezeAsk {
   bool freeze = false;

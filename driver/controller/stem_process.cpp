@@ -113,7 +113,13 @@ class StemProcess {
   }
 
   Result<void> handle(const BootAsk&) {
-    end_init();
+    // Ours comes when all of the last one are reaped, and ends the domain after a failure. Else each request would leave
+    // processes to a controller that does not reap them, outside of what the groups limit.
+    for (const auto* process : {&init_, &starter_})
+      if (*process && !kernel::is_reaped(*process))
+        return fail(VIR_ERR_OPERATION_INVALID, "the last boot of the domain is not over");
+    if (std::exchange(is_booting_, true))
+      return fail(VIR_ERR_OPERATION_INVALID, "the last boot of the domain failed");
     if (const auto* freezer = host_.freezer()) (void)freezer->set_frozen(false);
     // Whoever entered the groups from outside of the pid namespace did not die with it.
     for (const auto& group : host_.groups) group.clear();
@@ -132,8 +138,10 @@ class StemProcess {
     TRY(std::move(sent));
     init_ = std::move(waiting.boot.init);
     init_pid_ = waiting.boot.record.init_pid;
+    starter_ = std::move(waiting.starter);
     devpts_ = std::move(waiting.boot.devpts);
     is_grown_ = true;
+    is_booting_ = false;
     return {};
   }
 
@@ -156,8 +164,8 @@ class StemProcess {
     return answer(Done{});
   }
 
-  // A pid inside is found among the processes of the groups by the kernel's own list of its numbers. The pidfd is opened
-  // before the numbers are read: what is then signalled is what was looked at.
+  // A pid inside is found among the processes of the groups by the kernel's own list of its numbers. Once found it is held
+  // by its pidfd and everything read again: as long as that one lives, the number and all that is said of it are its own.
   Result<void> signal_inside(std::int32_t inside_pid, int signal) const {
     TRY(check_init());
     if (signal < 0 || signal > 64) return fail(VIR_ERR_INVALID_ARG, "there is no signal " + std::to_string(signal));
@@ -171,9 +179,14 @@ class StemProcess {
     if (inside_pid < 1) return fail(VIR_ERR_INVALID_ARG, "process " + std::to_string(inside_pid) + " is no process");
     for (const auto& group : host_.groups) {
       for (const auto pid : TRY(group.processes())) {
-        auto process = kernel::open_process(pid);
-        const auto status = kernel::read_process_status(host_.proc, pid);
-        if (!process || !status || status->ns_pids.size() < 2 || status->ns_pids[1] != inside_pid) continue;
+        const auto is_wanted = [&] {
+          const auto status = kernel::read_process_status(host_.proc, pid);
+          return status && status->ns_pids.size() > 1 && status->ns_pids[1] == inside_pid;
+        };
+        if (!is_wanted()) continue;
+        const auto process = kernel::open_process(pid);
+        const auto now = TRY(group.processes());
+        if (!process || std::find(now.begin(), now.end(), pid) == now.end() || !is_wanted()) continue;
         if (kernel::has_ended(*process)) continue;
         return kernel::send_signal(*process, signal);
       }
@@ -186,17 +199,16 @@ class StemProcess {
     return answer(Done{});
   }
 
-  // Children of the controller are of this domain, because only we make them.
+  // Children of the controller are of this domain, because only we make them. It waits for our answer and reaps nothing; if
+  // it is taken over and does, the pidfd is that of the dead.
   Result<void> handle(const SignalChildAsk& request) {
     if (request.pid <= 1) return fail(VIR_ERR_INVALID_ARG, "no child of the controller");
     const auto process = TRY(kernel::open_process(request.pid));
     const auto family = TRY(kernel::read_family(host_.proc, request.pid));
     if (family.parent != controller_ || (request.is_group && family.group != request.pid))
       return fail(VIR_ERR_OPERATION_DENIED, "process " + std::to_string(request.pid) + " is not of this domain");
-    if (!request.is_group)
-      TRY(kernel::send_signal(process, request.signal));
-    else if (::kill(-request.pid, request.signal) != 0)
-      return sys_fail("signal process group");
+    TRY(request.is_group ? kernel::send_signal_to_group(process, request.pid, request.signal)
+                         : kernel::send_signal(process, request.signal));
     return answer(Done{});
   }
 
@@ -252,11 +264,14 @@ class StemProcess {
     const int program = received_.size() > 1 ? received_[1].get() : -1;
     if (program >= 0) TRY(validate_program(program));
     TRY(validate_exec(request.command));
+    std::erase_if(joiners_, kernel::is_reaped);
+    if (joiners_.size() >= kMaxCommands)
+      return fail(VIR_ERR_RESOURCE_BUSY, "too many commands of the domain are on their way in");
     const Doors doors = TRY(open_doors(host_, init_pid_, devpts_));
     TRY(check_init());
     auto cloned = TRY(kernel::clone_process({CLONE_PARENT, nullptr}), "clone");
     if (cloned.pid == 0) run_joiner(plan_, {request.command, program, received_.front().get()}, doors);
-    const int file = cloned.pidfd.get();
+    const int file = joiners_.emplace_back(std::move(cloned.pidfd)).get();
     return answer(Joined{cloned.pid}, std::span(&file, 1));
   }
 
@@ -288,8 +303,10 @@ class StemProcess {
   const std::vector<Fd>& passed_files_;
   const SocketFd& socket_;
   pid_t controller_;
-  PidFd init_;
+  PidFd init_, starter_;
   pid_t init_pid_ = 0;
+  std::vector<PidFd> joiners_;
+  bool is_booting_ = false;  // or has begun to, and failed
   Fd devpts_;
   std::vector<Fd> received_;
   bool is_grown_ = false;  // by a boot, whose memory is not needed while the container runs

@@ -4,6 +4,7 @@
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "conf/base/text.h"
 #include "driver/controller/cage.h"
@@ -48,6 +49,7 @@ Supervisor::Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files,
     : plan_(std::move(plan)),
       host_(std::move(host)),
       passed_files_(std::move(passed_files)),
+      owner_(::geteuid()),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       signals_(open_signals()),
       listener_(std::move(listener)),

@@ -83,6 +83,7 @@ class Supervisor {
   Host host_;
   std::vector<Fd> passed_files_;
   std::vector<Fd> request_files_;  // that came with the request that is being handled
+  const uid_t owner_;              // who started it, before the cage
   Fd epoll_, signals_;
   SocketFd listener_;
   Stem stem_;

@@ -4,6 +4,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <cerrno>
+
 namespace virtuserns::kernel {
 
 Result<PidFd> open_process(pid_t pid) {
@@ -16,6 +18,18 @@ Result<void> send_signal(const PidFd& process, int signal) {
   if (::syscall(SYS_pidfd_send_signal, process.get(), signal, nullptr, 0) != 0)
     return sys_fail("send signal " + std::to_string(signal));
   return {};
+}
+
+Result<void> send_signal_to_group(const PidFd& leader, pid_t number, int signal) {
+  constexpr unsigned kProcessGroup = 1u << 2;  // PIDFD_SIGNAL_PROCESS_GROUP
+  if (::syscall(SYS_pidfd_send_signal, leader.get(), signal, nullptr, kProcessGroup) == 0) return {};
+  if (errno != EINVAL) return sys_fail("signal process group");
+  if (::kill(-number, signal) != 0) return sys_fail("signal process group");
+  return {};
+}
+
+bool is_reaped(const PidFd& process) {
+  return ::syscall(SYS_pidfd_send_signal, process.get(), 0, nullptr, 0) != 0 && errno == ESRCH;
 }
 
 bool has_ended(const PidFd& process, int timeout_ms) {

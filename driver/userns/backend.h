@@ -7,8 +7,8 @@
 //  * What a controller tells (started, rebooted, ended) is recorded by the reactor's thread, or by a start or a destroy that
 //    waits for it, under the mutex alone, so that a job which waits for a controller never stands in the way of what the
 //    controller says.
-//  * Work that waits and belongs to nobody (cleaning up after a dead controller) is the housekeeper's. The spawner runs
-//    controllers while those who start domains still think about what they will tell them.
+//  * Work that waits and belongs to nobody (cleaning up after a dead controller, connecting again to one that has hung up) is
+//    the housekeeper's. The spawner runs controllers while those who start domains still think about what they will tell them.
 // Events are emitted under the domain's mutex: watchers hear them in the order in which they happened.
 //
 // Files: definitions/<uuid>.xml (durable); driver_run/<uuid>.status and .plan (as long as it runs, never torn; both are
@@ -16,6 +16,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -39,6 +40,8 @@ namespace virtuserns::userns {
 
 struct UsernsDomain;
 
+inline constexpr std::chrono::milliseconds kFirstPause{50};  // before connecting again
+
 // One life of a domain, from before the spawn of its controller until nothing is left of it.
 struct Run {
   std::weak_ptr<UsernsDomain> domain;
@@ -57,12 +60,15 @@ struct Run {
   std::string log_path;
   std::string scope_group;  // of the systemd scope that it is in; empty: none
 
-  std::mutex mutex;  // of what follows
+  std::mutex connecting;  // held by whoever connects again; before mutex
+  std::mutex mutex;       // of what follows
   std::condition_variable changed;
   std::optional<Result<void>> outcome;  // of the start
   bool is_ending = false, has_ended = false;
   bool is_cleaned_up = false;  // somebody does it, after a dead controller: a second would hit the domain's next life
   std::uint64_t last_sequence = 0;
+  bool is_to_connect = false;  // after `pause`, which grows with each failure
+  std::chrono::milliseconds pause = kFirstPause;
 };
 using RunPtr = std::shared_ptr<Run>;
 
@@ -142,13 +148,13 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   void load_definitions();
 
   // lifecycle.cpp
-  [[nodiscard]] Result<RunPtr> active_run(const Job& job) const;
-  [[nodiscard]] Result<void> start_domain(const Job& job, const Caller& caller, DomainDef def,
-                                          const std::vector<Fd>& files, unsigned flags);
+  [[nodiscard]] Result<RunPtr> active_run(const Job& job);
+  [[nodiscard]] Result<void> start_domain(const Job& job, const Caller& caller, DomainDef def, std::vector<Fd> files,
+                                          unsigned flags);
   [[nodiscard]] kernel::SeccompFilter seccomp_filter(const kernel::SeccompPolicy& policy);
   class Launch;
   [[nodiscard]] Result<PlanContext> context_of(const DomainDef& def, std::size_t passed_files);
-  [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const std::vector<Fd>& files);
+  [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const FilesPtr& files);
   [[nodiscard]] Result<bool> begin(Run& run, const MadePlan& made, bool persistent, Launch& launch,
                                    const Scope* scope);
   enum class Heard { kEnough, kEnd, kNothing };
@@ -160,6 +166,15 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   [[nodiscard]] Result<void> freeze(const Job& job, const RunPtr& run, bool is_frozen);
   [[nodiscard]] Result<void> end_by_destroy(const Job& job);
   [[nodiscard]] Result<void> ask(const Uuid& uuid, const controller::ShutdownRequest& request);
+
+  // reconnect.cpp: controllers that hang up and live
+  void watch_channel(const RunPtr& run);
+  void on_hang_up(const RunPtr& run);
+  void connect_later_locked(const RunPtr& run);
+  // No-op unless it has hung up. Does not wait: what is asked next is answered after the status.
+  void connect_again(const RunPtr& run);
+  // What a controller says of itself to a daemon that has just connected to it; called by whoever reads the channel.
+  void on_status(const RunPtr& run, const controller::StatusReply& reply);
 
   // runs.cpp: what controllers say
   void watch(const RunPtr& run);
@@ -177,6 +192,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   void acknowledge(const RunPtr& run, std::uint64_t sequence);
   void save_status(const Object& domain);
   [[nodiscard]] Result<void> save_starting(const Run& run, bool persistent, const std::vector<std::uint8_t>& plan);
+  [[nodiscard]] std::optional<controller::ExitRecord> read_exit_record(const Uuid& uuid) const;
   [[nodiscard]] std::string run_file(const Uuid& uuid, const char* suffix) const;
   void remove_run_files(const Uuid& uuid) const;
   [[nodiscard]] Result<LaunchPlan> read_plan(const Uuid& uuid) const;
@@ -202,6 +218,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   void recover_all(Statuses statuses);
   void recover(const Uuid& uuid, xml::DomainStatus status);
   [[nodiscard]] bool reconnect(const RunPtr& run, const xml::DomainStatus& status);
+  void take_over(const RunPtr& run, const xml::DomainStatus& status, const controller::StatusReply& reply);
   void bury(const Uuid& uuid, const xml::DomainStatus* status);
   void clean_leftovers(const std::set<std::string>& known);
 
@@ -247,5 +264,7 @@ struct EndReason {
   int shutoff = 0, stopped = 0;
 };
 [[nodiscard]] EndReason end_reason_of(controller::ExitCause cause);
+// Who listens there: the credentials that the kernel kept at listen(2).
+[[nodiscard]] pid_t peer_pid(const SocketFd& socket);
 
 }  // namespace virtuserns::userns

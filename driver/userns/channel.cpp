@@ -69,8 +69,8 @@ void Reactor::run() {
   }
 }
 
-Channel::Channel(SocketFd socket) : socket_(std::move(socket)) {
-  ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
+Channel::Channel(SocketFd socket) : socket_(std::make_shared<const SocketFd>(std::move(socket))) {
+  ::fcntl(socket_->get(), F_SETFL, ::fcntl(socket_->get(), F_GETFL) | O_NONBLOCK);
 }
 
 Result<SocketFd> Channel::connect(const std::string& path) {
@@ -92,34 +92,34 @@ Result<SocketFd> Channel::connect(const std::string& path) {
 
 Result<void> Channel::send(const controller::Request& request, int timeout_ms, std::span<const int> files) {
   const auto bytes = xdr::encode(request);
+  const auto socket = this->socket();
   for (;;) {
-    auto sent = controller::send_packet(socket_.get(), bytes, files);
+    auto sent = controller::send_packet(socket->get(), bytes, files);
     if (sent || sent.error().sys_errno != EAGAIN) return sent;
-    pollfd writable{socket_.get(), POLLOUT, 0};
+    pollfd writable{socket->get(), POLLOUT, 0};
     if (::poll(&writable, 1, timeout_ms) == 0)
       return fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller does not read");
   }
 }
 
-Result<Answer> Channel::request(RequestBody body, int timeout_ms, std::span<const int> files,
-                                std::function<void()> on_done) {
-  controller::Request request{0, std::move(body)};
-  {
-    const std::lock_guard lock(mutex_);
-    if (is_closed_) return fail(VIR_ERR_OPERATION_FAILED, "the domain's controller is gone");
-    request.serial = next_serial_++;
-    waiters_[request.serial].on_done = std::move(on_done);
-  }
+Result<std::uint32_t> Channel::enter(OnDone on_done, bool is_waiting) {
+  const std::lock_guard lock(mutex_);
+  if (is_closed_) return fail(VIR_ERR_OPERATION_FAILED, "the domain's controller is gone");
+  const auto serial = next_serial_++;
+  if (is_waiting || on_done) waiters_[serial] = {std::move(on_done), is_waiting, false, {}};
+  return serial;
+}
+
+Result<Answer> Channel::request(RequestBody body, int timeout_ms, std::span<const int> files, OnDone on_done) {
+  const controller::Request request{TRY(enter(std::move(on_done), true)), std::move(body)};
   const auto sent = send(request, timeout_ms, files);
   std::unique_lock lock(mutex_);
-  if (!sent) {
-    waiters_.erase(request.serial);
-    return sent.error();
-  }
-  const auto is_done = [&] { return is_closed_ || waiters_[request.serial].answer.has_value(); };
-  const bool in_time = arrived_.wait_for(lock, std::chrono::milliseconds(timeout_ms), is_done);
+  const auto& entry = waiters_[request.serial];
+  const bool in_time = sent && arrived_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                                                 [&] { return entry.is_lost || entry.answer.has_value(); });
   auto waiter = std::move(waiters_[request.serial]);
   waiters_.erase(request.serial);
+  if (!sent) return sent.error();
   if (!waiter.answer)
     return in_time ? fail(VIR_ERR_OPERATION_FAILED, "the domain's controller is gone")
                    : fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller does not answer");
@@ -128,17 +128,17 @@ Result<Answer> Channel::request(RequestBody body, int timeout_ms, std::span<cons
   return std::move(*waiter.answer);
 }
 
-Result<void> Channel::tell(RequestBody body, int timeout_ms) {
-  controller::Request request{0, std::move(body)};
-  {
+Result<void> Channel::tell(RequestBody body, int timeout_ms, OnDone on_done) {
+  const controller::Request request{TRY(enter(std::move(on_done), false)), std::move(body)};
+  auto sent = send(request, timeout_ms, {});
+  if (!sent) {
     const std::lock_guard lock(mutex_);
-    if (is_closed_) return fail(VIR_ERR_OPERATION_FAILED, "the domain's controller is gone");
-    request.serial = next_serial_++;
+    waiters_.erase(request.serial);
   }
-  return send(request, timeout_ms, {});
+  return sent;
 }
 
-std::function<void()> Channel::on_done_of(const controller::Reply& reply) {
+Channel::OnDone Channel::on_done_of(const controller::Reply& reply) {
   const std::lock_guard lock(mutex_);
   const auto waiter = waiters_.find(reply.serial);
   if (waiter == waiters_.end() || std::holds_alternative<controller::WireError>(reply.body)) return {};
@@ -147,8 +147,11 @@ std::function<void()> Channel::on_done_of(const controller::Reply& reply) {
 
 bool Channel::read_available(const std::function<void(controller::Note)>& on_note) {
   const std::lock_guard one_reader(reading_);
+  const auto socket = this->socket();  // the only one while we read
   for (;;) {
-    auto packet = controller::recv_packet(socket_.get());
+    auto packet = controller::recv_packet(socket->get());
+    // It left before it had read all that it was told. What it said before comes after the news of that (unix(7)).
+    if (!packet && packet.error().sys_errno == ECONNRESET) packet = controller::recv_packet(socket->get());
     if (!packet && packet.error().sys_errno == EAGAIN) return true;
     if (!packet || packet->bytes.empty()) break;
     auto message = xdr::decode_exact<controller::FromController>(packet->bytes);
@@ -158,11 +161,15 @@ bool Channel::read_available(const std::function<void(controller::Note)>& on_not
       continue;
     }
     auto& reply = std::get<controller::Reply>(*message);
-    if (const auto on_done = on_done_of(reply)) on_done();
+    if (const auto on_done = on_done_of(reply)) on_done(reply.body);
     const std::lock_guard lock(mutex_);
     // Nobody waits any more: its files are closed here.
-    if (const auto waiter = waiters_.find(reply.serial); waiter != waiters_.end())
+    const auto waiter = waiters_.find(reply.serial);
+    if (waiter == waiters_.end()) continue;
+    if (waiter->second.is_waiting)
       waiter->second.answer = Answer{std::move(reply.body), std::move(packet->files)};
+    else
+      waiters_.erase(waiter);
     arrived_.notify_all();
   }
   close();
@@ -172,7 +179,26 @@ bool Channel::read_available(const std::function<void(controller::Note)>& on_not
 void Channel::close() {
   const std::lock_guard lock(mutex_);
   is_closed_ = true;
+  std::erase_if(waiters_, [](const auto& entry) { return !entry.second.is_waiting; });
+  for (auto& [serial, waiter] : waiters_) waiter.is_lost = !waiter.answer;
   arrived_.notify_all();
+}
+
+bool Channel::is_closed() const {
+  const std::lock_guard lock(mutex_);
+  return is_closed_;
+}
+
+void Channel::reopen(SocketFd socket) {
+  const std::lock_guard no_reader(reading_);
+  const std::lock_guard lock(mutex_);
+  socket_ = std::make_shared<const SocketFd>(std::move(socket));
+  is_closed_ = false;
+}
+
+std::shared_ptr<const SocketFd> Channel::socket() const {
+  const std::lock_guard lock(mutex_);
+  return socket_;
 }
 
 }  // namespace virtuserns::userns

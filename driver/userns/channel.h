@@ -50,15 +50,18 @@ class Reactor {
 };
 
 using RequestBody = decltype(controller::Request::body);
+using ReplyBody = decltype(controller::Reply::body);
 
 struct Answer {
-  decltype(controller::Reply::body) body;
+  ReplyBody body;
   std::vector<Fd> files;
 };
 
 // Requests are answered by serial; notes go to whoever reads. Thread-safe.
 class Channel {
  public:
+  using OnDone = std::function<void(const ReplyBody&)>;
+
   explicit Channel(SocketFd socket);
   // Connects to a controller's socket; its name may be longer than a socket address holds.
   [[nodiscard]] static Result<SocketFd> connect(const std::string& path);
@@ -68,26 +71,33 @@ class Channel {
   // `on_done`: called by whoever reads, when the answer is no error and before anything that was sent after it is read: what
   // the answer changes is recorded in the order in which it happened. Called without a lock but the reader's.
   [[nodiscard]] Result<Answer> request(RequestBody body, int timeout_ms, std::span<const int> files = {},
-                                       std::function<void()> on_done = {});
-  // Waits for no reply, and what comes is dropped.
-  [[nodiscard]] Result<void> tell(RequestBody body, int timeout_ms);
+                                       OnDone on_done = {});
+  // Waits for no reply. What comes is dropped, but for `on_done`, as above and whenever that is.
+  [[nodiscard]] Result<void> tell(RequestBody body, int timeout_ms, OnDone on_done = {});
   // What has arrived, in the order in which it was sent, whichever threads call. False: the channel has closed, everybody
   // who waits is told.
   [[nodiscard]] bool read_available(const std::function<void(controller::Note)>& on_note);
   void close();
-  [[nodiscard]] const SocketFd& socket() const { return socket_; }
+  [[nodiscard]] bool is_closed() const;
+  // A closed one goes on by another connection. What was asked before is lost, and whoever waits for it told so.
+  void reopen(SocketFd socket);
+  // Of now: it stays open as long as somebody holds it.
+  [[nodiscard]] std::shared_ptr<const SocketFd> socket() const;
 
  private:
   struct Waiter {
+    OnDone on_done;
+    bool is_waiting = true;  // else only on_done is wanted
+    bool is_lost = false;    // the connection by which it was asked has closed
     std::optional<Answer> answer;
-    std::function<void()> on_done;
   };
-  [[nodiscard]] std::function<void()> on_done_of(const controller::Reply& reply);
+  [[nodiscard]] OnDone on_done_of(const controller::Reply& reply);
+  [[nodiscard]] Result<std::uint32_t> enter(OnDone on_done, bool is_waiting);
   [[nodiscard]] Result<void> send(const controller::Request& request, int timeout_ms, std::span<const int> files);
 
-  SocketFd socket_;
   std::mutex reading_;  // before mutex_
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<const SocketFd> socket_;
   std::condition_variable arrived_;
   std::uint32_t next_serial_ = 1;
   std::map<std::uint32_t, Waiter> waiters_;

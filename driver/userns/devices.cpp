@@ -21,6 +21,7 @@ Result<SocketFd> Backend::open_console(const Caller&, const Uuid& uuid, const st
     port = TRY(find_console(domain->def, device))->target_port;
     run = domain->run;
   }
+  connect_again(run);
   Answer answer = TRY(run->channel->request(controller::ConsoleRequest{port, (flags & VIR_DOMAIN_CONSOLE_FORCE) != 0},
                                             kRequestTimeoutMs));
   if (answer.files.empty()) return fail(VIR_ERR_INTERNAL_ERROR, "the domain's controller gave no console");
@@ -41,6 +42,7 @@ Result<NamespaceFds> Backend::open_namespaces(const Caller& caller, const Uuid& 
         "entering the namespaces of a domain is refused: libvirt's client library joins the user namespace without changing its "
         "user id, so that the command would run as root of the host, within reach of the container. Use "
         "'virt-userns-exec DOMAIN -- COMMAND', which does none of that, or 'virsh console'; allow_enter_namespace = 1 in virtusernsd.conf allows it all the same");
+  connect_again(run);
   Answer answer = TRY(run->channel->request(controller::NamespacesRequest{}, kRequestTimeoutMs));
   return NamespaceFds{std::move(answer.files)};
 }
@@ -58,6 +60,7 @@ Result<StartedCommand> Backend::exec(const Caller& caller, const Uuid& uuid, con
     const Locked domain = TRY(find_active(uuid));
     run = domain->run;
   }
+  connect_again(run);
   Answer answer = TRY(run->channel->request(controller::ExecRequest{def}, kExecTimeoutMs, files));
   auto* reply = std::get_if<controller::ExecReply>(&answer.body);
   if (!reply || (reply->status == 0 && answer.files.size() != (def.has_terminal ? 2 : 4)))

@@ -2,6 +2,7 @@
 // posix_spawns, and the child keeps no descriptor but those it is given.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,12 +25,15 @@ struct Launched {
 // died before it wrote down the pid can be found: the oldest such process, 0 when there is none.
 [[nodiscard]] pid_t find_controller(const std::string& proc, const LaunchPlan& plan);
 
+// Shared with a launch that may outlive whoever waited for it.
+using FilesPtr = std::shared_ptr<const std::vector<Fd>>;
+
 // What is known of a domain before its plan is made.
 struct LaunchRequest {
   std::string program, name;
   std::string run;  // "<driver_run>/<uuid>"
   std::string log_path;
-  const std::vector<Fd>* files = nullptr;  // for init
+  FilesPtr files;  // for init
 };
 
 // A line with the time at the end of a domain's log. What cannot be written is lost: a log is no reason to fail.

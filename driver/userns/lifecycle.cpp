@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <future>
 
 #include "conf/base/file.h"
 #include "conf/base/log.h"
@@ -20,6 +19,7 @@ namespace virtuserns::userns {
 namespace {
 
 constexpr int kStartTimeoutMs = 60'000;
+constexpr int kSpawnTimeoutMs = 15'000;
 constexpr int kRequestTimeoutMs = 5'000;
 constexpr int kFreezeTimeoutMs = 15'000;
 constexpr std::size_t kMaxFilters = 64;  // kept; definitions may differ without end
@@ -53,43 +53,74 @@ Result<PlanContext> Backend::context_of(const DomainDef& def, std::size_t passed
   return context;
 }
 
-// A controller that is spawned while the plan is still made: on its own thread, because a spawn lasts until the exec.
+// A controller that is spawned while the plan is still made: on its own thread, because a spawn lasts until the exec. That
+// reads a file, and no file system is to hold whoever waits for longer than kSpawnTimeoutMs.
 class Backend::Launch {
  public:
-  // `request` and what it points to must outlive this.
   Launch(TaskThread& spawner, const LaunchRequest& request) {
-    const auto task =
-        std::make_shared<std::packaged_task<Result<Launched>()>>([&] { return launch_controller(request); });
-    if (spawner.submit([task] { (*task)(); })) launched_ = task->get_future();
+    is_begun_ = spawner.submit([pending = pending_, request] {
+      if (!pending->is_wanted()) return;
+      auto launched = launch_controller(request);
+      if (!pending->give(launched) && launched) kill_and_wait(launched->process, 1000);
+    });
   }
   ~Launch() {
-    if (!launched_.valid()) return;
+    if (!is_begun_ || is_taken_) return;
     // Nobody wants it any more.
-    auto launched = launched_.get();
-    if (launched) kill_and_wait(launched->process, 1000);
+    if (auto launched = pending_->take()) kill_and_wait(launched->process, 1000);
   }
   Launch(const Launch&) = delete;
   Launch& operator=(const Launch&) = delete;
   Result<Launched> get() {
-    if (!launched_.valid()) return fail(VIR_ERR_OPERATION_FAILED, "the daemon is about to end");
-    return launched_.get();
+    if (!is_begun_) return fail(VIR_ERR_OPERATION_FAILED, "the daemon is about to end");
+    is_taken_ = true;
+    return pending_->take();
   }
 
  private:
-  std::future<Result<Launched>> launched_;
+  struct Pending {
+    std::mutex mutex;
+    std::condition_variable given;
+    std::optional<Result<Launched>> launched;
+    bool is_given_up = false;
+
+    bool is_wanted() {
+      const std::lock_guard lock(mutex);
+      return !is_given_up;
+    }
+    // False, and `result` is left: nobody waits any more.
+    bool give(Result<Launched>& result) {
+      const std::lock_guard lock(mutex);
+      if (is_given_up) return false;
+      launched = std::move(result);
+      given.notify_all();
+      return true;
+    }
+    Result<Launched> take() {
+      std::unique_lock lock(mutex);
+      is_given_up =
+          !given.wait_for(lock, std::chrono::milliseconds(kSpawnTimeoutMs), [&] { return launched.has_value(); });
+      if (!is_given_up) return std::move(*launched);
+      return fail(VIR_ERR_OPERATION_TIMEOUT, "the domain's controller does not begin within " +
+                                                 std::to_string(kSpawnTimeoutMs / 1000) +
+                                                 " s: does a file system that it or its log is on not answer?");
+    }
+  };
+  const std::shared_ptr<Pending> pending_ = std::make_shared<Pending>();
+  bool is_begun_ = false, is_taken_ = false;
 };
 
 // Everything up to a controller that is at work. On failure nothing of it is left.
-Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const std::vector<Fd>& files) {
+Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const FilesPtr& files) {
   auto run = std::make_shared<Run>();
   run->domain = job.domain;
   run->uuid = def.uuid;
   run->started_ms = realtime_ms();
   run->log_path = paths_.log + "/" + def.name + ".log";
-  const LaunchRequest request{paths_.controller, def.name, run_file(run->uuid, ""), run->log_path, &files};
+  const LaunchRequest request{paths_.controller, def.name, run_file(run->uuid, ""), run->log_path, files};
   auto launch = std::make_unique<Launch>(spawner_, request);
   run->maps = TRY(broker_.lease(def));
-  PlanContext context = TRY(context_of(def, files.size()));
+  PlanContext context = TRY(context_of(def, files->size()));
   run->live = std::move(def);
 
   const bool persistent = job.look()->persistent;
@@ -149,7 +180,8 @@ Backend::Heard Backend::listen(const RunPtr& run, int timeout_ms, bool (*is_enou
     }
     if (!is_open) return Heard::kEnd;
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    pollfd readable{run->channel->socket().get(), POLLIN, 0};
+    const auto socket = run->channel->socket();
+    pollfd readable{socket->get(), POLLIN, 0};
     if (left <= 0 || ::poll(&readable, 1, static_cast<int>(left)) == 0) return Heard::kNothing;
     is_open = run->channel->read_available([&](controller::Note note) { on_note(run, std::move(note)); });
   }
@@ -185,9 +217,9 @@ void Backend::abandon(const RunPtr& run) {
   forget_scope(run->uuid);
 }
 
-Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainDef def, const std::vector<Fd>& files,
+Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainDef def, std::vector<Fd> files,
                                    unsigned flags) {
-  RunPtr run = TRY(spawn(job, std::move(def), files));
+  RunPtr run = TRY(spawn(job, std::move(def), std::make_shared<const std::vector<Fd>>(std::move(files))));
   {
     const Locked domain = job.look();
     domain->run = run;
@@ -215,7 +247,7 @@ Result<DomainRef> Backend::create(const Caller& caller, const Uuid& uuid, std::v
     if (domain->is_active()) return fail(VIR_ERR_OPERATION_INVALID, "Domain is already running");
     def = domain->def;
   }
-  TRY(start_domain(job, caller, std::move(def), files, flags));
+  TRY(start_domain(job, caller, std::move(def), std::move(files), flags));
   return ref_of(*job.look());
 }
 
@@ -237,7 +269,7 @@ Result<DomainRef> Backend::create_transient(const Caller& caller, DomainDef def,
       const Locked domain = job.look();
       TRY(assign_transient_def(*domain, def));
     }
-    auto started = start_domain(job, caller, def, files, flags);
+    auto started = start_domain(job, caller, def, std::move(files), flags);
     if (!started) (void)end_running(*job.look(), VIR_DOMAIN_SHUTOFF_FAILED);
     return started;
   };
@@ -251,10 +283,15 @@ Result<DomainRef> Backend::create_transient(const Caller& caller, DomainDef def,
 
 // ---- end --------------------------------------------------------------------------------------------------------
 
-Result<RunPtr> Backend::active_run(const Job& job) const {
-  const Locked domain = job.look();
-  TRY(require_active(*domain));
-  return domain->run;
+Result<RunPtr> Backend::active_run(const Job& job) {
+  RunPtr run;
+  {
+    const Locked domain = job.look();
+    TRY(require_active(*domain));
+    run = domain->run;
+  }
+  connect_again(run);
+  return run;
 }
 
 Result<void> Backend::destroy_run(const RunPtr& run) {
@@ -337,7 +374,7 @@ Result<void> Backend::reset(const Caller&, const Uuid& uuid, unsigned flags) {
 
 // Recorded as the answer is read: a reboot that follows thaws the domain, and is told right after it.
 Result<void> Backend::freeze(const Job& job, const RunPtr& run, bool is_frozen) {
-  const auto record = [this, run, object = job.domain, is_frozen] {
+  const auto record = [this, run, object = job.domain, is_frozen](const ReplyBody&) {
     const Locked domain = lock(object);
     if (domain->run != run || !domain->is_active()) return;
     if (is_frozen) {

@@ -31,13 +31,6 @@ std::optional<Uuid> uuid_of(const std::string& file) {
   return uuid && format_uuid(*uuid) == file.substr(0, 36) ? uuid : std::nullopt;
 }
 
-// Who listens there: the credentials that the kernel kept at listen(2).
-pid_t peer_pid(const SocketFd& socket) {
-  ucred peer{};
-  socklen_t size = sizeof peer;
-  return ::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
-}
-
 // "spawning": the controller may or may not exist; "running".
 std::string phase_of(const xml::DomainStatus& status) {
   const auto phase = status.facts.find("phase");
@@ -45,6 +38,12 @@ std::string phase_of(const xml::DomainStatus& status) {
 }
 
 }  // namespace
+
+pid_t peer_pid(const SocketFd& socket) {
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  return ::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
+}
 
 Backend::Backend(const DaemonConfig& config, const Paths& paths, EventHub& events)
     : TypedDomainDriver(events),
@@ -203,25 +202,42 @@ bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
   run->process = std::move(process).value();
   run->channel = std::make_unique<Channel>(std::move(socket).value());
   watch(run);
-  const auto answer = run->channel->request(controller::StatusRequest{}, was_starting ? 10'000 : kStatusTimeoutMs);
-  controller::StatusReply reply;
-  if (answer && std::holds_alternative<controller::StatusReply>(answer->body)) {
-    reply = std::get<controller::StatusReply>(answer->body);
-  } else if (answer || answer.error().code != VIR_ERR_OPERATION_TIMEOUT || was_starting) {
-    unwatch(*run);
-    return false;
-  } else {
+  // By whoever reads it, so that notes that come after it are recorded after it.
+  const auto on_reply = [this, weak = std::weak_ptr(run), status](const ReplyBody& body) {
+    const auto* reply = std::get_if<controller::StatusReply>(&body);
+    if (const auto alive = weak.lock(); alive && reply) take_over(alive, status, *reply);
+  };
+  const auto answer =
+      run->channel->request(controller::StatusRequest{}, was_starting ? 10'000 : kStatusTimeoutMs, {}, on_reply);
+  if (!answer && answer.error().code == VIR_ERR_OPERATION_TIMEOUT && !was_starting) {
     // It is there and silent (stopped, say): what the status says is the best there is.
+    controller::StatusReply reply;
     reply.boot.init_pid = status.init_pid;
     reply.is_frozen = status.state == VIR_DOMAIN_PAUSED;
+    take_over(run, status, reply);
+    (void)run->channel->tell(controller::StatusRequest{}, kStatusTimeoutMs, on_reply);
+  } else if (!answer || !std::holds_alternative<controller::StatusReply>(answer->body)) {
+    unwatch(*run);
+    const std::lock_guard lock(run->mutex);
+    // It is watched already, and the last thing it said may be its end: then that is recorded, once.
+    return run->is_ending;
   }
-  if (was_starting) {
+  // The client that asked for it went with the daemon that served it.
+  if (status.autodestroy)
+    housekeeper_.submit([this, uuid = run->uuid] {
+      if (auto job = take_job(uuid)) (void)end_by_destroy(*job);
+    });
+  return true;
+}
+
+void Backend::take_over(const RunPtr& run, const xml::DomainStatus& status, const controller::StatusReply& reply) {
+  if (phase_of(status) != "running") {
     on_started(run, reply.boot, VIR_DOMAIN_RUNNING_BOOTED);
-  } else {
-    const auto domain = run->domain.lock();
-    const Locked locked = lock(domain);
-    // It is watched already, and the last thing it said may be its end: then that is recorded, and it is nobody's run.
-    if (locked->run != run) return true;
+    return on_status(run, reply);
+  }
+  const auto domain = run->domain.lock();
+  if (!domain) return;
+  if (const Locked locked = lock(domain); locked->run == run && !locked->is_active()) {
     begin_running(*locked, run->pid, VIR_DOMAIN_RUNNING_UNKNOWN);
     locked->def = status.live;
     locked->def.id = run->pid;
@@ -236,32 +252,19 @@ bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
     const std::lock_guard run_lock(run->mutex);
     run->outcome = Result<void>();
   }
-  if (!was_starting) list_machine(run);
-  for (const auto& note : reply.unacknowledged) on_note(run, note);
-  if (const auto domain = run->domain.lock()) {
-    save_status(domain);
-    // The client that asked for it went with the daemon that served it.
-    if (status.autodestroy)
-      housekeeper_.submit([this, uuid = run->uuid] {
-        if (auto job = take_job(uuid)) (void)end_by_destroy(*job);
-      });
-  }
-  return true;
+  list_machine(run);
+  on_status(run, reply);
 }
 
 // A status without a live controller: says how it ended, and cleans up.
 void Backend::bury(const Uuid& uuid, const xml::DomainStatus* status) {
   int shutoff = VIR_DOMAIN_SHUTOFF_CRASHED, stopped = VIR_DOMAIN_EVENT_STOPPED_CRASHED;
   bool has_ended_itself = false;
-  if (const auto bytes = read_file(run_file(uuid, ".exit"), 64 * 1024)) {
-    const auto record = xdr::decode_exact<controller::ExitRecord>(
-        std::span(reinterpret_cast<const std::uint8_t*>(bytes->data()), bytes->size()));
-    if (record) {
-      const auto [reason, detail] = end_reason_of(record->cause);
-      shutoff = reason, stopped = detail;
-      has_ended_itself = true;
-      if (!record->error.empty()) log_warning("userns", "domain " + format_uuid(uuid) + " ended: " + record->error);
-    }
+  if (const auto record = read_exit_record(uuid)) {
+    const auto [reason, detail] = end_reason_of(record->cause);
+    shutoff = reason, stopped = detail;
+    has_ended_itself = true;
+    if (!record->error.empty()) log_warning("userns", "domain " + format_uuid(uuid) + " ended: " + record->error);
   }
   if (const auto plan = read_plan(uuid)) {
     // One that lives but does not answer: it hangs, or what it runs can be described to nobody. One that has just

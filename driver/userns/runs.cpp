@@ -92,6 +92,15 @@ void Backend::remove_run_files(const Uuid& uuid) const {
   }
 }
 
+// How it ended, if it had the time to write that down.
+std::optional<controller::ExitRecord> Backend::read_exit_record(const Uuid& uuid) const {
+  const auto bytes = read_file(run_file(uuid, ".exit"), 64 * 1024);
+  if (!bytes) return std::nullopt;
+  auto record = xdr::decode_exact<controller::ExitRecord>(
+      std::span(reinterpret_cast<const std::uint8_t*>(bytes->data()), bytes->size()));
+  return record ? std::optional(std::move(*record)) : std::nullopt;
+}
+
 Result<LaunchPlan> Backend::read_plan(const Uuid& uuid) const {
   const std::string bytes = TRY(read_file(run_file(uuid, ".plan")));
   return decode_plan(std::span(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()));
@@ -148,10 +157,7 @@ void Backend::save_status(const Object& domain) {
 // ---- watching ---------------------------------------------------------------------------------------------------
 
 void Backend::watch(const RunPtr& run) {
-  run->channel_watch = reactor_.add(run->channel->socket(), [this, run] {
-    if (!run->channel->read_available([&](controller::Note note) { on_note(run, std::move(note)); }))
-      reactor_.remove(run->channel_watch);
-  });
+  watch_channel(run);
   run->process_watch = reactor_.add(run->process, [this, run] { on_controller_exit(run); });
 }
 
@@ -255,12 +261,16 @@ bool Backend::claim_clean_up(Run& run) {
 void Backend::after_dead_controller(const RunPtr& run) {
   // Asked now and not when it was handed in: meanwhile a destroy may have done it, and the plan on disk be of a new start.
   if (!claim_clean_up(*run)) return;
-  log_warning("userns",
-              "the controller of domain " + format_uuid(run->uuid) + " is dead: its container died with it");
+  const auto record = read_exit_record(run->uuid);
+  if (!record)
+    log_warning("userns",
+                "the controller of domain " + format_uuid(run->uuid) + " is dead: its container died with it");
   if (const auto plan = read_plan(run->uuid)) {
     if (auto reaped = reap_domain(paths_.controller, *plan, run->log_path, kReapTimeoutMs); !reaped)
       log_error("userns", reaped.error().text);
   }
+  // It may have ended well while it could not tell us.
+  if (record) return on_ended(run, *record);
   end_run(run, VIR_DOMAIN_SHUTOFF_CRASHED, VIR_DOMAIN_EVENT_STOPPED_CRASHED);
 }
 

@@ -102,6 +102,7 @@ Result<void> Backend::apply_limits(DriverDomain& domain, DomainDef& live, Limits
     TRY(require_active(domain));
     run = static_cast<UsernsDomain&>(domain).run;
   }
+  connect_again(run);
   switch (changed) {
     case Limits::kMemorySize:
       // The size is a limit of its own, as in libvirt: also where <memtune> has set another.

@@ -9,6 +9,7 @@
 #include "conf/domain_devices.h"
 #include "driver/userns/backend.h"
 #include "driver/userns/observe.h"
+#include "driver/userns/tree_usage.h"
 
 namespace virtuserns::userns {
 
@@ -138,7 +139,7 @@ std::string Backend::group_file(const DomainDef& def, const char* controller, co
 namespace {
 
 template <class GroupFile>
-CpuTimes read_cpu(const GroupFile& file) {
+std::optional<CpuTimes> read_group_cpu(const GroupFile& file) {
   // The parts before the whole: a running domain must not show a part that is larger.
   auto user = read_number(file("cpuacct", "cpuacct.usage_user")),
        system = read_number(file("cpuacct", "cpuacct.usage_sys"));
@@ -148,11 +149,20 @@ CpuTimes read_cpu(const GroupFile& file) {
       user = ticks.count("user") ? ticks.at("user") * kNsPerTick : 0,
       system = ticks.count("system") ? ticks.at("system") * kNsPerTick : 0;
     }
-    return {*total, *user, *system};
+    return CpuTimes{*total, *user, *system};
   }
   const auto table = read_table(file("", "cpu.stat"));
+  if (table.empty()) return std::nullopt;
   const auto us = [&](const char* key) { return table.count(key) ? table.at(key) * 1000 : 0; };
-  return {us("usage_usec"), us("user_usec"), us("system_usec")};
+  return CpuTimes{us("usage_usec"), us("user_usec"), us("system_usec")};
+}
+
+// As the group counts; without one, as the processes do together.
+template <class GroupFile>
+CpuTimes read_cpu(const GroupFile& file, const std::string& proc, pid_t controller) {
+  if (const auto times = read_group_cpu(file)) return *times;
+  const auto usage = controller > 0 ? usage_of_tree(proc, controller) : TreeUsage();
+  return {usage.user_ns + usage.system_ns, usage.user_ns, usage.system_ns};
 }
 
 template <class GroupFile>
@@ -175,9 +185,10 @@ std::vector<MemorySample> read_memory(const GroupFile& file, const DomainDef& de
 }
 
 template <class GroupFile>
-std::uint64_t memory_usage_kib(const GroupFile& file) {
-  if (const auto bytes = read_number(file("memory", "memory.usage_in_bytes"))) return *bytes / 1024;
-  return read_number(file("memory", "memory.current")).value_or(0) / 1024;
+std::uint64_t memory_usage_kib(const GroupFile& file, const std::string& proc, pid_t controller) {
+  for (const char* name : {"memory.usage_in_bytes", "memory.current"})
+    if (const auto bytes = read_number(file("memory", name))) return *bytes / 1024;
+  return controller > 0 ? usage_of_tree(proc, controller).memory_kib : 0;
 }
 
 template <class GroupFile>
@@ -201,31 +212,35 @@ BlockStats read_block(const HostFacts& host, const GroupFile& file, const std::s
 Result<DomainInfo> Backend::info(const Uuid& uuid) {
   DomainInfo info;
   DomainDef def;  // only what names the group
+  pid_t supervisor = 0;
   {
     const Locked domain = TRY(find(uuid));
     info = info_locked(*domain);
     if (!domain->is_active()) return info;
     def.uuid = uuid;
     def.resource.partition = domain->def.resource.partition;
+    supervisor = domain->def.id;
   }
   const auto file = [&](const char* controller, const char* name) { return group_file(def, controller, name); };
-  info.cpu_time_ns = read_cpu(file).total_ns;
-  info.memory_kib = std::min(memory_usage_kib(file), info.max_memory_kib);
+  info.cpu_time_ns = read_cpu(file, paths_.proc, supervisor).total_ns;
+  info.memory_kib = std::min(memory_usage_kib(file, paths_.proc, supervisor), info.max_memory_kib);
   return info;
 }
 
 Result<std::vector<VcpuInfo>> Backend::vcpus(const Uuid& uuid) {
   DomainDef def;
+  pid_t supervisor = 0;
   {
     const Locked domain = TRY(find(uuid));
     if (!domain->is_active())
       return fail(VIR_ERR_OPERATION_INVALID, "cannot retrieve vcpu information for inactive domain");
     def = domain->def;
+    supervisor = domain->def.id;
   }
   const std::size_t cpus = host_.node.present_cpus.empty() ? host_.node.cpus : host_.node.present_cpus.size();
   const auto pins = virtuserns::vcpu_pins(def, cpus);
-  const auto total =
-      read_cpu([&](const char* controller, const char* name) { return group_file(def, controller, name); }).total_ns;
+  const auto file = [&](const char* controller, const char* name) { return group_file(def, controller, name); };
+  const auto total = read_cpu(file, paths_.proc, supervisor).total_ns;
   const std::uint32_t count = std::max(1u, current_vcpus(def));
   std::vector<VcpuInfo> list;
   for (std::uint32_t number = 0; number < count; ++number) {
@@ -290,6 +305,7 @@ Result<std::vector<InterfaceAddresses>> Backend::interface_addresses(const Uuid&
     links = domain->def.interfaces;
   }
   // Whatever the source that is asked for: what the links inside really have answers all of them.
+  connect_again(run);
   Answer answer = TRY(run->channel->request(controller::AddressesRequest{}, kRequestTimeoutMs));
   const auto* reply = std::get_if<controller::AddressesReply>(&answer.body);
   if (!reply) return fail(VIR_ERR_INTERNAL_ERROR, "the domain's controller answered something else");
@@ -318,9 +334,15 @@ Result<std::vector<InterfaceAddresses>> Backend::interface_addresses(const Uuid&
 
 Result<CpuStats> Backend::cpu_stats(const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_TYPED_PARAM_STRING_OKAY, "virDomainGetCPUStats"));
-  const DomainDef def = TRY(find_active(uuid))->def;
+  DomainDef def;
+  pid_t supervisor = 0;
+  {
+    const Locked domain = TRY(find_active(uuid));
+    def = domain->def;
+    supervisor = domain->def.id;
+  }
   const auto file = [&](const char* controller, const char* name) { return group_file(def, controller, name); };
-  const auto times = read_cpu(file);
+  const auto times = read_cpu(file, paths_.proc, supervisor);
   CpuStats stats;
   stats.cpus =
       host_.node.present_cpus.empty() ? host_.node.cpus : static_cast<std::uint32_t>(host_.node.present_cpus.size());
@@ -337,9 +359,9 @@ Result<CpuStats> Backend::cpu_stats(const Uuid& uuid, unsigned flags) {
   return stats;
 }
 
-void Backend::sample_live(DriverDomain&, const DomainDef& def, StatsSample& sample) {
+void Backend::sample_live(DriverDomain& domain, const DomainDef& def, StatsSample& sample) {
   const auto file = [&](const char* controller, const char* name) { return group_file(def, controller, name); };
-  const auto times = read_cpu(file);
+  const auto times = read_cpu(file, paths_.proc, domain.def.id);
   sample.cpu_time_ns = times.total_ns;
   sample.cpu_user_ns = times.user_ns;
   sample.cpu_system_ns = times.system_ns;

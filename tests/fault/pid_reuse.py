@@ -1,15 +1,21 @@
 #!/usr/bin/env python3
-"""F6: the pids of a dead controller and of its init belong to somebody else by now, who must not be touched.
+"""F6: the pids of the dead (controller, init, a process that was to be signalled) belong to others by now, who must not be
+touched.
 
     tests/fault/pid_reuse.py --driver userns
 
 In a pid namespace of its own, where pids are chosen by writing kernel.ns_last_pid: of everybody else's the machine's are.
 """
 import contextlib
+import ctypes
 import os
 import pathlib
+import re
 import signal
+import struct
+import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -18,6 +24,7 @@ from bench import Bench, Destroy, none, parse_options  # noqa: E402
 from harness import check, equal, eventually, main, test  # noqa: E402
 from invariants import controllers, settled  # noqa: E402
 
+CLONE_NEWPID, SYS_CLONE3 = 0x20000000, 435
 LAST_PID = pathlib.Path("/proc/sys/kernel/ns_last_pid")
 
 
@@ -120,6 +127,95 @@ def strangers_with_the_pids_of_the_dead(env):
     for line in violations:
         print(f"     {line}")
     none(violations)
+
+
+class Namesake:
+    """A process in a pid namespace of its own: `inside` there, `outside` here. Its maker, pid 1 there, is ready beforehand."""
+
+    def __init__(self):
+        self.go, ours = os.pipe()[::-1]
+        libc = ctypes.CDLL(None, use_errno=True)
+        check(libc.unshare(CLONE_NEWPID) == 0, "unshare")
+        self.maker = os.fork()
+        if self.maker == 0:
+            inside, outside = struct.unpack("ii", os.read(ours, 8))
+            numbers = (ctypes.c_int * 2)(inside, outside)
+            # struct clone_args: exit_signal is the fifth, set_tid and its size the ninth and tenth.
+            arguments = (ctypes.c_uint64 * 11)(0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(numbers), 2, 0)
+            if libc.syscall(SYS_CLONE3, arguments, ctypes.sizeof(arguments)) == 0:
+                os.execvp("sleep", ["sleep", "100"])
+            signal.pause()
+        # What we fork from now on is ours again.
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY)
+        check(libc.setns(own, 0) == 0, "setns")
+        os.close(own), os.close(ours)
+
+    def make(self, inside, outside):
+        os.write(self.go, struct.pack("ii", inside, outside))
+        eventually(lambda: os.path.exists(f"/proc/{outside}/status"), f"process {outside} is made")
+        equal(inside_pid(outside), inside)
+        self.pid = outside
+
+    def is_well(self):
+        fields = invariants.stat_fields(self.pid)
+        return bool(fields) and fields[0] in "SR"
+
+    def end(self):
+        os.close(self.go)
+        end(self.maker)
+
+
+def inside_pid(pid):
+    """In the pid namespace below ours; 0 when there is none."""
+    with contextlib.suppress(OSError):
+        numbers = re.search(r"^NSpid:(.*)$", pathlib.Path(f"/proc/{pid}/status").read_text(), re.M)[1].split()
+        return int(numbers[1]) if len(numbers) > 1 else 0
+    return 0
+
+
+def process_of(*argv):
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if entry.isdigit() and pathlib.Path(f"/proc/{entry}/cmdline").read_text() == "".join(f"{word}\0" for word in argv):
+                return int(entry)
+    return 0
+
+
+@test(["userns"])
+def a_signal_by_a_pid_inside_is_for_the_domain(env):
+    """The process that is meant dies while it is looked for, and its pid outside becomes that of one in another container,
+    where it has the same pid inside."""
+    env.start("web")
+    namesake = Namesake()
+    with contextlib.ExitStack() as stack:
+        stack.callback(namesake.end)
+        # The shell reaps it: a command's own process the controller would reap, which waits for its stem.
+        command = stack.enter_context(subprocess.Popen(
+            [f"{env.daemon.build}/driver/exec/virt-userns-exec", "web", "--", "sh", "-c", "sleep 4711; sleep 4712"]))
+        stack.callback(command.kill)
+        victim = eventually(lambda: process_of("sleep", "4711"), "the command runs")
+        controller = int(env.virsh("domid", "web").ok().out)
+        inside, stem = inside_pid(victim), invariants.stems(controller)[0]
+        # Between a look at a process and the next there is time to die in.
+        tracer = stack.enter_context(subprocess.Popen(
+            ["strace", "-qq", "-o", "/dev/null", "-e", "trace=pidfd_open", "-e", "inject=pidfd_open:delay_enter=1s",
+             "-p", str(stem)]))
+        stack.callback(tracer.terminate)
+        eventually(lambda: not re.search(r"^TracerPid:\t0$", pathlib.Path(f"/proc/{stem}/status").read_text(), re.M),
+                   "the stem is traced")
+        answers = []
+        asked = threading.Thread(
+            target=lambda: answers.append(env.virsh("send-process-signal", "web", str(inside), "kill").err))
+        asked.start()
+        time.sleep(0.5)
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: not os.path.exists(f"/proc/{victim}"), "it is gone")
+        namesake.make(inside, victim)
+        asked.join()
+        env.virsh("suspend", "web").ok()  # the stem has come to an end with it
+        env.virsh("resume", "web").ok()
+        check(namesake.is_well(), "the process of another container got the signal")
+        check(f"the domain has no process {inside}" in answers[0], answers[0])
 
 
 @test(["userns"])

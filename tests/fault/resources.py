@@ -149,7 +149,10 @@ def destroy_of_a_controller_that_hung_up(env):
             connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             connection.connect(f"/proc/self/fd/{folder}/{uuid}.sock")
             time.sleep(0.01)
+        # Out of sight, so that the daemon cannot connect again.
+        os.rename(f"{uuid}.sock", f"{uuid}.sock.away", src_dir_fd=folder, dst_dir_fd=folder)
         harness.eventually(lambda: "is gone" in env.virsh("suspend", "web").err, "it hangs up")
+        os.unlink(f"{uuid}.sock.away", dir_fd=folder)
     began = time.monotonic()
     env.virsh("destroy", "web").ok()
     took = time.monotonic() - began

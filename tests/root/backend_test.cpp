@@ -1,7 +1,9 @@
 // The back end with real controllers on the real kernel: what a daemon that is killed, a controller that is killed and
 // a container that reboots meanwhile come to.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <libvirt/libvirt.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -114,6 +116,28 @@ struct BackendTest : testing::Test {
     if (const char* factor = std::getenv("VIRTUSERNS_TIME_FACTOR")) ms *= std::max(1, std::atoi(factor));
     for (int i = 0; i < ms / 10 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     return condition();
+  }
+  // The controller of a domain whose daemon was killed; 0: there is none.
+  pid_t orphan() {
+    pid_t id = 0;
+    killed_daemon([&](userns::Backend& daemon) {
+      (void)daemon.define(root, domain("while true; do sleep 1; done"), 0);
+      const auto created = daemon.create(root, uuid, {}, 0);
+      if (!created) ::_exit(4);
+      std::ofstream(dir.path() + "/id") << created->id;
+    });
+    std::ifstream(dir.path() + "/id") >> id;
+    return id;
+  }
+  // The child of the controller that is no stem: a domain of one process.
+  static pid_t init_of(pid_t controller) {
+    std::ifstream children("/proc/" + std::to_string(controller) + "/task/" + std::to_string(controller) +
+                           "/children");
+    for (pid_t child = 0; children >> child;)
+      if (const auto name = read_kernel_file("/proc/" + std::to_string(child) + "/comm", 64);
+          name && trim(*name) != "virtuserns-stem")
+        return child;
+    return 0;
   }
   int state(userns::Backend& daemon) const {
     const auto now = daemon.state(uuid, 0);
@@ -287,14 +311,7 @@ TEST_F(BackendTest, KilledControllerIsACrash) {  // B10, F2
 }
 
 TEST_F(BackendTest, DaemonAndControllerKilledTogether) {  // F4
-  int id = 0;
-  killed_daemon([&](userns::Backend& daemon) {
-    (void)daemon.define(root, domain(kIdle), 0);
-    const auto created = daemon.create(root, uuid, {}, 0);
-    if (!created) ::_exit(4);
-    std::ofstream(dir.path() + "/id") << created->id;
-  });
-  std::ifstream(dir.path() + "/id") >> id;
+  const pid_t id = orphan();
   ASSERT_GT(id, 1);
   ::kill(id, SIGKILL);
   auto daemon = backend();
@@ -353,7 +370,8 @@ TEST(Channel, WhatAnAnswerChangesIsRecordedBeforeLaterNotes) {
   const SocketFd peer(pair[1]);
   std::vector<std::string> order;
   std::thread asker([&] {
-    EXPECT_TRUE(channel.request(controller::FreezeRequest{true}, 5000, {}, [&] { order.emplace_back("answer"); }));
+    EXPECT_TRUE(channel.request(controller::FreezeRequest{true}, 5000, {},
+                                [&](const userns::ReplyBody&) { order.emplace_back("answer"); }));
   });
   const auto packet = controller::recv_packet(peer.get());
   ASSERT_TRUE(packet);
@@ -366,6 +384,190 @@ TEST(Channel, WhatAnAnswerChangesIsRecordedBeforeLaterNotes) {
   EXPECT_TRUE(channel.read_available([&](controller::Note) { order.emplace_back("note"); }));
   asker.join();
   EXPECT_EQ(order, (std::vector<std::string>{"answer", "note"}));
+}
+
+// A file system that does not answer: whoever opens the program waits for a lease (fcntl(2), F_SETLEASE).
+TEST_F(BackendTest, AControllerThatCannotBeRunHoldsNoStartForEver) {
+  std::ifstream longest("/proc/sys/fs/lease-break-time");
+  int most_s = 0;
+  if (!(longest >> most_s) || most_s < 30) GTEST_SKIP() << "a lease is broken too soon here";
+  const std::string program = dir.path() + "/controller";
+  fs::copy_file(paths.controller, program);
+  paths.controller = program;
+  auto daemon = backend();
+  ASSERT_TRUE(daemon->define(root, domain(kIdle), 0));
+  ::signal(SIGIO, SIG_IGN);
+  Fd held(::open(program.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::fcntl(held.get(), F_SETLEASE, F_WRLCK), 0);
+  const auto before = std::chrono::steady_clock::now();
+  const auto created = daemon->create(root, uuid, {}, 0);
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(25));
+  ASSERT_FALSE(created);
+  EXPECT_EQ(created.error().code, VIR_ERR_OPERATION_TIMEOUT);
+  EXPECT_NE(created.error().text.find("does not begin"), std::string::npos) << created.error().text;
+  EXPECT_EQ(state(*daemon) / 100, VIR_DOMAIN_SHUTOFF);
+  expect_nothing_left();
+  // The next one is not held up by it, and of the late one nothing is left.
+  held.reset();
+  const auto again = daemon->create(root, uuid, {}, 0);
+  ASSERT_TRUE(again) << again.error().text;
+  ASSERT_TRUE(daemon->destroy(root, uuid, 0));
+  expect_nothing_left();
+  siginfo_t ended{};
+  EXPECT_TRUE(eventually([&] { return ::waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) != 0; }))
+      << "children of ours are left";
+}
+
+// ---- a controller that hangs up and lives ----
+
+// Its socket, out of sight of the daemon, and daemons of our own on it: as many as make it drop the others.
+class HungUp {
+ public:
+  explicit HungUp(const std::string& socket) : socket_(socket) {
+    fs::rename(socket_, socket_ + ".away");
+    for (int i = 0; i < 17; ++i) {
+      auto connected = userns::Channel::connect(socket_ + ".away");
+      EXPECT_TRUE(connected);
+      if (!connected) return;
+      auto& channel = *channels_.emplace_back(std::make_unique<userns::Channel>(std::move(*connected)));
+      EXPECT_TRUE(ask(channel, controller::StatusRequest{}));
+    }
+  }
+  bool ask(const userns::RequestBody& body) { return ask(*channels_.back(), body); }
+  void end() {
+    channels_.clear();
+    if (fs::exists(socket_ + ".away")) fs::rename(socket_ + ".away", socket_);
+  }
+
+ private:
+  static bool ask(userns::Channel& channel, const userns::RequestBody& body) {
+    std::atomic<bool> is_over = false;
+    std::thread reader([&] {
+      while (!is_over) {
+        pollfd readable{channel.socket()->get(), POLLIN, 0};
+        if (::poll(&readable, 1, 20) > 0) (void)channel.read_available([](controller::Note) {});
+      }
+    });
+    const bool is_answered = static_cast<bool>(channel.request(body, 5000));
+    is_over = true;
+    reader.join();
+    return is_answered;
+  }
+  std::string socket_;
+  std::vector<std::unique_ptr<userns::Channel>> channels_;
+};
+
+struct HungUpTest : BackendTest {
+  std::string run_file(const char* suffix) const { return paths.driver_run + "/" + format_uuid(uuid) + suffix; }
+  bool hears(const std::vector<std::string>& wanted) {
+    return eventually([&] {
+      const std::lock_guard lock(mutex);
+      return heard == wanted;
+    });
+  }
+};
+
+TEST_F(HungUpTest, TheNextRequestConnectsAgain) {
+  auto daemon = backend();
+  ASSERT_TRUE(daemon->define(root, domain("trap 'exit 0' TERM; " + kIdle), 0));
+  ASSERT_TRUE(daemon->create(root, uuid, {}, 0));
+  HungUp others(run_file(".sock"));
+  ASSERT_TRUE(eventually([&] { return !daemon->suspend(root, uuid); })) << "it has hung up, and is out of sight";
+  EXPECT_EQ(daemon->state(uuid, 0)->state, VIR_DOMAIN_RUNNING);
+  others.end();
+  const auto suspended = daemon->suspend(root, uuid);
+  ASSERT_TRUE(suspended) << suspended.error().text;
+  ASSERT_TRUE(daemon->resume(root, uuid));
+  ExecDef command;
+  command.arguments.emplace_back("true");
+  EXPECT_TRUE(daemon->exec(root, uuid, command, {}));
+  const auto asked = daemon->shutdown(root, uuid, 0);
+  ASSERT_TRUE(asked) << asked.error().text;
+  EXPECT_TRUE(eventually([&] { return state(*daemon) == kOff + VIR_DOMAIN_SHUTOFF_SHUTDOWN; })) << state(*daemon);
+  expect_nothing_left();
+  // Suspended once or twice: the last one before it had hung up may have gone through.
+  EXPECT_EQ(heard.front(), "0/0");
+  EXPECT_EQ(std::count(heard.begin(), heard.end(), "5/0"), 1);
+}
+
+TEST_F(HungUpTest, WhatHappenedMeanwhileIsHeardOnceAndByItself) {
+  auto daemon = backend();
+  ASSERT_TRUE(daemon->define(
+      root, domain("while true; do if [ -e /out/go ]; then rm /out/go; reboot -f; fi; sleep 0.05; done"), 0));
+  ::chmod((tree() + "/out").c_str(), 0777);
+  ASSERT_TRUE(daemon->create(root, uuid, {}, 0));
+  std::vector<std::string> wanted = {"0/0", "2/0"};
+  for (int round = 0; round < 2; ++round) {
+    HungUp others(run_file(".sock"));
+    std::ofstream(tree() + "/out/go") << "x";
+    ASSERT_TRUE(eventually([&] { return !fs::exists(tree() + "/out/go"); }));
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    EXPECT_TRUE(others.ask(controller::FreezeRequest{true}));
+    EXPECT_EQ(heard, wanted) << "nobody has told it";
+    others.end();
+    wanted.insert(wanted.end(), {"reboot", "3/0"});
+    EXPECT_TRUE(hears(wanted)) << heard.size();
+    EXPECT_EQ(state(*daemon), VIR_DOMAIN_PAUSED * 100 + VIR_DOMAIN_PAUSED_UNKNOWN);
+    ASSERT_TRUE(daemon->resume(root, uuid));
+    wanted.emplace_back("4/0");
+    EXPECT_TRUE(hears(wanted));
+  }
+  ASSERT_TRUE(daemon->destroy(root, uuid, 0));
+  wanted.emplace_back("5/1");
+  EXPECT_EQ(heard, wanted);
+  expect_nothing_left();
+}
+
+TEST_F(HungUpTest, AnEndMeanwhileIsNoCrash) {
+  auto daemon = backend();
+  ASSERT_TRUE(
+      daemon->define(root, domain("while true; do if [ -e /out/go ]; then poweroff -f; fi; sleep 0.05; done"), 0));
+  ASSERT_TRUE(daemon->create(root, uuid, {}, 0));
+  HungUp others(run_file(".sock"));
+  std::ofstream(tree() + "/out/go") << "x";
+  EXPECT_TRUE(hears({"0/0", "2/0", "5/0"}));
+  EXPECT_EQ(state(*daemon), kOff + VIR_DOMAIN_SHUTOFF_SHUTDOWN);
+  fs::remove(run_file(".sock.away"));
+  expect_nothing_left();
+}
+
+TEST_F(HungUpTest, DestroyIsNoKill) {
+  auto daemon = backend();
+  ASSERT_TRUE(daemon->define(root, domain(kIdle), 0));
+  ASSERT_TRUE(daemon->create(root, uuid, {}, 0));
+  HungUp others(run_file(".sock"));
+  ASSERT_TRUE(eventually([&] { return !daemon->suspend(root, uuid); }));
+  others.end();
+  const auto before = std::chrono::steady_clock::now();
+  ASSERT_TRUE(daemon->destroy(root, uuid, 0));
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(3));
+  expect_nothing_left();
+}
+
+// The daemon connects to a controller that has its end to tell before it comes to any question. Whether it is heard is a
+// race of the two, hence the rounds.
+TEST_F(BackendTest, AnEndDuringTheRecoveryIsHeardOnce) {
+  for (int round = 0; round < 8; ++round) {
+    const pid_t id = orphan();
+    ASSERT_GT(id, 1);
+    const pid_t init = init_of(id);
+    ASSERT_GT(init, 1);
+    ASSERT_EQ(::kill(id, SIGSTOP), 0);
+    std::thread world([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(250));
+      ::kill(init, SIGKILL);
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      ::kill(id, SIGCONT);
+    });
+    auto daemon = backend();
+    world.join();
+    EXPECT_TRUE(eventually([&] { return state(*daemon) / 100 == VIR_DOMAIN_SHUTOFF; })) << state(*daemon);
+    EXPECT_EQ(state(*daemon), kOff + VIR_DOMAIN_SHUTOFF_CRASHED);
+    EXPECT_EQ(heard, (std::vector<std::string>{"5/2"})) << round;
+    EXPECT_TRUE(eventually([&] { return fs::is_empty(paths.driver_run); }));
+    heard.clear();
+  }
+  expect_nothing_left();
 }
 
 TEST_F(BackendTest, StoppedControllerDoesNotStopDestroy) {  // F5

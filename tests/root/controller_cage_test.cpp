@@ -2,7 +2,9 @@
 // would: by ptrace(2), which makes it do whatever system call we like. Each refusal is beside a call that goes through.
 #include <dirent.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -13,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #include <fstream>
@@ -20,7 +23,9 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/privileges.h"
+#include "driver/controller/cage.h"
 #include "driver/controller/stem.h"
+#include "driver/kernel/caps.h"
 #include "tests/support/controller_run.h"
 
 namespace virtuserns::test {
@@ -202,7 +207,7 @@ TEST(Cage, ATakenOverControllerIsStopped) {
     // It is our way to make calls that works, and the filter that judges: this is one that supervising needs.
     const auto user = controller.call(SYS_geteuid);
     EXPECT_FALSE(user.is_refused);
-    EXPECT_EQ(user.result, 0);
+    EXPECT_EQ(user.result, kIdOfNobody);
   }
   EXPECT_TRUE(domain.status());
   // And the same without a filter: of the calls above one that does no harm.
@@ -240,6 +245,80 @@ TEST(Cage, NoDescriptorOfTheControllerLeadsToTheHost) {
   };
   EXPECT_EQ(reaches(domain.controller_pid()), "");
   EXPECT_NE(reaches(stem_of(domain.controller_pid())), "");  // this way of looking finds what there is
+  EXPECT_TRUE(domain.status());
+}
+
+// A process of host root that has no capability, which a controller that is root with no more than CAP_KILL could look into.
+class PlainRoot {
+ public:
+  PlainRoot() : pid_(::fork()) {
+    if (pid_ != 0) return;
+    ::setenv("SECRET", "of host root", 1);
+    ::setgroups(0, nullptr);
+    const bool is_plain = kernel::limit_bounding_set(0) && kernel::limit_capabilities(0);
+    ::execl("/bin/sleep", is_plain ? "sleep" : "", "1000", nullptr);
+    ::_exit(1);
+  }
+  ~PlainRoot() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  PlainRoot(const PlainRoot&) = delete;
+  PlainRoot& operator=(const PlainRoot&) = delete;
+  [[nodiscard]] pid_t pid() const { return pid_; }
+  [[nodiscard]] bool is_ready() const {
+    for (int i = 0; i < 2000 * time_factor() && field(pid_, "Name") != "sleep"; ++i) ::usleep(1000);
+    return field(pid_, "Name") == "sleep" && field(pid_, "CapPrm") == hex16(0);
+  }
+
+ private:
+  pid_t pid_;
+};
+
+// What is host root's alone in /proc, and what it needs of it.
+TEST(Cage, ATakenOverControllerReadsWhatAnybodyMay) {
+  RootTree tree;
+  Domain domain(make_plan_for(tree, "sleep 1000"));
+  const auto boot = domain.start_ok();
+  ASSERT_TRUE(boot);
+  PlainRoot other;
+  ASSERT_TRUE(other.is_ready());
+  const std::string pid = std::to_string(other.pid());
+  const auto opens = [&](pid_t who, const std::string& path) {
+    TakenOver process(who);
+    EXPECT_TRUE(process);
+    for (const auto& entry : fs::directory_iterator(proc_of(who) + "/fd")) {
+      const Fd mine(::open((proc_of(who) + "/fd/" + entry.path().filename().string()).c_str(), O_PATH | O_CLOEXEC));
+      struct statfs st {};
+      struct stat root {};
+      if (!mine || ::fstatfs(mine.get(), &st) != 0 || st.f_type != PROC_SUPER_MAGIC) continue;
+      if (::fstat(mine.get(), &root) != 0 || !S_ISDIR(root.st_mode)) continue;
+      const auto opened =
+          process.call(SYS_openat, {std::atoi(entry.path().filename().c_str()), process.text(path), O_RDONLY});
+      if (opened.result < 0) return false;
+      process.call(SYS_close, {opened.result});
+      return true;
+    }
+    ADD_FAILURE() << "it has no procfs";
+    return false;
+  };
+  const pid_t controller = domain.controller_pid(), stem = stem_of(controller);
+  for (const std::string& path : {pid + "/environ", pid + "/root/etc/shadow", pid + "/maps", pid + "/fd/0",
+                                  std::string("sys/kernel/cad_pid"), std::string("kpagecount")}) {
+    if (!fs::exists("/proc/" + path)) continue;
+    EXPECT_FALSE(opens(controller, path)) << path;
+    EXPECT_TRUE(opens(stem, path)) << path;  // this way of looking finds what there is
+  }
+  for (const char* name : {"/comm", "/status", "/stat"})
+    EXPECT_TRUE(opens(controller, std::to_string(boot->init_pid) + name)) << name;
+  // And all that it does for a daemon goes on.
+  for (const bool is_frozen : {true, false}) {
+    ASSERT_TRUE(domain.ask(FreezeRequest{is_frozen}));
+    const auto status = domain.status();
+    ASSERT_TRUE(status);
+    EXPECT_EQ(status->is_frozen, is_frozen);
+  }
+  domain.reconnect();
   EXPECT_TRUE(domain.status());
 }
 
@@ -331,6 +410,43 @@ TEST(Cage, ATakenOverControllerGetsNothingForOthersFromItsStem) {
   EXPECT_EQ(domain.reap(), 0);
   ::kill(bystander, SIGKILL);
   ::waitpid(bystander, nullptr, 0);
+}
+
+// Whose children they are, and who reaps none.
+TEST(Cage, ATakenOverControllerCannotMakeItsStemForkWithoutEnd) {
+  RootTree tree;
+  Domain domain(make_plan_for(tree, "sleep 1000"));
+  const auto boot = domain.start_ok();
+  ASSERT_TRUE(boot);
+  const pid_t controller = domain.controller_pid();
+  const Fd socket = socket_to_stem(controller);
+  ASSERT_TRUE(socket && controller > 0);
+  ::kill(controller, SIGSTOP);
+  EnterAsk enter;
+  for (const char* word : {"/bin/sh", "-c", "exit 0"}) enter.command.arguments.emplace_back(word);
+  std::size_t entered = 0;
+  std::vector<Fd> channels;
+  for (std::size_t i = 0; i < kMaxCommands + 20; ++i) {
+    int pair[2];
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    channels.emplace_back(pair[0]);
+    const Fd theirs(pair[1]);
+    const int file = theirs.get();
+    ASSERT_TRUE(send_packet(socket.get(), xdr::encode(StemAsk(enter)), std::span(&file, 1)));
+    const auto packet = recv_packet(socket.get());
+    ASSERT_TRUE(packet && !packet->bytes.empty());
+    const auto answer = xdr::decode_exact<StemAnswer>(packet->bytes);
+    ASSERT_TRUE(answer);
+    if (std::holds_alternative<Joined>(*answer)) ++entered;
+  }
+  EXPECT_EQ(entered, kMaxCommands);
+  EXPECT_EQ(ask(socket, BootAsk{}), "the last boot of the domain is not over");
+  EXPECT_TRUE(is_alive(boot->init_pid));
+  ::kill(controller, SIGCONT);
+  channels.clear();
+  domain.kill_controller();
+  EXPECT_TRUE(is_gone(boot->init_pid));
+  EXPECT_EQ(domain.reap(), 0);
 }
 
 #endif

@@ -1,12 +1,20 @@
 // A running domain: freeze, signals, shutdown, reboot, destroy, and deaths of those who look after it.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/sched.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
 #include <fstream>
 
+#include "driver/controller/shutdown.h"
+#include "driver/kernel/pidfd.h"
 #include "tests/support/controller_run.h"
 
 namespace virtuserns::test {
@@ -278,6 +286,76 @@ TEST(Life, InitctlThatIsNoFifoIsNeverOpened) {
   EXPECT_FALSE(domain.ask(ShutdownRequest{false, ShutdownWay::kInitctl}));
   std::ifstream in(canary);
   EXPECT_EQ(std::string(std::istreambuf_iterator<char>(in), {}), "canary");
+}
+
+// A process of host root somewhere else, by the number that init had.
+TEST(Life, InitctlIsWrittenInTheRootOfInitAlone) {
+  TempDir dir;
+  const std::string fifo = dir.path() + "/run/initctl";
+  std::filesystem::create_directory(dir.path() + "/run");
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  const Fd reader(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  const DirFd proc(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  int pair[2];
+  ASSERT_EQ(::pipe(pair), 0);
+  const pid_t stranger = ::fork();
+  if (stranger == 0) {
+    if (::chroot(dir.path().c_str()) == 0) (void)!::write(pair[1], "x", 1);
+    ::pause();
+    ::_exit(0);
+  }
+  char byte = 0;
+  ASSERT_EQ(::read(pair[0], &byte, 1), 1);
+  const pid_t dead = ::fork();
+  if (dead == 0) ::_exit(0);
+  const auto gone = kernel::open_process(dead), alive = kernel::open_process(stranger);
+  ASSERT_TRUE(gone && alive);
+  ::waitpid(dead, nullptr, 0);
+  char text[1024];
+  EXPECT_FALSE(ask_to_shut_down({proc, *gone, stranger}, {false, ShutdownWay::kInitctl}));
+  EXPECT_LE(::read(reader.get(), text, sizeof text), 0);
+  EXPECT_TRUE(ask_to_shut_down({proc, *alive, stranger}, {false, ShutdownWay::kInitctl}));
+  EXPECT_EQ(::read(reader.get(), text, sizeof text), 384);
+  ::kill(stranger, SIGKILL);
+  ::waitpid(stranger, nullptr, 0);
+  ::close(pair[0]), ::close(pair[1]);
+}
+
+// The group of a dead leader, and one whose number is the same.
+TEST(Life, ASignalToAGroupIsForThatOfThePidfd) {
+  constexpr unsigned kProcessGroup = 1u << 2;
+  const auto self = kernel::open_process(::getpid());
+  ASSERT_TRUE(self);
+  if (::syscall(SYS_pidfd_send_signal, self->get(), 0, nullptr, kProcessGroup) != 0 && errno == EINVAL)
+    GTEST_SKIP() << "this kernel knows groups by number only (before Linux 6.9)";
+  const auto child_of = [](pid_t number) {
+    pid_t wanted[] = {number};
+    clone_args args{};
+    args.exit_signal = SIGCHLD;
+    if (number != 0) args.set_tid = reinterpret_cast<std::uintptr_t>(wanted), args.set_tid_size = 1;
+    const auto child = static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
+    if (child == 0) {
+      ::setpgid(0, 0);
+      ::pause();
+      ::_exit(0);
+    }
+    ::setpgid(child, child);
+    return child;
+  };
+  const pid_t leader = child_of(0);
+  const auto process = kernel::open_process(leader);
+  ASSERT_TRUE(process);
+  EXPECT_TRUE(kernel::send_signal_to_group(*process, leader, SIGKILL));
+  EXPECT_FALSE(kernel::is_reaped(*process));
+  ASSERT_EQ(::waitpid(leader, nullptr, 0), leader);
+  EXPECT_TRUE(kernel::is_reaped(*process));
+  const pid_t stranger = child_of(leader);
+  ASSERT_EQ(stranger, leader);
+  EXPECT_FALSE(kernel::send_signal_to_group(*process, leader, SIGKILL));
+  ::usleep(20'000);
+  EXPECT_EQ(::waitpid(stranger, nullptr, WNOHANG), 0) << "it lives";
+  ::kill(stranger, SIGKILL);
+  ::waitpid(stranger, nullptr, 0);
 }
 
 TEST(Life, SignalToAPidInside) {

@@ -11,10 +11,10 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from users import DELEGATED, SOURCE, id_map, main, test, write_delegations  # noqa: E402
+from users import DELEGATED, id_map, main, test, write_delegations  # noqa: E402
 from harness import Skip, check, contains, equal  # noqa: E402
 
-ROOTFS = SOURCE / "tools/virt-userns-rootfs"
+ROOTFS = "/home/.built/tools/virt-userns-rootfs"
 
 
 def idmap(first, count=65536):

@@ -13,7 +13,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from users import URI, comm_of, main, namespace, pids_of, test  # noqa: E402
-from harness import check, contains, equal, eventually, matches  # noqa: E402
+from harness import check, contains, daemon_module, equal, eventually, matches  # noqa: E402
 
 DIRECT = f"{URI}?mode=direct"  # of Debian 12 the client starts another daemon for the plain URI
 KILLS = int(os.environ.get("VIRTUSERNS_KILLS", "12"))
@@ -30,6 +30,10 @@ def the_client_starts_the_daemon(env):
     for path in (anna.run_dir / "libvirt/virtusernsd-sock", anna.home / ".config/libvirt/userns",
                  anna.home / ".local/state/libvirt/userns/leases"):
         equal((os.stat(path).st_uid, os.stat(path).st_mode & 0o077), (anna.uid, 0), str(path))
+    info = anna.virsh("dominfo", "web").ok().fields()
+    check(int(info["Used memory"].split()[0]) > 0, f"no group counts it, its processes do: {info}")
+    anna.exec("web", "sh", "-c", "n=0; while [ $n -lt 300000 ]; do n=$((n+1)); done").ok()
+    check(int(matches(anna.virsh("domstats", "web").ok().out, r"cpu.time=(\d+)").group(1)) > 0, "processor time")
     for call, words in (("dominfo", "Messages:"), ("dumpxml", "<idmap>"), ("domstats", "state.state=1")):
         contains(anna.virsh(call, "web").ok().out, words)
 
@@ -71,12 +75,14 @@ def ended_while_nobody_watched(env):
 @test
 def leaves_when_idle_and_nothing_runs(env):
     anna = env.anna
-    anna.start_daemon("--timeout", "1")
-    anna.start("web", anna.root("web"))
-    time.sleep(3)
+    root = anna.root("web")
+    timeout_s = int(2 * daemon_module.TIME_FACTOR)  # longer than it takes from one command to the next
+    anna.start_daemon("--timeout", str(timeout_s))
+    anna.start("web", root)
+    time.sleep(timeout_s + 2)
     check(anna.daemon.poll() is None, "it left a running domain")
     anna.virsh("destroy", "web").ok()
-    eventually(lambda: anna.daemon.poll() is not None, "it leaves", 10)
+    eventually(lambda: anna.daemon.poll() is not None, "it leaves", timeout_s + 10)
     equal(anna.daemon.returncode, 0)
     anna.daemon = None
 

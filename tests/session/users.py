@@ -45,15 +45,14 @@ class User:
         return {"HOME": str(self.home), "USER": self.name, "LOGNAME": self.name, "XDG_RUNTIME_DIR": str(self.run_dir),
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TERM": "dumb"}
 
-    def become(self):
-        os.setgroups([self.uid])
-        os.setresgid(self.uid, self.uid, self.uid)
-        os.setresuid(self.uid, self.uid, self.uid)
+    def account(self):
+        """For subprocess: as a login of this user would run it."""
+        return {"user": self.uid, "group": self.uid, "extra_groups": [self.uid], "env": self.environment()}
 
     def run(self, *argv, stdin=None, timeout_s=60, cwd="/"):
         argv = [str(word) for word in argv]
-        result = subprocess.run(argv, input=stdin, capture_output=True, text=True, env=self.environment(), cwd=cwd,
-                                timeout=timeout_s * daemon_module.TIME_FACTOR, preexec_fn=self.become)
+        result = subprocess.run(argv, input=stdin, capture_output=True, text=True, cwd=cwd,
+                                timeout=timeout_s * daemon_module.TIME_FACTOR, **self.account())
         return Virsh(argv, result)
 
     def python(self, code, *words):
@@ -70,8 +69,8 @@ class User:
 
     def start_daemon(self, *options):
         with open(self.log, "a") as log:
-            self.daemon = subprocess.Popen(["virtusernsd", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                           env=self.environment(), cwd="/", preexec_fn=self.become)
+            self.daemon = subprocess.Popen(["virtusernsd", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+                                           **self.account())
         # Not by a client of the plain URI, which would start libvirtd when it comes too early.
         eventually(lambda: self.daemon.poll() is not None or self.listens(), "the daemon listens")
         check(self.daemon.poll() is None, f"the daemon of {self.name} ended: {self.log_text()}")
@@ -107,7 +106,7 @@ class User:
         self.run("sh", "-c", f"""set -e; mkdir -p {plain}; cd {plain}; mkdir bin sbin proc sys dev tmp etc out
             cp {shutil.which('busybox')} bin/busybox; for a in sh cat sleep hostname reboot poweroff ls id mount kill; do
             ln -s busybox bin/$a; done; chmod 1777 tmp; chmod 777 out; cat >sbin/init; chmod 755 sbin/init""", stdin=INIT).ok()
-        self.run(SOURCE / "tools/virt-userns-rootfs", "create", *options, "--from", plain, path).ok()
+        self.run(built("tools/virt-userns-rootfs"), "create", *options, "--from", plain, path).ok()
         shutil.rmtree(plain)
         return path
 
@@ -129,6 +128,10 @@ class User:
         self.define(name, root, **how).ok()
         self.virsh("start", name).ok()
 
+    def exec(self, name, *words, options=(), **how):
+        """By virt-userns-exec, as root of the domain."""
+        return self.run(built("driver/exec/virt-userns-exec"), "-c", URI, *options, name, "--", *words, **how)
+
     def controller(self, name):
         found = [pid for pid in pids_of(self.uid) if comm_of(pid) == "virtuserns-ctl" and name in command_of(pid)]
         equal(len(found), 1, f"controllers of {self.name}'s {name}")
@@ -149,6 +152,20 @@ class User:
                 left.append(name)
         self.end_daemons()
         return left
+
+
+def built(path):
+    """A program of the build; or, as "tools/virt-userns-rootfs", of the source. In a copy: neither the build tree nor the way
+    to it need be the users' to enter."""
+    copy = pathlib.Path("/home/.built", path)
+    if not copy.exists():
+        original = next((place for place in (pathlib.Path(os.environ["VIRTUSERNS_BUILD"], path), SOURCE / path) if place.is_file()), None)
+        if original is None:
+            raise NotPossible(f"{path} is not built")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(original, copy)
+        copy.chmod(0o755)
+    return copy
 
 
 def command_of(pid):
@@ -191,10 +208,10 @@ class Env:
     driver = "session"
     expects_death = True  # of daemons: there are none but those that tests start
 
-    def __init__(self, folder):
+    def __init__(self, folder, first=None):
         self.folder = folder
-        # The machine is shared, and other runs have live domains: ids of this run's own.
-        first = 1_000_000_000 + os.getpid() % 500 * 2 * DELEGATED
+        # The machine is shared, and other runs have live domains: ids of this run's own, unless they are named.
+        first = first or 1_000_000_000 + os.getpid() % 500 * 2 * DELEGATED
         self.anna, self.elsa = User("anna", 1001, first), User("elsa", 1002, first + DELEGATED)
         self.users = (self.anna, self.elsa)
 
@@ -238,7 +255,7 @@ def _own(file, text):
     daemon_module._run("mount", "--bind", str(copy), file)
 
 
-def _make_world(env, build):
+def _make_world(env):
     daemon_module._run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/home")
     names = {user.name for user in env.users}
     for file, line in (("/etc/passwd", "{0.name}:x:{0.uid}:{0.uid}::{0.home}:/bin/sh\n"), ("/etc/group", "{0.name}:x:{0.uid}:\n")):
@@ -252,12 +269,11 @@ def _make_world(env, build):
             folder.mkdir(mode=0o700)
             os.chown(folder, user.uid, user.uid)
     # /usr/sbin/virtusernsd, where libvirt's client looks.
-    program = pathlib.Path(build, "driver/virtusernsd")
-    module = pathlib.Path(build, "driver/userns/virtuserns-driver-userns.so")
-    controller = pathlib.Path(build, "driver/controller/virtuserns-controller")
-    for file in (program, module, controller):
-        if not os.access(file, os.R_OK):
-            raise NotPossible(f"{file} is not built")
+    program, controller = built("driver/virtusernsd"), built("driver/controller/virtuserns-controller")
+    module = built("driver/userns/virtuserns-driver-userns.so")
+    for path in ("driver/exec/virt-userns-exec", "tools/virt-userns-rootfs", "tools/showinfo/virt-userns-showinfo", "tests/root/mywait",
+                 "tests/session/euid"):
+        built(path)  # now: what is copied later looks like something left
     upper = pathlib.Path("/home/.usr-sbin")
     (upper / "upper").mkdir(parents=True), (upper / "work").mkdir()
     wrapper = upper / "upper/virtusernsd"
@@ -278,7 +294,7 @@ def _possible():
         raise NotPossible("this machine forbids user namespaces to ordinary users (kernel.unprivileged_userns_clone)")
 
 
-def _session(arguments, suite):
+def _session(arguments, suite, first):
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, harness._end_in_order)
     host_state.become_subreaper()
@@ -286,8 +302,8 @@ def _session(arguments, suite):
     _possible()
     daemon_module.enter_private_namespaces()
     with tempfile.TemporaryDirectory(prefix=owned.name("session") + "-") as folder:
-        env = Env(folder)
-        _make_world(env, os.path.abspath(arguments.build))
+        env = Env(folder, first)
+        _make_world(env)
         folders = [*daemon_module.PRIVATE_FOLDERS, "/home"]
         look = lambda: host_state.snapshot(folders, owned.name("session"), [folder])  # noqa: E731
         before = look()
@@ -311,14 +327,16 @@ def test(function):
     return harness.test(["session"])(function)
 
 
-def main():
+def main(first=None):
+    """`first`: of anna's delegated ids; elsa's follow."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default=os.environ.get("VIRTUSERNS_BUILD", "build"))
     parser.add_argument("-k", dest="pattern", default="", help="only tests whose name matches this expression")
     parser.add_argument("-v", dest="verbose", action="store_true", help="show the daemons' logs after a failure")
     parser.add_argument("--repeat", type=int, default=1)
+    os.environ["VIRTUSERNS_BUILD"] = os.path.abspath(parser.parse_args().build)
     try:
-        code = _session(parser.parse_args(), pathlib.Path(sys.argv[0]).stem)
+        code = _session(parser.parse_args(), pathlib.Path(sys.argv[0]).stem, first)
     except NotPossible as reason:
         print(f"skipped: {reason}")
         code = 77

@@ -148,8 +148,10 @@ class Daemon:
                     empty.rmdir()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=open(self.log.name, "a"),
-                                        stderr=subprocess.STDOUT, env=self._environment(), preexec_fn=die_with_parent)
+        # A suite that is killed leaves no daemon behind. Not by a function of ours in the child: where a thread of this process
+        # was inside a lock at the fork, Python would wait for it there.
+        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.argv()], stdin=subprocess.DEVNULL,
+                                        stdout=open(self.log.name, "a"), stderr=subprocess.STDOUT, env=self._environment())
         self._wait_for_socket()
         if self.is_reference:
             self._hold_reference_open()

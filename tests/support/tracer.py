@@ -21,6 +21,7 @@ import os
 import pathlib
 import platform
 import re
+import select
 import signal
 import struct
 import sys
@@ -102,6 +103,12 @@ class Tracer:
             os.close(ready), os.close(self._result)
             _Loop(self.plan, self.processes, ready_in, result_in).main()
         os.close(ready_in), os.close(result_in)
+        # It has nothing to wait for. Where a thread of ours was inside a lock at the fork, it would wait for ever.
+        if not select.select([ready], [], [], 30 * float(os.environ.get("VIRTUSERNS_TIME_FACTOR", "1")))[0]:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            os.close(ready), os.close(self._result)
+            return self.__enter__()
         said = os.read(ready, 1)
         os.close(ready)
         if said != b"r":

@@ -3,10 +3,11 @@
 without the profile runs as before. One line for each check. After it nothing is loaded any more."""
 import os
 import pathlib
+import shutil
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from host_support import (BUILD, URI, check, did, eventually, finish, init_pid, install, make_domain, run,  # noqa: E402
+from host_support import (BUILD, SOURCE, URI, check, did, eventually, finish, init_pid, install, make_domain, run,  # noqa: E402
                           show, start_service, virsh)
 
 PROFILES = "/etc/apparmor.d/virtuserns"
@@ -94,6 +95,39 @@ def seclabel_is_heard():
     did("define it as before", "virsh", "-c", URI, "define", "/run/web-plain.xml")
 
 
+OF_A_USER = """
+set -e
+mkdir -p .run plain/bin plain/sbin plain/proc plain/sys plain/dev plain/tmp
+cp /bin/busybox plain/bin/; for a in sh sleep; do ln -sf busybox plain/bin/$a; done
+printf '#!/bin/sh\\nwhile :; do sleep 1; done\\n' >plain/sbin/init; chmod 755 plain/sbin/init
+TOOL create --from plain root >/dev/null
+cat >mine.xml <<END
+<domain type='lxc'><name>mine</name><memory unit='MiB'>64</memory><os><type>exe</type><init>/sbin/init</init></os>
+<devices><filesystem type='mount'><source dir='$PWD/root'/><target dir='/'/></filesystem><console type='pty'/></devices></domain>
+END
+virsh -c userns:///session?mode=direct define mine.xml
+virsh -c userns:///session start mine
+virsh -c userns:///session domid mine
+"""
+
+
+def of_an_ordinary_user():
+    """Whose controller calls newuidmap and executes itself again."""
+    did("make a user", "useradd", "--create-home", "anna")
+    tool = shutil.copy(SOURCE / "tools/virt-userns-rootfs", "/usr/local/bin/")
+    script = OF_A_USER.replace("TOOL", tool)
+    as_anna = ["runuser", "-u", "anna", "--", "env", "-C", "/home/anna", "HOME=/home/anna", "XDG_RUNTIME_DIR=/home/anna/.run"]
+    said = run(*as_anna, "sh", "-c", script)
+    if check(said.returncode == 0, "a domain of an ordinary user starts", said.stdout + said.stderr + denials()):
+        controller = said.stdout.split()[-1]
+        check(label(controller) == "virtuserns-controller (enforce)", "its controller is confined", label(controller))
+        children = pathlib.Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+        inits = [pid for pid in children if "stem" not in pathlib.Path(f"/proc/{pid}/comm").read_text()]
+        check([label(pid) for pid in inits] == ["virtuserns-container (enforce)"], "and its init", str([label(pid) for pid in inits]))
+    did("destroy it", *as_anna, "virsh", "-c", "userns:///session", "destroy", "mine")
+    run("pkill", "-u", "anna", "virtusernsd")
+
+
 def without_profiles():
     did("unload the profiles", "apparmor_parser", "-R", PROFILES)
     os.unlink(PROFILES)
@@ -111,6 +145,7 @@ def main():
     make_domain_after_load()
     with_profiles()
     seclabel_is_heard()
+    of_an_ordinary_user()
     without_profiles()
     return finish("apparmor")
 
