@@ -199,10 +199,17 @@ def nested(machine: Machine, inits) -> None:
         equal(int(seen.stdout), wanted, "T12: stat in the container")
 
 
+    # Seen from the container in the middle, its own ids are the last.
+    within = machine.run_as(0, SHOWINFO, "--json", "map", "--uid", str(inner.pid), "7", inside=inits["anna-c1"], cwd="/")
+    answer = json.loads(within.communicate(timeout=60)[0])["ids"][0]
+    equal([level["id"] for level in answer["levels"]], [7, 1007], "map from within")
+    within = machine.run_as(0, SHOWINFO, "--json", "explain", str(inner.pid), "open", str(probe), inside=inits["anna-c1"], cwd="/")
+    check("uid 1007" in " ".join(json.loads(within.communicate(timeout=60)[0])["facts"]), "facts in the caller's ids")
+
+
 def unprivileged(machine: Machine, inits) -> None:
     """As elsa: what she may not see is said to be so, and nothing is made up."""
-    text = showinfo("--tree", user=1002)
-    equal(text.count("\n"), 1, f"tree as elsa {text}")
+    equal(tree_of(showinfo("--tree", user=1002), inits.values()), "", "tree as elsa")
     check(json.loads(showinfo("--tree", "--json", user=1002))["hidden"] >= 11, "hidden processes are counted")
     row = showinfo("ps", inits["anna-c1"].pid, user=1002).splitlines()[1].split()
     equal(row, ["init", "2000000", "2000000", str(inits["anna-c1"].pid), "-"], "ps as elsa")
@@ -244,6 +251,31 @@ def hostile(machine: Machine) -> None:
                   ("explain", agent.pid, "bind", 70000), ("explain", agent.pid, "open", "relative"), ("--what",)):
         showinfo(*words, code=2)
     showinfo("files", folder / "none", code=1)
+
+
+def silent(machine: Machine) -> None:
+    """A file system of which nobody answers (FUSE without its daemon) is given up."""
+    agent = machine.agent(Identity("reader", uid=1001, gid=1001))
+    showinfo("explain", agent.pid, "open", "/proc/self/status", code=3)
+    folder = machine.folder / "silent"
+    folder.mkdir()
+    try:
+        device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        print("left out: this kernel has no FUSE")
+        return
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+    agents.call(agents._libc.mount, b"silent", os.fsencode(folder), b"fuse", 0, options)
+    try:
+        init = os.read(device, 1 << 17)
+        # An answer to FUSE_INIT, and never another.
+        os.write(device, struct.pack("<IiQIIII", 16 + 64, 0, struct.unpack_from("<Q", init, 8)[0], 7, 31, 0, 0) + bytes(48))
+        started = time.monotonic()
+        equal(showinfo("explain", agent.pid, "open", f"{folder}/x", code=1), "", "nothing is said of what does not answer")
+        check(9 < time.monotonic() - started < 40, f"given up after {time.monotonic() - started} s")
+    finally:
+        os.close(device)
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 # ---- verdicts are the kernel's ----
@@ -449,6 +481,7 @@ def main() -> int:
         tables(machine)
         config()
         hostile(machine)
+        silent(machine)
         verdicts(machine)
     finally:
         machine.end()

@@ -79,6 +79,7 @@ class Reader {
   }
 
   void count(const Process& process) {
+    if (is_of_the_kernel(process)) return;
     if (!process.user_ns) {
       host_.hidden_count += process.who.state == 'Z' ? 0 : 1;
       return;
@@ -140,6 +141,8 @@ class Reader {
 };
 
 }  // namespace
+
+bool is_of_the_kernel(const Process& process) { return !process.who.has_memory && process.who.state != 'Z'; }
 
 const Process* Host::find(pid_t pid) const {
   const auto found = std::lower_bound(processes.begin(), processes.end(), pid,

@@ -23,6 +23,9 @@ struct Process {
   std::optional<NamespaceId> user_ns;  // nothing: the kernel does not say it to the caller
 };
 
+// A thread of the kernel: it belongs to nobody.
+[[nodiscard]] bool is_of_the_kernel(const Process& process);
+
 struct UserNamespace {
   std::optional<NamespaceId> parent;  // nothing: the caller's own, or above it
   std::optional<std::uint32_t> owner;

@@ -25,7 +25,7 @@ namespace virtuserns::showinfo {
 namespace {
 
 constexpr int kFound = 0, kNotFound = 1, kWrongUsage = 2, kCannotSay = 3;
-constexpr int kExplainLimitMs = 30'000;
+constexpr int kExplainLimitMs = 10'000;
 constexpr std::size_t kMaxXmlBytes = 8 * 1024 * 1024;
 constexpr const char* kUsage =
     "usage: virt-userns-showinfo [OPTION...] files [PATH...]\n"
@@ -225,7 +225,8 @@ Result<int> explain_in_time(const Options& options, const std::vector<std::strin
   const auto status = TRY(kernel::wait_process(child, kExplainLimitMs));
   if (status && WIFEXITED(*status)) return WEXITSTATUS(*status);
   (void)kernel::send_signal(child, SIGKILL);
-  return fail(VIR_ERR_OPERATION_TIMEOUT, "what the process has mounted does not answer");
+  return fail(VIR_ERR_OPERATION_TIMEOUT, "what the process has mounted does not answer in " +
+                                             std::to_string(kExplainLimitMs / 1000) + " seconds");
 }
 
 Result<int> run(int argc, char** argv) {

@@ -17,8 +17,6 @@ bool answers_to(const Host& host, const Process& process, const std::string& wan
   return domain && domain->name == wanted;
 }
 
-bool is_of_the_kernel(const Process& process) { return !process.who.has_memory && process.who.state != 'Z'; }
-
 std::string show_namespace(const Process& process) {
   return process.user_ns ? std::to_string(*process.user_ns) : "-";
 }
