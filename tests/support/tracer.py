@@ -133,10 +133,26 @@ class Tracer:
 
     def _read_all(self):
         parts = []
+        while not select.select([self._result], [], [], 0.2)[0]:
+            _collect_orphans()
         while part := os.read(self._result, 65536):
             parts.append(part)
         os.close(self._result)
         return b"".join(parts).decode()
+
+
+def _collect_orphans():
+    """Of a killed controller, when we are who they come to. The first process of a pid namespace does not end before all others of
+    it are collected, and the tracer waits for its end."""
+    with open(f"/proc/{os.getpid()}/task/{os.getpid()}/children", encoding="ascii") as children:
+        pids = children.read().split()
+    for pid in pids:
+        try:
+            name, state = re.match(r"\d+ \((.*)\) (\w)", pathlib.Path(f"/proc/{pid}/stat").read_text()).groups()
+            if state == "Z" and name.startswith("virtuserns-"):
+                os.waitpid(int(pid), os.WNOHANG | WALL)
+        except OSError:
+            pass
 
 
 class _Stop(Exception):
@@ -264,7 +280,10 @@ class _Loop:
         self.group[child] = self.group[tid] if is_thread else child
         if child in self.waiting:
             del self.waiting[child]
-            self.go_on(child)
+            try:
+                self.go_on(child)
+            except _Gone:  # killed with its pid namespace, say; its parent must go on
+                pass
 
     def go_on(self, tid, number=0):
         is_counted = self.role[tid] in self.plan.count and not (self.fired and not self.plan.errno)
