@@ -134,14 +134,14 @@ class Tracer:
     def _read_all(self):
         parts = []
         while not select.select([self._result], [], [], 0.2)[0]:
-            _collect_orphans()
+            collect_orphans()
         while part := os.read(self._result, 65536):
             parts.append(part)
         os.close(self._result)
         return b"".join(parts).decode()
 
 
-def _collect_orphans():
+def collect_orphans():
     """Of a killed controller, when we are who they come to. The first process of a pid namespace does not end before all others of
     it are collected, and the tracer waits for its end."""
     with open(f"/proc/{os.getpid()}/task/{os.getpid()}/children", encoding="ascii") as children:
