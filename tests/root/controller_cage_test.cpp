@@ -528,6 +528,14 @@ TEST(Cage, AStoppedStemEndsWithItsControllerAfterEveryBoot) {
     }
     const pid_t controller = domain.controller_pid(), stem = stem_of(controller);
     ASSERT_TRUE(stem > 0 && controller > 0);
+    // One that was born this moment has no death signal yet; its words change after it has.
+    const auto is_ready = [&] {
+      std::ifstream cmdline(proc_of(stem) + "/cmdline");
+      const std::string words{std::istreambuf_iterator<char>(cmdline), {}};
+      return words.find(kStemName) != std::string::npos;
+    };
+    for (int i = 0; i < 5000 && !is_ready(); ++i) ::usleep(1000);
+    ASSERT_TRUE(is_ready());
     ::kill(stem, SIGSTOP);
     ::kill(controller, SIGKILL);
     EXPECT_TRUE(domain.wait_controller());

@@ -23,8 +23,9 @@ import agents  # noqa: E402
 from agents import ALL, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, NEWUTS, Agent, Identity  # noqa: E402
 
 BUILD = pathlib.Path(os.environ["VIRTUSERNS_BUILD"])
-SHOWINFO = str(BUILD / "tools" / "showinfo" / "virt-userns-showinfo")
-MYWAIT = str(BUILD / "tests" / "root" / "mywait")
+# Copies: neither the build tree nor the way to it need be everybody's to enter.
+PROGRAMS = pathlib.Path(tempfile.mkdtemp())
+SHOWINFO, MYWAIT = str(PROGRAMS / "virt-userns-showinfo"), str(PROGRAMS / "mywait")
 ACCOUNTS = "root:x:0:0:root:/root:/bin/sh\nubuntu:x:1000:1000::/home/ubuntu:/bin/sh\n" \
            "anna:x:1001:1001::/home/anna:/bin/sh\nelsa:x:1002:1002::/home/elsa:/bin/sh\n"
 GROUPS = "root:x:0:\nubuntu:x:1000:\nanna:x:1001:\nelsa:x:1002:\n"
@@ -473,9 +474,12 @@ def mounts(people: list[Agent]) -> None:
 
 def main() -> int:
     if os.geteuid() != 0 or "VIRTUSERNS_TEST_MACHINE" not in os.environ:
+        PROGRAMS.rmdir()
         print("skipped: needs root, and namespaces of its own (leak_check.py)")
         return 77
     started = time.monotonic()
+    PROGRAMS.chmod(0o755)
+    shutil.copy(BUILD / "tools/showinfo/virt-userns-showinfo", SHOWINFO), shutil.copy(BUILD / "tests/root/mywait", MYWAIT)
     machine = Machine()
     try:
         tables(machine)
@@ -485,6 +489,7 @@ def main() -> int:
         verdicts(machine)
     finally:
         machine.end()
+        shutil.rmtree(PROGRAMS)
     print(f"{compared} verdicts compared, {len(failures)} failures, {time.monotonic() - started:.0f} s")
     return 1 if failures else 0
 
