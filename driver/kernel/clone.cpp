@@ -46,10 +46,13 @@ Result<NsFd> open_namespace(const DirFd& proc, pid_t pid, const char* name) {
   return ns;
 }
 
-Result<bool> is_initial_user_namespace(const DirFd& proc) {
-  const std::string text = TRY(read_kernel_file_at(proc, "self/uid_map", 65536));
+bool is_initial_map(const std::string& text) {
   const auto words = split_blanks(text);
   return words.size() == 3 && words[0] == "0" && words[1] == "0" && words[2] == "4294967295";
+}
+
+Result<bool> is_initial_user_namespace(const DirFd& proc) {
+  return is_initial_map(TRY(read_kernel_file_at(proc, "self/uid_map", 65536)));
 }
 
 Result<uid_t> owner_of_user_namespace(const NsFd& user_ns) {

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <string>
 
 #include "conf/base/fd.h"
 #include "conf/base/result.h"
@@ -32,7 +33,8 @@ struct Cloned {
 // NS_GET_OWNER_UID of a user namespace, as seen from ours.
 [[nodiscard]] Result<uid_t> owner_of_user_namespace(const NsFd& user_ns);
 
-// Whether ours is the one that the machine began with, by its map, which no other can have.
+// Whether ours is the one that the machine began with, by its map (`text` of uid_map), which no other can have.
+[[nodiscard]] bool is_initial_map(const std::string& text);
 [[nodiscard]] Result<bool> is_initial_user_namespace(const DirFd& proc);
 
 }  // namespace virtuserns::kernel

@@ -7,6 +7,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "driver/kernel/clone.h"
 #include "driver/kernel/facts_text.h"
 #include "driver/kernel/node_facts.h"
 
@@ -130,9 +131,7 @@ Result<HostFacts> read_host_facts(const std::string& proc, const std::string& sy
   std::tie(facts.kernel_major, facts.kernel_minor) =
       kernel::parse_kernel_release(TRY(read_kernel_file(proc + "/sys/kernel/osrelease", 256), "host facts"));
   // Whose file systems are the machine's own nobody below its own root may have shifted (mount_setattr(2)).
-  const std::string map = read_or_empty(proc + "/self/uid_map");
-  const auto words = split_blanks(map);
-  facts.is_initial_user_namespace = words.size() == 3 && words[2] == "4294967295";
+  facts.is_initial_user_namespace = kernel::is_initial_map(read_or_empty(proc + "/self/uid_map"));
   facts.has_idmapped_mounts =
       facts.is_initial_user_namespace && std::pair(facts.kernel_major, facts.kernel_minor) >= std::pair(5u, 12u);
   facts.has_time_namespace = ::access((proc + "/self/ns/time").c_str(), F_OK) == 0;

@@ -335,10 +335,15 @@ def _session(arguments, suite):
     daemon.remove_cgroups()
     if code != 0 and not daemon.is_reference:
         left.append(f"daemon's exit code at SIGTERM: {code}\n{daemon.log_text()}")
+    return report(suite, f" ({arguments.driver})", counts, left)
+
+
+def report(suite, of_what, counts, left):
+    """The last lines of a suite: what was left, and the counts. Its exit code."""
     for line in left:
         print(f"FAIL {suite}.host_is_as_before: {line}")
     counts["FAIL"] += 1 if left else 0
-    print(f"{suite} ({arguments.driver}): {counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
+    print(f"{suite}{of_what}: {counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
     return 1 if counts["FAIL"] else 0
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from users import DELEGATED, id_map, main, test, write_delegations  # noqa: E402
+from users import DELEGATED, id_map, main, owned, test, write_delegations  # noqa: E402
 from harness import Skip, check, contains, equal  # noqa: E402
 
 ROOTFS = "/home/.built/tools/virt-userns-rootfs"
@@ -160,6 +160,46 @@ def roots_are_made_and_removed(env):
     garbage = anna.run(ROOTFS, "create", anna.home / "y", stdin="garbage")
     equal(garbage.code, 1)
     equal([path.name for path in anna.home.iterdir() if not path.name.startswith(".") and path.is_dir()], [])
+
+
+@test
+def groups_that_were_delegated(env):
+    """A directory of each hierarchy that is the user's: limits hold, the domain can be paused, what it takes is counted."""
+    anna = env.anna
+    root = anna.root("web")
+    name, top = owned.name("session"), pathlib.Path("/sys/fs/cgroup")
+    has_v1 = (top / "memory").is_dir()
+    groups = [top / part / name for part in (("memory", "pids", "freezer", "cpuacct") if has_v1 else ("",)) if (top / part).is_dir()]
+    if not has_v1:
+        raise Skip("a group of v2 is delegated by systemd together with the process in it (tests/vm)")
+    for group in groups:
+        group.mkdir()
+        for path in (group, group / "tasks", group / "cgroup.procs"):
+            os.chown(path, anna.uid, anna.uid)
+    config = anna.home / ".config/libvirt/virtusernsd.conf"
+    anna.run("mkdir", "-p", config.parent).ok()
+    config.write_text(f'cgroup_parent = "{name}"\n')
+    try:
+        anna.start_daemon()
+        anna.start("web", root)
+        found = {group.parent.name: list(group.glob("machine/virtuserns-*")) for group in groups}
+        equal([part for part, below in found.items() if len(below) != 1], [], "hierarchies without the domain's group")
+        equal(int((found["memory"][0] / "memory.limit_in_bytes").read_text()), 64 * 1024 * 1024)
+        check(str(anna.init("web")) in (found["pids"][0] / "cgroup.procs").read_text().split(), "init is in its group")
+        said = anna.virsh("dominfo", "web").ok().out
+        check("is not limited" not in said, said)
+        anna.virsh("suspend", "web").ok()
+        equal(anna.virsh("domstate", "web").ok().out.strip(), "paused")
+        anna.virsh("resume", "web").ok()
+        anna.virsh("destroy", "web").ok()
+        equal([path for below in found.values() for path in below if path.exists()], [], "groups left")
+    finally:
+        anna.clean()
+        config.unlink()
+        for group in groups:
+            for path in (group / "machine", group):
+                if path.exists():
+                    path.rmdir()
 
 
 if __name__ == "__main__":

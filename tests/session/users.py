@@ -316,11 +316,7 @@ def _session(arguments, suite, first):
             for path in user.home.rglob("*"):
                 if path.is_file() and not path.is_socket() and not path.name.endswith((".log", ".pid", ".lock")):
                     left.append(f"file left: {path}")
-    for line in left:
-        print(f"FAIL {suite}.host_is_as_before: {line}")
-    counts["FAIL"] += 1 if left else 0
-    print(f"{suite}: {counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
-    return 1 if counts["FAIL"] else 0
+    return harness.report(suite, "", counts, left)
 
 
 def test(function):
