@@ -1,0 +1,75 @@
+// The files of a guest, below a descriptor of its root directory: hostile input. Every path is resolved by
+// openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS), so that absolute links and ".." stay in the guest; only regular
+// files are read, without blocking, up to a bound.
+//
+// Edits are staged: read, list and exists show them at once, the disk has them only after commit(). A plan stages the
+// very edits that a conversion does, and forgets them.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "conf/base/fd.h"
+#include "conf/base/result.h"
+#include "tools/convert/findings.h"
+
+namespace virtuserns::convert {
+
+inline constexpr std::size_t kMaxGuestFileBytes = 1024 * 1024;
+inline constexpr std::size_t kMaxGuestEntries = 20000;  // of one directory
+
+enum class GuestType { kMissing, kFile, kDirectory, kLink, kOther };
+
+class GuestFiles {
+ public:
+  // `root`: opened O_DIRECTORY or O_PATH. Nothing of it is written before commit().
+  explicit GuestFiles(DirFd root) : root_(std::move(root)) {}
+  [[nodiscard]] static Result<GuestFiles> open(const std::string& root_path);
+
+  [[nodiscard]] const DirFd& root() const { return root_; }
+
+  // Of the last component itself, which is not followed. What cannot be looked at is missing.
+  [[nodiscard]] GuestType type(const std::string& path) const;
+  [[nodiscard]] bool exists(const std::string& path) const { return type(path) != GuestType::kMissing; }
+  // Follows links, as the guest would. VIR_ERR_OPERATION_FAILED with errno ENOENT where it is missing.
+  [[nodiscard]] Result<std::string> read(const std::string& path, std::size_t max_bytes = kMaxGuestFileBytes) const;
+  // As read; "" where it is missing or cannot be read.
+  [[nodiscard]] std::string read_or_empty(const std::string& path) const;
+  [[nodiscard]] Result<std::string> read_link(const std::string& path) const;
+  // Names without . and .., sorted; empty where it is no directory or has too many entries (said by refused()).
+  [[nodiscard]] std::vector<std::string> list(const std::string& path) const;
+  // The paths that were there and could not be read as what they should be, and why.
+  [[nodiscard]] const std::map<std::string, std::string>& refused() const { return refused_; }
+
+  // Staged. The last component is replaced, never followed; missing directories are made. A directory is never replaced.
+  [[nodiscard]] Result<void> replace(const std::string& path, std::string text);
+  [[nodiscard]] Result<void> remove(const std::string& path);
+  [[nodiscard]] Result<void> symlink(const std::string& path, std::string target);
+  [[nodiscard]] std::vector<std::string> staged() const;  // paths, sorted
+
+  // Does what is staged. Before the first change every original (bytes or link, mode, owner, xattrs, times) and a
+  // manifest are durable in `originals_dir`, which is outside the guest and made when missing. May be called again after
+  // a crash or with more edits: an original that is kept already stays. Afterwards nothing is staged.
+  [[nodiscard]] Result<void> commit(const std::string& originals_dir);
+
+ private:
+  struct Edit {
+    enum class Kind { kReplace, kRemove, kSymlink } kind = Kind::kRemove;
+    std::string text;  // content, or target
+  };
+  DirFd root_;
+  std::map<std::string, Edit> staged_;
+  mutable std::map<std::string, std::string> refused_;
+};
+
+// Brings back every original that `originals_dir` keeps, with owner, mode, xattrs and times, also those of the
+// directories that held them. What the guest changed after the conversion is saved as "N.changed" beside the
+// originals and reported. May be called again after a crash; without a manifest nothing is done.
+[[nodiscard]] Result<std::vector<Finding>> undo_edits(const DirFd& root, const std::string& originals_dir);
+
+}  // namespace virtuserns::convert
