@@ -16,7 +16,6 @@
 
 #include "conf/base/fd.h"
 #include "conf/base/result.h"
-#include "tools/convert/findings.h"
 
 namespace virtuserns::convert {
 
@@ -40,21 +39,27 @@ class GuestFiles {
   [[nodiscard]] Result<std::string> read(const std::string& path, std::size_t max_bytes = kMaxGuestFileBytes) const;
   // As read; "" where it is missing or cannot be read.
   [[nodiscard]] std::string read_or_empty(const std::string& path) const;
+  // At most the first `bytes` of a file of any size.
+  [[nodiscard]] Result<std::string> read_head(const std::string& path, std::size_t bytes) const;
   [[nodiscard]] Result<std::string> read_link(const std::string& path) const;
+  // The name, without directories, of what `path` leads to through all links; "" where that is nothing. Not of edits.
+  [[nodiscard]] std::string final_name(const std::string& path) const;
+  // How many names the file has; 0 where it is none. Not of edits.
+  [[nodiscard]] std::uint64_t link_count(const std::string& path) const;
   // Names without . and .., sorted; empty where it is no directory or has too many entries (said by refused()).
   [[nodiscard]] std::vector<std::string> list(const std::string& path) const;
   // The paths that were there and could not be read as what they should be, and why.
   [[nodiscard]] const std::map<std::string, std::string>& refused() const { return refused_; }
 
-  // Staged. The last component is replaced, never followed; missing directories are made. A directory is never replaced.
+  // Staged. The last component is replaced, never followed; missing directories are made. Only files and links are
+  // replaced.
   [[nodiscard]] Result<void> replace(const std::string& path, std::string text);
   [[nodiscard]] Result<void> remove(const std::string& path);
   [[nodiscard]] Result<void> symlink(const std::string& path, std::string target);
   [[nodiscard]] std::vector<std::string> staged() const;  // paths, sorted
 
-  // Does what is staged. Before the first change every original (bytes or link, mode, owner, xattrs, times) and a
-  // manifest are durable in `originals_dir`, which is outside the guest and made when missing. May be called again after
-  // a crash or with more edits: an original that is kept already stays. Afterwards nothing is staged.
+  // Does what is staged: originals and a manifest are durable in `originals_dir` (outside the guest, made when missing)
+  // before the first change; undo_edits() of originals.h brings them back. Afterwards nothing is staged.
   [[nodiscard]] Result<void> commit(const std::string& originals_dir);
 
  private:
@@ -62,14 +67,12 @@ class GuestFiles {
     enum class Kind { kReplace, kRemove, kSymlink } kind = Kind::kRemove;
     std::string text;  // content, or target
   };
+  [[nodiscard]] Result<Fd> open_regular(const std::string& path) const;
+  [[nodiscard]] Result<void> stage(const std::string& path, Edit edit);
+
   DirFd root_;
   std::map<std::string, Edit> staged_;
   mutable std::map<std::string, std::string> refused_;
 };
-
-// Brings back every original that `originals_dir` keeps, with owner, mode, xattrs and times, also those of the
-// directories that held them. What the guest changed after the conversion is saved as "N.changed" beside the
-// originals and reported. May be called again after a crash; without a manifest nothing is done.
-[[nodiscard]] Result<std::vector<Finding>> undo_edits(const DirFd& root, const std::string& originals_dir);
 
 }  // namespace virtuserns::convert

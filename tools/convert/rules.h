@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,37 +17,37 @@ namespace virtuserns::convert {
 enum class MachineId { kKeep, kReset };  // a move keeps who it is; a copy must not be the same machine twice
 
 struct GuestNic {
-  MacAddress mac;
-  std::string guest_dev;  // its name inside (nics.h); the definition has the same
+  MacAddress mac;                        // that the definition gives it
+  std::string guest_dev;                 // its name inside (nics.h); the definition has the same
+  std::optional<MacAddress> former_mac;  // of the machine, where a copy gets another
 };
 
 struct GuestOptions {
   MachineId machine_id = MachineId::kKeep;
   std::vector<GuestNic> nics;
-  std::uint32_t id_count = 65536;
-  // Mount points of fstab that the definition's <filesystem>s serve ("/", "/home"), and those disks that found no
-  // place. Lines of fstab for either are switched off; others of block devices are reported as unknown.
+  std::string host_arch = "x86_64";
+  // Mount points that the definition's <filesystem>s serve: "/home". "/" is always one.
   std::vector<std::string> mounted_targets;
-  // Keep what seeds cloud-init from a disk (a NoCloud seed in /var/lib/cloud/seed is always kept).
-  bool has_cloud_seed = false;
 };
 
-struct Guest;  // the rules' view of it: rules_guest.h
+class Guest;  // the rules' view of it: guest.h
 
 struct Rule {
-  const char* name;  // "fstab"; stays for ever: reports and the manual page name it
-  const char* what;  // one line of the manual page
+  const char* name;  // "fstab"; stays for ever: the manual page names it
+  const char* what;  // one line: what is looked for, and what is changed
   void (*apply)(Guest& guest);
 };
 [[nodiscard]] const std::vector<Rule>& rules();
 
-// Writes nothing.
-[[nodiscard]] Result<std::vector<Finding>> plan_guest(const DirFd& root, const GuestOptions& options);
-// Stages, and commits to the guest with its originals in `originals_dir`. With a finding kBlock nothing is written,
-// unless `force`. undo_edits() undoes it.
-enum class Blocked { kRefuse, kEditAnyway };
+// What edit_guest would find and change. Writes nothing.
+[[nodiscard]] std::vector<Finding> plan_guest(const DirFd& root, const GuestOptions& options);
+
+enum class OnBlock { kRefuse, kEdit };
+// Changes the guest; `originals_dir` (originals.h), outside of it, has the way back: undo_edits(). Originals that are there
+// already, of a run that was interrupted, are brought back first. Where a finding is kBlock nothing is changed, unless
+// `on_block` says so.
 [[nodiscard]] Result<std::vector<Finding>> edit_guest(const DirFd& root, const GuestOptions& options,
                                                       const std::string& originals_dir,
-                                                      Blocked blocked = Blocked::kRefuse);
+                                                      OnBlock on_block = OnBlock::kRefuse);
 
 }  // namespace virtuserns::convert
