@@ -36,23 +36,33 @@ struct KvmDomain {
 };
 [[nodiscard]] Result<KvmDomain> read_kvm_domain(std::string_view kvm_xml);
 
+// A directory that the host shares with the machine, and where the guest mounts it.
+struct GuestShare {
+  std::string tag, mount_point;
+};
+// Of its fstab: lines of type 9p and virtiofs.
+[[nodiscard]] std::vector<GuestShare> find_shares(const GuestFiles& files);
+
 struct MapOptions {
   std::string name;  // of the new domain; empty: as it was
   Identity identity = Identity::kMove;
-  std::vector<FilesystemDef> filesystems;    // root and the rest, as the disks' owner made them
+  std::vector<FilesystemDef> filesystems;    // root and the rest, as whoever opened the disks made them
   std::vector<std::string> converted_disks;  // targets ("vda") that those serve; the others are reported
-  std::vector<GuestNic> nics;                // names inside, by MAC
-  std::string init;                          // empty: /sbin/init
+  std::vector<GuestShare> shares;
+  std::vector<GuestNic> nics;   // names inside by the machine's MAC; mac and former_mac where a copy gets another
+  std::string userns_children;  // more of <userns:domain>, without prefix: "<image target='/' partition='1'/>"
+  std::string init;             // empty: /sbin/init
   std::string host_arch = "x86_64";
-  std::uint32_t id_count = 0;     // 0: the broker's own choice
-  std::optional<bool> autostart;  // of the VM; it is no part of the XML
+  std::uint32_t id_count = 0;     // 0: as many as the daemon leases by itself
+  std::optional<bool> autostart;  // of the machine; it is no part of the XML and is only told
 };
 
 struct Mapped {
-  DomainDef def;  // defaults applied, validated; <userns:image> elements may still be added to it
-  std::vector<Finding> findings;
+  DomainDef def;                  // defaults applied, and validate() has passed it; xml::format_domain prints it
+  std::vector<Finding> findings;  // kBlock: refused by name; `def` is then without it
 };
-// VIR_ERR_XML_*: not a domain; VIR_ERR_CONFIG_UNSUPPORTED: refused by name. The definition has passed validate().
+// VIR_ERR_XML_ERROR and VIR_ERR_XML_DETAIL: not a domain, or values that cannot be understood; VIR_ERR_CONFIG_UNSUPPORTED:
+// no machine, or no valid container.
 [[nodiscard]] Result<Mapped> map_domain(std::string_view kvm_xml, const MapOptions& options);
 
 }  // namespace virtuserns::convert

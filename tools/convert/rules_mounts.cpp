@@ -4,6 +4,7 @@
 
 #include "conf/base/text.h"
 #include "tools/convert/fstab.h"
+#include "tools/convert/map_domain.h"
 #include "tools/convert/rules_list.h"
 
 namespace virtuserns::convert {
@@ -120,6 +121,13 @@ void apply_fstab(Guest& guest) {
     is_changed = true;
   }
   if (is_changed) guest.replace("/etc/fstab", format_fstab(lines));
+}
+
+std::vector<GuestShare> find_shares(const GuestFiles& files) {
+  std::vector<GuestShare> shares;
+  for (const auto& line : parse_fstab(files.read_or_empty("/etc/fstab")))
+    if (line.is_entry && has(kShared, line.type)) shares.push_back({line.spec, tidy_target(line.target)});
+  return shares;
 }
 
 void apply_mount_units(Guest& guest) {
