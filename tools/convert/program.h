@@ -1,0 +1,46 @@
+// The few foreign programs that a conversion runs (qemu-img, qemu-storage-daemon, mkfs.ext4): found in fixed folders,
+// without our environment, in a network namespace with nothing in it, and ended with us.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "conf/base/fd.h"
+#include "conf/base/result.h"
+
+namespace virtuserns::convert {
+
+struct Ended {
+  int status = 0;           // its exit status
+  std::string out, errors;  // at most kMaxProgramOutput of each
+};
+inline constexpr std::size_t kMaxProgramOutput = 1024 * 1024;
+
+// `argv[0]` is a name. An error: it is not installed, it was killed, or it ran longer than `timeout_ms`.
+[[nodiscard]] Result<Ended> run_program(const std::vector<std::string>& argv, int timeout_ms);
+// As run_program; a status other than 0 is an error with the last line that it said.
+[[nodiscard]] Result<std::string> need_program(const std::vector<std::string>& argv, int timeout_ms = 60'000);
+
+// A child that goes on running. Killed and reaped when this goes, unless end() did that in order.
+class Running {
+ public:
+  Running() = default;
+  Running(Running&& other) noexcept = default;
+  Running& operator=(Running&& other) noexcept;
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+  ~Running();
+
+  // `channel`, if there is one, becomes its descriptor 3; `out` and `errors` 1 and 2.
+  [[nodiscard]] static Result<Running> start(const std::vector<std::string>& argv, const Fd& channel, const Fd& out,
+                                             const Fd& errors);
+  // Its wait status, when it has ended by itself.
+  [[nodiscard]] Result<int> wait();
+  // SIGTERM, and waits. An error: it did not end well.
+  [[nodiscard]] Result<void> end(int timeout_ms);
+
+ private:
+  PidFd process_;
+};
+
+}  // namespace virtuserns::convert
