@@ -307,7 +307,6 @@ Result<void> validate(const DomainDef& def) {
   TRY(validate_idmap(def.idmap));
   TRY(validate_features(def.features));
   TRY(validate_devices(def));
-  TRY(validate_images(def.userns.images));
   return validate_shared_namespaces(def);
 }
 

@@ -15,7 +15,7 @@ namespace virtuserns {
 [[nodiscard]] Result<void> validate_idmap(const IdMapDef& map);  // conf/idmap.cpp
 [[nodiscard]] Result<void> validate_name(const std::string& name);
 
-// conf/validate_image.cpp
+// conf/validate_image.cpp. This one is called by the parser, because metadata come alone too.
 [[nodiscard]] Result<void> validate_images(const std::vector<ImagePartDef>& images);
 [[nodiscard]] bool is_image(const FilesystemDef& fs);
 // What says which part of an image it is, or null.

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "conf/system_calls.h"
+#include "conf/validate.h"
 #include "xml/kept.h"
 #include "xml/writer.h"
 
@@ -153,6 +154,7 @@ Result<UsernsDef> parse_userns(const Node& node) {
                          "> in <userns:domain>: known are <userns:pids limit=''/>, <userns:ids count=''/>, "
                          "<userns:seccomp> and <userns:image target=''>");
   }
+  if (const auto valid = validate_images(def.images); !valid) return node.error(valid.error().code, valid.error().text);
   return def;
 }
 

@@ -51,7 +51,7 @@ def blank(env, name, size):
 
 def tree(env):
     root = pathlib.Path(env.root_tree())
-    for name in ("df", "mount", "touch", "sync", "dd", "grep", "stat"):
+    for name in ("df", "mount", "touch", "sync", "dd", "grep", "stat", "cmp", "mkdir", "wc"):
         (root / "bin" / name).symlink_to("busybox")
     return str(root)
 
@@ -120,6 +120,14 @@ def refused(env, *parts_of_error, name="bad"):
     equal(env.virsh("domstate", name).ok().out.strip(), "shut off")
     equal(servers(env), before, "storage daemons after a failed start")
     return result.err
+
+
+@contextlib.contextmanager
+def naming(what):
+    try:
+        yield
+    except Failure as failure:
+        raise Failure(f"{what}: {failure}") from failure
 
 
 def sh(env, name, script, fails=False):
@@ -242,7 +250,10 @@ def a_partition_of_a_qcow2_image_is_the_root(env):
     start(env, "web", filesystem(image, driver=NBD), parts="<userns:image target='/' partition='3'/>")
     blocks = int(sh(env, "web", "df -k / | tail -n1").split()[1])
     check(16 * 1024 < blocks < 24 * 1024, f"df says {blocks} KiB")
-    sh(env, "web", "dd if=/dev/zero of=/big bs=1M count=4 2>/dev/null; echo kept > /kept")
+    # Many at a time, past the page cache too: qemu's export must never have two writes at once (driver/kernel/device.cpp).
+    sh(env, "web", "mkdir /w; for i in 1 2 3 4 5 6 7 8; do (for j in 1 2 3 4; do dd if=/bin/busybox of=/w/$i.$j bs=32k count=8 "
+       "oflag=direct conv=fsync 2>/dev/null || exit 1; done) & done; wait; echo kept > /kept; "
+       "dd if=/bin/busybox of=/first bs=32k count=8 2>/dev/null; for f in /w/*; do cmp $f /first || exit 1; done; ls /w | wc -l")
     server = servers(env)
     equal(len(server), 1, "storage daemons")
     looks_jailed(server[0])
@@ -295,6 +306,11 @@ def whoever_dies(env):
         contains(run("qemu-img", "info", image), "file format: qcow2")  # no lock is left
         env.virsh("start", "web").ok()
         contains(sh(env, "web", "cat /synced"), "synced")
+    os.kill(servers(env)[0], signal.SIGSTOP)  # nothing that is asked of the image is ever answered
+    began = time.monotonic()
+    env.virsh("destroy", "web").ok()
+    check(time.monotonic() - began < 15 * daemon_module.TIME_FACTOR, "the end waits for a storage daemon that does not answer")
+    eventually(lambda: not servers(env), "no storage daemon is left")
     log = pathlib.Path("/var/log/libvirt/userns/web.log").read_text()
     contains(log, f"the storage daemon of image '{image}' of domain 'web' is gone")
 
@@ -433,8 +449,6 @@ def hostile_raw_images(env):
              ("journal of another", patched(env, good, "journal.img", 1024 + 0x60, struct.pack("<I", 0x8)), []),
              ("options", patched(env, good, "opts.img", 1024 + 0x200, b"journal_path=/dev/vda\0"), ["options of mount"]),
              ("truncated", truncated(env, good, "short.img", 9 * MIB), ["make ext4"]),
-             ("two at once", patched(env, good, "two.img", 0, b"XFSB" + struct.pack(">I", 4096) + bytes(92) +
-                                     struct.pack(">H", 0xb4a5)), []),
              ("swap", swap(env), ["'swap'"]),
              ("partition beyond the end", truncated(env, partitioned(env, good), "cut.img", 12 * MIB),
               ["partition"], "<userns:image target='/' partition='3'/>"),
@@ -446,7 +460,8 @@ def hostile_raw_images(env):
              ("offset beyond the end", good, ["it ends before"], f"<userns:image target='/' offset='{1 << 50}'/>")]
     for what, image, said, *parts in cases:
         define(env, "bad", filesystem(image), parts=parts[0] if parts else "")
-        error = refused(env, image, *said)
+        with naming(what):
+            error = refused(env, image, *said)
         equal(loops(image), [], f"{what}: loop devices")
         check("internal error" not in error, f"{what}: {error}")
 
@@ -522,16 +537,17 @@ def hostile_qcow2_images(env):
              ("a server below", overlay_on("nbd://127.0.0.1:1/x"), ["overlay on"]),
              ("data elsewhere", with_data, ["its data is in another file"]),
              ("no qcow2", ext4(env, "plain.img"), ["no qcow2 image"]),
-             ("truncated", truncated(env, good, "short.qcow2", 200), ["qemu-storage-daemon"]),
+             ("truncated", truncated(env, good, "short.qcow2", 200), ["no file system"]),
              ("version 9", patched(env, good, "v9.qcow2", 4, struct.pack(">I", 9)), ["unknown version 9"]),
              ("name of a gigabyte", patched(env, good, "long.qcow2", 8, struct.pack(">QI", 4096, 1 << 30)), ["damaged"]),
              ("name beyond the end", patched(env, good, "far.qcow2", 8, struct.pack(">QI", 1 << 31, 100)), ["damaged"]),
              ("clusters of 2^63", patched(env, good, "cluster.qcow2", 20, struct.pack(">I", 63)), ["qemu-storage-daemon"]),
-             ("table beyond the end", patched(env, good, "l1.qcow2", 40, struct.pack(">Q", 1 << 60)), ["qemu-storage-daemon"]),
+             ("table beyond the end", patched(env, good, "l1.qcow2", 40, struct.pack(">Q", 1 << 60)), []),
              ("extents of others", vmdk, ["qemu-storage-daemon"], "<driver type='nbd' format='vmdk'/>")]
     for what, image, said, *driver in cases:
         define(env, "bad", filesystem(image, driver=driver[0] if driver else NBD))
-        error = refused(env, image, *said)
+        with naming(what):
+            error = refused(env, image, *said)
         check("internal error" not in error, f"{what}: {error}")
         check("root:" not in error and "ssss" not in error, f"{what} shows what is in the file: {error}")
 
