@@ -37,9 +37,7 @@ static int is_idmapped;
 static char **program;
 
 /* What a domain has mounted beside what the floor has of its own. */
-static struct {
-  char type[16], place[256], options[64];
-} extra[128];
+static struct { char type[16], place[256], options[64]; } extra[128];
 static size_t extra_count;
 
 static void die(const char *what) {
@@ -61,7 +59,8 @@ static void write_file(const char *path, const char *text) {
 
 /* ---- cgroups: v1 hierarchies are joined by the child ("0" into tasks that root opened), v2 by CLONE_INTO_CGROUP --- */
 
-static const char *const kHierarchies[] = {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"};
+static const char *const kHierarchies[] = {"cpu",     "cpuacct", "cpuset", "memory",
+                                           "devices", "freezer", "blkio",  "pids"};
 enum { kHierarchyCount = sizeof kHierarchies / sizeof *kHierarchies };
 static int tasks[kHierarchyCount];
 static int unified = -1;
@@ -108,7 +107,8 @@ static void remove_cgroups(void) {
 
 /* ---- the child ---------------------------------------------------------------------------------------------------- */
 
-static void mount_at(const char *source, const char *target, const char *type, unsigned long flags, const char *data) {
+static void mount_at(const char *source, const char *target, const char *type, unsigned long flags,
+                     const char *data) {
   if (mount(source, target, type, flags, data) != 0) die(target);
 }
 
@@ -116,7 +116,8 @@ static void read_extra(const char *file) {
   FILE *const in = fopen(file, "re");
   if (in == NULL) die(file);
   while (extra_count < sizeof extra / sizeof *extra &&
-         fscanf(in, "%15s %255s %63s", extra[extra_count].type, extra[extra_count].place, extra[extra_count].options) == 3)
+         fscanf(in, "%15s %255s %63s", extra[extra_count].type, extra[extra_count].place,
+                extra[extra_count].options) == 3)
     ++extra_count;
   if (!feof(in)) die("more mounts than there is room for");
   fclose(in);
@@ -145,7 +146,8 @@ static void mount_extra(void) {
 static int receive_fd(int from) {
   char byte, control[CMSG_SPACE(sizeof(int))];
   struct iovec iov = {&byte, 1};
-  struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+  struct msghdr message = {
+      .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
   if (recvmsg(from, &message, MSG_CMSG_CLOEXEC) != 1) _exit(1);
   struct cmsghdr *header = CMSG_FIRSTHDR(&message);
   if (header == NULL) return -1;
@@ -211,7 +213,8 @@ static void open_gate(int gate, pid_t pid) {
     if (ns < 0) die(path);
     attr.userns_fd = (uint64_t)ns;
     tree = (int)syscall(SYS_open_tree, AT_FDCWD, root, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-    if (tree < 0 || syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attr, sizeof attr) != 0) die("mount_setattr");
+    if (tree < 0 || syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attr, sizeof attr) != 0)
+      die("mount_setattr");
     close(ns);
     message.msg_control = control;
     message.msg_controllen = sizeof control;
