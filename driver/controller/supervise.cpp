@@ -62,6 +62,7 @@ Supervisor::Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files,
                 }) {
   watch(signals_, EventKind::kSignals, 0);
   if (listener_) watch(listener_, EventKind::kListener, 0);
+  for (std::size_t i = 0; i < host_.storage.size(); ++i) watch(host_.storage[i].process, EventKind::kStorage, i);
   if (channel) add_connection(std::move(channel));
 }
 
@@ -159,6 +160,8 @@ void Supervisor::dispatch(EventKind kind, std::size_t index, std::uint32_t event
       return commands_.on_event(index);
     case EventKind::kStem:
       return on_stem_gone();
+    case EventKind::kStorage:
+      return on_storage_gone(index);
   }
 }
 
@@ -213,6 +216,19 @@ void Supervisor::on_stem_gone() {
   is_stem_gone_ = has_ended_ = true;
 }
 
+// All that the container asks of that file system fails from now on, and nothing could be started from it again.
+void Supervisor::on_storage_gone(std::size_t index) {
+  const auto& daemon = host_.storage[index];
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, daemon.process.get(), nullptr);
+  write_log_line("the storage daemon of image " + quote(daemon.image) + " of domain " + quote(plan_.name) +
+                 " is gone: the domain ends");
+  lost_image_ = daemon.image;
+  if (!boot_) return finish(ExitCause::kKilled, 0, lost_image());
+  kill_init();
+}
+
+std::string Supervisor::lost_image() const { return "the storage daemon of image " + quote(lost_image_) + " is gone"; }
+
 void Supervisor::on_init_exit() {
   if (!boot_) return;
   const auto waited = kernel::wait_process(boot_->init, 0);
@@ -224,6 +240,7 @@ void Supervisor::on_init_exit() {
   consoles_.drain_and_close();
   freezes_.clear();
   if (is_destroying_) return finish(ExitCause::kDestroyed, status);
+  if (!lost_image_.empty()) return finish(ExitCause::kKilled, status, lost_image());
   const auto cause = cause_of(status);
   const AfterExit action = is_resetting_ || restart_once_ ? AfterExit::kRestart
                            : cause == ExitCause::kReboot  ? plan_.after_reboot

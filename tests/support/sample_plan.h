@@ -23,8 +23,10 @@ inline LaunchPlan make_full_plan() {
                             false,
                             false,
                             "machine"},
-                 SourceStep{1, SourceKind::kDirectory, "/srv/web", "", true, false},
-                 SourceStep{2, SourceKind::kLoopFile, "/srv/web.img", "ext4", false, true},
+                 SourceStep{1, "/srv/web", true, false},
+                 ImageHelpersStep{"/usr/libexec/image", "/usr/bin/storage", std::vector<std::uint8_t>(16)},
+                 ImageSourceStep{
+                     2, false, {{"/srv/web.qcow2", "qcow2"}, {"/srv/base.vdi", "vdi"}}, 3, 512, 1024, "@", true},
                  DeviceSourceStep{3, "/dev/null", false}};
   plan.from_parent = {IdMapStep{{{{0, 2000000, 65536}}, {{0, 2000000, 65536}}}},
                       RootStep{1, OwnerShift::kIdmappedMount, true},
