@@ -95,6 +95,14 @@ def lost(before, root):
     return {path for path in changed if path != "etc" and not path.startswith("etc/")}
 
 
+def in_container(env, name, command):
+    """Its output, or nothing."""
+    tool = os.path.join(env.daemon.build, "driver", "exec", "virt-userns-exec")
+    done = subprocess.run([tool, "-c", env.uri, name, "--", "/bin/sh", "-c", command], capture_output=True, text=True,
+                          timeout=60, stdin=subprocess.DEVNULL)
+    return done.stdout
+
+
 def told(lab, name, root):
     """What the init of a busybox guest has said after its start."""
     path = pathlib.Path(root, "told")
@@ -119,6 +127,100 @@ def a_copied_tree_is_the_same_and_boots(env):
     lab.ok("rollback", "web1")
     lab.expect_nothing()
     equal(checksum(disk), before, "the disk of the machine")
+
+
+@test(("userns",))
+def in_place_it_runs_on_top_of_the_disk(env):
+    lab = Lab(env)
+    disk = small_disk(lab)
+    before = checksum(disk)
+    lab.ok("convert", "--name", "web1", "--start", disk)
+    greets = lambda: "up: guest" in in_container(env, "web1", "cat /told")  # noqa: E731
+    eventually(greets, "the guest is up")
+    equal(checksum(disk), before, "the disk of the machine, while the container runs")
+    env.virsh("destroy", "web1").ok()
+    env.virsh("start", "web1").ok()
+    eventually(greets, "the guest is up again")
+    env.virsh("destroy", "web1").ok()
+    lab.ok("rollback", "web1")
+    lab.expect_nothing()
+    equal(checksum(disk), before, "the disk of the machine")
+
+
+@test(("userns",))
+def an_image_has_all_of_it(env):
+    lab = Lab(env)
+    disk = small_disk(lab)
+    lab.ok("convert", "--name", "web1", "--copy", "image", "--size", "64M", "--start", disk)
+    eventually(lambda: "up: guest" in in_container(env, "web1", "cat /told"), "the guest is up")
+    env.virsh("destroy", "web1").ok()
+    with guests.mounted(lab.jobs / "web1/root.img", lab.path("look2"), "-o", "ro,loop") as root:
+        equal(lost(original(lab), root), {"var/sda", "told"}, "what is not as it was")
+    lab.ok("rollback", "web1")
+    lab.expect_nothing()
+
+
+def volume_of(lab, disk, name):
+    """What is on the second partition of a qcow2, to the last attribute, and the bytes in front of it."""
+    raw = guests.run("qemu-img", "convert", "-O", "raw", disk, lab.path(f"{name}.raw")) or lab.path(f"{name}.raw")
+    start = int(matches(guests.run("sfdisk", "-d", raw), r"raw2 : start= *(\d+)").group(1)) * 512
+    with guests.mounted(raw, lab.path(name), "-o", f"ro,loop,offset={start}") as place:
+        found = trees.manifest(place)
+    with open(raw, "rb") as bytes_of_it:
+        return found, bytes_of_it.read(start)
+
+
+def way_back(env, *how, commits):
+    """Converted, run, committed or not, and made a machine again."""
+    lab = Lab(env)
+    disk = small_disk(lab)
+    checksum_before, before = checksum(disk), volume_of(lab, disk, "before")
+    lab.ok("convert", "--name", "web1", "--start", *how, disk)
+    eventually(lambda: "up: guest" in in_container(env, "web1", "cat /told"), "the guest is up")
+    in_container(env, "web1", "echo more > /var/new; busybox rm /var/acl; echo 127.0.0.1 x > /etc/hosts")
+    contains(lab.refused("back", "--output", lab.path("vm"), "web1"), "shut it off")
+    env.virsh("destroy", "web1").ok()
+    if commits:
+        lab.ok("commit", "web1")
+        contains(lab.refused("commit", "web1"), "already")
+        contains(lab.refused("rollback", "web1"), "nothing to go back to")
+        os.rename(disk, lab.path("away"))
+        env.virsh("start", "web1").ok()
+        eventually(lambda: "up: guest" in in_container(env, "web1", "cat /told"), "the guest is up without the disk")
+        env.virsh("destroy", "web1").ok()
+        contains(lab.refused("back", "--output", lab.path("vm"), "web1"), "No such file")
+        os.rename(lab.path("away"), disk)
+    lab.ok("back", "--output", lab.path("vm"), "web1")
+    equal(sorted(os.listdir(lab.path("vm"))), ["vda.qcow2", "web1.xml"])
+    contains((lab.path("vm") / "web1.xml").read_text(), f"{lab.path('vm')}/vda.qcow2")
+    after = volume_of(lab, lab.path("vm") / "vda.qcow2", "after")
+    changed = trees.differences(before[0], after[0])
+    equal(changed.keys() - {"etc", "var", "."}, {"told", "var/new", "var/acl", "var/acl-again", "etc/hosts"},
+          "what the container changed")
+    equal(after[1], before[1], "what is in front of the volume")
+    equal(checksum(disk), checksum_before, "the disk of the machine")
+    return lab
+
+
+@test(("userns",))
+def a_container_in_place_becomes_a_machine_again(env):
+    lab = way_back(env, commits=False)
+    lab.ok("rollback", "web1")
+    lab.expect_nothing()
+
+
+@test(("userns",))
+def a_tree_becomes_a_machine_again(env):
+    lab = way_back(env, "--copy", "tree", commits=True)
+    env.virsh("undefine", "web1").ok()
+    expect_unused(lab.folder)
+
+
+@test(("userns",))
+def a_committed_container_needs_the_disk_no_more(env):
+    lab = way_back(env, commits=True)
+    env.virsh("undefine", "web1").ok()
+    expect_unused(lab.folder)
 
 
 def debian_disk(lab):

@@ -1,17 +1,10 @@
 #include "tools/convert/convert.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
-
-#include <algorithm>
-
-#include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/uuid.h"
 #include "tools/convert/domains.h"
 #include "tools/convert/machine.h"
+#include "tools/convert/rollback.h"
 #include "tools/convert/target.h"
 #include "xml/domain.h"
 
@@ -56,15 +49,6 @@ JobState first_state(const Planned& planned, const Settings& settings) {
   state.places = planned.machine.layout.places;
   state.source_xml = planned.machine.vm.xml;
   return state;
-}
-
-// What is left of a conversion that did not get to its end.
-Result<void> undo_job(Job& job) {
-  auto state = job.state();
-  if (!state.domain_uuid.empty()) TRY(undefine_domain(state.uri, state.domain_uuid));
-  state.phase = Phase::kRollingBack;
-  TRY(job.save(std::move(state)));
-  return job.remove();
 }
 
 // A run that was cut short is undone; anything else is in the way.
@@ -125,22 +109,6 @@ Result<Report> convert_machine(const std::string& word, const Settings& settings
     TRY(start_domain(settings.uri, uuid), quote(report.domain) + " is converted, and does not start");
   }
   return std::move(report);
-}
-
-Result<Report> roll_back(const std::string& name, const Settings& settings) {
-  auto job = TRY(Job::open(settings.folder, name));
-  if (job.state().phase == Phase::kCommitted)
-    return fail(VIR_ERR_OPERATION_INVALID, quote(name) + " was committed; there is nothing to go back to. "
-                                                         "'virt-userns-convert back' makes a VM of it");
-  Report report{name, {}};
-  for (const auto& disk : job.state().disks)
-    for (const auto& image : disk.chain)
-      if (auto same = check_unchanged(image); !same)
-        report.findings.push_back({Severity::kNote, "disk '" + disk.target + "'", same.error().text, ""});
-  TRY(undo_job(job));
-  report.findings.push_back({Severity::kNote, "container '" + name + "'",
-                             "is gone with all that was made for it; the VM is as it was", ""});
-  return report;
 }
 
 }  // namespace virtuserns::convert

@@ -43,10 +43,25 @@ std::string place_of(const DirFd& dir, const std::string& name) {
   return "/proc/self/fd/" + std::to_string(dir.get()) + "/" + name;
 }
 
+enum class Onto { kNothing, kOlder };  // what is in the place of the copy
+
+// What security modules and overlays have written: it means something to the machine that it was written on.
+bool is_label(std::string_view attribute) {
+  return attribute.starts_with("trusted.") || (attribute.starts_with("security.") && attribute != "security.capability");
+}
+
+bool is_node(const struct stat& st) { return S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode); }
+
+// With the same content, as far as can be seen without reading it.
+bool is_same_file(const struct stat& a, const struct stat& b) {
+  return S_ISREG(a.st_mode) && S_ISREG(b.st_mode) && a.st_nlink == 1 && b.st_nlink == 1 && a.st_size == b.st_size &&
+         a.st_mtim.tv_sec == b.st_mtim.tv_sec && a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
+}
+
 class Copier {
  public:
-  Copier(const DirFd& to, std::uint64_t max_bytes, const std::function<void(const CopyCount&)>& progress)
-      : root_(to), max_bytes_(max_bytes), progress_(progress), buffer_(kBuffer, '\0') {}
+  Copier(const DirFd& to, Onto onto, std::uint64_t max_bytes, const std::function<void(const CopyCount&)>& progress)
+      : root_(to), onto_(onto), max_bytes_(max_bytes), progress_(progress), buffer_(kBuffer, '\0') {}
 
   Result<Copied> copy(const DirFd& from, const DirFd& to) {
     struct stat st {};
@@ -73,6 +88,7 @@ class Copier {
 
   Result<void> copy_below(const DirFd& from, const DirFd& to, const std::string& path, std::size_t depth) {
     if (depth > kMaxDepth) return fail(VIR_ERR_OPERATION_FAILED, quote(path) + " is too deep");
+    if (onto_ == Onto::kOlder) TRY(remove_surplus(from, to), quote(path));
     const auto listing = TRY(list(from), quote(path.empty() ? "/" : path));
     for (errno = 0; const dirent* entry = ::readdir(listing.get()); errno = 0) {
       const std::string name = entry->d_name;
@@ -88,7 +104,7 @@ class Copier {
                           std::size_t depth) {
     struct stat st {};
     if (::fstatat(from.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) return sys_fail("look at " + quote(path));
-    if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) {
+    if (is_node(st)) {
       devices_.add(path);
       return {};
     }
@@ -98,10 +114,37 @@ class Copier {
       const auto [first, is_new] = links_.emplace(std::pair(st.st_dev, st.st_ino), path);
       if (!is_new) return link(first->second, to, name, path);
     }
+    if (onto_ == Onto::kOlder) {
+      const auto is_kept = TRY(make_room(to, name, st), quote(path));
+      if (is_kept && !S_ISDIR(st.st_mode)) return give_attributes(from, name, to, name, st);
+    }
     if (S_ISDIR(st.st_mode)) return copy_directory(from, to, name, path, depth);
     TRY(make(from, to, name, path, st), quote(path));
     TRY(give_attributes(from, name, to, name, st), quote(path));
     return {};
+  }
+
+  // What the container has not. Device nodes stay: it never had them.
+  Result<void> remove_surplus(const DirFd& from, const DirFd& to) {
+    const auto listing = TRY(list(to));
+    std::vector<std::string> surplus;
+    while (const dirent* entry = ::readdir(listing.get())) {
+      const std::string name = entry->d_name;
+      struct stat st {};
+      if (name == "." || name == ".." || ::fstatat(from.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) continue;
+      if (::fstatat(to.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 && !is_node(st)) surplus.push_back(name);
+    }
+    for (const auto& name : surplus) TRY(remove_tree(to, name));
+    return {};
+  }
+
+  // True: what is there stays, and gets its attributes. Otherwise there is nothing now.
+  Result<bool> make_room(const DirFd& to, const std::string& name, const struct stat& st) {
+    struct stat there {};
+    if (::fstatat(to.get(), name.c_str(), &there, AT_SYMLINK_NOFOLLOW) != 0) return false;
+    if (is_same_file(st, there) || (S_ISDIR(st.st_mode) && S_ISDIR(there.st_mode))) return true;
+    TRY(remove_tree(to, name));
+    return false;
   }
 
   Result<void> copy_directory(const DirFd& from, const DirFd& to, const std::string& name, const std::string& path,
@@ -109,7 +152,8 @@ class Copier {
     const DirFd source(::openat(from.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!source) return sys_fail("open " + quote(path));
     note_flags(source, path);
-    if (::mkdirat(to.get(), name.c_str(), 0700) != 0) return sys_fail("make " + quote(path));
+    if (::mkdirat(to.get(), name.c_str(), 0700) != 0 && (onto_ == Onto::kNothing || errno != EEXIST))
+      return sys_fail("make " + quote(path));
     const DirFd target(::openat(to.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!target) return sys_fail("open " + quote(path));
     TRY(copy_below(source, target, path, depth + 1));
@@ -191,12 +235,22 @@ class Copier {
     return {};
   }
 
+  // Those that a copy would set, so that none of them is left that the container has taken away.
+  Result<void> clear_xattrs(const std::string& path) {
+    const auto bytes = ::llistxattr(path.c_str(), names_.data(), names_.size());
+    for (const char* name = names_.data(); name < names_.data() + bytes; name += std::strlen(name) + 1)
+      if (!is_label(name) && ::lremovexattr(path.c_str(), name) != 0 && errno != ENODATA)
+        return sys_fail("remove attribute " + quote(name));
+    return {};
+  }
+
   Result<void> copy_xattrs(const std::string& from, const std::string& to) {
+    if (onto_ == Onto::kOlder) TRY(clear_xattrs(to));
     const auto bytes = ::llistxattr(from.c_str(), names_.data(), names_.size());
     if (bytes < 0) return errno == EOPNOTSUPP ? Result<void>() : Result<void>(sys_fail("list attributes"));
     for (const char* name = names_.data(); name < names_.data() + bytes; name += std::strlen(name) + 1) {
       const std::string_view view(name);
-      if (view.starts_with("trusted.") || (view.starts_with("security.") && view != "security.capability")) {
+      if (is_label(view)) {
         ++labels_[std::string(view)];
         continue;
       }
@@ -227,6 +281,7 @@ class Copier {
   }
 
   const DirFd& root_;
+  Onto onto_;
   std::uint64_t max_bytes_;
   const std::function<void(const CopyCount&)>& progress_;
   std::string buffer_, names_ = std::string(kMaxXattrs, '\0');
@@ -236,17 +291,26 @@ class Copier {
   Copied copied_;
 };
 
+// Two descriptors for each level.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return;
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 8192);
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 }  // namespace
 
 Result<Copied> copy_tree(const DirFd& from, const DirFd& to, std::uint64_t max_bytes,
                          const std::function<void(const CopyCount&)>& progress) {
-  // Two descriptors for each level.
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 8192);
-    (void)::setrlimit(RLIMIT_NOFILE, &limit);
-  }
-  return Copier(to, max_bytes, progress).copy(from, to);
+  raise_descriptor_limit();
+  return Copier(to, Onto::kNothing, max_bytes, progress).copy(from, to);
+}
+
+Result<Copied> update_tree(const DirFd& from, const DirFd& to, std::uint64_t max_bytes,
+                           const std::function<void(const CopyCount&)>& progress) {
+  raise_descriptor_limit();
+  return Copier(to, Onto::kOlder, max_bytes, progress).copy(from, to);
 }
 
 }  // namespace virtuserns::convert

@@ -9,6 +9,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "driver/image/superblock.h"
 #include "driver/kernel/mount.h"
 #include "tools/convert/fstab.h"
 #include "tools/convert/guest_files.h"
@@ -47,10 +48,11 @@ class Devices {
   Result<MountFd> mount(const Placed& place) {
     const auto& volume = place.volume;
     auto& device = devices_[{volume.disk, volume.offset}];
-    if (!device.fd) {
+    if (!device.device) {
       const auto disk = disks_.find(volume.disk);
       if (disk == disks_.end()) return fail(VIR_ERR_INTERNAL_ERROR, "no disk '" + volume.disk + "'");
-      device = TRY(attach_loop(disk->second.file(), volume.offset, volume.size, access_));
+      TRY(image::check_superblock(disk->second.file(), volume.type, volume.offset));
+      device = TRY(attach_part(disk->second.file(), volume.offset, volume.size, access_));
     }
     return kernel::make_filesystem(volume.type.starts_with("ext") ? "ext4" : volume.type,
                                    options_of(place, device.path, access_),
@@ -61,7 +63,7 @@ class Devices {
  private:
   const DisksByName& disks_;
   Access access_;
-  std::map<std::pair<std::string, std::uint64_t>, LoopDevice> devices_;
+  std::map<std::pair<std::string, std::uint64_t>, kernel::LoopDevice> devices_;
 };
 
 // mountinfo(5) writes blanks and backslashes as three octal digits.
@@ -182,8 +184,7 @@ Result<Layout> find_layout(const DisksByName& disks, std::span<const Volume> vol
 }
 
 Result<GuestMount> GuestMount::mount(const DisksByName& disks, std::span<const Placed> places, Access access,
-                                     const std::string& workplace) {
-  const std::string path = workplace + "/root";
+                                     const std::string& path) {
   if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return sys_fail("make " + quote(path));
   const auto target = TRY(open_directory(path));
   Devices devices(disks, access);

@@ -35,9 +35,9 @@ using DisksByName = std::map<std::string, OpenDisk>;
 
 class GuestMount {
  public:
-  // kRead: as in find_layout. kWrite: journals are replayed first, by the kernel. At `workplace`/root.
+  // kRead: as in find_layout. kWrite: journals are replayed first, by the kernel. `path` is made, in the workplace.
   [[nodiscard]] static Result<GuestMount> mount(const DisksByName& disks, std::span<const Placed> places,
-                                                Access access, const std::string& workplace);
+                                                Access access, const std::string& path);
   GuestMount(GuestMount&&) = default;
   GuestMount& operator=(GuestMount&&) = delete;
   ~GuestMount();

@@ -191,6 +191,12 @@ Result<std::vector<Image>> read_chain(const std::string& path, const std::string
   return chain;
 }
 
+Result<Image> read_image(const std::string& path, const std::string& format) {
+  struct stat st {};
+  TRY(open_image(path, st));
+  return describe(path, st, format);
+}
+
 Result<void> check_unchanged(const Image& image) {
   struct stat st {};
   if (::stat(image.path.c_str(), &st) != 0) return sys_fail("look at " + quote(image.path));

@@ -29,6 +29,8 @@ inline constexpr std::size_t kMaxChain = 32;
 // one), its format is written down in the image before it, and no name is a URL or JSON.
 [[nodiscard]] Result<std::vector<Image>> read_chain(const std::string& path, const std::string& format,
                                                     const std::vector<std::string>& folders);
+// The file alone, whatever it is based on.
+[[nodiscard]] Result<Image> read_image(const std::string& path, const std::string& format);
 // An error: the file is not what it was.
 [[nodiscard]] Result<void> check_unchanged(const Image& image);
 

@@ -100,7 +100,7 @@ Result<Machine> study_machine(const std::string& word, const Settings& settings,
   for (const auto& place : machine.layout.places) sizes[place.volume.name] = place.volume.size;
   for (const auto& [_, size] : sizes) machine.volume_bytes += size;
   {
-    auto guest = TRY(GuestMount::mount(disks, machine.layout.places, Access::kRead, workplace));
+    auto guest = TRY(GuestMount::mount(disks, machine.layout.places, Access::kRead, workplace + "/guest"));
     TRY(study_guest(guest, settings, machine));
     TRY(guest.unmount());
   }

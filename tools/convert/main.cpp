@@ -240,6 +240,8 @@ Result<int> run(int argc, char** argv) {
   if (command == "plan") return plan(options, words, workplace);
   if (command == "convert") return convert(options, words.front(), workplace);
   if (command == "rollback") return finish(options, roll_back(words.front(), options.settings));
+  if (command == "commit") return finish(options, commit_conversion(words.front(), options.settings));
+  if (command == "back") return finish(options, bring_back(words.front(), options.output, options.settings, workplace));
   return wrong(quote(command) + " is no command");
 }
 

@@ -99,9 +99,11 @@ bool collect(Pipe& out, Pipe& errors, Ended& ended, std::chrono::steady_clock::t
   return true;
 }
 
-std::string last_line(const std::string& text) {
-  const auto lines = split(trim(text), '\n');
-  return lines.empty() ? "" : printable(trim(lines.back()), 400);
+// Its lines as one.
+std::string one_line(const std::string& text) {
+  std::string line;
+  for (const auto part : split(trim(text), '\n')) line += (line.empty() ? "" : "; ") + std::string(trim(part));
+  return printable(line, 600);
 }
 
 }  // namespace
@@ -126,7 +128,7 @@ Result<Ended> run_program(const std::vector<std::string>& argv, int timeout_ms) 
 Result<std::string> need_program(const std::vector<std::string>& argv, int timeout_ms) {
   auto ended = TRY(run_program(argv, timeout_ms));
   if (ended.status == 0) return std::move(ended.out);
-  const auto why = last_line(ended.errors.empty() ? ended.out : ended.errors);
+  const auto why = one_line(ended.errors.empty() ? ended.out : ended.errors);
   return fail(VIR_ERR_OPERATION_FAILED, argv.front() + ": " + (why.empty() ? "status " + std::to_string(ended.status) : why));
 }
 

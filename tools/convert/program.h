@@ -18,7 +18,7 @@ inline constexpr std::size_t kMaxProgramOutput = 1024 * 1024;
 
 // `argv[0]` is a name. An error: it is not installed, it was killed, or it ran longer than `timeout_ms`.
 [[nodiscard]] Result<Ended> run_program(const std::vector<std::string>& argv, int timeout_ms);
-// As run_program; a status other than 0 is an error with the last line that it said.
+// As run_program; a status other than 0 is an error with what it said.
 [[nodiscard]] Result<std::string> need_program(const std::vector<std::string>& argv, int timeout_ms = 60'000);
 
 // A child that goes on running. Killed and reaped when this goes, unless end() did that in order.

@@ -1,14 +1,11 @@
 #include "tools/convert/storage.h"
 
 #include <fcntl.h>
-#include <linux/loop.h>
 #include <poll.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "conf/base/file.h"
@@ -20,7 +17,7 @@ namespace {
 
 // A folder that every machine has and that neither we nor what we run needs; hidden from this process only.
 constexpr const char* kWorkplace = "/sys/kernel";
-constexpr int kStartMs = 30'000, kEndMs = 120'000, kMaxLoopTries = 64;
+constexpr int kStartMs = 30'000, kEndMs = 120'000;
 
 // A value in qemu's own syntax of options: commas are doubled.
 std::string option_value(const std::string& text) {
@@ -124,8 +121,7 @@ Result<Image> make_overlay(const std::string& path, const Image& base) {
   if (::access(path.c_str(), F_OK) == 0) return fail(VIR_ERR_OPERATION_FAILED, quote(path) + " is there already");
   TRY(need_program({"qemu-img", "create", "-q", "-f", "qcow2", "-F", base.format, "-b", base.path, "--", path}));
   TRY(sync_file(path));
-  auto chain = TRY(read_chain(path, "qcow2", {base.path.substr(0, base.path.rfind('/') + 1)}));
-  return chain.front();
+  return read_image(path, "qcow2");
 }
 
 Result<void> check_image(const Image& image) {
@@ -137,24 +133,9 @@ Result<void> check_image(const Image& image) {
               "image " + quote(image.path) + " is damaged; see 'qemu-img check': " + printable(trim(ended.errors), 300));
 }
 
-Result<LoopDevice> attach_loop(const Fd& file, std::uint64_t offset, std::uint64_t size, Access access) {
-  const Fd control(::open("/dev/loop-control", O_RDWR | O_CLOEXEC));
-  if (!control) return sys_fail("open '/dev/loop-control'");
-  for (int i = 0; i < kMaxLoopTries; ++i) {
-    const int number = ::ioctl(control.get(), LOOP_CTL_GET_FREE);
-    if (number < 0) return sys_fail("find a loop device");
-    LoopDevice device{Fd(), "/dev/loop" + std::to_string(number)};
-    device.fd = Fd(::open(device.path.c_str(), (access == Access::kWrite ? O_RDWR : O_RDONLY) | O_CLOEXEC));
-    if (!device.fd) return sys_fail("open " + quote(device.path));
-    loop_config config{};
-    config.fd = static_cast<__u32>(file.get());
-    config.info.lo_offset = offset;
-    config.info.lo_sizelimit = size;
-    config.info.lo_flags = LO_FLAGS_AUTOCLEAR | (access == Access::kRead ? LO_FLAGS_READ_ONLY : 0);
-    if (::ioctl(device.fd.get(), LOOP_CONFIGURE, &config) == 0) return device;
-    if (errno != EBUSY) return sys_fail("set up " + quote(device.path));  // EBUSY: somebody was faster
-  }
-  return fail(VIR_ERR_RESOURCE_BUSY, "no loop device is free");
+Result<kernel::LoopDevice> attach_part(const Fd& file, std::uint64_t offset, std::uint64_t size, Access access) {
+  return kernel::attach_loop(
+      {file, "virt-userns-convert", access == Access::kWrite ? kernel::Access::kReadWrite : kernel::Access::kReadOnly, offset, size});
 }
 
 }  // namespace virtuserns::convert

@@ -8,6 +8,7 @@
 
 #include "conf/base/fd.h"
 #include "conf/base/result.h"
+#include "driver/kernel/device.h"
 #include "tools/convert/block_reader.h"
 #include "tools/convert/image.h"
 #include "tools/convert/program.h"
@@ -46,10 +47,7 @@ class OpenDisk {
 [[nodiscard]] Result<void> check_image(const Image& image);
 
 // A block device over a part of the file; it goes when it is neither open nor mounted.
-struct LoopDevice {
-  Fd fd;
-  std::string path;
-};
-[[nodiscard]] Result<LoopDevice> attach_loop(const Fd& file, std::uint64_t offset, std::uint64_t size, Access access);
+[[nodiscard]] Result<kernel::LoopDevice> attach_part(const Fd& file, std::uint64_t offset, std::uint64_t size,
+                                                     Access access);
 
 }  // namespace virtuserns::convert

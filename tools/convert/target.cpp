@@ -1,7 +1,6 @@
 #include "tools/convert/target.h"
 
 #include <fcntl.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -10,7 +9,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
-#include "driver/kernel/mount.h"
+#include "tools/convert/image_mount.h"
 #include "tools/convert/tree.h"
 
 namespace virtuserns::convert {
@@ -57,7 +56,7 @@ Result<std::vector<Finding>> copy_into(const DirFd& to, const Machine& machine, 
   auto disks = TRY(open_overlays(job.state().disks, places, job.path(kWorkFolder), workplace));
   Copied copied;
   {
-    auto guest = TRY(GuestMount::mount(disks, places, Access::kWrite, workplace));
+    auto guest = TRY(GuestMount::mount(disks, places, Access::kWrite, workplace + "/guest"));
     std::uint64_t said = 0;
     const std::uint64_t step = std::max<std::uint64_t>(machine.file_bytes / 10, 1);
     copied = TRY(copy_tree(guest.root(), to, 16 * machine.volume_bytes,
@@ -89,30 +88,6 @@ Result<std::vector<Finding>> make_tree(const Machine& machine, const Settings& s
   return findings;
 }
 
-// Mounted only while this lives.
-class Mounted {
- public:
-  static Result<Mounted> mount(const LoopDevice& device, const std::string& place) {
-    const auto made = TRY(kernel::make_filesystem("ext4", {{"source", device.path}, {"errors", "remount-ro"}},
-                                                  MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
-    if (::mkdir(place.c_str(), 0700) != 0 && errno != EEXIST) return sys_fail("make " + quote(place));
-    TRY(kernel::attach_mount(made, TRY(open_directory(place))));
-    return Mounted(place);
-  }
-  Mounted(Mounted&& other) noexcept : place_(std::exchange(other.place_, "")) {}
-  ~Mounted() {
-    if (!place_.empty()) (void)::umount2(place_.c_str(), MNT_DETACH);
-  }
-  Result<void> unmount() {
-    if (::umount2(std::exchange(place_, "").c_str(), 0) != 0) return sys_fail("unmount the new image");
-    return {};
-  }
-
- private:
-  explicit Mounted(std::string place) : place_(std::move(place)) {}
-  std::string place_;
-};
-
 Result<std::vector<Finding>> make_image(const Machine& machine, const Settings& settings, const std::string& workplace,
                                         const Job& job) {
   const auto path = job.path("root.img");
@@ -124,9 +99,9 @@ Result<std::vector<Finding>> make_image(const Machine& machine, const Settings& 
   TRY(need_program({"mkfs.ext4", "-q", "-F", "-E", "root_owner=0:0", "--", path}, 600'000));
   std::vector<Finding> findings;
   {
-    const auto device = TRY(attach_loop(file, 0, settings.image_bytes, Access::kWrite));
+    const auto device = TRY(attach_part(file, 0, settings.image_bytes, Access::kWrite));
     const auto place = workplace + "/image";
-    auto mounted = TRY(Mounted::mount(device, place), "mount the new image");
+    auto mounted = TRY(ImageMount::mount(device, Access::kWrite, place), "mount the new image");
     {
       const auto root = TRY(open_directory(place));
       // Of mkfs; a guest has its own, or none.
@@ -146,7 +121,7 @@ Result<std::vector<Finding>> make_in_place(const Machine& machine, const Setting
   auto disks = TRY(open_overlays(job.state().disks, places, job.path("."), workplace));
   std::vector<Finding> findings;
   {
-    auto guest = TRY(GuestMount::mount(disks, places, Access::kWrite, workplace));
+    auto guest = TRY(GuestMount::mount(disks, places, Access::kWrite, workplace + "/guest"));
     findings = TRY(edit(guest.root(), machine, settings, job));
     TRY(guest.unmount());
   }

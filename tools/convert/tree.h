@@ -26,6 +26,11 @@ struct Copied : CopyCount {
 [[nodiscard]] Result<Copied> copy_tree(const DirFd& from, const DirFd& to, std::uint64_t max_bytes,
                                        const std::function<void(const CopyCount&)>& progress);
 
+// As copy_tree, onto an older state of the same tree: files of the same size and time are not written again, so that those
+// which a boot loader finds by their blocks stay where they are; what `from` has not is removed, device nodes excepted.
+[[nodiscard]] Result<Copied> update_tree(const DirFd& from, const DirFd& to, std::uint64_t max_bytes,
+                                         const std::function<void(const CopyCount&)>& progress);
+
 // The entry `name` of `parent` and everything below; one that is missing is no error. Stays on its file system: a mount
 // below is an error.
 [[nodiscard]] Result<void> remove_tree(const DirFd& parent, const std::string& name);
