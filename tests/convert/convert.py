@@ -2,7 +2,6 @@
 
     VIRTUSERNS_BUILD=build tests/convert/convert.py --driver userns [-k EXPRESSION]
 """
-import hashlib
 import json
 import os
 import pathlib
@@ -13,7 +12,8 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "conformance"))
 import guests  # noqa: E402
 import trees  # noqa: E402
-from harness import NotPossible, Skip, check, contains, equal, eventually, main, matches, test  # noqa: E402
+from harness import Skip, check, contains, equal, eventually, main, matches, test  # noqa: E402
+from lab import Lab, checksum, expect_unused, in_container, lost, original, small_disk, told  # noqa: E402
 
 DEBIAN = pathlib.Path(os.environ.get("VIRTUSERNS_DEBIAN_TREE") or guests.SOURCE / "build-check/debian.tar")
 
@@ -25,89 +25,6 @@ Type=exec
 ExecStart=/bin/sh -c 'systemctl is-system-running --wait > /told.new; systemctl --failed --plain --no-legend >> /told.new; \
   mv /told.new /told; exec sleep infinity'
 """
-
-
-class Lab:
-    """A folder for disks and conversions, and the program."""
-
-    def __init__(self, env):
-        if missing := guests.missing_programs():
-            raise Skip(f"not installed: {', '.join(missing)}")
-        self.env = env
-        self.folder = pathlib.Path(env.folder, f"lab{len(os.listdir(env.folder))}")
-        self.folder.mkdir()
-        self.jobs = self.folder / "jobs"
-        self.program = os.path.join(env.daemon.build, "tools", "convert", "virt-userns-convert")
-
-    def path(self, name):
-        return self.folder / name
-
-    def convert(self, *words, timeout_s=120):
-        argv = [self.program, words[0], "--folder", str(self.jobs)] + [str(word) for word in words[1:]]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
-        return done
-
-    def ok(self, *words):
-        done = self.convert(*words)
-        equal(done.returncode, 0, f"exit status of {words}: {done.stdout} {done.stderr}")
-        return done
-
-    def refused(self, *words):
-        """What it says on standard error."""
-        done = self.convert(*words)
-        equal(done.returncode, 1, f"exit status of {words}: {done.stdout} {done.stderr}")
-        return done.stderr
-
-    def expect_nothing(self):
-        """No conversion, no definition, nothing mounted or attached."""
-        equal(sorted(os.listdir(self.jobs)) if self.jobs.exists() else [], [], "conversions")
-        equal(self.env.virsh("list", "--all", "--name").ok().out.strip(), "", "definitions")
-        expect_unused(self.folder)
-
-
-def expect_unused(folder):
-    """Nothing of this folder is mounted or attached to a loop device."""
-    check(str(folder) not in pathlib.Path("/proc/self/mountinfo").read_text(), "something is mounted")
-    loops = [path.read_text().strip() for path in pathlib.Path("/sys/block").glob("loop*/loop/backing_file")]
-    equal([name for name in loops if str(folder) in name or "sys/kernel/disk" in name], [], "loop devices")
-
-
-def checksum(path):
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-
-
-def small_disk(lab, kind="ext4", table="gpt", form="qcow2"):
-    """A busybox guest on one partition."""
-    tree = guests.busybox_tree(lab.path("tree"))
-    raw = guests.partitioned(lab.path("disk.raw"), table, guests.filesystem(lab.path("root.fs"), kind, tree, 48))
-    return raw if form == "raw" else guests.to_format(raw, lab.path(f"disk.{form}"), form)
-
-
-def original(lab, offset_of=1):
-    """What was on the partition, to the last attribute."""
-    with guests.mounted(lab.path("root.fs"), lab.path("look"), "-o", "ro,loop") as place:
-        return trees.manifest(place)
-
-
-def lost(before, root):
-    """The paths that are not as they were, but for what a rule edits and says so: all of that is in /etc."""
-    changed = trees.differences(before, trees.manifest(root))
-    return {path for path in changed if path != "etc" and not path.startswith("etc/")}
-
-
-def in_container(env, name, command):
-    """Its output, or nothing."""
-    tool = os.path.join(env.daemon.build, "driver", "exec", "virt-userns-exec")
-    done = subprocess.run([tool, "-c", env.uri, name, "--", "/bin/sh", "-c", command], capture_output=True, text=True,
-                          timeout=60, stdin=subprocess.DEVNULL)
-    return done.stdout
-
-
-def told(lab, name, root):
-    """What the init of a busybox guest has said after its start."""
-    path = pathlib.Path(root, "told")
-    eventually(lambda: path.exists() and path.read_text().endswith("\n"), f"{name} says that it is up")
-    return path.read_text()
 
 
 @test(("userns",))
@@ -221,6 +138,178 @@ def a_committed_container_needs_the_disk_no_more(env):
     lab = way_back(env, commits=True)
     env.virsh("undefine", "web1").ok()
     expect_unused(lab.folder)
+
+
+DISKS = {
+    "mbr-raw": lambda lab: small_disk(lab, table="dos", form="raw"),
+    "xfs-vmdk": lambda lab: small_disk(lab, kind="xfs", form="vmdk", mib=320),
+    "ext3-vdi": lambda lab: small_disk(lab, kind="ext3", form="vdi"),
+    "btrfs-subvolumes": lambda lab: btrfs_disk(lab),
+    "whole-disk": lambda lab: guests.to_format(
+        guests.filesystem(lab.path("root.fs"), "ext4", guests.busybox_tree(lab.path("tree")), 48), lab.path("disk.qcow2"), "qcow2"),
+    "lvm": lambda lab: lvm_disk(lab),
+}
+
+
+def btrfs_disk(lab):
+    tree = guests.busybox_tree(lab.path("tree"))
+    (tree / "etc/fstab").write_text(f"UUID={guests.ROOT_UUID} / btrfs subvol=@,compress=zstd 0 0\n"
+                                    f"UUID={guests.ROOT_UUID} /home btrfs subvol=/@home 0 0\n")
+    root = guests.filesystem(lab.path("root.fs"), "btrfs", tree, 160, subvolumes=("@", "@home"))
+    with guests.mounted(root, lab.path("fill"), "-o", "loop,subvol=@home") as place:
+        (place / "joe").mkdir()
+        (place / "joe/note").write_text("of joe")
+    return guests.to_format(guests.partitioned(lab.path("disk.raw"), "gpt", root), lab.path("disk.qcow2"), "qcow2")
+
+
+def lvm_disk(lab):
+    tree = guests.busybox_tree(lab.path("tree"))
+    (tree / "etc/fstab").write_text("/dev/mapper/my--vg-root / ext4 defaults 0 1\n/dev/my-vg/home /home ext4 defaults 0 2\n")
+    root = guests.filesystem(lab.path("root.fs"), "ext4", tree, 48)
+    (lab.path("home") / "joe").mkdir(parents=True)
+    (lab.path("home") / "joe/note").write_text("of joe")
+    home = guests.filesystem(lab.path("home.fs"), "ext4", lab.path("home"), 12, uuid="random")
+    physical = guests.logical(lab.path("pv"), "my-vg", home=home, root=root)
+    return guests.to_format(guests.partitioned(lab.path("disk.raw"), "gpt", physical), lab.path("disk.qcow2"), "qcow2")
+
+
+def every_disk(env, name):
+    lab = Lab(env)
+    disk = DISKS[name](lab)
+    before = checksum(disk)
+    lab.ok("convert", "--name", "web1", "--copy", "tree", "--start", disk)
+    root = lab.jobs / "web1/root"
+    text = told(lab, "web1", root)
+    equal(text, "up: guest of joe\n" if name in ("lvm", "btrfs-subvolumes") else "up: guest \n")
+    env.virsh("destroy", "web1").ok()
+    options = ("-o", "ro,loop" + (",subvol=@" if name.startswith("btrfs") else ""))
+    with guests.mounted(lab.path("root.fs"), lab.path("look"), *options) as place:
+        found = lost(trees.manifest(place), root)
+    equal(found - {"home", "home/lost+found", "home/joe", "home/joe/note"}, {"var/sda", "told"}, "what is not as it was")
+    lab.ok("rollback", "web1")
+    if name == "btrfs-subvolumes":
+        done = lab.convert("convert", "--name", "web1", disk)
+        equal(done.returncode, 3, done.stderr)
+        contains(done.stdout, "several subvolumes")
+    else:
+        lab.ok("convert", "--name", "web1", "--start", disk)
+        eventually(lambda: in_container(env, "web1", "cat /told") == text, "the guest is up in place")
+        env.virsh("destroy", "web1").ok()
+        lab.ok("rollback", "web1")
+    lab.expect_nothing()
+    equal(checksum(disk), before, "the disk of the machine")
+
+
+@test(("userns",))
+def a_raw_disk_with_an_mbr(env):
+    every_disk(env, "mbr-raw")
+
+
+@test(("userns",))
+def a_vmdk_with_xfs(env):
+    every_disk(env, "xfs-vmdk")
+
+
+@test(("userns",))
+def a_vdi_with_ext3(env):
+    every_disk(env, "ext3-vdi")
+
+
+@test(("userns",))
+def a_btrfs_with_subvolumes(env):
+    every_disk(env, "btrfs-subvolumes")
+
+
+@test(("userns",))
+def a_disk_without_a_table(env):
+    every_disk(env, "whole-disk")
+
+
+@test(("userns",))
+def logical_volumes(env):
+    every_disk(env, "lvm")
+
+
+@test(("userns",))
+def a_plan_writes_nothing(env):
+    lab = Lab(env)
+    disk = small_disk(lab)
+    locked = lab.path("luks.raw")
+    locked.write_bytes(b"LUKS\xba\xbe\x00\x01" + bytes(4 << 20))
+    before = trees.manifest(lab.folder)
+    done = lab.convert("plan", "--json", disk)
+    equal(done.returncode, 2, f"a guest whose init no rule knows: {done.stderr}")
+    report = json.loads(done.stdout)
+    equal([(entry["domain"], entry["verdict"]) for entry in report], [("disk", "with losses")])
+    check(any("device nodes" in finding["text"] for finding in report[0]["findings"]), f"device nodes in {report}")
+    done = lab.convert("plan", disk, locked)
+    equal(done.returncode, 3, f"{done.stdout} {done.stderr}")
+    equal(len([line for line in done.stdout.splitlines() if "disk" in line or "luks" in line]), 2, done.stdout)
+    contains(lab.refused("plan", locked), "no volume has the root")
+    contains(lab.refused("plan", lab.path("missing")), "No such file")
+    equal(trees.differences(before, trees.manifest(lab.folder)), {}, "what a plan has changed")
+    lab.expect_nothing()
+
+
+@test(("userns",))
+def a_machine_that_runs_is_left_alone(env):
+    lab = Lab(env)
+    disk = small_disk(lab)
+    # What a running machine does to its disk: qemu, with the disk open for writing.
+    machine = subprocess.Popen(["qemu-storage-daemon", "--blockdev", f"driver=file,node-name=f,filename={disk}", "--blockdev",
+                                "driver=qcow2,node-name=d,file=f", "--export", "type=vhost-user-blk,id=e,node-name=d,writable=on,"
+                                f"addr.type=unix,addr.path={lab.path('sock')}"])
+    try:
+        eventually(lambda: lab.path("sock").exists(), "qemu has the disk open")
+        for words in (("plan",), ("convert", "--name", "web1"), ("convert", "--name", "web1", "--copy", "tree")):
+            contains(lab.refused(*words, disk), "in use by a running VM")
+    finally:
+        machine.kill()
+        machine.wait()
+    lab.expect_nothing()
+    # And the other way round: while a container runs on top of it, the machine does not start.
+    lab.ok("convert", "--name", "web1", "--start", disk)
+    done = subprocess.run(["qemu-img", "resize", "-q", disk, "+1M"], capture_output=True, text=True)
+    check(done.returncode != 0, "the disk below a running container could be written")
+    contains(done.stderr, "lock")
+    env.virsh("destroy", "web1").ok()
+    lab.ok("rollback", "web1")
+
+
+DEFINITION = """<domain type='{kind}'{space}><name>vm1</name><uuid>6695eb01-f6a4-8304-79aa-97f2502e193f</uuid>
+<memory unit='MiB'>128</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os>
+<devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/>
+<target dev='vda' bus='virtio'/></disk><graphics type='vnc'/></devices>{state}</domain>"""
+
+
+def libvirt_host(lab, disk, state):
+    """A connection of libvirt's own that has this machine: its test driver, with what it has in a file."""
+    space = " xmlns:test='http://libvirt.org/schemas/domain/test/1.0'"
+    machine = DEFINITION.format(kind="test", space=space, disk=disk, state=f"<test:runstate>{state}</test:runstate>")
+    lab.path("host.xml").write_text(f"<node>{machine}</node>")
+    return f"test://{lab.path('host.xml')}"
+
+
+@test(("userns",))
+def a_domain_of_a_connection(env):
+    lab = Lab(env)
+    disk = small_disk(lab)
+    contains(lab.refused("plan", "--connect", libvirt_host(lab, disk, 1), "vm1"), "shut it off first")
+    host = libvirt_host(lab, disk, 5)
+    contains(lab.refused("plan", "--connect", host, "vm2"), "has no domain 'vm2'")
+    done = lab.ok("convert", "--connect", host, "vm1")
+    contains(done.stdout, "graphics")
+    equal(env.uuid("vm1"), "6695eb01-f6a4-8304-79aa-97f2502e193f")
+    contains(lab.refused("convert", "--connect", host, "vm1"), "converted already")
+    contains(lab.refused("convert", "--connect", host, "--name", "other", "vm1"), "already; a second one needs --clone")
+    lab.ok("convert", "--connect", host, "--clone", "--name", "other", "vm1")
+    check(env.uuid("other") != env.uuid("vm1"), "a clone is the same machine")
+    lab.ok("rollback", "other")
+    lab.ok("rollback", "vm1")
+    lab.path("vm.xml").write_text(DEFINITION.format(kind="kvm", space="", disk=disk, state=""))
+    lab.ok("convert", "--xml", lab.path("vm.xml"), "--name", "web2", "--copy", "tree")
+    lab.ok("rollback", "web2")
+    lab.expect_nothing()
 
 
 def debian_disk(lab):

@@ -116,7 +116,7 @@ def filesystem(path, kind, tree, mib, label="", uuid=ROOT_UUID, subvolumes=()):
         image.truncate(mib * MIB)
     name = ["-L", label] if label else []
     if kind.startswith("ext"):
-        run(f"mkfs.{kind}", "-q", "-F", "-U", uuid, *name, *(["-d", tree] if tree else []), path)
+        run(f"mkfs.{kind}", "-q", "-F", "-i", 2048, "-U", uuid, *name, *(["-d", tree] if tree else []), path)
         return path
     run(f"mkfs.{kind}", "-q", *(["-m", f"uuid={uuid}"] if kind == "xfs" else ["-U", uuid]), *name, path)
     with loop(path) as device:

@@ -20,7 +20,8 @@ def _content(path, st):
 
 
 def _attributes(path):
-    names = sorted(os.listxattr(path, follow_symlinks=False))
+    # xfs shows an access control list a second time.
+    names = sorted(name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith("trusted.SGI_ACL"))
     return " ".join(f"{name}={os.getxattr(path, name, follow_symlinks=False).hex()}" for name in names)
 
 

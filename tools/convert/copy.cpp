@@ -250,6 +250,7 @@ class Copier {
     if (bytes < 0) return errno == EOPNOTSUPP ? Result<void>() : Result<void>(sys_fail("list attributes"));
     for (const char* name = names_.data(); name < names_.data() + bytes; name += std::strlen(name) + 1) {
       const std::string_view view(name);
+      if (view.starts_with("trusted.SGI_ACL_")) continue;  // how xfs shows an access control list a second time
       if (is_label(view)) {
         ++labels_[std::string(view)];
         continue;

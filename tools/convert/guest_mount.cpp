@@ -122,7 +122,8 @@ Result<std::vector<Candidate>> find_candidates(const DisksByName& disks, std::sp
 }
 
 // Of several that could be it: the one whose own fstab says that it is.
-Result<Candidate> choose(std::vector<Candidate> candidates, std::span<const Volume> volumes) {
+Result<Candidate> choose(std::vector<Candidate> candidates, std::span<const Volume> volumes,
+                         const std::vector<Finding>& findings) {
   const auto says_so = [&](const Candidate& candidate) {
     for (const auto& line : parse_fstab(candidate.fstab))
       if (line.is_entry && line.target == "/") {
@@ -131,8 +132,11 @@ Result<Candidate> choose(std::vector<Candidate> candidates, std::span<const Volu
       }
     return false;
   };
-  if (candidates.empty())
-    return fail(VIR_ERR_OPERATION_FAILED, "no volume has the root of a Linux system (an /etc and an init)");
+  if (candidates.empty()) {
+    std::string why = "no volume has the root of a Linux system (an /etc and an init)";
+    for (const auto& finding : findings) why += "; " + finding.object + " " + finding.text;
+    return fail(VIR_ERR_OPERATION_FAILED, why);
+  }
   if (candidates.size() == 1) return std::move(candidates.front());
   std::string names;
   for (const auto& candidate : candidates) names += " '" + candidate.place.volume.name + "'";
@@ -172,7 +176,7 @@ void place_line(const FstabLine& line, std::span<const Volume> volumes, Layout& 
 Result<Layout> find_layout(const DisksByName& disks, std::span<const Volume> volumes, const std::string& wanted) {
   Layout layout;
   auto candidates = TRY(find_candidates(disks, volumes, wanted, layout.findings));
-  auto root = TRY(choose(std::move(candidates), volumes));
+  auto root = TRY(choose(std::move(candidates), volumes, layout.findings));
   for (const auto& line : parse_fstab(root.fstab)) {
     if (!line.is_entry || line.target == "/") continue;
     place_line(line, volumes, layout);

@@ -86,8 +86,8 @@ Result<Machine> study_machine(const std::string& word, const Settings& settings,
   append(machine.findings, machine.vm.findings);
   DisksByName disks;
   for (const auto& disk : machine.vm.disks) {
-    TRY(check_image(disk.chain.front()), "disk '" + disk.target + "'");
     disks.emplace(disk.target, TRY(OpenDisk::open(disk.chain, Access::kRead, workplace)));
+    TRY(check_image(disk.chain.front()), "disk '" + disk.target + "'");
   }
   std::vector<DiskView> views;
   for (const auto& [name, disk] : disks) views.push_back({name, &disk.file(), disk.reader()});
