@@ -23,7 +23,7 @@ enum class OpensFiles { kNo, kYes };  // kYes: CAP_DAC_OVERRIDE, for what lies b
 struct JailRequest {
   std::string program;  // of the host
   std::vector<std::string> arguments;
-  std::span<const int> files;  // become 3, 4, ..
+  std::span<const int> files;   // become 3, 4, ..
   std::vector<MountFd> images;  // become /images/0, /images/1, ..
   OpensFiles opens_files = OpensFiles::kNo;
   std::span<const std::uint8_t> filter;
