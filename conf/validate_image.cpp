@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::uint64_t kSectorBytes = 512;     // a loop device has no smaller unit
 constexpr std::uint32_t kMostPartitions = 256;  // more than the kernel itself shows of a disk
+constexpr std::size_t kMostOption = 255;        // of a value of fsconfig(2)
 constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 62;
 
 Result<void> validate_bytes(const std::optional<std::uint64_t>& bytes, const std::string& what) {
@@ -29,7 +30,7 @@ Result<void> validate_part(const ImagePartDef& part, const std::string& name) {
   TRY(validate_bytes(part.offset_bytes, name + ": offset"));
   TRY(validate_bytes(part.size_bytes, name + ": size"));
   if (part.size_bytes && *part.size_bytes == 0) return xml_error(name + ": size must not be 0");
-  if (has_control(part.subvolume) || has_dot_dot(part.subvolume) || part.subvolume.size() >= 4096)
+  if (has_control(part.subvolume) || has_dot_dot(part.subvolume) || part.subvolume.size() > kMostOption)
     return xml_error(name + ": subvolume " + quote(part.subvolume) + " must be a path without '..', such as '@'");
   return {};
 }

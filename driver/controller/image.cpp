@@ -13,7 +13,7 @@ namespace virtuserns::controller {
 
 namespace {
 
-constexpr int kProbeTimeoutMs = 60'000;
+constexpr int kProbeTimeoutMs = 30'000;
 
 struct Option {
   const char *key, *value;
