@@ -55,6 +55,13 @@ Result<void> make_file(const DirFd& root, const char* name) {
   return {};
 }
 
+Result<void> show(const DirFd& root, const std::string& name) {
+  const MountFd mount = TRY(kernel::clone_mount("/" + name, kernel::Depth::kTopOnly));
+  TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0,
+                                   kernel::Depth::kTopOnly));
+  return kernel::attach_mount(mount, root, name);
+}
+
 // /lib and /lib64 are links into /usr on hosts of today, and directories on others.
 Result<void> show_libraries(const DirFd& root, const std::string& name) {
   struct stat st {};
@@ -69,10 +76,7 @@ Result<void> show_libraries(const DirFd& root, const std::string& name) {
     return {};
   }
   if (::mkdirat(root.get(), name.c_str(), 0755) != 0) return sys_fail("create " + quote(name));
-  const MountFd mount = TRY(kernel::clone_mount(path, kernel::Depth::kTopOnly));
-  TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0,
-                                   kernel::Depth::kTopOnly));
-  return kernel::attach_mount(mount, root, name);
+  return show(root, name);
 }
 
 Result<void> enter_jail_root(const JailRequest& request) {
@@ -86,10 +90,7 @@ Result<void> enter_jail_root(const JailRequest& request) {
     if (::mkdirat(root.get(), name, 0755) != 0) return sys_fail(std::string("create '") + name + "'");
   for (const char* name : {"dev/null", "dev/fd/3"}) TRY(make_file(root, name));
   for (const char* name : {"lib", "lib64"}) TRY(show_libraries(root, name));
-  const MountFd usr = TRY(kernel::clone_mount("/usr", kernel::Depth::kTopOnly));
-  TRY(kernel::set_mount_attributes(usr, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0,
-                                   kernel::Depth::kTopOnly));
-  TRY(kernel::attach_mount(usr, root, "usr"));
+  TRY(show(root, "usr"));
   for (std::size_t i = 0; i < request.images.size(); ++i) {
     const std::string name = "images/" + std::to_string(i);
     TRY(make_file(root, name.c_str()));
