@@ -91,10 +91,16 @@ void make_debian(const Tree& tree) {
 }
 
 TEST(Rules, NamesAreUniqueAndSaid) {
+  const char* source = std::getenv("VIRTUSERNS_SOURCE");
+  ASSERT_NE(source, nullptr) << "run it by meson";
+  std::ifstream in(std::string(source) + "/docs/manual/virt-userns-convert-rules.7");
+  const std::string page(std::istreambuf_iterator<char>(in), {});
   std::set<std::string> names;
   for (const auto& rule : rules()) {
     EXPECT_TRUE(names.insert(rule.name).second) << rule.name;
-    EXPECT_NE(std::string(rule.what), "");
+    auto name = std::string(rule.name);
+    for (std::size_t at = 0; (at = name.find('-', at)) != std::string::npos; at += 2) name.insert(at, 1, '\\');
+    EXPECT_THAT(page, HasSubstr(".TP\n.B " + name + "\n"));
   }
 }
 
@@ -114,7 +120,8 @@ TEST(Rules, DebianIsEditedAndComesBack) {
     EXPECT_THAT(edited, HasSubstr("\n#virtuserns-convert# " + std::string(off)));
   EXPECT_THAT(edited, HasSubstr("\ntmpfs /tmp tmpfs"));
   EXPECT_THAT(edited, HasSubstr("\n/srv/a /srv/b none bind"));
-  EXPECT_EQ(about(findings, "quotas of users").size(), 1u);
+  ASSERT_EQ(about(findings, "quotas of users").size(), 1u);
+  EXPECT_EQ(about(findings, "quotas of users")[0].rule, "fstab");
   EXPECT_EQ(tree.read("/etc/network/interfaces.d/50-cloud-init"), "auto enp1s0\niface enp1s0 inet dhcp\n");
   EXPECT_THAT(tree.read("/etc/rsyslog.conf"), HasSubstr("\n#virtuserns-convert# module(load=\"imklog\")"));
   for (const auto* unit : {"qemu-guest-agent.service", "chrony.service", "e2scrub_all.timer", "fstrim.timer",
