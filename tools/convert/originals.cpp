@@ -39,7 +39,7 @@ Result<std::optional<DirFd>> note_parent(const DirFd& root, const std::string& p
   if (!is_there && (directory.error().sys_errno != ENOENT || parent.empty())) return std::move(directory).error();
   if (!is_there) {
     const auto slash = parent.rfind('/');
-    TRY(note_parent(root, slash == std::string::npos ? "" : parent.substr(0, slash), noted, manifest));
+    (void)TRY(note_parent(root, slash == std::string::npos ? "" : parent.substr(0, slash), noted, manifest));
     if (noted.insert(parent).second) manifest.made.push_back(parent);
     return std::optional<DirFd>();
   }
