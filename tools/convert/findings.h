@@ -20,6 +20,7 @@ struct Finding {
   std::string object;  // "/etc/fstab", "service 'ntp'", "<interface 1>/<filterref>", "disk 'vda2'"
   std::string text;    // what it is: lower case, no full stop
   std::string remedy;  // what a person can do; may be empty
+  std::string rule;    // of virt-userns-convert-rules(7), for scripts; empty where it is of no rule
   bool operator==(const Finding&) const = default;
 };
 

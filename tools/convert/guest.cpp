@@ -147,8 +147,11 @@ bool Guest::is_enabled(const std::string& unit) const { return enabled_.contains
 bool Guest::disable(const std::string& unit) {
   if (init_ == InitSystem::kSystemd) {
     const auto place = kAdminUnits + unit;
-    if (const auto target = files.read_link(place); target && *target == "/dev/null") return false;
-    if (!has_unit(unit)) return false;
+    const bool is_masked = std::any_of(kUnitDirs.begin(), kUnitDirs.end(), [&](const std::string& dir) {
+      const auto target = files.read_link(dir + "/" + unit);
+      return target && *target == "/dev/null";
+    });
+    if (is_masked || !has_unit(unit)) return false;
     if (const auto done = files.symlink(place, "/dev/null"); !done) {
       add(Severity::kLoss, place, "cannot be masked: " + done.error().text);
       return false;

@@ -210,7 +210,7 @@ std::vector<std::string> GuestFiles::list(const std::string& path) const {
 }
 
 Result<void> GuestFiles::stage(const std::string& path, Edit edit) {
-  TRY(split_path(path));
+  (void)TRY(split_path(path));
   const auto tidied = tidy(path);
   const auto there = type(tidied);
   if (there == GuestType::kDirectory || there == GuestType::kOther)

@@ -20,7 +20,7 @@
 namespace virtuserns::convert {
 
 inline constexpr std::size_t kMaxGuestFileBytes = 1024 * 1024;
-inline constexpr std::size_t kMaxGuestEntries = 20000;  // of one directory
+inline constexpr std::size_t kMaxGuestEntries = 4096;  // of one directory
 
 enum class GuestType { kMissing, kFile, kDirectory, kLink, kOther };
 

@@ -5,7 +5,6 @@
 #include <set>
 
 #include "conf/base/text.h"
-#include "conf/defaults.h"
 #include "conf/domain_devices.h"
 #include "conf/validate.h"
 #include "xml/devices.h"
@@ -30,13 +29,6 @@ T number_or(const Node& node, std::string_view attribute, T fallback) {
   return value && *value ? **value : fallback;
 }
 
-MacAddress random_mac() {
-  InterfaceDef def;
-  DeviceDef device = def;
-  apply_device_defaults(device, {});
-  return std::get<InterfaceDef>(device).mac.value_or(MacAddress{});
-}
-
 // A card of the machine that a container cannot have.
 void refuse_interface(const Node& node, const Error& error, Mapped& mapped) {
   mapped.findings.push_back(
@@ -47,8 +39,8 @@ void refuse_interface(const Node& node, const Error& error, Mapped& mapped) {
 
 void report_interface(const Node& node, const InterfaceDef& def, const std::string& object, Mapped& mapped) {
   if (def.type == InterfaceType::kUser)
-    mapped.findings.push_back(
-        {Severity::kNote, object, "is of type 'user': the container reaches out as it did, by passt", ""});
+    mapped.findings.push_back({Severity::kNote, object, "is of type 'user'",
+                               "virtuserns-domain-xml(5) says which daemon starts such a card"});
   if (def.type == InterfaceType::kDirect && def.direct_mode == "passthrough")
     mapped.findings.push_back({Severity::kLoss, object, "takes all of " + quote(def.source) + " on the host",
                                "the machine must be off while the container runs"});
@@ -73,7 +65,7 @@ void map_interface(const Node& node, const MapOptions& options, Mapped& mapped) 
     def.guest_dev = nic->guest_dev;
     def.mac = nic->mac;
   } else if (options.identity == Identity::kCopy) {
-    def.mac = random_mac();
+    def.mac.reset();  // apply_defaults makes one
   }
   // A name on the host is one machine's; that of a copy would be taken.
   if (options.identity == Identity::kCopy) def.target_dev.clear();
@@ -179,6 +171,10 @@ void map_shares(const Node& devices, const MapOptions& options, Mapped& mapped) 
       mapped.findings.push_back({Severity::kLoss, object, "is left out: " + verdict.error().text, ""});
       continue;
     }
+    if (node.attribute_or("accessmode") == "mapped")
+      mapped.findings.push_back({Severity::kLoss, object,
+                                 "keeps owners in attributes (accessmode='mapped'), which a container does not read",
+                                 "chown the files on the host as the container is to see them"});
     mapped.findings.push_back({Severity::kChange, object, "is mounted by the host on " + quote(def.target), ""});
     mapped.def.filesystems.push_back(std::move(def));
   }

@@ -22,6 +22,7 @@ namespace {
 
 constexpr std::int64_t kMaxQuotaUs = 17'592'186'044'415;
 constexpr std::uint64_t kDefaultPeriodUs = 100'000;
+constexpr std::size_t kMaxUnknown = 40;  // elements that are named
 
 // Containers of any make: they are no machines.
 constexpr std::array kContainerTypes = {"lxc", "openvz", "vz", "exe"};
@@ -47,9 +48,17 @@ class Elements {
       const std::string times = count > 1 ? " (" + std::to_string(count) + " of them)" : "";
       findings.push_back({row->severity, "<" + std::string(row->path) + ">", row->text + times, row->remedy});
     }
-    for (const auto& [path, count] : unknown_)
+    std::size_t named = 0;
+    for (const auto& [path, count] : unknown_) {
+      if (++named > kMaxUnknown) {
+        findings.push_back(
+            {Severity::kLoss, "<domain>",
+             std::to_string(unknown_.size() - kMaxUnknown) + " more elements are not known: they are dropped", ""});
+        break;
+      }
       findings.push_back({Severity::kLoss, "<" + path + ">", "is no element that is known: it is dropped",
                           "see what it did, and whether the domain needs it"});
+    }
   }
 
  private:
@@ -73,7 +82,9 @@ Result<void> map_identity(const Node& root, const MapOptions& options, Mapped& m
   def.title = TRY(root.only_child("title")).text();
   def.description = TRY(root.only_child("description")).text();
   def.metadata = xml::parse_metadata(TRY(root.only_child("metadata")));
-  std::erase_if(def.metadata, [](const MetadataElement& e) { return e.uri == xml::kUsernsUri; });
+  if (std::erase_if(def.metadata, [](const MetadataElement& e) { return e.uri == xml::kUsernsUri; }) > 0)
+    mapped.findings.push_back(
+        {Severity::kNote, "<metadata>", "extensions for containers are not a machine's: they are left out", ""});
   std::string ours = options.userns_children;
   if (options.id_count > 0) ours += "<ids count='" + std::to_string(options.id_count) + "'/>";
   if (!ours.empty())
@@ -85,24 +96,29 @@ Result<void> map_identity(const Node& root, const MapOptions& options, Mapped& m
 // A machine's quota is for each virtual processor, a container's for all of them together.
 void map_quota(const Node& node, Mapped& mapped) {
   auto& tune = mapped.def.cputune;
+  const auto before = tune.quota_us;
   const auto cpus = mapped.def.vcpu.current.value_or(mapped.def.vcpu.max);
-  if (tune.quota_us && *tune.quota_us > 0 && cpus > 1) {
+  if (tune.quota_us && *tune.quota_us > 0 && cpus > 1)
     tune.quota_us = *tune.quota_us > kMaxQuotaUs / cpus ? kMaxQuotaUs : *tune.quota_us * cpus;
-    mapped.findings.push_back({Severity::kChange, "<cputune>/<quota>",
-                               "was for each of " + std::to_string(cpus) + " processors: the container's is " +
-                                   std::to_string(*tune.quota_us) + " for all of them",
-                               ""});
+  const auto global = node.child("global_quota"), global_period = node.child("global_period");
+  const auto quota = global.text_number<std::int64_t>();
+  if (global && quota && *quota > 0) {
+    const auto period = global_period.text_number<std::uint64_t>();
+    const auto period_us = global_period && period && *period > 0 ? *period : kDefaultPeriodUs;
+    // The smaller share of a processor's time is the one that bites.
+    const auto share = [](std::int64_t part, std::uint64_t whole) {
+      return static_cast<double>(part) / static_cast<double>(whole);
+    };
+    const bool is_smaller =
+        !tune.quota_us || *tune.quota_us <= 0 ||
+        share(*quota, period_us) < share(*tune.quota_us, tune.period_us.value_or(kDefaultPeriodUs));
+    if (is_smaller) tune.quota_us = *quota, tune.period_us = period_us;
   }
-  const auto quota = node.child("global_quota").text_number<std::int64_t>();
-  if (!node.child("global_quota") || !quota || *quota <= 0) return;
-  const auto period = node.child("global_period").text_number<std::uint64_t>();
-  const auto period_us = node.child("global_period") && period ? *period : kDefaultPeriodUs;
-  // The smaller share of a processor's time is the one that bites.
-  const auto own_period = static_cast<long double>(tune.period_us.value_or(kDefaultPeriodUs));
-  const bool is_smaller = !tune.quota_us || *tune.quota_us <= 0 ||
-                          static_cast<long double>(*quota) / static_cast<long double>(period_us) <
-                              static_cast<long double>(*tune.quota_us) / own_period;
-  if (is_smaller) tune.quota_us = *quota, tune.period_us = period_us;
+  if (tune.quota_us != before)
+    mapped.findings.push_back({Severity::kChange, "<cputune>/<quota>",
+                               "is " + std::to_string(*tune.quota_us) + " for all " + std::to_string(cpus) +
+                                   " processors together: a container has no quota for each",
+                               ""});
 }
 
 Result<void> map_processors(const Node& root, Mapped& mapped) {

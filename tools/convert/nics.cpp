@@ -4,6 +4,7 @@
 #include <set>
 
 #include "conf/base/text.h"
+#include "conf/defaults.h"
 #include "conf/domain_devices.h"
 #include "tools/convert/cards.h"
 
@@ -123,6 +124,15 @@ class Namer {
 std::vector<GuestNic> name_nics(const GuestFiles& files, const std::vector<NicSource>& sources,
                                 std::vector<Finding>& findings) {
   return Namer(files, sources).run(findings);
+}
+
+void give_new_macs(std::vector<GuestNic>& nics) {
+  for (auto& nic : nics) {
+    DeviceDef device = InterfaceDef{};
+    apply_device_defaults(device, {});
+    nic.former_mac = nic.mac;
+    nic.mac = std::get<InterfaceDef>(device).mac.value_or(MacAddress{});
+  }
 }
 
 }  // namespace virtuserns::convert

@@ -27,4 +27,7 @@ struct NicSource {
 [[nodiscard]] std::vector<GuestNic> name_nics(const GuestFiles& files, const std::vector<NicSource>& sources,
                                               std::vector<Finding>& findings);
 
+// For a copy: each gets a MAC address of chance, and what it was becomes former_mac.
+void give_new_macs(std::vector<GuestNic>& nics);
+
 }  // namespace virtuserns::convert

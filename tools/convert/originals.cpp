@@ -39,7 +39,7 @@ Result<std::optional<DirFd>> note_parent(const DirFd& root, const std::string& p
   if (!is_there && (directory.error().sys_errno != ENOENT || parent.empty())) return std::move(directory).error();
   if (!is_there) {
     const auto slash = parent.rfind('/');
-    TRY(note_parent(root, slash == std::string::npos ? "" : parent.substr(0, slash), noted, manifest));
+    (void)TRY(note_parent(root, slash == std::string::npos ? "" : parent.substr(0, slash), noted, manifest));
     if (noted.insert(parent).second) manifest.made.push_back(parent);
     return std::optional<DirFd>();
   }
@@ -61,7 +61,7 @@ Result<void> keep_originals(const DirFd& root, const std::vector<PlacedEdit>& ed
     ManifestEntry entry{edit.path, place.state, PlaceKind::kNothing, {}};
     const auto n = manifest.entries.size();
     if (place.state.kind == PlaceKind::kFile)
-      TRY(write_atomic(original_path(originals_dir, n, "original"), place.content), context);
+      TRY(write_atomic_volatile(original_path(originals_dir, n, "original"), place.content), context);
     if (edit.kind == PlacedEdit::Kind::kFile) {
       entry.edited = PlaceKind::kFile;
       TRY(write_atomic_volatile(original_path(originals_dir, n, "edited"), edit.text), context);
@@ -71,6 +71,17 @@ Result<void> keep_originals(const DirFd& root, const std::vector<PlacedEdit>& ed
     manifest.entries.push_back(std::move(entry));
   }
   return {};
+}
+
+// After all are written: the first sync then takes the others along, instead of one journal commit for each.
+Result<void> sync_originals(const Manifest& manifest, const std::string& originals_dir) {
+  for (std::size_t n = 0; n < manifest.entries.size(); ++n) {
+    if (manifest.entries[n].original.kind != PlaceKind::kFile) continue;
+    const auto path = original_path(originals_dir, n, "original");
+    const Fd file(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+    if (!file || ::fsync(file.get()) != 0) return sys_fail("sync " + quote(path));
+  }
+  return sync_directory(originals_dir);
 }
 
 // As its parent's owner: also where the tree of the guest is shifted already.
@@ -101,9 +112,25 @@ Result<void> apply_edit(const DirFd& root, const PlacedEdit& edit, const PlaceSt
   return put_place(directory, name, state, edit.text, Keep::kOwner);
 }
 
-Result<void> sync_tree(const DirFd& root) {
-  const auto directory = TRY(open_directory_in_root(root, ""));
-  if (::syncfs(directory.get()) != 0) return sys_fail("sync the guest's filesystem");
+// What stands at the places of the entries, and the directories that hold them. Not the whole file system, which may be
+// the host's and busy.
+Result<void> sync_places(const DirFd& root, const Manifest& manifest) {
+  std::set<std::string> parents;
+  for (const auto& entry : manifest.entries) {
+    const auto [parent, name] = TRY(split_path(entry.path));
+    parents.insert(parent);
+    const auto directory = open_directory_in_root(root, parent);
+    struct stat status {};
+    const bool is_file = directory && ::fstatat(directory->get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+                         S_ISREG(status.st_mode);
+    if (!is_file) continue;
+    const Fd file(::openat(directory->get(), name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    if (!file || ::fsync(file.get()) != 0) return sys_fail("sync " + quote(entry.path));
+  }
+  for (const auto& directory : manifest.directories) parents.insert(directory.path);
+  for (const auto& path : parents)
+    if (const auto directory = open_directory_in_root(root, path); directory && ::fsync(directory->get()) != 0)
+      return sys_fail("sync directory " + quote(path));
   return {};
 }
 
@@ -187,11 +214,12 @@ Result<void> apply_edits(const DirFd& root, const std::vector<PlacedEdit>& edits
                 "originals of earlier edits are in " + quote(originals_dir) + ": bring them back first");
   Manifest manifest;
   TRY(keep_originals(root, edits, originals_dir, manifest));
+  TRY(sync_originals(manifest, originals_dir));
   TRY(write_atomic(originals_dir + "/" + kManifestName, format_manifest(manifest)));
   for (const auto& path : manifest.made) TRY(make_directory(root, path));
   for (std::size_t n = 0; n < edits.size(); ++n)
     TRY(apply_edit(root, edits[n], manifest.entries[n].original), "edit " + quote(edits[n].path));
-  return sync_tree(root);
+  return sync_places(root, manifest);
 }
 
 Result<std::vector<Finding>> undo_edits(const DirFd& root, const std::string& originals_dir) {
@@ -205,7 +233,7 @@ Result<std::vector<Finding>> undo_edits(const DirFd& root, const std::string& or
         "bring back " + quote(manifest.entries[n].path));
   remove_made(root, manifest.made);
   restore_times(root, manifest.directories);
-  TRY(sync_tree(root));
+  TRY(sync_places(root, manifest));
   TRY(remove_durable(manifest_path));
   return findings;
 }

@@ -16,7 +16,7 @@
 namespace virtuserns::convert {
 namespace {
 
-constexpr int kChannel = 3, kCannotExec = 127;
+constexpr int kCannotExec = 127;
 constexpr const char* kFolders[] = {"/usr/sbin/", "/usr/bin/", "/sbin/", "/bin/"};
 
 Result<std::string> find_program(const std::string& name) {
@@ -33,31 +33,28 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
 }
 
 // In the child. Nothing of ours but what it is given; what it opens by a name of the network finds no network.
-[[noreturn]] void exec_program(const std::string& path, std::vector<std::string> argv, int out, int errors,
-                               int channel, pid_t parent) {
+[[noreturn]] void exec_program(const std::string& path, std::vector<std::string> argv, int out, int errors, pid_t parent) {
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent) ::_exit(kCannotExec);
-  if (::unshare(CLONE_NEWNET | CLONE_NEWIPC) != 0) ::_exit(kCannotExec);
+  if (::unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC) != 0) ::_exit(kCannotExec);
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   // What is copied may sit where another copy goes.
-  const int high_out = ::fcntl(out >= 0 ? out : null, F_DUPFD_CLOEXEC, 10);
-  const int high_errors = ::fcntl(errors >= 0 ? errors : null, F_DUPFD_CLOEXEC, 10);
-  const int high_channel = channel >= 0 ? ::fcntl(channel, F_DUPFD_CLOEXEC, 10) : -1;
+  const int high_out = ::fcntl(out, F_DUPFD_CLOEXEC, 10);
+  const int high_errors = ::fcntl(errors, F_DUPFD_CLOEXEC, 10);
   if (::dup2(null, 0) < 0 || ::dup2(high_out, 1) < 0 || ::dup2(high_errors, 2) < 0) ::_exit(kCannotExec);
-  if (high_channel >= 0 && ::dup2(high_channel, kChannel) < 0) ::_exit(kCannotExec);
-  ::close_range(high_channel >= 0 ? kChannel + 1 : kChannel, ~0u, 0);
+  ::close_range(3, ~0u, 0);
   std::vector<std::string> environment{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"};
   ::execve(path.c_str(), pointers(argv).data(), pointers(environment).data());
   ::_exit(kCannotExec);
 }
 
-Result<PidFd> spawn(const std::vector<std::string>& argv, int out, int errors, int channel) {
+Result<PidFd> spawn(const std::vector<std::string>& argv, int out, int errors) {
   const auto path = TRY(find_program(argv.front()));
   const pid_t parent = ::getpid(), pid = ::fork();
   if (pid < 0) return sys_fail("fork");
-  if (pid == 0) exec_program(path, argv, out, errors, channel, parent);
+  if (pid == 0) exec_program(path, argv, out, errors, parent);
   return kernel::open_process(pid);
 }
 
@@ -111,7 +108,7 @@ std::string one_line(const std::string& text) {
 Result<Ended> run_program(const std::vector<std::string>& argv, int timeout_ms) {
   auto out = TRY(Pipe::make());
   auto errors = TRY(Pipe::make());
-  Running running = TRY(Running::start(argv, {}, out.write, errors.write));
+  Running running = TRY(Running::start(argv, out.write, errors.write));
   out.write.reset();
   errors.write.reset();
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
@@ -132,11 +129,8 @@ Result<std::string> need_program(const std::vector<std::string>& argv, int timeo
   return fail(VIR_ERR_OPERATION_FAILED, argv.front() + ": " + (why.empty() ? "status " + std::to_string(ended.status) : why));
 }
 
-Result<Running> Running::start(const std::vector<std::string>& argv, const Fd& channel, const Fd& out,
-                               const Fd& errors) {
-  Running running;
-  running.process_ = TRY(spawn(argv, out.get(), errors.get(), channel.get()));
-  return running;
+Result<Running> Running::start(const std::vector<std::string>& argv, const Fd& out, const Fd& errors) {
+  return Running(TRY(spawn(argv, out.get(), errors.get())));
 }
 
 Result<int> Running::wait() {

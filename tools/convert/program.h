@@ -1,5 +1,5 @@
-// The few foreign programs that a conversion runs (qemu-img, qemu-storage-daemon, mkfs.ext4): found in fixed folders,
-// without our environment, in a network namespace with nothing in it, and ended with us.
+// The few foreign programs that a conversion runs (qemu-img, mkfs.ext4): found in fixed folders, without our environment,
+// in namespaces of their own of mounts, network and ipc, and ended with us.
 #pragma once
 
 #include <string>
@@ -31,9 +31,9 @@ class Running {
   Running& operator=(const Running&) = delete;
   ~Running();
 
-  // `channel`, if there is one, becomes its descriptor 3; `out` and `errors` 1 and 2.
-  [[nodiscard]] static Result<Running> start(const std::vector<std::string>& argv, const Fd& channel, const Fd& out,
-                                             const Fd& errors);
+  explicit Running(PidFd process) : process_(std::move(process)) {}
+  // `out` and `errors` become its descriptors 1 and 2.
+  [[nodiscard]] static Result<Running> start(const std::vector<std::string>& argv, const Fd& out, const Fd& errors);
   // Its wait status, when it has ended by itself.
   [[nodiscard]] Result<int> wait();
   // SIGTERM, and waits. An error: it did not end well.

@@ -144,7 +144,8 @@ std::string format_reports_json(std::span<const Report> reports) {
           findings.push_back({{"severity", word_of(f.severity)},
                               {"object", clean(f.object)},
                               {"text", clean(f.text)},
-                              {"remedy", clean(f.remedy)}});
+                              {"remedy", clean(f.remedy)},
+                              {"rule", clean(f.rule)}});
     list.push_back({{"domain", clean(report.domain)}, {"verdict", verdict_of(report)}, {"findings", findings}});
   }
   return list.dump(2) + "\n";

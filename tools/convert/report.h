@@ -12,7 +12,7 @@ namespace virtuserns::convert {
 [[nodiscard]] std::string format_report(const Report& report, std::size_t columns = 80);
 // One line for each machine: name, verdict, how many of each severity.
 [[nodiscard]] std::string format_reports_table(std::span<const Report> reports);
-// [{"domain": ..., "verdict": ..., "findings": [{"severity", "object", "text", "remedy"}]}]
+// [{"domain": ..., "verdict": ..., "findings": [{"severity", "object", "text", "remedy", "rule"}]}]
 [[nodiscard]] std::string format_reports_json(std::span<const Report> reports);
 
 }  // namespace virtuserns::convert

@@ -2,7 +2,8 @@
 
 #include <fcntl.h>
 
-#include "conf/base/text.h"
+#include <algorithm>
+
 #include "tools/convert/guest.h"
 #include "tools/convert/originals.h"
 #include "tools/convert/rules_list.h"
@@ -24,7 +25,12 @@ void report_hard_links(Guest& guest) {
 }
 
 void apply_rules(Guest& guest) {
-  for (const auto& rule : rules()) rule.apply(guest);
+  for (const auto& rule : rules()) {
+    auto& findings = guest.findings;
+    const auto before = static_cast<std::ptrdiff_t>(findings.size());
+    rule.apply(guest);
+    std::for_each(findings.begin() + before, findings.end(), [&](Finding& finding) { finding.rule = rule.name; });
+  }
   report_hard_links(guest);
   report_refused(guest);
 }
@@ -40,21 +46,13 @@ Result<GuestFiles> open_again(const DirFd& root) {
 
 const std::vector<Rule>& rules() {
   static const std::vector<Rule> kRules = {
-      {"system", "distribution, init and architecture are told", apply_system},
-      {"machine-id", "is kept for a move and reset for a copy", apply_machine_id},
-      {"labels", "SELinux and AppArmor policy of the guest is not in force", apply_labels},
-      {"boot-packages", "kernel, boot loader and initramfs are held by apt, dnf, zypper or mkinitfs",
-       apply_boot_packages},
-      {"fstab", "lines that the host mounts, or that cannot be mounted inside, are switched off", apply_fstab},
-      {"mount-units", "mount and swap units of devices are masked", apply_mount_units},
-      {"crypttab", "encrypted volumes are not opened at boot", apply_crypttab},
-      {"network", "ifupdown, netplan, systemd-networkd, NetworkManager, ifcfg: cards by name and MAC", apply_network},
-      {"modules", "kernel modules and options that the guest loads are the host's to load", apply_modules},
-      {"sysctl", "settings of the kernel that are the host's; those of IP are applied at boot", apply_sysctl},
-      {"services", "services that need a machine: agents, clocks, disks, graphics, kernel servers", apply_services},
-      {"consoles", "logins on serial lines and virtual terminals are moved to the console", apply_consoles},
-      {"logs", "rsyslog and journald do not read the kernel's log", apply_logs},
-      {"cloud-init", "is switched off where it has no seed", apply_cloud_init},
+      {"system", apply_system},     {"machine-id", apply_machine_id},
+      {"labels", apply_labels},     {"boot-packages", apply_boot_packages},
+      {"fstab", apply_fstab},       {"mount-units", apply_mount_units},
+      {"crypttab", apply_crypttab}, {"network", apply_network},
+      {"modules", apply_modules},   {"sysctl", apply_sysctl},
+      {"services", apply_services}, {"consoles", apply_consoles},
+      {"logs", apply_logs},         {"cloud-init", apply_cloud_init},
   };
   return kRules;
 }

@@ -26,15 +26,14 @@ struct GuestOptions {
   MachineId machine_id = MachineId::kKeep;
   std::vector<GuestNic> nics;
   std::string host_arch = "x86_64";
-  // Mount points that the definition's <filesystem>s serve: "/home". "/" is always one.
+  // Mount points that the definition's <filesystem>s serve, also those of shares: "/home". "/" is always one.
   std::vector<std::string> mounted_targets;
 };
 
 class Guest;  // the rules' view of it: guest.h
 
 struct Rule {
-  const char* name;  // "fstab"; stays for ever: the manual page names it
-  const char* what;  // one line: what is looked for, and what is changed
+  const char* name;  // "fstab"; stays for ever: findings and virt-userns-convert-rules(7) have it
   void (*apply)(Guest& guest);
 };
 [[nodiscard]] const std::vector<Rule>& rules();

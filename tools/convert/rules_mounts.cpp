@@ -60,6 +60,9 @@ Finding volume_finding(const FstabLine& line) {
   const auto what = quote(line.spec) + " of type " + quote(line.type);
   if (has(kBootOnly, tidy_target(line.target)))
     return {Severity::kChange, object, what + " is for booting a machine: it is not mounted", ""};
+  if (line.type.find("iso9660") != std::string::npos || line.spec.starts_with("/dev/sr") ||
+      line.spec.starts_with("/dev/cdrom") || line.spec.starts_with("/dev/fd"))
+    return {Severity::kChange, object, what + " is a removable drive, which a container has not", ""};
   if (option_of(line, "noauto") || option_of(line, "nofail"))
     return {Severity::kLoss, object, what + " is no volume of this conversion: it is not mounted", ""};
   return {Severity::kBlock, object, what + " is no volume that was found: the guest needs it at boot",

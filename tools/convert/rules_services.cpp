@@ -215,14 +215,14 @@ const std::vector<ServiceGroup>& groups() {
        Severity::kLoss,
        "the kernel's audit log is the host's",
        "run auditd on the host",
-       {"auditd.service", "systemd-journald-audit.socket"}},
+       {"auditd.service"}},
       {"binary formats",
        When::kEnabled,
        Action::kDisable,
        Severity::kLoss,
        "they are the host's to register",
        "register them on the host, with the flag F",
-       {"systemd-binfmt.service", "binfmt-support.service", "binfmt.service"}},
+       {"binfmt-support.service", "binfmt.service"}},
       {"desktop",
        When::kEnabled,
        Action::kDisable,
@@ -335,7 +335,8 @@ void apply_services(Guest& guest) {
   // What OpenRC leaves out in containers it leaves out by this.
   constexpr const char* kConf = "/etc/rc.conf";
   std::string edited;
-  for (const auto line : split(guest.files.read_or_empty(kConf), '\n'))
+  const auto text = guest.files.read_or_empty(kConf);
+  for (const auto line : split(trim(text), '\n'))
     if (!trim(line).starts_with("rc_sys=")) edited.append(line).append("\n");
   if (guest.replace(kConf, edited + "rc_sys=\"lxc\"\n"))
     guest.add(Severity::kChange, kConf, "OpenRC is told that it runs in a container");

@@ -159,22 +159,25 @@ void hold_debian(Guest& guest) {
             "remove the file to change them");
 }
 
-// "exclude=" of dnf and yum, in [main], which is the file's only section in practice and its first by rule.
+// "exclude=" of dnf and yum, in [main]: the list that is there grows, or a new one follows the section's name.
 void hold_rpm(Guest& guest, const std::string& path) {
-  std::string text;
+  const auto text = guest.files.read_or_empty(path);
+  const auto is_list = [](std::string_view line) {
+    return trim(line).starts_with("exclude=") || trim(line).starts_with("excludepkgs=");
+  };
+  const auto lines = split(text, '\n');
+  const bool has_list = std::any_of(lines.begin(), lines.end(), is_list);
+  std::string edited;
   bool is_done = false;
-  for (const auto line : split(guest.files.read_or_empty(path), '\n')) {
-    const auto trimmed = trim(line);
-    text += line;
-    const bool is_list = trimmed.starts_with("exclude=") || trimmed.starts_with("excludepkgs=");
-    if (is_list && !is_done) text += std::string(" ") + kHeldRpm, is_done = true;
-    text += '\n';
-    if (trimmed == "[main]" && text.find("exclude") == std::string::npos && !is_done &&
-        guest.files.read_or_empty(path).find("\nexclude") == std::string::npos)
-      text += std::string("exclude=") + kHeldRpm + "\n", is_done = true;
+  for (const auto line : lines) {
+    edited += line;
+    if (!is_done && has_list && is_list(line)) edited.append(" ").append(kHeldRpm), is_done = true;
+    if (!is_done && !has_list && trim(line) == "[main]") edited.append("\nexclude=").append(kHeldRpm), is_done = true;
+    edited += '\n';
   }
-  if (!is_done || !guest.replace(path, text.substr(0, text.size() - 1))) return;
-  guest.add(Severity::kChange, path, "kernel, boot loader and initramfs packages are excluded from upgrades");
+  edited.pop_back();
+  if (is_done && guest.replace(path, edited))
+    guest.add(Severity::kChange, path, "kernel, boot loader and initramfs packages are excluded from upgrades");
 }
 
 void hold_suse(Guest& guest) {

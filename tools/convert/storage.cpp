@@ -1,69 +1,54 @@
 #include "tools/convert/storage.h"
 
 #include <fcntl.h>
-#include <poll.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "driver/controller/storage.h"
 #include "driver/kernel/mount.h"
+#include "driver/kernel/seccomp_filter.h"
 
 namespace virtuserns::convert {
 namespace {
 
 // A folder that every machine has and that neither we nor what we run needs; hidden from this process only.
 constexpr const char* kWorkplace = "/sys/kernel";
-constexpr int kStartMs = 30'000, kEndMs = 120'000;
+constexpr int kEndMs = 120'000;
 
-// A value in qemu's own syntax of options: commas are doubled.
-std::string option_value(const std::string& text) {
-  std::string value;
-  for (const char c : text) value += c == ',' ? ",," : std::string(1, c);
-  return value;
+// The programs that read images, and what they may call of the kernel.
+const ImageHelpersStep& helpers() {
+  static const ImageHelpersStep step{"", "/usr/bin/qemu-storage-daemon", kernel::compile_seccomp_filter({}).program};
+  return step;
 }
 
-// Every node by name, so that qemu opens nothing that we have not looked at.
-void add_nodes(const std::vector<Image>& chain, Access access, std::vector<std::string>& argv) {
-  for (std::size_t i = chain.size(); i-- > 0;) {
-    const std::string number = std::to_string(i), is_readonly = i == 0 && access == Access::kWrite ? "off" : "on";
-    struct stat st {};
-    const bool is_block = ::stat(chain[i].path.c_str(), &st) == 0 && S_ISBLK(st.st_mode);
-    argv.insert(argv.end(), {"--blockdev", std::string("driver=") + (is_block ? "host_device" : "file") + ",node-name=f" +
-                                               number + ",read-only=" + is_readonly + ",locking=on,discard=unmap,filename=" +
-                                               option_value(chain[i].path)});
-    std::string node = "driver=" + chain[i].format + ",node-name=d" + number + ",read-only=" + is_readonly +
-                       ",discard=unmap,file=f" + number;
-    if (chain[i].format == "qcow2") node += i + 1 < chain.size() ? ",backing=d" + std::to_string(i + 1) : ",backing=";
-    argv.insert(argv.end(), {"--blockdev", node});
-  }
+ImageSourceStep step_of(const std::vector<Image>& chain, Access access) {
+  ImageSourceStep step;
+  for (const auto& image : chain) step.chain.push_back({image.path, image.format});
+  step.is_readonly = access == Access::kRead;
+  return step;
 }
 
-// qemu greets on its monitor when everything before that is done.
-Result<void> await_greeting(const Fd& socket, const Fd& log) {
-  pollfd entry{socket.get(), POLLIN, 0};
-  int ready = 0;
-  while ((ready = ::poll(&entry, 1, kStartMs)) < 0 && errno == EINTR) {
-  }
-  char greeting[512];
-  if (ready > 0 && ::read(socket.get(), greeting, sizeof greeting) > 0) return {};
-  std::string said(2048, '\0');
-  const auto got = ::pread(log.get(), said.data(), said.size(), 0);
-  said.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-  if (said.find("Failed to get") != std::string::npos)
-    return fail(VIR_ERR_OPERATION_INVALID, "the disk is in use by a running VM; shut it off (" +
-                                               printable(trim(said), 600) + ")");
-  return fail(VIR_ERR_OPERATION_FAILED,
-              said.empty() ? "qemu-storage-daemon does not answer" : printable(trim(said), 600));
+// A raw disk needs nobody who reads it for us. The lock is qemu's own kind, and goes with the descriptor.
+Result<Fd> open_raw(const Image& image) {
+  Fd file(::open(image.path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (!file) return sys_fail("open");
+  TRY(kernel::lock_image(file, kernel::Access::kReadOnly));
+  return file;
 }
 
-Result<Fd> make_log() {
-  Fd log(::memfd_create("log", MFD_CLOEXEC));
-  if (!log) return sys_fail("make a log");
-  return log;
+Result<std::uint64_t> size_of(const Fd& file) {
+  const auto end = ::lseek(file.get(), 0, SEEK_END);
+  if (end < 0) return sys_fail("look for its end");
+  return static_cast<std::uint64_t>(end);
+}
+
+Error say_in_use(Error error) {
+  const bool is_in_use = error.code == VIR_ERR_RESOURCE_BUSY || error.text.find("Failed to get") != std::string::npos;
+  if (!is_in_use) return error;
+  return fail(VIR_ERR_OPERATION_INVALID, "it is in use by a running VM; shut it off (" + error.text + ")");
 }
 
 Result<void> sync_file(const std::string& path) {
@@ -85,29 +70,23 @@ Result<std::string> make_workplace() {
 }
 
 Result<OpenDisk> OpenDisk::open(const std::vector<Image>& chain, Access access, const std::string& workplace) {
-  static unsigned counter = 0;
-  const std::string place = workplace + "/disk" + std::to_string(counter++);
-  const std::string what = "open disk " + quote(chain.front().path);
-  if (const Fd file(::open(place.c_str(), O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)); !file) return sys_fail(what);
-  int sockets[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0) return sys_fail(what);
-  const Fd ours(sockets[0]);
-  Fd theirs(sockets[1]);
-  std::vector<std::string> argv{"qemu-storage-daemon"};
-  add_nodes(chain, access, argv);
-  argv.insert(argv.end(), {"--export", "type=fuse,id=export,node-name=d0,mountpoint=" + option_value(place) +
-                                           ",allow-other=off,writable=" + (access == Access::kWrite ? "on" : "off"),
-                           "--chardev", "socket,id=monitor,fd=3", "--monitor", "chardev=monitor"});
-  const auto log = TRY(make_log(), what);
+  const auto& image = chain.front();
+  const std::string what = "open disk " + quote(image.path);
   OpenDisk disk;
-  disk.image_ = access == Access::kWrite ? chain.front().path : "";
-  disk.daemon_ = TRY(Running::start(argv, theirs, log, log), what);
-  theirs.reset();
-  TRY(await_greeting(ours, log), what);
-  disk.file_ = Fd(::open(place.c_str(), (access == Access::kWrite ? O_RDWR : O_RDONLY) | O_CLOEXEC));
-  struct stat st {};
-  if (!disk.file_ || ::fstat(disk.file_.get(), &st) != 0) return sys_fail(what);
-  disk.size_ = static_cast<std::uint64_t>(st.st_size);
+  if (image.format == "raw" && access == Access::kRead) {
+    auto file = open_raw(image);
+    if (!file) return say_in_use(std::move(file).error()).with_context(what);
+    disk.file_ = std::move(*file);
+  } else {
+    const auto proc = TRY(open_directory("/proc"));
+    std::vector<controller::StorageDaemon> running;
+    auto file = controller::serve_disk(step_of(chain, access), helpers(), proc, workplace, running);
+    if (!file) return say_in_use(std::move(file).error()).with_context(what);
+    disk.file_ = std::move(*file);
+    disk.daemon_ = Running(std::move(running.front().process));
+    if (access == Access::kWrite) disk.image_ = image.path;
+  }
+  disk.size_ = TRY(size_of(disk.file_), what);
   return disk;
 }
 

@@ -1,5 +1,8 @@
-// The bytes of a disk image as a file (qemu-storage-daemon's FUSE export), and parts of it as block devices (loop).
-// All of it is in a mount namespace of ours and ends with this process, however it ends.
+// The bytes of a disk image as a file (served by qemu-storage-daemon in the jail of driver/controller/jail.h), and parts of
+// it as block devices (loop). All of it ends with this process, however it ends.
+//
+// What is mounted from it is in a mount namespace of ours, where the daemon is not: when this process is killed the kernel
+// unmounts while the daemon still answers. A daemon that was the last one in the namespace would wait for itself, for ever.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +25,7 @@ namespace virtuserns::convert {
 enum class Access { kRead, kWrite };
 
 // One image, open. Not to be written by us while another process has it open, nor the other way round: qemu's locks say
-// so of the image and of everything that it is based on.
+// so of the image and of everything that it is based on. What is not raw may not be a block device.
 class OpenDisk {
  public:
   // kWrite: only chain[0] is written. `workplace` is make_workplace()'s.
