@@ -72,7 +72,8 @@ Result<void> update_from(const Job& job, const DirFd& to, std::uint64_t disk_byt
   if (!file || ::fstat(file.get(), &st) != 0) return sys_fail("open " + quote(job.path("root.img")));
   TRY(kernel::lock_image(file, kernel::Access::kReadWrite), "open the container's image");
   const auto device = TRY(attach_part(file, 0, static_cast<std::uint64_t>(st.st_size), Access::kWrite));
-  auto mounted = TRY(ImageMount::mount(device, Access::kWrite, workplace + "/container"), "mount the container's image");
+  auto mounted =
+      TRY(ImageMount::mount(device, Access::kWrite, workplace + "/container"), "mount the container's image");
   TRY(update(TRY(open_directory(workplace + "/container")), to, disk_bytes, settings, findings));
   return mounted.unmount();
 }
@@ -81,7 +82,8 @@ Result<void> update_from(const Job& job, const DirFd& to, std::uint64_t disk_byt
 Result<void> undo_rules(const Job& job, const DirFd& root, const std::string& copy, std::vector<Finding>& findings) {
   if (!has_originals(job.path(kOriginals))) return {};
   if (::mkdir(copy.c_str(), 0700) != 0) return sys_fail("make " + quote(copy));
-  TRY(copy_tree(TRY(open_directory(job.path(kOriginals))), TRY(open_directory(copy)), UINT64_MAX, [](const CopyCount&) {}));
+  (void)TRY(copy_tree(TRY(open_directory(job.path(kOriginals))), TRY(open_directory(copy)), UINT64_MAX,
+                      [](const CopyCount&) {}));
   auto undone = TRY(undo_edits(root, copy), "undo the edits");
   findings.insert(findings.end(), undone.begin(), undone.end());
   return {};
@@ -115,7 +117,8 @@ Result<std::vector<Finding>> fill_disks(const Job& job, const std::string& folde
 Result<void> check_ready(const Job& job, const std::string& name, const std::string& output) {
   const auto& state = job.state();
   if (state.phase != Phase::kConverted && state.phase != Phase::kCommitted)
-    return fail(VIR_ERR_OPERATION_INVALID, quote(name) + " is not converted, or a command on it was cut short: run that again");
+    return fail(VIR_ERR_OPERATION_INVALID,
+                quote(name) + " is not converted, or a command on it was cut short: run that again");
   if (TRY(look_up_domain(state.uri, state.domain_uuid)) == DomainState::kActive)
     return fail(VIR_ERR_OPERATION_INVALID, "the container runs; shut it off first");
   if (output.empty() || output.front() != '/' || output.back() == '/')
@@ -150,10 +153,12 @@ Result<Report> bring_back(const std::string& name, const std::string& output, co
     return findings ? std::move(written).error() : std::move(findings).error();
   }
   TRY(remove_tree(TRY(open_directory(job.path("."))), kWork));
-  if (::renameat(parent.get(), partial.c_str(), parent.get(), base.c_str()) != 0) return sys_fail("rename to " + quote(output));
+  if (::renameat(parent.get(), partial.c_str(), parent.get(), base.c_str()) != 0)
+    return sys_fail("rename to " + quote(output));
   if (::fsync(parent.get()) != 0) return sys_fail("write " + quote(output));
   Report report{name, std::move(*findings)};
-  report.findings.push_back({Severity::kNote, "machine '" + name + "'", "is in '" + output + "', on top of its original disks",
+  report.findings.push_back({Severity::kNote, "machine '" + name + "'",
+                             "is in '" + output + "', on top of its original disks",
                              "define it by 'virsh define " + output + "/" + name + ".xml'"});
   return report;
 }

@@ -57,8 +57,8 @@ Result<void> clear_way(const std::string& name, const Settings& settings) {
   auto job = TRY(Job::open(settings.folder, name));
   const auto phase = job.state().phase;
   if (phase != Phase::kConverting && phase != Phase::kRollingBack)
-    return fail(VIR_ERR_OPERATION_INVALID, quote(name) + " is converted already; 'virt-userns-convert rollback " + name +
-                                               "' undoes it, --name makes another");
+    return fail(VIR_ERR_OPERATION_INVALID, quote(name) + " is converted already; 'virt-userns-convert rollback " +
+                                               name + "' undoes it, --name makes another");
   settings.say("removing what a conversion that was cut short has left");
   return undo_job(job);
 }
@@ -101,7 +101,8 @@ Result<Report> convert_machine(const std::string& word, const Settings& settings
   auto job = TRY(Job::create(settings.folder, report.domain, first_state(planned, settings)));
   if (auto done = carry_out(planned, settings, workplace, job); !done) {
     auto undone = undo_job(job);
-    if (!undone) return std::move(done).error().with_context("and it could not be undone (" + undone.error().text + ")");
+    if (!undone)
+      return std::move(done).error().with_context("and it could not be undone (" + undone.error().text + ")");
     return std::move(done).error();
   }
   if (settings.is_started) {

@@ -47,7 +47,8 @@ enum class Onto { kNothing, kOlder };  // what is in the place of the copy
 
 // What security modules and overlays have written: it means something to the machine that it was written on.
 bool is_label(std::string_view attribute) {
-  return attribute.starts_with("trusted.") || (attribute.starts_with("security.") && attribute != "security.capability");
+  return attribute.starts_with("trusted.") ||
+         (attribute.starts_with("security.") && attribute != "security.capability");
 }
 
 bool is_node(const struct stat& st) { return S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode); }
@@ -172,7 +173,8 @@ class Copier {
       const auto length = ::readlinkat(from.get(), name.c_str(), target.data(), target.size());
       if (length < 0) return sys_fail("read link");
       target.resize(static_cast<std::size_t>(length));
-      return ::symlinkat(target.c_str(), to.get(), name.c_str()) == 0 ? Result<void>() : Result<void>(sys_fail("link"));
+      return ::symlinkat(target.c_str(), to.get(), name.c_str()) == 0 ? Result<void>()
+                                                                      : Result<void>(sys_fail("link"));
     }
     if (!S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode)) return fail(VIR_ERR_OPERATION_FAILED, "of no known type");
     if (::mknodat(to.get(), name.c_str(), (st.st_mode & S_IFMT) | 0600, 0) != 0) return sys_fail("make");
@@ -206,7 +208,8 @@ class Copier {
       if (got < 0) return sys_fail("read");
       if (got == 0) return fail(VIR_ERR_OPERATION_FAILED, "it ends before its size");
       for (ssize_t done = 0; done < got;) {
-        const auto put = ::pwrite(target.get(), buffer_.data() + done, static_cast<std::size_t>(got - done), at + done);
+        const auto put =
+            ::pwrite(target.get(), buffer_.data() + done, static_cast<std::size_t>(got - done), at + done);
         if (put < 0) return sys_fail("write");
         done += put;
       }
@@ -219,14 +222,16 @@ class Copier {
 
   Result<void> link(const std::string& first, const DirFd& to, const std::string& name, const std::string& path) {
     // The path is one that we made, below the root and of directories only.
-    if (::linkat(root_.get(), first.c_str() + 1, to.get(), name.c_str(), 0) != 0) return sys_fail("link " + quote(path));
+    if (::linkat(root_.get(), first.c_str() + 1, to.get(), name.c_str(), 0) != 0)
+      return sys_fail("link " + quote(path));
     return {};
   }
 
   // Owner first, which clears setuid bits and capabilities; times last.
-  Result<void> give_attributes(const DirFd& from, const std::string& name, const DirFd& to, const std::string& new_name,
-                               const struct stat& st) {
-    if (::fchownat(to.get(), new_name.c_str(), st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) != 0) return sys_fail("owner");
+  Result<void> give_attributes(const DirFd& from, const std::string& name, const DirFd& to,
+                               const std::string& new_name, const struct stat& st) {
+    if (::fchownat(to.get(), new_name.c_str(), st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) != 0)
+      return sys_fail("owner");
     if (!S_ISLNK(st.st_mode) && ::fchmodat(to.get(), new_name.c_str(), st.st_mode & 07777, 0) != 0)
       return sys_fail("mode");
     TRY(copy_xattrs(place_of(from, name), place_of(to, new_name)));
@@ -275,7 +280,8 @@ class Copier {
                                   "are not copied: " + devices_.examples, ""});
     if (flags_.count)
       copied_.findings.push_back({Severity::kChange, std::to_string(flags_.count) + " immutable or append-only files",
-                                  "are copied without these flags, which a container cannot have: " + flags_.examples, ""});
+                                  "are copied without these flags, which a container cannot have: " + flags_.examples,
+                                  ""});
     for (const auto& [name, count] : labels_)
       copied_.findings.push_back({Severity::kChange, "attribute '" + name + "'",
                                   "is not copied, of " + std::to_string(count) + " files", ""});

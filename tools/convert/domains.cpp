@@ -83,7 +83,8 @@ Result<void> check_is_free(const std::string& uri, const std::string& name, cons
   const Domain same_name(::virDomainLookupByName(connection.get(), name.c_str()));
   if (!same_name && !is_missing()) return last_error("look for domain " + quote(name));
   if (same_name)
-    return fail(VIR_ERR_OPERATION_FAILED, quote(uri) + " has a domain " + quote(name) + " already; choose another --name");
+    return fail(VIR_ERR_OPERATION_FAILED,
+                quote(uri) + " has a domain " + quote(name) + " already; choose another --name");
   if (TRY(find(connection, uuid)))
     return fail(VIR_ERR_OPERATION_FAILED,
                 quote(uri) + " has a domain with uuid " + uuid + " already; a second one needs --clone");

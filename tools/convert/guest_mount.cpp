@@ -70,9 +70,8 @@ class Devices {
 std::string decode_octal(std::string_view text) {
   std::string decoded;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto value = text[i] == '\\' && i + 3 < text.size()
-                           ? parse_number<unsigned char>(text.substr(i + 1, 3), 8)
-                           : std::nullopt;
+    const auto value =
+        text[i] == '\\' && i + 3 < text.size() ? parse_number<unsigned char>(text.substr(i + 1, 3), 8) : std::nullopt;
     decoded += value ? static_cast<char>(*value) : text[i];
     if (value) i += 3;
   }
@@ -88,7 +87,8 @@ Result<DirFd> root_of(const MountFd& mount) {
 bool looks_like_root(const GuestFiles& files) {
   return files.type("/etc") == GuestType::kDirectory &&
          (files.exists("/etc/fstab") || files.exists("/etc/os-release")) &&
-         (files.exists("/sbin/init") || files.exists("/usr/lib/systemd/systemd") || files.exists("/lib/systemd/systemd"));
+         (files.exists("/sbin/init") || files.exists("/usr/lib/systemd/systemd") ||
+          files.exists("/lib/systemd/systemd"));
 }
 
 struct Candidate {
@@ -198,8 +198,8 @@ Result<GuestMount> GuestMount::mount(const DisksByName& disks, std::span<const P
   for (const auto& place : places.subspan(1)) {
     const std::string what = "mount " + quote(place.target) + " of the guest";
     const auto mount = TRY(devices.mount(place), what);
-    const auto on = TRY(kernel::resolve_in_root(guest.root(), place.target, kernel::Symlinks::kFollowInRoot, O_DIRECTORY),
-                        what);
+    const auto on =
+        TRY(kernel::resolve_in_root(guest.root(), place.target, kernel::Symlinks::kFollowInRoot, O_DIRECTORY), what);
     TRY(kernel::attach_mount(mount, on), what);
   }
   return guest;

@@ -62,7 +62,8 @@ Result<Fd> open_image(const std::string& path, struct stat& st) {
   if (!fd) return sys_fail("open " + quote(path));
   struct stat opened {};
   if (::fstat(fd.get(), &opened) != 0) return sys_fail("stat " + quote(path));
-  if (opened.st_ino != st.st_ino || opened.st_dev != st.st_dev) return refused(quote(path) + " was replaced meanwhile");
+  if (opened.st_ino != st.st_ino || opened.st_dev != st.st_dev)
+    return refused(quote(path) + " was replaced meanwhile");
   return fd;
 }
 
@@ -158,7 +159,8 @@ Result<void> check_vmdk_header(std::string_view start) {
   if (offset > start.size() / 512 || sectors > start.size() / 512 - offset)
     return refused("the description in this vmdk is not where it could be read");
   const auto text = start.substr(static_cast<std::size_t>(offset) * 512, static_cast<std::size_t>(sectors) * 512);
-  if (text.find("parentCID=ffffffff") == std::string_view::npos || text.find("parentFileNameHint") != std::string_view::npos)
+  if (text.find("parentCID=ffffffff") == std::string_view::npos ||
+      text.find("parentFileNameHint") != std::string_view::npos)
     return refused("it is a vmdk on top of another one; make it one by 'qemu-img convert'");
   return {};
 }
@@ -184,8 +186,9 @@ Result<std::vector<Image>> read_chain(const std::string& path, const std::string
     if (header.backing.empty()) continue;
     TRY(check_backing_name(header.backing, header.backing_format, image.path));
     next_format = header.backing_format;
-    next = TRY(real_path(header.backing.front() == '/' ? header.backing : folder_of(image.path) + "/" + header.backing),
-               "the backing file of " + quote(image.path));
+    next =
+        TRY(real_path(header.backing.front() == '/' ? header.backing : folder_of(image.path) + "/" + header.backing),
+            "the backing file of " + quote(image.path));
     TRY(check_place(next, allowed, image.path));
   }
   return chain;
@@ -193,7 +196,7 @@ Result<std::vector<Image>> read_chain(const std::string& path, const std::string
 
 Result<Image> read_image(const std::string& path, const std::string& format) {
   struct stat st {};
-  TRY(open_image(path, st));
+  (void)TRY(open_image(path, st));
   return describe(path, st, format);
 }
 

@@ -12,7 +12,8 @@ namespace virtuserns::convert {
 class ImageMount {
  public:
   // `place` is made, in the workplace.
-  [[nodiscard]] static Result<ImageMount> mount(const kernel::LoopDevice& device, Access access, const std::string& place);
+  [[nodiscard]] static Result<ImageMount> mount(const kernel::LoopDevice& device, Access access,
+                                                const std::string& place);
   ImageMount(ImageMount&& other) noexcept : place_(std::exchange(other.place_, "")) {}
   ImageMount& operator=(ImageMount&&) = delete;
   ~ImageMount();

@@ -22,18 +22,21 @@ Result<Fd> take_lock(const std::string& folder, const std::string& name) {
   const auto path = lock_path(folder, name);
   for (;;) {
     auto lock = TRY(lock_file(path), "another command works on " + quote(name));
-    struct stat ours {}, there {};
-    if (::fstat(lock.get(), &ours) == 0 && ::stat(path.c_str(), &there) == 0 && ours.st_ino == there.st_ino) return lock;
+    struct stat ours {
+    }, there{};
+    if (::fstat(lock.get(), &ours) == 0 && ::stat(path.c_str(), &there) == 0 && ours.st_ino == there.st_ino)
+      return lock;
   }
 }
 
 }  // namespace
 
 Result<void> check_job_name(const std::string& name) {
-  const bool is_good = !name.empty() && name.size() <= kMaxName && name.front() != '.' &&
-                       std::none_of(name.begin(), name.end(),
-                                    [](unsigned char c) { return c == '/' || c < 0x20 || c == 0x7f; });
-  if (!is_good) return fail(VIR_ERR_INVALID_ARG, quote(name) + " is no name for a container; choose another with --name");
+  const bool is_good =
+      !name.empty() && name.size() <= kMaxName && name.front() != '.' &&
+      std::none_of(name.begin(), name.end(), [](unsigned char c) { return c == '/' || c < 0x20 || c == 0x7f; });
+  if (!is_good)
+    return fail(VIR_ERR_INVALID_ARG, quote(name) + " is no name for a container; choose another with --name");
   return {};
 }
 

@@ -99,14 +99,9 @@ std::string format_state(const JobState& state) {
     disks.push_back({{"target", disk.target}, {"chain", chain}});
   }
   for (const auto& place : state.places) places.push_back(encode(place));
-  const json object{{"version", kVersion},
-                    {"phase", word_of(state.phase)},
-                    {"mode", word_of(state.mode)},
-                    {"uri", state.uri},
-                    {"domain_uuid", state.domain_uuid},
-                    {"disks", disks},
-                    {"places", places},
-                    {"source_xml", state.source_xml}};
+  const json object{{"version", kVersion}, {"phase", word_of(state.phase)},    {"mode", word_of(state.mode)},
+                    {"uri", state.uri},    {"domain_uuid", state.domain_uuid}, {"disks", disks},
+                    {"places", places},    {"source_xml", state.source_xml}};
   // Bytes that are no UTF-8 (names of a guest) do not come back: nothing is found by them again.
   return object.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }
@@ -127,7 +122,8 @@ Result<JobState> parse_state(std::string_view text) {
   for (const auto& disk : list_of(object, "disks")) {
     JobDisk decoded{text_of(disk, "target"), {}};
     for (const auto& image : list_of(disk, "chain")) decoded.chain.push_back(decode_image(image));
-    if (decoded.target.empty() || decoded.chain.empty()) return fail(VIR_ERR_OPERATION_FAILED, "a disk without a name");
+    if (decoded.target.empty() || decoded.chain.empty())
+      return fail(VIR_ERR_OPERATION_FAILED, "a disk without a name");
     state.disks.push_back(std::move(decoded));
   }
   for (const auto& place : list_of(object, "places")) state.places.push_back(decode_place(place));

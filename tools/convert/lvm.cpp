@@ -58,7 +58,7 @@ Result<std::optional<LvmPhysical>> read_label(const BlockReader& volume, std::st
   LvmPhysical physical;
   physical.uuid = label.substr(at, 32);
   at += 40;  // uuid, size of the device
-  TRY(read_areas(label, at));
+  (void)TRY(read_areas(label, at));
   const auto metadata_areas = TRY(read_areas(label, at));
   std::string problem;
   for (const auto& area : metadata_areas) {

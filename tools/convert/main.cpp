@@ -43,7 +43,20 @@ constexpr const char* kUsage =
     "  -h, --help, --version\n"
     "exit status: 0 done, 1 an error; of plan: 2 something is lost, 3 it cannot be a container; of convert: 3 likewise\n";
 
-enum LongOnly { kCopy = 256, kSize, kClone, kStart, kForce, kRoot, kIdCount, kFormat, kBackingFolder, kMemory, kVcpus, kFolder };
+enum LongOnly {
+  kCopy = 256,
+  kSize,
+  kClone,
+  kStart,
+  kForce,
+  kRoot,
+  kIdCount,
+  kFormat,
+  kBackingFolder,
+  kMemory,
+  kVcpus,
+  kFolder
+};
 
 struct Options {
   Settings settings;
@@ -61,16 +74,19 @@ Result<std::uint64_t> parse_size(const std::string& text) {
   constexpr std::string_view kUnits = "KMGT";
   auto digits = std::string_view(text);
   unsigned shift = 0;
-  if (const auto unit = digits.empty() ? std::string_view::npos : kUnits.find(digits.back()); unit != std::string_view::npos)
+  if (const auto unit = digits.empty() ? std::string_view::npos : kUnits.find(digits.back());
+      unit != std::string_view::npos)
     shift = static_cast<unsigned>(10 * (unit + 1)), digits.remove_suffix(1);
   const auto number = parse_number<std::uint64_t>(digits);
-  if (!number || *number == 0 || *number > (std::uint64_t{1} << 50 >> shift)) return wrong(quote(text) + " is no size");
+  if (!number || *number == 0 || *number > (std::uint64_t{1} << 50 >> shift))
+    return wrong(quote(text) + " is no size");
   return (*number << shift) / 4096 * 4096;
 }
 
 Result<std::uint32_t> parse_count(const std::string& text, std::uint32_t most) {
   const auto number = parse_number<std::uint32_t>(text);
-  if (!number || *number == 0 || *number > most) return wrong(quote(text) + " is no number from 1 to " + std::to_string(most));
+  if (!number || *number == 0 || *number > most)
+    return wrong(quote(text) + " is no number from 1 to " + std::to_string(most));
   return *number;
 }
 
@@ -176,11 +192,15 @@ Result<Options> parse_options(int argc, char** argv) {
   if (options.words.empty()) return wrong("name a command");
   if ((options.settings.mode == Mode::kImage) != (options.settings.image_bytes != 0))
     return wrong("--copy image needs --size, and nothing else has it");
-  if (options.settings.folder.empty() || options.settings.folder.front() != '/' || options.settings.folder.size() > 2000)
+  if (options.settings.folder.empty() || options.settings.folder.front() != '/' ||
+      options.settings.folder.size() > 2000)
     return wrong("--folder needs an absolute path");
-  if (::geteuid() != 0) return fail(VIR_ERR_OPERATION_DENIED, "only root mounts the disks of a machine: run it as root");
+  if (::geteuid() != 0)
+    return fail(VIR_ERR_OPERATION_DENIED, "only root mounts the disks of a machine: run it as root");
   if (!options.is_quiet)
-    options.settings.say = [](const std::string& text) { std::fprintf(stderr, "%s\n", printable(text, 1024).c_str()); };
+    options.settings.say = [](const std::string& text) {
+      std::fprintf(stderr, "%s\n", printable(text, 1024).c_str());
+    };
   return options;
 }
 
@@ -241,7 +261,8 @@ Result<int> run(int argc, char** argv) {
   if (command == "convert") return convert(options, words.front(), workplace);
   if (command == "rollback") return finish(options, roll_back(words.front(), options.settings));
   if (command == "commit") return finish(options, commit_conversion(words.front(), options.settings));
-  if (command == "back") return finish(options, bring_back(words.front(), options.output, options.settings, workplace));
+  if (command == "back")
+    return finish(options, bring_back(words.front(), options.output, options.settings, workplace));
   return wrong(quote(command) + " is no command");
 }
 

@@ -103,7 +103,8 @@ struct MbrEntry {
 
 MbrEntry mbr_entry(std::string_view sector, std::size_t index) {
   const auto entry = sector.substr(446 + 16 * index, 16);
-  return {static_cast<unsigned char>(entry[0]), static_cast<unsigned char>(entry[4]), le32(entry, 8), le32(entry, 12)};
+  return {static_cast<unsigned char>(entry[0]), static_cast<unsigned char>(entry[4]), le32(entry, 8),
+          le32(entry, 12)};
 }
 
 bool has_mbr_mark(std::string_view sector) { return sector.substr(510, 2) == "\x55\xaa"; }

@@ -33,7 +33,8 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
 }
 
 // In the child. Nothing of ours but what it is given; what it opens by a name of the network finds no network.
-[[noreturn]] void exec_program(const std::string& path, std::vector<std::string> argv, int out, int errors, pid_t parent) {
+[[noreturn]] void exec_program(const std::string& path, std::vector<std::string> argv, int out, int errors,
+                               pid_t parent) {
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent) ::_exit(kCannotExec);
   if (::unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC) != 0) ::_exit(kCannotExec);
   sigset_t none;
@@ -78,7 +79,8 @@ bool collect(Pipe& out, Pipe& errors, Ended& ended, std::chrono::steady_clock::t
   pollfd polled[] = {{out.read.get(), POLLIN, 0}, {errors.read.get(), POLLIN, 0}};
   std::string* texts[] = {&ended.out, &ended.errors};
   for (int open = 2; open > 0;) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     if (left.count() <= 0) return false;
     if (::poll(polled, 2, static_cast<int>(left.count())) < 0 && errno != EINTR) return false;
     for (int i = 0; i < 2; ++i) {
@@ -126,7 +128,8 @@ Result<std::string> need_program(const std::vector<std::string>& argv, int timeo
   auto ended = TRY(run_program(argv, timeout_ms));
   if (ended.status == 0) return std::move(ended.out);
   const auto why = one_line(ended.errors.empty() ? ended.out : ended.errors);
-  return fail(VIR_ERR_OPERATION_FAILED, argv.front() + ": " + (why.empty() ? "status " + std::to_string(ended.status) : why));
+  return fail(VIR_ERR_OPERATION_FAILED,
+              argv.front() + ": " + (why.empty() ? "status " + std::to_string(ended.status) : why));
 }
 
 Result<Running> Running::start(const std::vector<std::string>& argv, const Fd& out, const Fd& errors) {

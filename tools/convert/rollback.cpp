@@ -30,12 +30,14 @@ Result<void> make_own(const Job& job, const Placed& place) {
   const auto path = job.path(own_name(place)), partial = path + ".new";
   if (::access(path.c_str(), F_OK) == 0) return {};  // by a run that was cut short later
   if (::unlink(partial.c_str()) != 0 && errno != ENOENT) return sys_fail("remove " + quote(partial));
-  TRY(need_program({"qemu-img", "convert", "--image-opts", "-O", "qcow2",
-                    "driver=raw,offset=" + std::to_string(place.volume.offset) + ",size=" + std::to_string(place.volume.size) +
-                        ",file.driver=qcow2,file.file.driver=file,file.file.filename=" + option_value(job.path(overlay_name(place))),
-                    partial},
-                   kCopyMs),
-      "copy volume " + quote(place.volume.name));
+  (void)TRY(need_program({"qemu-img", "convert", "--image-opts", "-O", "qcow2",
+                          "driver=raw,offset=" + std::to_string(place.volume.offset) +
+                              ",size=" + std::to_string(place.volume.size) +
+                              ",file.driver=qcow2,file.file.driver=file,file.file.filename=" +
+                              option_value(job.path(overlay_name(place))),
+                          partial},
+                         kCopyMs),
+            "copy volume " + quote(place.volume.name));
   const Fd file(::open(partial.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file || ::fsync(file.get()) != 0) return sys_fail("write " + quote(partial));
   if (::rename(partial.c_str(), path.c_str()) != 0) return sys_fail("rename " + quote(partial));
@@ -106,8 +108,9 @@ Result<Report> roll_back(const std::string& name, const Settings& settings) {
   auto job = TRY(Job::open(settings.folder, name));
   const auto phase = job.state().phase;
   if (phase == Phase::kCommitted || phase == Phase::kCommitting)
-    return fail(VIR_ERR_OPERATION_INVALID, quote(name) + " was committed; there is nothing to go back to. "
-                                                         "'virt-userns-convert back' makes a VM of it");
+    return fail(VIR_ERR_OPERATION_INVALID, quote(name) +
+                                               " was committed; there is nothing to go back to. "
+                                               "'virt-userns-convert back' makes a VM of it");
   Report report{name, {}};
   for (const auto& disk : job.state().disks)
     for (const auto& image : disk.chain)
@@ -115,17 +118,20 @@ Result<Report> roll_back(const std::string& name, const Settings& settings) {
         report.findings.push_back({Severity::kNote, "disk '" + disk.target + "'", same.error().text, ""});
   TRY(undo_job(job));
   report.findings.push_back({Severity::kNote, "container '" + name + "'",
-                             "is gone with all that was made for it; the disks of the machine were never written", ""});
+                             "is gone with all that was made for it; the disks of the machine were never written",
+                             ""});
   return report;
 }
 
 Result<Report> commit_conversion(const std::string& name, const Settings& settings) {
   auto job = TRY(Job::open(settings.folder, name));
   auto state = job.state();
-  if (state.phase == Phase::kCommitted) return fail(VIR_ERR_OPERATION_INVALID, quote(name) + " was committed already");
+  if (state.phase == Phase::kCommitted)
+    return fail(VIR_ERR_OPERATION_INVALID, quote(name) + " was committed already");
   if (state.phase != Phase::kConverted && state.phase != Phase::kCommitting)
-    return fail(VIR_ERR_OPERATION_INVALID,
-                "the conversion of " + quote(name) + " was cut short; run it again, or 'virt-userns-convert rollback " + name + "'");
+    return fail(VIR_ERR_OPERATION_INVALID, "the conversion of " + quote(name) +
+                                               " was cut short; run it again, or 'virt-userns-convert rollback " +
+                                               name + "'");
   if (TRY(look_up_domain(state.uri, state.domain_uuid)) == DomainState::kMissing)
     return fail(VIR_ERR_OPERATION_INVALID, "container " + quote(name) + " is not defined any more");
   if (state.mode == Mode::kInPlace) {

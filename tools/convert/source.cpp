@@ -29,7 +29,8 @@ std::string make_xml(const Image& image, const SourceOptions& options) {
   return "<domain type='kvm'><name>" + escape(name_of(image.path)) + "</name><memory unit='MiB'>" +
          std::to_string(options.memory_mib) + "</memory><vcpu>" + std::to_string(options.vcpus) +
          "</vcpu><os><type arch='x86_64'>hvm</type></os><devices><disk type='file' device='disk'>"
-         "<driver name='qemu' type='" + image.format + "'/><source file='" + escape(image.path) +
+         "<driver name='qemu' type='" +
+         image.format + "'/><source file='" + escape(image.path) +
          "'/><target dev='vda' bus='virtio'/></disk></devices></domain>\n";
 }
 
@@ -54,11 +55,12 @@ Result<void> take_disks(const SourceOptions& options, SourceVm& vm) {
       continue;
     }
     // libvirt's own rule: without a format it is raw, whatever the guest has written into it.
-    vm.disks.push_back({disk.target, TRY(read_chain(disk.source, disk.format.empty() ? "raw" : disk.format,
-                                                    options.folders),
-                                         "disk '" + disk.target + "'")});
+    vm.disks.push_back(
+        {disk.target, TRY(read_chain(disk.source, disk.format.empty() ? "raw" : disk.format, options.folders),
+                          "disk '" + disk.target + "'")});
   }
-  if (vm.disks.empty()) return fail(VIR_ERR_OPERATION_FAILED, quote(vm.domain.name) + " has no disk that can be read");
+  if (vm.disks.empty())
+    return fail(VIR_ERR_OPERATION_FAILED, quote(vm.domain.name) + " has no disk that can be read");
   return {};
 }
 

@@ -13,11 +13,11 @@
 namespace virtuserns::convert {
 
 struct SourceOptions {
-  std::string uri;                      // --connect
-  std::string xml_file;                 // --xml
-  std::string format;                   // --format, of a disk alone
-  std::vector<std::string> folders;     // --backing-folder
-  std::uint64_t memory_mib = 1024;      // of a disk alone
+  std::string uri;                   // --connect
+  std::string xml_file;              // --xml
+  std::string format;                // --format, of a disk alone
+  std::vector<std::string> folders;  // --backing-folder
+  std::uint64_t memory_mib = 1024;   // of a disk alone
   std::uint32_t vcpus = 1;
 };
 

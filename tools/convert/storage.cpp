@@ -98,7 +98,8 @@ Result<void> OpenDisk::close() {
 
 Result<Image> make_overlay(const std::string& path, const Image& base) {
   if (::access(path.c_str(), F_OK) == 0) return fail(VIR_ERR_OPERATION_FAILED, quote(path) + " is there already");
-  TRY(need_program({"qemu-img", "create", "-q", "-f", "qcow2", "-F", base.format, "-b", base.path, "--", path}));
+  (void)TRY(
+      need_program({"qemu-img", "create", "-q", "-f", "qcow2", "-F", base.format, "-b", base.path, "--", path}));
   TRY(sync_file(path));
   return read_image(path, "qcow2");
 }
@@ -108,13 +109,14 @@ Result<void> check_image(const Image& image) {
   // 3: clusters that nobody uses, which is no harm.
   const auto ended = TRY(run_program({"qemu-img", "check", "-q", "-f", "qcow2", "--", image.path}, 600'000));
   if (ended.status == 0 || ended.status == 3) return {};
-  return fail(VIR_ERR_OPERATION_FAILED,
-              "image " + quote(image.path) + " is damaged; see 'qemu-img check': " + printable(trim(ended.errors), 300));
+  return fail(VIR_ERR_OPERATION_FAILED, "image " + quote(image.path) + " is damaged; see 'qemu-img check': " +
+                                            printable(trim(ended.errors), 300));
 }
 
 Result<kernel::LoopDevice> attach_part(const Fd& file, std::uint64_t offset, std::uint64_t size, Access access) {
-  return kernel::attach_loop(
-      {file, "virt-userns-convert", access == Access::kWrite ? kernel::Access::kReadWrite : kernel::Access::kReadOnly, offset, size});
+  return kernel::attach_loop({file, "virt-userns-convert",
+                              access == Access::kWrite ? kernel::Access::kReadWrite : kernel::Access::kReadOnly,
+                              offset, size});
 }
 
 }  // namespace virtuserns::convert

@@ -17,7 +17,8 @@ namespace {
 
 constexpr const char* kWorkFolder = "work";
 
-Result<std::vector<Finding>> edit(const DirFd& root, const Machine& machine, const Settings& settings, const Job& job) {
+Result<std::vector<Finding>> edit(const DirFd& root, const Machine& machine, const Settings& settings,
+                                  const Job& job) {
   settings.say("editing the guest's files");
   auto findings = TRY(edit_guest(root, guest_options(machine, settings), job.path("originals"),
                                  settings.is_forced ? OnBlock::kEdit : OnBlock::kRefuse),
@@ -63,8 +64,8 @@ Result<std::vector<Finding>> copy_into(const DirFd& to, const Machine& machine, 
                            [&](const CopyCount& count) {
                              if (count.bytes / step <= said) return;
                              said = count.bytes / step;
-                             settings.say("copied " + std::to_string(count.entries) + " files, " + mebibytes(count.bytes) +
-                                          " of about " + mebibytes(machine.file_bytes));
+                             settings.say("copied " + std::to_string(count.entries) + " files, " +
+                                          mebibytes(count.bytes) + " of about " + mebibytes(machine.file_bytes));
                            }),
                  "copy the guest's files");
     TRY(guest.unmount());
@@ -88,15 +89,17 @@ Result<std::vector<Finding>> make_tree(const Machine& machine, const Settings& s
   return findings;
 }
 
-Result<std::vector<Finding>> make_image(const Machine& machine, const Settings& settings, const std::string& workplace,
-                                        const Job& job) {
+Result<std::vector<Finding>> make_image(const Machine& machine, const Settings& settings,
+                                        const std::string& workplace, const Job& job) {
   const auto path = job.path("root.img");
   TRY(check_space(job.path("."), machine.file_bytes));
   if (settings.image_bytes <= machine.file_bytes)
-    return fail(VIR_ERR_INVALID_ARG, "the guest's files are " + mebibytes(machine.file_bytes) + "; choose a larger --size");
+    return fail(VIR_ERR_INVALID_ARG,
+                "the guest's files are " + mebibytes(machine.file_bytes) + "; choose a larger --size");
   const Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!file || ::ftruncate(file.get(), static_cast<off_t>(settings.image_bytes)) != 0) return sys_fail("make " + quote(path));
-  TRY(need_program({"mkfs.ext4", "-q", "-F", "-E", "root_owner=0:0", "--", path}, 600'000));
+  if (!file || ::ftruncate(file.get(), static_cast<off_t>(settings.image_bytes)) != 0)
+    return sys_fail("make " + quote(path));
+  (void)TRY(need_program({"mkfs.ext4", "-q", "-F", "-E", "root_owner=0:0", "--", path}, 600'000));
   std::vector<Finding> findings;
   {
     const auto device = TRY(attach_part(file, 0, settings.image_bytes, Access::kWrite));
@@ -150,8 +153,8 @@ Result<DisksByName> open_overlays(const std::vector<JobDisk>& disks, std::vector
   return opened;
 }
 
-Result<std::vector<Finding>> make_target(const Machine& machine, const Settings& settings, const std::string& workplace,
-                                         const Job& job) {
+Result<std::vector<Finding>> make_target(const Machine& machine, const Settings& settings,
+                                         const std::string& workplace, const Job& job) {
   switch (settings.mode) {
     case Mode::kTree:
       return make_tree(machine, settings, workplace, job);

@@ -19,7 +19,7 @@ struct Physical {
 
 struct Search {
   Volumes found;
-  std::map<std::string, Physical> physical;  // by uuid
+  std::map<std::string, Physical> physical;   // by uuid
   std::map<std::string, std::string> groups;  // the newest metadata, by its text before the first '{'
 };
 

@@ -89,7 +89,8 @@ TEST(Lvm, TextHasBounds) {
   for (int i = 0; i < 30000; ++i) wide += "b = 1\n";
   EXPECT_FALSE(parse_lvm_text(deep));
   EXPECT_FALSE(parse_lvm_text(wide + "}"));
-  for (const auto* text : {"a", "a {", "a = ", "a = [1", "a = \"x", "}", "= 1"}) EXPECT_FALSE(parse_lvm_text(text)) << text;
+  for (const auto* text : {"a", "a {", "a = ", "a = [1", "a = \"x", "}", "= 1"})
+    EXPECT_FALSE(parse_lvm_text(text)) << text;
 }
 
 }  // namespace

@@ -43,7 +43,8 @@ TEST(Tree, CopiesHolesLinksAndTimes) {
   ASSERT_TRUE(copied) << copied.error().text;
   EXPECT_EQ(copied->entries, 4u);
   EXPECT_LE(copied->bytes, 1024u * 1024);
-  struct stat st {}, second {};
+  struct stat st {
+  }, second{};
   ASSERT_EQ(::stat(trees.path("to/file").c_str(), &st), 0);
   ASSERT_EQ(::stat(trees.path("to/second").c_str(), &second), 0);
   EXPECT_EQ(st.st_ino, second.st_ino);

@@ -41,7 +41,8 @@ TEST(Volume, ResolvesWhatFstabSays) {
   EXPECT_EQ(resolved("/dev/xvdb"), "vdb");
   EXPECT_EQ(resolved("/dev/my-vg/home-dir"), "my-vg/home-dir");
   EXPECT_EQ(resolved("/dev/mapper/my--vg-home--dir"), "my-vg/home-dir");
-  for (const auto* spec : {"", "UUID=", "LABEL=", "tmpfs", "/dev/", "/dev/vda", "vda2", "/dev/vda20", "server:/export"})
+  for (const auto* spec :
+       {"", "UUID=", "LABEL=", "tmpfs", "/dev/", "/dev/vda", "vda2", "/dev/vda20", "server:/export"})
     EXPECT_EQ(resolved(spec), "") << spec;
 }
 
