@@ -12,6 +12,7 @@
 #include <set>
 
 #include "conf/base/text.h"
+#include "tools/convert/fstab.h"
 #include "tools/convert/guest_paths.h"
 #include "tools/convert/originals.h"
 
@@ -25,14 +26,6 @@ GuestType type_of(mode_t mode) {
   if (S_ISREG(mode)) return GuestType::kFile;
   if (S_ISDIR(mode)) return GuestType::kDirectory;
   return S_ISLNK(mode) ? GuestType::kLink : GuestType::kOther;
-}
-
-// "/etc//fstab/" is "/etc/fstab".
-std::string tidy(const std::string& path) {
-  std::string tidied;
-  for (const auto part : split(path, '/'))
-    if (!part.empty()) tidied.append("/").append(part);
-  return tidied.empty() ? "/" : tidied;
 }
 
 Result<std::string> read_all(const Fd& file, const std::string& path, std::size_t max_bytes) {
@@ -91,7 +84,7 @@ Result<GuestFiles> GuestFiles::open(const std::string& root_path) {
 }
 
 GuestType GuestFiles::type(const std::string& path) const {
-  const auto tidied = tidy(path);
+  const auto tidied = tidy_target(path);
   if (const auto staged = staged_.find(tidied); staged != staged_.end()) {
     if (staged->second.kind == Edit::Kind::kRemove) return GuestType::kMissing;
     return staged->second.kind == Edit::Kind::kReplace ? GuestType::kFile : GuestType::kLink;
@@ -120,7 +113,7 @@ Result<Fd> GuestFiles::open_regular(const std::string& path) const {
 }
 
 Result<std::string> GuestFiles::read(const std::string& path, std::size_t max_bytes) const {
-  const auto tidied = tidy(path);
+  const auto tidied = tidy_target(path);
   if (const auto staged = staged_.find(tidied); staged != staged_.end()) {
     if (staged->second.kind == Edit::Kind::kReplace) return staged->second.text;
     return Error{VIR_ERR_OPERATION_FAILED, ENOENT, "guest file " + quote(path) + " is removed"};
@@ -132,7 +125,7 @@ Result<std::string> GuestFiles::read(const std::string& path, std::size_t max_by
 }
 
 Result<std::string> GuestFiles::read_head(const std::string& path, std::size_t bytes) const {
-  const auto file = TRY(open_regular(tidy(path)));
+  const auto file = TRY(open_regular(tidy_target(path)));
   std::string text(bytes, '\0');
   const auto count = ::pread(file.get(), text.data(), bytes, 0);
   if (count < 0) return sys_fail("read guest file " + quote(path));
@@ -141,7 +134,7 @@ Result<std::string> GuestFiles::read_head(const std::string& path, std::size_t b
 }
 
 std::string GuestFiles::final_name(const std::string& path) const {
-  const auto handle = open_in_root(root_, tidy(path), O_PATH);
+  const auto handle = open_in_root(root_, tidy_target(path), O_PATH);
   if (!handle) return {};
   char buffer[kMaxLinkBytes];
   const auto count = ::readlink(("/proc/self/fd/" + std::to_string(handle->get())).c_str(), buffer, sizeof buffer);
@@ -151,7 +144,7 @@ std::string GuestFiles::final_name(const std::string& path) const {
 }
 
 std::uint64_t GuestFiles::link_count(const std::string& path) const {
-  const auto handle = open_in_root(root_, tidy(path), O_PATH | O_NOFOLLOW);
+  const auto handle = open_in_root(root_, tidy_target(path), O_PATH | O_NOFOLLOW);
   struct stat status {};
   if (!handle || ::fstat(handle->get(), &status) != 0 || !S_ISREG(status.st_mode)) return 0;
   return status.st_nlink;
@@ -163,7 +156,7 @@ std::string GuestFiles::read_or_empty(const std::string& path) const {
 }
 
 Result<std::string> GuestFiles::read_link(const std::string& path) const {
-  const auto tidied = tidy(path);
+  const auto tidied = tidy_target(path);
   if (const auto staged = staged_.find(tidied); staged != staged_.end()) {
     if (staged->second.kind == Edit::Kind::kSymlink) return staged->second.text;
     return fail(VIR_ERR_OPERATION_FAILED, "guest file " + quote(path) + " is no link");
@@ -176,7 +169,7 @@ Result<std::string> GuestFiles::read_link(const std::string& path) const {
 }
 
 std::vector<std::string> GuestFiles::list(const std::string& path) const {
-  const auto tidied = tidy(path);
+  const auto tidied = tidy_target(path);
   std::set<std::string> names;
   if (auto directory = open_directory_in_root(root_, tidied)) {
     const std::unique_ptr<DIR, int (*)(DIR*)> stream(::fdopendir(directory->get()), ::closedir);
@@ -211,7 +204,7 @@ std::vector<std::string> GuestFiles::list(const std::string& path) const {
 
 Result<void> GuestFiles::stage(const std::string& path, Edit edit) {
   (void)TRY(split_path(path));
-  const auto tidied = tidy(path);
+  const auto tidied = tidy_target(path);
   const auto there = type(tidied);
   if (there == GuestType::kDirectory || there == GuestType::kOther)
     return fail(VIR_ERR_OPERATION_FAILED,

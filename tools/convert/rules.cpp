@@ -24,6 +24,19 @@ void report_hard_links(Guest& guest) {
       guest.add(Severity::kNote, path, "has other names (hard links), which keep what it was");
 }
 
+// Every edit is told: those that no finding names, by file or as a unit, are told here.
+void report_rest(Guest& guest) {
+  const auto is_told = [&](const std::string& path) {
+    const auto name = path.substr(path.rfind('/') + 1);
+    return std::any_of(guest.findings.begin(), guest.findings.end(), [&](const Finding& finding) {
+      return finding.object == path || finding.object.find(name) != std::string::npos ||
+             finding.text.find(name) != std::string::npos;
+    });
+  };
+  for (const auto& path : guest.files.staged())
+    if (!is_told(path)) guest.add(Severity::kChange, path, guest.files.exists(path) ? "is changed" : "is removed");
+}
+
 void apply_rules(Guest& guest) {
   for (const auto& rule : rules()) {
     auto& findings = guest.findings;
@@ -31,6 +44,7 @@ void apply_rules(Guest& guest) {
     rule.apply(guest);
     std::for_each(findings.begin() + before, findings.end(), [&](Finding& finding) { finding.rule = rule.name; });
   }
+  report_rest(guest);
   report_hard_links(guest);
   report_refused(guest);
 }
