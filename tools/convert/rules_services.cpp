@@ -105,6 +105,7 @@ const std::vector<ServiceGroup>& groups() {
        "the host looks after disks",
        "",
        {"fstrim.timer",         "e2scrub_all.timer",       "e2scrub_reap.service",   "xfs_scrub_all.timer",
+        "btrfs-balance.timer",  "btrfs-scrub.timer",       "btrfs-trim.timer",       "btrfs-defrag.timer",
         "smartd.service",       "smartmontools.service",   "hdparm.service",         "lvm2-monitor.service",
         "lvm2-lvmpolld.socket", "lvm2-lvmetad.socket",     "dm-event.socket",        "blk-availability.service",
         "mdmonitor.service",    "mdmonitor-oneshot.timer", "mdcheck_start.timer",    "mdcheck_continue.timer",
