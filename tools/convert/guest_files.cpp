@@ -29,6 +29,13 @@ GuestType type_of(mode_t mode) {
 }
 
 Result<std::string> read_all(const Fd& file, const std::string& path, std::size_t max_bytes) {
+  const auto too_large = [&] {
+    return fail(VIR_ERR_OPERATION_FAILED,
+                "guest file " + quote(path) + " is larger than " + std::to_string(max_bytes) + " bytes");
+  };
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) return sys_fail("look at guest file " + quote(path));
+  if (static_cast<std::uint64_t>(status.st_size) > max_bytes) return too_large();
   std::string text;
   char buffer[65536];
   for (;;) {
@@ -37,9 +44,7 @@ Result<std::string> read_all(const Fd& file, const std::string& path, std::size_
     if (count < 0) return sys_fail("read guest file " + quote(path));
     if (count == 0) return text;
     text.append(buffer, static_cast<std::size_t>(count));
-    if (text.size() > max_bytes)
-      return fail(VIR_ERR_OPERATION_FAILED,
-                  "guest file " + quote(path) + " is larger than " + std::to_string(max_bytes) + " bytes");
+    if (text.size() > max_bytes) return too_large();
   }
 }
 
@@ -118,9 +123,17 @@ Result<std::string> GuestFiles::read(const std::string& path, std::size_t max_by
     if (staged->second.kind == Edit::Kind::kReplace) return staged->second.text;
     return Error{VIR_ERR_OPERATION_FAILED, ENOENT, "guest file " + quote(path) + " is removed"};
   }
+  const auto refuse = [&](Error error) {
+    if (error.sys_errno != ENOENT) refused_.insert_or_assign(tidied, error.text);
+    return error;
+  };
+  if (bytes_read_ > kMaxGuestTotalBytes)
+    return refuse(fail(VIR_ERR_OPERATION_FAILED, "more than " + std::to_string(kMaxGuestTotalBytes) +
+                                                     " bytes of the guest's files have been read"));
   const auto file = open_regular(tidied);
   auto text = file ? read_all(*file, path, max_bytes) : Result<std::string>(file.error());
-  if (!text && text.error().sys_errno != ENOENT) refused_.insert_or_assign(tidied, text.error().text);
+  if (!text) return refuse(std::move(text).error());
+  bytes_read_ += text->size();
   return text;
 }
 

@@ -18,6 +18,18 @@ void report_refused(Guest& guest) {
     guest.add(Severity::kLoss, path, "was not looked at: " + reason, "look at it yourself");
 }
 
+// A guest can make its files say as much as it likes; what is worst is kept.
+void limit_findings(std::vector<Finding>& findings) {
+  constexpr std::size_t kMaxFindings = 500;
+  if (findings.size() <= kMaxFindings) return;
+  std::stable_sort(findings.begin(), findings.end(),
+                   [](const Finding& a, const Finding& b) { return a.severity > b.severity; });
+  const auto more = findings.size() - kMaxFindings;
+  findings.resize(kMaxFindings);
+  findings.push_back({Severity::kLoss, "findings", std::to_string(more) + " more are left out, none of them worse",
+                      "look at the guest yourself"});
+}
+
 void report_hard_links(Guest& guest) {
   for (const auto& path : guest.files.staged())
     if (guest.files.link_count(path) > 1)
@@ -47,6 +59,7 @@ void apply_rules(Guest& guest) {
   report_rest(guest);
   report_hard_links(guest);
   report_refused(guest);
+  limit_findings(guest.findings);
 }
 
 // A duplicate: the handle that a Guest's files keep is their own.

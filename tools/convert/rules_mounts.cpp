@@ -129,6 +129,7 @@ void apply_mount_units(Guest& guest) {
     if (is_mount && (what.empty() || has(kInside, type) || has(kPseudo, type))) continue;
     const bool is_served = is_mount && is_mounted_outside(guest, where);
     if (!guest.disable(name)) continue;
+    if (is_mount) guest.disable(name.substr(0, name.size() - 5) + "automount");
     guest.add(is_served ? Severity::kChange : Severity::kLoss, "unit " + quote(name),
               is_served ? quote(where) + " is mounted by the host"
                         : quote(what) + " is not mounted by the guest: the unit is masked",

@@ -353,12 +353,14 @@ TEST(Rules, MountUnitsOfDevicesAreMasked) {
   make_debian(tree);
   tree.write("/etc/fstab", "");
   tree.write("/etc/systemd/system/srv-data.mount", "[Mount]\nWhat=/dev/vdb1\nWhere=/srv/data\n");
+  tree.write("/etc/systemd/system/srv-data.automount", "[Automount]\nWhere=/srv/data\n");
   tree.write("/etc/systemd/system/srv-own.mount", "[Mount]\nWhat=UUID=1\nWhere=/srv/own/\n");
   tree.write("/etc/systemd/system/tmp.mount", "[Mount]\nWhat=tmpfs\nWhere=/tmp\nType=tmpfs\n");
   auto options = options_with_card();
   options.mounted_targets = {"/srv/own"};
   const auto findings = edit(tree, options);
   EXPECT_TRUE(is_masked(tree, "srv-data.mount"));
+  EXPECT_TRUE(is_masked(tree, "srv-data.automount"));
   EXPECT_TRUE(is_masked(tree, "srv-own.mount"));
   EXPECT_FALSE(is_masked(tree, "tmp.mount"));
   EXPECT_EQ(about(findings, "srv-data.mount")[0].severity, Severity::kLoss);

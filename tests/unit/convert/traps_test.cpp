@@ -76,5 +76,28 @@ TEST(RulesOnTraps, DirectoriesThatAreLinksStayInside) {
   (void)done;
 }
 
+TEST(RulesOnTraps, WhatIsReadAndSaidIsBounded) {
+  const Tree tree;
+  elf(tree, "/lib/systemd/systemd");
+  tree.link("/sbin/init", "/lib/systemd/systemd");
+  std::string fstab;
+  for (int i = 0; i < 5000; ++i)
+    fstab += "/dev/x" + std::to_string(i) + " /mnt/" + std::to_string(i) + " ext4 nofail\n";
+  tree.write("/etc/fstab", fstab + "/dev/worst /needed ext4\n");
+  // 200 MiB, that are read several times over.
+  for (int i = 0; i < 200; ++i) {
+    const auto name = "/etc/netplan/" + std::to_string(i) + ".yaml";
+    tree.write(name, "");
+    std::filesystem::resize_file(tree.path(name), kMaxGuestFileBytes);
+  }
+  const auto findings = plan_guest(tree.open(), options_with_card());
+  EXPECT_LE(findings.size(), 501u);
+  EXPECT_EQ(findings.front().severity, Severity::kBlock);
+  const auto files = tree.files();
+  for (int i = 0; i < 200; ++i) (void)files.read("/etc/netplan/" + std::to_string(i) + ".yaml");
+  EXPECT_FALSE(files.refused().empty());
+  EXPECT_FALSE(files.read("/etc/fstab"));
+}
+
 }  // namespace
 }  // namespace virtuserns::convert
