@@ -2,14 +2,12 @@
 // NAME.txt. UPDATE_GOLDEN=1 rewrites both: read the diff before you commit it.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
-#include <iterator>
 
 #include "conf/defaults.h"
 #include "conf/validate.h"
+#include "tests/golden/golden_files.h"
 #include "tools/convert/map_domain.h"
 #include "tools/convert/report.h"
 #include "xml/domain.h"
@@ -19,20 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string read(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
-
-std::vector<std::string> golden_names() {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(fs::path(GOLDEN_DIR) / "convert")) {
-    const auto file = entry.path().filename().string();
-    if (file.ends_with(".in.xml")) names.push_back(file.substr(0, file.size() - 7));
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
+using golden::read;
 
 MapOptions options_of(const KvmDomain& domain) {
   MapOptions options;
@@ -76,7 +61,7 @@ TEST_P(ConvertGolden, MapsAsExpected) {
   EXPECT_TRUE(verdict) << verdict.error().text;
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, ConvertGolden, testing::ValuesIn(golden_names()),
+INSTANTIATE_TEST_SUITE_P(Files, ConvertGolden, testing::ValuesIn(golden::names_in(fs::path(GOLDEN_DIR) / "convert")),
                          [](const auto& param) { return param.param; });
 
 }  // namespace

@@ -62,4 +62,20 @@ std::optional<std::string> option_of(const FstabLine& line, std::string_view nam
   return std::nullopt;
 }
 
+std::string tidy_target(std::string_view path) {
+  std::string tidied;
+  for (const auto part : split(path, '/'))
+    if (!part.empty()) tidied.append("/").append(part);
+  return tidied.empty() ? "/" : tidied;
+}
+
+bool is_share(const FstabLine& line) { return line.is_entry && (line.type == "9p" || line.type == "virtiofs"); }
+
+std::vector<GuestShare> find_shares(const GuestFiles& files) {
+  std::vector<GuestShare> shares;
+  for (const auto& line : parse_fstab(files.read_or_empty("/etc/fstab")))
+    if (is_share(line)) shares.push_back({line.spec, tidy_target(line.target)});
+  return shares;
+}
+
 }  // namespace virtuserns::convert

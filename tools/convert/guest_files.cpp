@@ -12,6 +12,7 @@
 #include <set>
 
 #include "conf/base/text.h"
+#include "tools/convert/fstab.h"
 #include "tools/convert/guest_paths.h"
 #include "tools/convert/originals.h"
 
@@ -27,15 +28,14 @@ GuestType type_of(mode_t mode) {
   return S_ISLNK(mode) ? GuestType::kLink : GuestType::kOther;
 }
 
-// "/etc//fstab/" is "/etc/fstab".
-std::string tidy(const std::string& path) {
-  std::string tidied;
-  for (const auto part : split(path, '/'))
-    if (!part.empty()) tidied.append("/").append(part);
-  return tidied.empty() ? "/" : tidied;
-}
-
 Result<std::string> read_all(const Fd& file, const std::string& path, std::size_t max_bytes) {
+  const auto too_large = [&] {
+    return fail(VIR_ERR_OPERATION_FAILED,
+                "guest file " + quote(path) + " is larger than " + std::to_string(max_bytes) + " bytes");
+  };
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) return sys_fail("look at guest file " + quote(path));
+  if (static_cast<std::uint64_t>(status.st_size) > max_bytes) return too_large();
   std::string text;
   char buffer[65536];
   for (;;) {
@@ -44,9 +44,7 @@ Result<std::string> read_all(const Fd& file, const std::string& path, std::size_
     if (count < 0) return sys_fail("read guest file " + quote(path));
     if (count == 0) return text;
     text.append(buffer, static_cast<std::size_t>(count));
-    if (text.size() > max_bytes)
-      return fail(VIR_ERR_OPERATION_FAILED,
-                  "guest file " + quote(path) + " is larger than " + std::to_string(max_bytes) + " bytes");
+    if (text.size() > max_bytes) return too_large();
   }
 }
 
@@ -91,7 +89,7 @@ Result<GuestFiles> GuestFiles::open(const std::string& root_path) {
 }
 
 GuestType GuestFiles::type(const std::string& path) const {
-  const auto tidied = tidy(path);
+  const auto tidied = tidy_target(path);
   if (const auto staged = staged_.find(tidied); staged != staged_.end()) {
     if (staged->second.kind == Edit::Kind::kRemove) return GuestType::kMissing;
     return staged->second.kind == Edit::Kind::kReplace ? GuestType::kFile : GuestType::kLink;
@@ -120,19 +118,27 @@ Result<Fd> GuestFiles::open_regular(const std::string& path) const {
 }
 
 Result<std::string> GuestFiles::read(const std::string& path, std::size_t max_bytes) const {
-  const auto tidied = tidy(path);
+  const auto tidied = tidy_target(path);
   if (const auto staged = staged_.find(tidied); staged != staged_.end()) {
     if (staged->second.kind == Edit::Kind::kReplace) return staged->second.text;
     return Error{VIR_ERR_OPERATION_FAILED, ENOENT, "guest file " + quote(path) + " is removed"};
   }
+  const auto refuse = [&](Error error) {
+    if (error.sys_errno != ENOENT) refused_.insert_or_assign(tidied, error.text);
+    return error;
+  };
+  if (bytes_read_ > kMaxGuestTotalBytes)
+    return refuse(fail(VIR_ERR_OPERATION_FAILED, "more than " + std::to_string(kMaxGuestTotalBytes) +
+                                                     " bytes of the guest's files have been read"));
   const auto file = open_regular(tidied);
   auto text = file ? read_all(*file, path, max_bytes) : Result<std::string>(file.error());
-  if (!text && text.error().sys_errno != ENOENT) refused_.insert_or_assign(tidied, text.error().text);
+  if (!text) return refuse(std::move(text).error());
+  bytes_read_ += text->size();
   return text;
 }
 
 Result<std::string> GuestFiles::read_head(const std::string& path, std::size_t bytes) const {
-  const auto file = TRY(open_regular(tidy(path)));
+  const auto file = TRY(open_regular(tidy_target(path)));
   std::string text(bytes, '\0');
   const auto count = ::pread(file.get(), text.data(), bytes, 0);
   if (count < 0) return sys_fail("read guest file " + quote(path));
@@ -141,7 +147,7 @@ Result<std::string> GuestFiles::read_head(const std::string& path, std::size_t b
 }
 
 std::string GuestFiles::final_name(const std::string& path) const {
-  const auto handle = open_in_root(root_, tidy(path), O_PATH);
+  const auto handle = open_in_root(root_, tidy_target(path), O_PATH);
   if (!handle) return {};
   char buffer[kMaxLinkBytes];
   const auto count = ::readlink(("/proc/self/fd/" + std::to_string(handle->get())).c_str(), buffer, sizeof buffer);
@@ -151,7 +157,7 @@ std::string GuestFiles::final_name(const std::string& path) const {
 }
 
 std::uint64_t GuestFiles::link_count(const std::string& path) const {
-  const auto handle = open_in_root(root_, tidy(path), O_PATH | O_NOFOLLOW);
+  const auto handle = open_in_root(root_, tidy_target(path), O_PATH | O_NOFOLLOW);
   struct stat status {};
   if (!handle || ::fstat(handle->get(), &status) != 0 || !S_ISREG(status.st_mode)) return 0;
   return status.st_nlink;
@@ -163,7 +169,7 @@ std::string GuestFiles::read_or_empty(const std::string& path) const {
 }
 
 Result<std::string> GuestFiles::read_link(const std::string& path) const {
-  const auto tidied = tidy(path);
+  const auto tidied = tidy_target(path);
   if (const auto staged = staged_.find(tidied); staged != staged_.end()) {
     if (staged->second.kind == Edit::Kind::kSymlink) return staged->second.text;
     return fail(VIR_ERR_OPERATION_FAILED, "guest file " + quote(path) + " is no link");
@@ -176,7 +182,7 @@ Result<std::string> GuestFiles::read_link(const std::string& path) const {
 }
 
 std::vector<std::string> GuestFiles::list(const std::string& path) const {
-  const auto tidied = tidy(path);
+  const auto tidied = tidy_target(path);
   std::set<std::string> names;
   if (auto directory = open_directory_in_root(root_, tidied)) {
     const std::unique_ptr<DIR, int (*)(DIR*)> stream(::fdopendir(directory->get()), ::closedir);
@@ -211,7 +217,7 @@ std::vector<std::string> GuestFiles::list(const std::string& path) const {
 
 Result<void> GuestFiles::stage(const std::string& path, Edit edit) {
   (void)TRY(split_path(path));
-  const auto tidied = tidy(path);
+  const auto tidied = tidy_target(path);
   const auto there = type(tidied);
   if (there == GuestType::kDirectory || there == GuestType::kOther)
     return fail(VIR_ERR_OPERATION_FAILED,

@@ -21,6 +21,8 @@ namespace virtuserns::convert {
 
 inline constexpr std::size_t kMaxGuestFileBytes = 1024 * 1024;
 inline constexpr std::size_t kMaxGuestEntries = 4096;  // of one directory
+// Of all reads together: what rules read of a guest in practice is some hundred KiB.
+inline constexpr std::size_t kMaxGuestTotalBytes = 128 * 1024 * 1024;
 
 enum class GuestType { kMissing, kFile, kDirectory, kLink, kOther };
 
@@ -73,6 +75,7 @@ class GuestFiles {
   DirFd root_;
   std::map<std::string, Edit> staged_;
   mutable std::map<std::string, std::string> refused_;
+  mutable std::size_t bytes_read_ = 0;
 };
 
 }  // namespace virtuserns::convert

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <set>
 
 #include "conf/base/text.h"
 #include "conf/domain_devices.h"
@@ -167,7 +166,12 @@ void map_shares(const Node& devices, const MapOptions& options, Mapped& mapped) 
     def.source = directory;
     def.target = share->mount_point;
     def.readonly = static_cast<bool>(node.child("readonly"));
-    if (const auto verdict = validate_device(def); !verdict) {
+    auto verdict = validate_device(def);
+    // The place is the guest's word: it must not stand in the way of the root or of another share.
+    const auto& others = mapped.def.filesystems;
+    if (std::any_of(others.begin(), others.end(), [&](const auto& other) { return other.target == def.target; }))
+      verdict = fail(VIR_ERR_XML_ERROR, quote(def.target) + " has a filesystem already");
+    if (!verdict) {
       mapped.findings.push_back({Severity::kLoss, object, "is left out: " + verdict.error().text, ""});
       continue;
     }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <map>
 
 #include "conf/base/text.h"
@@ -209,8 +208,7 @@ Result<Mapped> map_domain(std::string_view kvm_xml, const MapOptions& options) {
   elements.report(mapped.findings);
   apply_defaults(def, {options.host_arch, {}});
   TRY(validate(def), "the definition of the container");
-  for (const auto& line : unhonoured(def))
-    if (!line.starts_with("element <genid>")) mapped.findings.push_back({Severity::kLoss, "definition", line, ""});
+  for (const auto& line : unhonoured(def)) mapped.findings.push_back({Severity::kLoss, "definition", line, ""});
   if (options.autostart)
     mapped.findings.push_back(
         {Severity::kNote, "autostart", *options.autostart ? "is on, as it was" : "is off, as it was", ""});

@@ -10,6 +10,7 @@
 #include "conf/base/result.h"
 #include "conf/domain.h"
 #include "tools/convert/findings.h"
+#include "tools/convert/fstab.h"
 #include "tools/convert/nics.h"
 
 namespace virtuserns::convert {
@@ -35,13 +36,6 @@ struct KvmDomain {
   std::vector<NicSource> nics;  // in the order of the XML
 };
 [[nodiscard]] Result<KvmDomain> read_kvm_domain(std::string_view kvm_xml);
-
-// A directory that the host shares with the machine, and where the guest mounts it.
-struct GuestShare {
-  std::string tag, mount_point;
-};
-// Of its fstab: lines of type 9p and virtiofs.
-[[nodiscard]] std::vector<GuestShare> find_shares(const GuestFiles& files);
 
 struct MapOptions {
   std::string name;  // of the new domain; empty: as it was

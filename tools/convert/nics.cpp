@@ -12,13 +12,14 @@ namespace virtuserns::convert {
 
 namespace {
 
-// net.ifnames=0 or biosdevname=0 on the kernel's command line, as far as boot loaders keep it in files; and what has no
-// systemd never renamed anything.
+// net.ifnames=0 on the kernel's command line, as far as boot loaders keep it in files; or no default policy of udev's for
+// names, by which it renames.
 bool has_kernel_names(const GuestFiles& files) {
   for (const auto* path :
        {"/etc/default/grub", "/etc/kernel/cmdline", "/boot/extlinux.conf", "/etc/update-extlinux.conf"})
     if (files.read_or_empty(path).find("net.ifnames=0") != std::string::npos) return true;
-  return !files.exists("/usr/lib/systemd/systemd") && !files.exists("/lib/systemd/systemd");
+  return !files.exists("/usr/lib/systemd/network/99-default.link") &&
+         !files.exists("/lib/systemd/network/99-default.link");
 }
 
 // What systemd calls a card at this place: systemd.net-naming-scheme(7), slot before path.

@@ -18,10 +18,35 @@ void report_refused(Guest& guest) {
     guest.add(Severity::kLoss, path, "was not looked at: " + reason, "look at it yourself");
 }
 
+// A guest can make its files say as much as it likes; what is worst is kept.
+void limit_findings(std::vector<Finding>& findings) {
+  constexpr std::size_t kMaxFindings = 500;
+  if (findings.size() <= kMaxFindings) return;
+  std::stable_sort(findings.begin(), findings.end(),
+                   [](const Finding& a, const Finding& b) { return a.severity > b.severity; });
+  const auto more = findings.size() - kMaxFindings;
+  findings.resize(kMaxFindings);
+  findings.push_back({Severity::kLoss, "findings", std::to_string(more) + " more are left out, none of them worse",
+                      "look at the guest yourself"});
+}
+
 void report_hard_links(Guest& guest) {
   for (const auto& path : guest.files.staged())
     if (guest.files.link_count(path) > 1)
       guest.add(Severity::kNote, path, "has other names (hard links), which keep what it was");
+}
+
+// Every edit is told: those that no finding names, by file or as a unit, are told here.
+void report_rest(Guest& guest) {
+  const auto is_told = [&](const std::string& path) {
+    const auto name = path.substr(path.rfind('/') + 1);
+    return std::any_of(guest.findings.begin(), guest.findings.end(), [&](const Finding& finding) {
+      return finding.object == path || finding.object.find(name) != std::string::npos ||
+             finding.text.find(name) != std::string::npos;
+    });
+  };
+  for (const auto& path : guest.files.staged())
+    if (!is_told(path)) guest.add(Severity::kChange, path, guest.files.exists(path) ? "is changed" : "is removed");
 }
 
 void apply_rules(Guest& guest) {
@@ -31,8 +56,10 @@ void apply_rules(Guest& guest) {
     rule.apply(guest);
     std::for_each(findings.begin() + before, findings.end(), [&](Finding& finding) { finding.rule = rule.name; });
   }
+  report_rest(guest);
   report_hard_links(guest);
   report_refused(guest);
+  limit_findings(guest.findings);
 }
 
 // A duplicate: the handle that a Guest's files keep is their own.

@@ -4,7 +4,6 @@
 
 #include "conf/base/text.h"
 #include "tools/convert/fstab.h"
-#include "tools/convert/map_domain.h"
 #include "tools/convert/rules_list.h"
 
 namespace virtuserns::convert {
@@ -20,7 +19,6 @@ constexpr std::array kPseudo = {"proc",       "sysfs",   "devpts",    "devtmpfs"
                                 "selinuxfs",  "nfsd",    "usbfs"};
 // A user namespace may mount these itself.
 constexpr std::array kInside = {"tmpfs", "ramfs", "overlay"};
-constexpr std::array kShared = {"9p", "virtiofs"};
 constexpr std::array kRemote = {"nfs",       "nfs4",  "cifs", "smb3",   "smbfs", "ceph",
                                 "glusterfs", "davfs", "afs",  "lustre", "gfs2",  "ocfs2"};
 // Without these a machine boots no less.
@@ -29,13 +27,6 @@ constexpr std::array kBootOnly = {"/boot", "/boot/efi", "/efi", "/boot/firmware"
 template <std::size_t size>
 bool has(const std::array<const char*, size>& words, std::string_view word) {
   return std::find(words.begin(), words.end(), word) != words.end();
-}
-
-std::string tidy_target(std::string_view path) {
-  std::string tidied;
-  for (const auto part : split(path, '/'))
-    if (!part.empty()) tidied.append("/").append(part);
-  return tidied.empty() ? "/" : tidied;
 }
 
 bool is_mounted_outside(const Guest& guest, const std::string& target) {
@@ -85,7 +76,7 @@ std::optional<Finding> judge(const Guest& guest, const FstabLine& line) {
   if (has(kPseudo, line.type))
     return Finding{Severity::kChange, object, quote(line.type) + " is the container's own", ""};
   if (has(kInside, line.type)) return std::nullopt;
-  if (has(kShared, line.type))
+  if (is_share(line))
     return Finding{Severity::kLoss, object,
                    "share " + quote(line.spec) + " of the machine is not mounted by the guest",
                    "add <filesystem type='mount'> with this target to the domain"};
@@ -126,13 +117,6 @@ void apply_fstab(Guest& guest) {
   if (is_changed) guest.replace("/etc/fstab", format_fstab(lines));
 }
 
-std::vector<GuestShare> find_shares(const GuestFiles& files) {
-  std::vector<GuestShare> shares;
-  for (const auto& line : parse_fstab(files.read_or_empty("/etc/fstab")))
-    if (line.is_entry && has(kShared, line.type)) shares.push_back({line.spec, tidy_target(line.target)});
-  return shares;
-}
-
 void apply_mount_units(Guest& guest) {
   if (guest.init() != InitSystem::kSystemd) return;
   const std::string dir = "/etc/systemd/system";
@@ -145,6 +129,7 @@ void apply_mount_units(Guest& guest) {
     if (is_mount && (what.empty() || has(kInside, type) || has(kPseudo, type))) continue;
     const bool is_served = is_mount && is_mounted_outside(guest, where);
     if (!guest.disable(name)) continue;
+    if (is_mount) guest.disable(name.substr(0, name.size() - 5) + "automount");
     guest.add(is_served ? Severity::kChange : Severity::kLoss, "unit " + quote(name),
               is_served ? quote(where) + " is mounted by the host"
                         : quote(what) + " is not mounted by the guest: the unit is masked",

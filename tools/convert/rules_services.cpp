@@ -105,11 +105,14 @@ const std::vector<ServiceGroup>& groups() {
        "the host looks after disks",
        "",
        {"fstrim.timer",         "e2scrub_all.timer",       "e2scrub_reap.service",   "xfs_scrub_all.timer",
+        "btrfs-balance.timer",  "btrfs-scrub.timer",       "btrfs-trim.timer",       "btrfs-defrag.timer",
         "smartd.service",       "smartmontools.service",   "hdparm.service",         "lvm2-monitor.service",
         "lvm2-lvmpolld.socket", "lvm2-lvmetad.socket",     "dm-event.socket",        "blk-availability.service",
         "mdmonitor.service",    "mdmonitor-oneshot.timer", "mdcheck_start.timer",    "mdcheck_continue.timer",
         "raid-check.timer",     "mdadm.service",           "mdadm-waitidle.service", "fwupd.service",
-        "fwupd-refresh.timer",  "udisks2.service",         "cryptdisks.service",     "cryptdisks-early.service"}},
+        "fwupd-refresh.timer",  "udisks2.service",         "cryptdisks.service",     "cryptdisks-early.service",
+        "iscsid.service",       "iscsid.socket",           "iscsi.service",          "open-iscsi.service",
+        "multipathd.service",   "multipathd.socket",       "multipath-tools.service"}},
       {"care of hardware",
        When::kEnabled,
        Action::kDisable,
@@ -173,27 +176,9 @@ const std::vector<ServiceGroup>& groups() {
        Severity::kLoss,
        "a container has no disks of its own",
        "leave them on a machine, or give them a device by <hostdev mode='capabilities' type='storage'>",
-       {"drbd.service",
-        "ceph-osd.target",
-        "ceph-osd@",
-        "iscsid.service",
-        "iscsid.socket",
-        "iscsi.service",
-        "open-iscsi.service",
-        "multipathd.service",
-        "multipathd.socket",
-        "multipath-tools.service",
-        "target.service",
-        "tgt.service",
-        "zfs-import-cache.service",
-        "zfs-import-scan.service",
-        "zfs-mount.service",
-        "zfs-zed.service",
-        "oracleasm.service",
-        "glusterd.service",
-        "nbd-client.service",
-        "dlm.service",
-        "bcache.service"}},
+       {"drbd.service", "ceph-osd.target", "ceph-osd@", "target.service", "tgt.service", "zfs-import-cache.service",
+        "zfs-import-scan.service", "zfs-mount.service", "zfs-zed.service", "oracleasm.service", "glusterd.service",
+        "nbd-client.service", "dlm.service", "bcache.service"}},
       {"NFS server",
        When::kEnabled,
        Action::kDisable,
@@ -319,6 +304,15 @@ void report_time_server(Guest& guest) {
       }
 }
 
+// The service is on in many a distribution; that somebody uses it shows in what it logs in to.
+void report_iscsi(Guest& guest) {
+  for (const auto* path : {"/etc/iscsi/nodes", "/var/lib/iscsi/nodes"})
+    if (const auto targets = guest.files.list(path).size(); targets > 0)
+      guest.add(Severity::kLoss, path,
+                std::to_string(targets) + " iSCSI targets, which a container does not log in to",
+                "log in on the host, and add their file systems to the domain");
+}
+
 void report_exports(Guest& guest) {
   if (!config_lines(guest.files.read_or_empty("/etc/exports")).empty() &&
       !guest.is_enabled("nfs-kernel-server.service") && !guest.is_enabled("nfs-server.service"))
@@ -330,6 +324,7 @@ void report_exports(Guest& guest) {
 void apply_services(Guest& guest) {
   report_time_server(guest);
   report_exports(guest);
+  report_iscsi(guest);
   for (const auto& group : groups()) apply_group(guest, group);
   if (guest.init() != InitSystem::kOpenRc) return;
   // What OpenRC leaves out in containers it leaves out by this.

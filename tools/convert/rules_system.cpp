@@ -146,17 +146,19 @@ namespace {
 void hold_debian(Guest& guest) {
   constexpr const char* kPin = "/etc/apt/preferences.d/virtuserns-convert";
   constexpr const char* kKeep = "/etc/apt/apt.conf.d/99virtuserns-convert";
-  guest.replace(kPin, std::string("Package: ") + kHeldDebian + "\nPin: release *\nPin-Priority: -1\n");
-  // Else `apt autoremove` takes the kernels: the running one, which it keeps, is the host's.
-  guest.replace(
-      kKeep,
-      "APT::NeverAutoRemove { \"^linux-image-.*\"; \"^linux-modules-.*\"; \"^grub.*\"; \"^initramfs-tools.*\"; };\n");
+  if (guest.replace(kPin, std::string("Package: ") + kHeldDebian + "\nPin: release *\nPin-Priority: -1\n"))
+    guest.add(Severity::kChange, kPin, "kernel, boot loader and initramfs packages are held: nothing boots by them",
+              "remove the file to change them");
+  if (guest.replace(kKeep,
+                    "APT::NeverAutoRemove { \"^linux-image-.*\"; \"^linux-modules-.*\"; \"^grub.*\"; "
+                    "\"^initramfs-tools.*\"; };\n"))
+    guest.add(Severity::kChange, kKeep,
+              "'apt autoremove' leaves kernels: the running one, which it keeps, is the host's");
   constexpr const char* kInitramfs = "/etc/initramfs-tools/update-initramfs.conf";
-  if (guest.files.type(kInitramfs) == GuestType::kFile)
-    guest.replace(kInitramfs,
-                  guest.files.read_or_empty(kInitramfs) + "\n# of virt-userns-convert\nupdate_initramfs=no\n");
-  guest.add(Severity::kChange, kPin, "kernel, boot loader and initramfs packages are held: nothing boots by them",
-            "remove the file to change them");
+  if (guest.files.type(kInitramfs) == GuestType::kFile &&
+      guest.replace(kInitramfs,
+                    guest.files.read_or_empty(kInitramfs) + "\n# of virt-userns-convert\nupdate_initramfs=no\n"))
+    guest.add(Severity::kChange, kInitramfs, "no initramfs is made");
 }
 
 // "exclude=" of dnf and yum, in [main]: the list that is there grows, or a new one follows the section's name.

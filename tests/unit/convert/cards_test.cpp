@@ -62,7 +62,7 @@ TEST(Nics, ByMacInUdevRulesAndLinkFiles) {
 
 TEST(Nics, ByTheNamesThatTheConfigurationHas) {
   const Tree tree;
-  tree.write("/usr/lib/systemd/systemd", "");
+  tree.write("/usr/lib/systemd/network/99-default.link", "");
   tree.write("/etc/network/interfaces", "iface lo inet loopback\niface ens4 inet dhcp\niface ens3 inet dhcp\n");
   EXPECT_EQ(names_of(tree, {card_at("52:54:00:aa:bb:01", 0, 3), card_at("52:54:00:aa:bb:02", 0, 4)}), "ens3 ens4");
 }
@@ -77,7 +77,7 @@ TEST(Nics, OneCardAndOneNameBelongTogether) {
 TEST(Nics, AGuessIsSaidAndUnique) {
   const Tree tree;
   std::vector<Finding> findings;
-  tree.write("/usr/lib/systemd/systemd", "");
+  tree.write("/usr/lib/systemd/network/99-default.link", "");
   const auto nics = name_nics(
       tree.files(),
       {card_at("52:54:00:aa:bb:01", 1, 0), card_at("52:54:00:aa:bb:02", 1, 0), {mac("52:54:00:aa:bb:03"), {}, ""}},
@@ -88,7 +88,7 @@ TEST(Nics, AGuessIsSaidAndUnique) {
 
 TEST(Nics, KernelNamesWhereTheGuestAsksForThem) {
   const Tree tree;
-  tree.write("/usr/lib/systemd/systemd", "");
+  tree.write("/usr/lib/systemd/network/99-default.link", "");
   tree.write("/etc/default/grub", "GRUB_CMDLINE_LINUX=\"net.ifnames=0 biosdevname=0\"\n");
   EXPECT_EQ(names_of(tree, {card_at("52:54:00:aa:bb:01", 1, 0), card_at("52:54:00:aa:bb:02", 2, 0)}), "eth0 eth1");
 }

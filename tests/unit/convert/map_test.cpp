@@ -175,6 +175,20 @@ TEST(MapDomain, IdsAndOtherExtensions) {
   EXPECT_EQ(again->userns, mapped->def.userns);
 }
 
+TEST(MapDomain, AShareCannotTakeThePlaceOfAnother) {
+  const std::string share = "<filesystem type='mount'><source dir='/srv/x'/><target dir='";
+  const auto text = "<domain type='kvm'><name>x</name><memory>1000</memory><devices>" + share + "a'/></filesystem>" +
+                    share + "b'/></filesystem>" + share + "c'/></filesystem>" + share +
+                    "d'/></filesystem></devices></domain>";
+  auto options = small_options();
+  options.shares = {{"a", "/"}, {"b", "/mnt"}, {"c", "/mnt"}, {"d", "/proc/sys"}};
+  const auto mapped = map_domain(text, options);
+  ASSERT_TRUE(mapped) << mapped.error().text;
+  ASSERT_EQ(mapped->def.filesystems.size(), 2u);
+  EXPECT_EQ(mapped->def.filesystems[1].target, "/mnt");
+  EXPECT_EQ(about(mapped->findings, "is left out").size(), 3u);
+}
+
 TEST(MapDomain, QuotaIsForAllProcessors) {
   const auto quota_of = [](const std::string& tune) {
     auto mapped =
