@@ -292,7 +292,8 @@ def compare(agent: Agent, action: str, *arguments) -> None:
     thousand: a normal run asks every fourth, another choice each time; with VIRTUSERNS_STRIDE=1, as `tools/check --full`
     does, all of them."""
     global compared
-    if chance.randrange(STRIDE) != 0:
+    # Linux 6.1 once showed other lists of idmapped mounts than it went by.
+    if chance.randrange(STRIDE) != 0 and "/idmapped/acl-" not in str(arguments[0]):
         return
     compared += 1
     answered = agent.ask(action, *arguments)
