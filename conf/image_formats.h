@@ -9,7 +9,7 @@ namespace virtuserns {
 
 // By qemu's names. All but "raw" are read by qemu-storage-daemon.
 inline constexpr std::string_view kImageFormats[] = {"raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc"};
-inline constexpr std::size_t kMaxImageChain = 16;  // an overlay and what is below it
+inline constexpr std::size_t kMaxImageChain = 32;  // an overlay and what is below it
 
 [[nodiscard]] constexpr bool is_image_format(std::string_view name) {
   for (const auto format : kImageFormats)

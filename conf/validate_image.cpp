@@ -10,8 +10,9 @@ namespace virtuserns {
 
 namespace {
 
-constexpr std::uint64_t kSectorBytes = 512;        // a loop device has no smaller unit
-constexpr std::uint32_t kMostPartitions = 256;     // more than the kernel itself shows of a disk
+constexpr std::uint64_t kSectorBytes = 512;     // a loop device has no smaller unit
+constexpr std::uint32_t kMostPartitions = 256;  // more than the kernel itself shows of a disk
+constexpr std::size_t kMostOption = 255;        // of a value of fsconfig(2)
 constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 62;
 
 Result<void> validate_bytes(const std::optional<std::uint64_t>& bytes, const std::string& what) {
@@ -29,14 +30,15 @@ Result<void> validate_part(const ImagePartDef& part, const std::string& name) {
   TRY(validate_bytes(part.offset_bytes, name + ": offset"));
   TRY(validate_bytes(part.size_bytes, name + ": size"));
   if (part.size_bytes && *part.size_bytes == 0) return xml_error(name + ": size must not be 0");
-  if (has_control(part.subvolume) || has_dot_dot(part.subvolume) || part.subvolume.size() >= 4096)
+  if (has_control(part.subvolume) || has_dot_dot(part.subvolume) || part.subvolume.size() > kMostOption)
     return xml_error(name + ": subvolume " + quote(part.subvolume) + " must be a path without '..', such as '@'");
   return {};
 }
 
 Result<void> validate_backings(const ImagePartDef& part, const std::string& name) {
   if (part.backings.size() >= kMaxImageChain)
-    return xml_error(name + ": an image and what is below it are at most " + std::to_string(kMaxImageChain) + " files");
+    return xml_error(name + ": an image and what is below it are at most " + std::to_string(kMaxImageChain) +
+                     " files");
   for (const auto& backing : part.backings) {
     TRY(validate_absolute(backing.file, name + ": file of <userns:backing>"));
     if (!is_image_format(backing.format))
@@ -66,7 +68,9 @@ Result<void> validate_images(const std::vector<ImagePartDef>& images) {
   return {};
 }
 
-bool is_image(const FilesystemDef& fs) { return fs.type == FilesystemType::kFile || fs.type == FilesystemType::kBlock; }
+bool is_image(const FilesystemDef& fs) {
+  return fs.type == FilesystemType::kFile || fs.type == FilesystemType::kBlock;
+}
 
 const ImagePartDef* find_image_part(const DomainDef& def, const FilesystemDef& fs) {
   for (const auto& part : def.userns.images)

@@ -154,7 +154,8 @@ Result<UsernsDef> parse_userns(const Node& node) {
                          "> in <userns:domain>: known are <userns:pids limit=''/>, <userns:ids count=''/>, "
                          "<userns:seccomp> and <userns:image target=''>");
   }
-  if (const auto valid = validate_images(def.images); !valid) return node.error(valid.error().code, valid.error().text);
+  if (const auto valid = validate_images(def.images); !valid)
+    return node.error(valid.error().code, valid.error().text);
   return def;
 }
 

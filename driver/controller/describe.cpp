@@ -72,7 +72,8 @@ std::string line(const BeforeStep& step) {
                                [](const ImageSourceStep& s) {
                                  std::string text =
                                      "image " + number(s.id) + (s.is_block ? " block-device" : " file");
-                                 for (const auto& file : s.chain) text += " " + quote(file.path) + " " + quote(file.format);
+                                 for (const auto& file : s.chain)
+                                   text += " " + quote(file.path) + " " + quote(file.format);
                                  if (s.partition) text += " partition " + number(s.partition);
                                  text += " from " + number(s.offset_bytes);
                                  if (s.size_bytes) text += " size " + number(s.size_bytes);

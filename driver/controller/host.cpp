@@ -134,7 +134,8 @@ Result<void> take_images(const LaunchPlan& plan, Host& host, const DirFd& stage)
 void release_images(const std::map<std::uint32_t, Source>& sources) {
   for (const auto& [id, source] : sources) {
     if (!source.is_image) continue;
-    if (const Fd place(::open(source.place.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); place) ::syncfs(place.get());
+    if (const Fd place(::open(source.place.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); place)
+      ::syncfs(place.get());
     if (::umount2(source.place.c_str(), UMOUNT_NOFOLLOW) != 0) ::umount2(source.place.c_str(), MNT_DETACH);
   }
 }
@@ -239,7 +240,10 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   if (!is_initial) TRY(keep_returnable(host));
   Undo undo;
   // Until it is our root the stage is a mount point of this very namespace, whose directory could not be removed.
-  undo.add([&] { ::umount2(plan.stage_path.c_str(), MNT_DETACH); });
+  undo.add([&] {
+    ::umount2(plan.stage_path.c_str(), MNT_DETACH);
+    host.sources.clear();  // with it; their places would be paths of the host
+  });
   const DirFd stage = TRY(make_stage(plan.stage_path));
   TRY(make_masks(stage), "stage");
   if (!is_initial) TRY(keep_visible(stage), "stage");

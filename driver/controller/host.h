@@ -26,7 +26,7 @@ inline constexpr const char* kNullPath = "/null";    // the host's /dev/null, fo
 inline constexpr const char* kEmptyPath = "/empty";  // an empty read-only directory, for masks
 
 struct Source {
-  std::string place;     // "/src/3"; empty: an optional one that the host does not have
+  std::string place;  // "/src/3"; empty: an optional one that the host does not have
   bool is_image = false;
   struct stat facts {};  // of what is there
   [[nodiscard]] bool is_directory() const { return S_ISDIR(facts.st_mode); }

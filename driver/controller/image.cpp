@@ -13,7 +13,7 @@ namespace virtuserns::controller {
 
 namespace {
 
-constexpr int kProbeTimeoutMs = 60'000;
+constexpr int kProbeTimeoutMs = 30'000;
 
 struct Option {
   const char *key, *value;
@@ -47,14 +47,14 @@ const KnownFilesystem* find_filesystem(std::string_view name) {
 Result<FoundFilesystem> probe(const ImageSourceStep& step, const ImageContext& context, const Fd& disk) {
   const Fd readable = TRY(reopen(context.proc, disk, O_RDONLY));
   const int file = readable.get();
-  auto jailed = TRY(start_in_jail({context.helpers.prober,
-                                   {std::to_string(step.partition), std::to_string(step.offset_bytes),
-                                    std::to_string(step.size_bytes)},
-                                   std::span(&file, 1),
-                                   {},
-                                   OpensFiles::kNo,
-                                   context.helpers.filter,
-                                   context.stage}));
+  auto jailed = TRY(start_in_jail(
+      {context.helpers.prober,
+       {std::to_string(step.partition), std::to_string(step.offset_bytes), std::to_string(step.size_bytes)},
+       std::span(&file, 1),
+       {},
+       OpensFiles::kNo,
+       context.helpers.filter,
+       context.stage}));
   const auto said = TRY(await_jailed(std::move(jailed), kProbeTimeoutMs), "look for a file system");
   if (said.status != 0)
     return fail(VIR_ERR_CONFIG_UNSUPPORTED,
@@ -78,9 +78,8 @@ Result<MountFd> mount_found(const ImageSourceStep& step, const FoundFilesystem& 
     add(options, known.when_readonly);
   }
   if (!step.subvolume.empty()) options.emplace_back("subvol", step.subvolume);
-  auto mount = kernel::make_filesystem(found.type, options,
-                                       MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0),
-                                       kernel::Instance::kOwn);
+  auto mount = kernel::make_filesystem(
+      found.type, options, MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0), kernel::Instance::kOwn);
   if (!mount && mount.error().sys_errno == EBUSY)
     return std::move(mount).error().with_context("it is mounted already, or is part of something that is");
   if (!mount && mount.error().sys_errno == ENODEV)
@@ -112,15 +111,17 @@ Result<FoundFilesystem> parse_found(const std::string& text) {
     return fail(VIR_ERR_INTERNAL_ERROR, "look for a file system: malformed answer " + quote(text));
   if (!find_filesystem(words[0]))
     return fail(VIR_ERR_CONFIG_UNSUPPORTED,
-                "it holds " + quote(words[0]) + ", which is no file system for a domain: known are ext2 to ext4, xfs, btrfs, "
-                                                "squashfs and erofs");
+                "it holds " + quote(words[0]) +
+                    ", which is no file system for a domain: known are ext2 to ext4, xfs, btrfs, "
+                    "squashfs and erofs");
   return FoundFilesystem{std::string(words[0]), *offset, *size};
 }
 
 Result<MountFd> open_image(const ImageSourceStep& step, const ImageContext& context) {
   const auto& image = step.chain.front();
-  Fd disk = image.format == "raw" ? TRY(open_raw(step, context))
-                                  : TRY(serve_disk(step, context.helpers, context.proc, context.stage, context.running));
+  Fd disk = image.format == "raw"
+                ? TRY(open_raw(step, context))
+                : TRY(serve_disk(step, context.helpers, context.proc, context.stage, context.running));
   const auto found = TRY(probe(step, context, disk));
   const bool is_whole_device = step.is_block && step.partition == 0 && step.offset_bytes == 0 && step.size_bytes == 0;
   if (is_whole_device) {
@@ -128,8 +129,8 @@ Result<MountFd> open_image(const ImageSourceStep& step, const ImageContext& cont
     return mount_found(step, found, image.path);
   }
   // Until it is mounted its descriptor keeps it; afterwards the mount does, and frees it by itself.
-  const auto loop =
-      TRY(kernel::attach_loop({disk, image.path, access_of(step), found.offset_bytes, found.size_bytes}), "loop device");
+  const auto loop = TRY(
+      kernel::attach_loop({disk, image.path, access_of(step), found.offset_bytes, found.size_bytes}), "loop device");
   return mount_found(step, found, loop.path);
 }
 

@@ -55,6 +55,13 @@ Result<void> make_file(const DirFd& root, const char* name) {
   return {};
 }
 
+Result<void> show(const DirFd& root, const std::string& name) {
+  const MountFd mount = TRY(kernel::clone_mount("/" + name, kernel::Depth::kTopOnly));
+  TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0,
+                                   kernel::Depth::kTopOnly));
+  return kernel::attach_mount(mount, root, name);
+}
+
 // /lib and /lib64 are links into /usr on hosts of today, and directories on others.
 Result<void> show_libraries(const DirFd& root, const std::string& name) {
   struct stat st {};
@@ -69,10 +76,7 @@ Result<void> show_libraries(const DirFd& root, const std::string& name) {
     return {};
   }
   if (::mkdirat(root.get(), name.c_str(), 0755) != 0) return sys_fail("create " + quote(name));
-  const MountFd mount = TRY(kernel::clone_mount(path, kernel::Depth::kTopOnly));
-  TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0,
-                                   kernel::Depth::kTopOnly));
-  return kernel::attach_mount(mount, root, name);
+  return show(root, name);
 }
 
 Result<void> enter_jail_root(const JailRequest& request) {
@@ -86,10 +90,7 @@ Result<void> enter_jail_root(const JailRequest& request) {
     if (::mkdirat(root.get(), name, 0755) != 0) return sys_fail(std::string("create '") + name + "'");
   for (const char* name : {"dev/null", "dev/fd/3"}) TRY(make_file(root, name));
   for (const char* name : {"lib", "lib64"}) TRY(show_libraries(root, name));
-  const MountFd usr = TRY(kernel::clone_mount("/usr", kernel::Depth::kTopOnly));
-  TRY(kernel::set_mount_attributes(usr, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0,
-                                   kernel::Depth::kTopOnly));
-  TRY(kernel::attach_mount(usr, root, "usr"));
+  TRY(show(root, "usr"));
   for (std::size_t i = 0; i < request.images.size(); ++i) {
     const std::string name = "images/" + std::to_string(i);
     TRY(make_file(root, name.c_str()));
@@ -131,9 +132,19 @@ Result<void> become_nobody(OpensFiles opens_files) {
   return {};
 }
 
+// Who ends all that is in a scope (systemd, at the end of the machine) must not end what a file system is written to before it
+// is unmounted: that is the controller's, which hears the same.
+void ignore_ends_of_others() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  for (const int signal : {SIGTERM, SIGHUP}) ::sigaddset(&set, signal);
+  ::sigprocmask(SIG_BLOCK, &set, nullptr);
+}
+
 Result<void> run_jailed(const JailRequest& request, const Ends& ends) {
   TRY(stay_with_parent(ends.life));
   reset_signals();
+  ignore_ends_of_others();
   ::umask(022);
   TRY(enter_jail_root(request));
   TRY(become_nobody(request.opens_files));

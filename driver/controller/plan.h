@@ -86,10 +86,10 @@ struct ImageFile {
 struct ImageSourceStep {
   std::uint32_t id = 0;
   bool is_block = false;
-  std::vector<ImageFile> chain;     // the image; then, of an overlay, what lies below it, one after the other
-  std::uint32_t partition = 0;      // 0: not by a partition
-  std::uint64_t offset_bytes = 0;   // where it begins
-  std::uint64_t size_bytes = 0;     // 0: to the end
+  std::vector<ImageFile> chain;    // the image; then, of an overlay, what lies below it, one after the other
+  std::uint32_t partition = 0;     // 0: not by a partition
+  std::uint64_t offset_bytes = 0;  // where it begins
+  std::uint64_t size_bytes = 0;    // 0: to the end
   std::string subvolume;
   bool is_readonly = false;
 };

@@ -49,18 +49,19 @@ std::vector<std::string> arguments_for(const ImageSourceStep& step, const std::v
   std::vector<std::string> arguments;
   for (std::size_t i = images.size(); i-- > 0;) {  // what is below comes first
     const std::string n = std::to_string(i);
-    const std::string rest = std::string(R"(,"discard":"unmap","read-only":)") +
-                             (step.is_readonly || i > 0 ? "true" : "false") + "}";
+    const std::string rest =
+        std::string(R"(,"discard":"unmap","read-only":)") + (step.is_readonly || i > 0 ? "true" : "false") + "}";
     const char* protocol = images[i].is_block ? "host_device" : "file";
     const auto& format = step.chain[i].format;
     std::string backing;
     if (format == "qcow2")
       backing = i + 1 < images.size() ? R"(,"backing":"d)" + std::to_string(i + 1) + "\"" : R"(,"backing":null)";
-    arguments.insert(arguments.end(),
-                     {"--blockdev", std::string(R"({"driver":")") + protocol + R"(","node-name":"f)" + n +
-                                        R"(","filename":"/images/)" + n + "\"" + rest,
-                      "--blockdev", R"({"driver":")" + format + R"(","node-name":"d)" + n + R"(","file":"f)" + n + "\"" +
-                                        backing + rest});
+    arguments.insert(arguments.end(), {"--blockdev",
+                                       std::string(R"({"driver":")") + protocol + R"(","node-name":"f)" + n +
+                                           R"(","filename":"/images/)" + n + "\"" + rest,
+                                       "--blockdev",
+                                       R"({"driver":")" + format + R"(","node-name":"d)" + n + R"(","file":"f)" + n +
+                                           "\"" + backing + rest});
   }
   // libfuse takes the number for a connection that is open already (fuse_session_mount of its fuse_lowlevel.h).
   arguments.insert(arguments.end(), {"--export", std::string("type=fuse,id=disk,node-name=d0,mountpoint=/dev/fd/3") +
@@ -132,7 +133,7 @@ Result<Fd> serve_disk(const ImageSourceStep& step, const ImageHelpersStep& helpe
 }
 
 void end_storage(std::vector<StorageDaemon>& running) {
-  for (const auto& daemon : running) (void)kernel::send_signal(daemon.process, SIGTERM);
+  for (const auto& daemon : running) (void)kernel::send_signal(daemon.process, SIGINT);
   for (const auto& daemon : running)
     if (!kernel::has_ended(daemon.process, kEndTimeoutMs)) (void)kernel::send_signal(daemon.process, SIGKILL);
   running.clear();

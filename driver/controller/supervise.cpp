@@ -227,7 +227,9 @@ void Supervisor::on_storage_gone(std::size_t index) {
   kill_init();
 }
 
-std::string Supervisor::lost_image() const { return "the storage daemon of image " + quote(lost_image_) + " is gone"; }
+std::string Supervisor::lost_image() const {
+  return "the storage daemon of image " + quote(lost_image_) + " is gone";
+}
 
 void Supervisor::on_init_exit() {
   if (!boot_) return;

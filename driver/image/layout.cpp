@@ -60,7 +60,8 @@ Result<Wanted> find_partition(const Fd& image, std::uint32_t number, std::uint64
   if (start < 0 || sectors <= 0 || static_cast<std::uint64_t>(start) >= end ||
       static_cast<std::uint64_t>(sectors) > end - static_cast<std::uint64_t>(start))
     return refuse("partition " + std::to_string(number) + " reaches beyond the end of the image");
-  return Wanted{0, static_cast<std::uint64_t>(start) * kSectorBytes, static_cast<std::uint64_t>(sectors) * kSectorBytes};
+  return Wanted{0, static_cast<std::uint64_t>(start) * kSectorBytes,
+                static_cast<std::uint64_t>(sectors) * kSectorBytes};
 }
 
 Result<std::string> type_at(const Fd& image, const Wanted& place) {
@@ -69,7 +70,8 @@ Result<std::string> type_at(const Fd& image, const Wanted& place) {
   ::blkid_probe_set_superblocks_flags(probe.get(), BLKID_SUBLKS_TYPE);
   ::blkid_probe_enable_partitions(probe.get(), 1);
   const int status = ::blkid_do_safeprobe(probe.get());
-  if (status == -2) return refuse("several file systems are recognised in it: remove what is left of the others (wipefs)");
+  if (status == -2)
+    return refuse("several file systems are recognised in it: remove what is left of the others (wipefs)");
   if (status < 0) return refuse("it cannot be read");
   const char* value = nullptr;
   if (::blkid_probe_lookup_value(probe.get(), "TYPE", &value, nullptr) == 0 && value) return std::string(value);

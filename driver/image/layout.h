@@ -10,7 +10,7 @@
 namespace virtuserns::image {
 
 struct Wanted {
-  std::uint32_t partition = 0;  // 0: from offset_bytes on
+  std::uint32_t partition = 0;                     // 0: from offset_bytes on
   std::uint64_t offset_bytes = 0, size_bytes = 0;  // size 0: to the end
 };
 struct Found {

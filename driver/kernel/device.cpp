@@ -46,12 +46,14 @@ Result<void> expect_free(const Fd& image, off_t start) {
   return Error{VIR_ERR_RESOURCE_BUSY, EAGAIN, "it is written by another domain or by a virtual machine"};
 }
 
-// Past the page cache, so that nothing is kept twice. Not on FUSE: direct writes reach the other side several at a time, and the
-// export of qemu before 10.1 garbles two that it has at once (it keeps both in one buffer). Others the kernel makes one by one,
-// under the lock of the file.
+// Past the page cache, so that nothing is kept twice. Not on FUSE: direct writes reach the other side several at a time, and
+// the export of qemu before 10.1 garbles two that it has at once (it keeps both in one buffer). Others the kernel makes one
+// by one, under the lock of the file. Nor on btrfs, whose checksum is of what was there when the write began, while a file
+// system goes on changing what is being written.
 bool may_be_direct(const Fd& backing) {
   struct statfs facts {};
-  return ::fstatfs(backing.get(), &facts) == 0 && facts.f_type != FUSE_SUPER_MAGIC;
+  return ::fstatfs(backing.get(), &facts) == 0 && facts.f_type != FUSE_SUPER_MAGIC &&
+         facts.f_type != BTRFS_SUPER_MAGIC;
 }
 
 }  // namespace

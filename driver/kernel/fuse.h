@@ -7,8 +7,8 @@
 namespace virtuserns::kernel {
 
 struct FuseFile {
-  MountFd mount;   // one regular file; attached nowhere, so that nobody sees it
-  Fd connection;   // for the process that serves it; when the last copy is closed, all that is asked of the file fails
+  MountFd mount;  // one regular file; attached nowhere, so that nobody sees it
+  Fd connection;  // for the process that serves it; when the last copy is closed, all that is asked of the file fails
 };
 // Whoever is given a descriptor of the file may use it, whoever that is.
 [[nodiscard]] Result<FuseFile> make_fuse_file();

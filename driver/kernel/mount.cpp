@@ -24,7 +24,9 @@ std::string filesystem_log(const Fd& context) {
   for (int i = 0; i < 8; ++i) {
     const auto size = ::read(context.get(), text, sizeof text);
     if (size < 0) break;
-    if (size > 2) log += (log.empty() ? "" : "; ") + printable(trim(std::string_view(text, static_cast<std::size_t>(size)).substr(2)));
+    if (size > 2)
+      log += (log.empty() ? "" : "; ") +
+             printable(trim(std::string_view(text, static_cast<std::size_t>(size)).substr(2)));
   }
   return log.empty() ? log : " (" + log + ")";
 }

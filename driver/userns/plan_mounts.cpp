@@ -58,12 +58,14 @@ Result<std::string> image_format(const FilesystemDef& fs) {
   if (fs.type == FilesystemType::kBlock && format != "raw")
     return unsupported(element(fs) + ": a block device can only be of format 'raw'");
   if (type != "loop" && type != "nbd")
-    return unsupported(element(fs) + ": filesystem driver " + quote(type) + " is not supported, only 'loop' and 'nbd'");
+    return unsupported(element(fs) + ": filesystem driver " + quote(type) +
+                       " is not supported, only 'loop' and 'nbd'");
   if (!is_image_format(format))
     return unsupported(element(fs) + ": images of format " + quote(format) + " are not supported, only " +
                        image_format_names());
   if (type == "loop" && format != "raw")
-    return unsupported(element(fs) + ": images of format " + quote(format) + " need <driver type='nbd'>, 'loop' is for 'raw'");
+    return unsupported(element(fs) + ": images of format " + quote(format) +
+                       " need <driver type='nbd'>, 'loop' is for 'raw'");
   return format;
 }
 
@@ -99,7 +101,8 @@ Result<void> add_image(Draft& draft, const FilesystemDef& fs, std::uint32_t id) 
   const bool is_first = std::none_of(before.begin(), before.end(), [](const BeforeStep& other) {
     return std::holds_alternative<ImageHelpersStep>(other);
   });
-  if (is_first) before.push_back(ImageHelpersStep{context.image_prober, context.storage_daemon, context.image_filter});
+  if (is_first)
+    before.push_back(ImageHelpersStep{context.image_prober, context.storage_daemon, context.image_filter});
   before.push_back(std::move(step));
   return {};
 }

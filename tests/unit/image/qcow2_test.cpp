@@ -49,8 +49,12 @@ TEST(Qcow2Header, DamagedOnesAreRefused) {
   auto bytes = header("base");
   put(bytes, 4, 4, 4);
   EXPECT_NE(error_of(bytes).find("version 4"), std::string::npos);
-  for (const auto& [at, value, size] : {std::tuple{16u, 0ull, 4u}, {16u, 1024ull, 4u}, {16u, 0xffffffffull, 4u},
-                                       {8u, 510ull, 8u}, {8u, ~0ull, 8u}, {8u, 1ull << 63, 8u}}) {
+  for (const auto& [at, value, size] : {std::tuple{16u, 0ull, 4u},
+                                        {16u, 1024ull, 4u},
+                                        {16u, 0xffffffffull, 4u},
+                                        {8u, 510ull, 8u},
+                                        {8u, ~0ull, 8u},
+                                        {8u, 1ull << 63, 8u}}) {
     bytes = header("base");
     put(bytes, at, value, size);
     EXPECT_NE(error_of(bytes).find("damaged"), std::string::npos) << at << " " << value;
