@@ -131,6 +131,7 @@ def install():
     # Where an installation has them: AppArmor knows programs by their paths.
     for source, target in {"driver/virtusernsd": "/usr/sbin/virtusernsd",
                            "driver/controller/virtuserns-controller": "/usr/libexec/virtuserns/virtuserns-controller",
+                           "driver/controller/virtuserns-image": "/usr/libexec/virtuserns/virtuserns-image",
                            "driver/userns/virtuserns-driver-userns.so": f"{MODULES}/virtuserns-driver-userns.so",
                            "tools/virtuserns.apparmor": "/etc/apparmor.d/virtuserns"}.items():
         pathlib.Path(target).parent.mkdir(parents=True, exist_ok=True)
