@@ -21,8 +21,8 @@ STORAGE_DAEMON = "/usr/bin/qemu-storage-daemon"
 def load_modules():
     """Before the host is looked at for the first time: where they come late, so do their nodes in /dev, and udev's owners."""
     for words in (["modprobe", "-qa", "loop", "fuse", "ext4", "xfs", "btrfs"], ["udevadm", "settle"]):
-        if shutil.which(words[0], path="/usr/sbin:/usr/bin:/sbin:/bin"):
-            subprocess.run(words, capture_output=True, check=False)
+        if program := shutil.which(words[0], path="/usr/sbin:/usr/bin:/sbin:/bin"):
+            subprocess.run([program, *words[1:]], capture_output=True, check=False)
 
 
 # ---- making images ----

@@ -115,7 +115,7 @@ def looks_jailed(pid):
     equal((status["NoNewPrivs"].strip(), status["Seccomp"].strip()), ("1", "2"))
     for name in ("mnt", "pid", "net", "ipc", "uts"):
         check(os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"), f"{name} is the host's")
-    equal(sorted(os.listdir(f"/proc/{pid}/root")), ["dev", "images", "lib", "lib64", "usr"])
+    equal(sorted({*os.listdir(f"/proc/{pid}/root")} - {"lib64"}), ["dev", "images", "lib", "usr"])
     equal(pathlib.Path(f"/proc/{pid}/environ").read_bytes(), b"")
 
 
