@@ -132,9 +132,19 @@ Result<void> become_nobody(OpensFiles opens_files) {
   return {};
 }
 
+// Who ends all that is in a scope (systemd, at the end of the machine) must not end what a file system is written to before it
+// is unmounted: that is the controller's, which hears the same.
+void ignore_ends_of_others() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  for (const int signal : {SIGTERM, SIGHUP}) ::sigaddset(&set, signal);
+  ::sigprocmask(SIG_BLOCK, &set, nullptr);
+}
+
 Result<void> run_jailed(const JailRequest& request, const Ends& ends) {
   TRY(stay_with_parent(ends.life));
   reset_signals();
+  ignore_ends_of_others();
   ::umask(022);
   TRY(enter_jail_root(request));
   TRY(become_nobody(request.opens_files));

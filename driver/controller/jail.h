@@ -3,7 +3,8 @@
 // In a jail a program is nobody (kIdOfNobody), in pid, mount, network, ipc and uts namespaces of its own, behind the filter of
 // system calls of a domain, with no capability but one that may be asked for. All that it sees of the host is /usr, read-only and
 // without set-user-id programs, and the files that it is given: below /images, or as descriptors from 3 on. There is no /proc, no
-// device, no network. It dies with the process that made it.
+// device, no network. It dies with the process that made it,
+// and does not hear SIGTERM and SIGHUP.
 //
 // Called by the controller before it has a root of its own, as the machine's root.
 #pragma once

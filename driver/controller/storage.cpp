@@ -133,7 +133,7 @@ Result<Fd> serve_disk(const ImageSourceStep& step, const ImageHelpersStep& helpe
 }
 
 void end_storage(std::vector<StorageDaemon>& running) {
-  for (const auto& daemon : running) (void)kernel::send_signal(daemon.process, SIGTERM);
+  for (const auto& daemon : running) (void)kernel::send_signal(daemon.process, SIGINT);
   for (const auto& daemon : running)
     if (!kernel::has_ended(daemon.process, kEndTimeoutMs)) (void)kernel::send_signal(daemon.process, SIGKILL);
   running.clear();

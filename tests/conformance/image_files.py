@@ -3,8 +3,11 @@ import contextlib
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 import sys
+import uuid
+import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 import host_state  # noqa: E402
@@ -13,6 +16,13 @@ from harness import Failure, Skip, check, contains, daemon_module, equal, eventu
 USERNS = ("userns",)
 MIB = 1 << 20
 STORAGE_DAEMON = "/usr/bin/qemu-storage-daemon"
+
+
+def load_modules():
+    """Before the host is looked at for the first time: where they come late, so do their nodes in /dev, and udev's owners."""
+    for words in (["modprobe", "-qa", "loop", "fuse", "ext4", "xfs", "btrfs"], ["udevadm", "settle"]):
+        if program := shutil.which(words[0], path="/usr/sbin:/usr/bin:/sbin:/bin"):
+            subprocess.run([program, *words[1:]], capture_output=True, check=False)
 
 
 # ---- making images ----
@@ -60,16 +70,44 @@ def ext4(env, name="root.img", size=24 * MIB, root=None, options=()):
 
 
 def partitioned(env, part, name="disk.img", label="gpt", number=3):
-    """A disk whose partition `number` holds what is in the file `part`, at 4 MiB."""
-    need("sfdisk")
+    """A disk whose partition `number` holds what is in the file `part`, at 4 MiB. Written by hand: sfdisk(8) waits until all
+    of the machine's disks are synced."""
     size = os.path.getsize(part)
     path = blank(env, name, size + 8 * MIB)
-    script = f"label: {label}\n{number} : start={4 * MIB // 512}, size={size // 512}\n"
-    run("sfdisk", "-q", path, input=script)
+    first, last = 4 * MIB // 512, (4 * MIB + size) // 512 - 1
     with open(part, "rb") as source, open(path, "r+b") as disk:
         disk.seek(4 * MIB)
         shutil.copyfileobj(source, disk)
+        if label == "dos":
+            write_dos_table(disk, number, first, last)
+        else:
+            write_gpt(disk, number, first, last)
     return path
+
+
+def write_dos_table(disk, number, first, last, kind=0x83):
+    disk.seek(446 + 16 * (number - 1))
+    disk.write(struct.pack("<B3sB3sII", 0, b"\xff" * 3, kind, b"\xff" * 3, first, last - first + 1))
+    disk.seek(510)
+    disk.write(b"\x55\xaa")
+
+
+def write_gpt(disk, number, first, last):
+    """UEFI's table: a header of 92 bytes and 128 entries of 128, at the begin and, mirrored, at the end."""
+    end = disk.seek(0, os.SEEK_END) // 512 - 1
+    linux = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4").bytes_le
+    entry = struct.pack("<16s16sQQQ72s", linux, uuid.uuid4().bytes_le, first, last, 0, b"")
+    entries = bytes(128 * (number - 1)) + entry + bytes(128 * (128 - number))
+    identity = uuid.uuid4().bytes_le
+    for here, other, table in ((1, end, 2), (end, 1, end - 32)):
+        def header(crc, here=here, other=other, table=table):
+            return struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, crc, 0, here, other, 34, end - 33, identity,
+                               table, 128, 128, zlib.crc32(entries))
+        disk.seek(here * 512)
+        disk.write(header(zlib.crc32(header(0))))
+        disk.seek(table * 512)
+        disk.write(entries)
+    write_dos_table(disk, 1, 1, end, kind=0xee)  # which keeps others away
 
 
 def qcow2(path, backing=None):

@@ -8,8 +8,8 @@ import subprocess
 import time
 
 from harness import check, contains, daemon_module, equal, eventually, main, test
-from image_files import (MIB, NBD, STORAGE_DAEMON, USERNS, blank, controller, define, ext4, filesystem, is_clean, loops,
-                         need, need_qemu, partitioned, qcow2, reboot, refused, run, servers, sh, start)
+from image_files import (MIB, NBD, STORAGE_DAEMON, USERNS, blank, controller, define, ext4, filesystem, is_clean,
+                         load_modules, loops, need, need_qemu, partitioned, qcow2, reboot, refused, run, servers, sh, start)
 
 
 @test(drivers=USERNS)
@@ -89,8 +89,8 @@ def a_partition_of_a_qcow2_image_is_the_root(env):
     server = servers(env)
     equal(len(server), 1, "storage daemons")
     looks_jailed(server[0])
-    check("fuse" not in pathlib.Path("/proc/self/mountinfo").read_text().replace("fusectl", ""), "a mount shows on the host")
-    check("virtuserns-image" not in pathlib.Path(f"/proc/{controller(env, 'web')}/mountinfo").read_text(), "a mount shows")
+    for who in ("self", controller(env, "web"), server[0]):
+        check("virtuserns-image" not in pathlib.Path(f"/proc/{who}/mountinfo").read_text(), f"{who} shows the mount of the disk")
     reboot(env, "web")
     contains(sh(env, "web", "cat /kept"), "kept")
     equal(servers(env), server, "the storage daemon outlives a boot")
@@ -115,7 +115,7 @@ def looks_jailed(pid):
     equal((status["NoNewPrivs"].strip(), status["Seccomp"].strip()), ("1", "2"))
     for name in ("mnt", "pid", "net", "ipc", "uts"):
         check(os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"), f"{name} is the host's")
-    equal(sorted(os.listdir(f"/proc/{pid}/root")), ["dev", "images", "lib", "lib64", "usr"])
+    equal(sorted({*os.listdir(f"/proc/{pid}/root")} - {"lib64"}), ["dev", "images", "lib", "usr"])
     equal(pathlib.Path(f"/proc/{pid}/environ").read_bytes(), b"")
 
 
@@ -130,6 +130,11 @@ def whoever_dies(env):
     env.daemon.start()
     eventually(lambda: env.state("web")[0] == "running", "the next daemon finds it")
     contains(sh(env, "web", "cat /synced"), "synced")
+    server = servers(env)[0]
+    os.kill(server, signal.SIGTERM)  # as systemd ends a scope: it is not the daemon's to hear
+    time.sleep(0.2)
+    contains(sh(env, "web", "echo still > /still; sync; cat /still"), "still")
+    equal(servers(env), [server])
     for victim in (lambda: servers(env)[0], lambda: controller(env, "web")):
         pid = victim()
         os.kill(pid, signal.SIGKILL)
@@ -274,4 +279,5 @@ def what_a_definition_may_say(env):
 
 
 if __name__ == "__main__":
+    load_modules()
     main()

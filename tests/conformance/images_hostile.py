@@ -6,7 +6,7 @@ import struct
 import time
 
 from harness import check, daemon_module, equal, main, test
-from image_files import (MIB, NBD, USERNS, blank, define, ext4, filesystem, loops, naming, need, need_qemu, partitioned,
+from image_files import (MIB, NBD, USERNS, blank, define, ext4, filesystem, load_modules, loops, naming, need, need_qemu, partitioned,
                          qcow2, refused, run, sh, start)
 
 
@@ -149,4 +149,5 @@ def sources_that_are_no_image(env):
 
 
 if __name__ == "__main__":
+    load_modules()
     main()
