@@ -241,7 +241,7 @@ def a_plan_writes_nothing(env):
     equal(done.returncode, 2, f"a guest whose init no rule knows: {done.stderr}")
     report = json.loads(done.stdout)
     equal([(entry["domain"], entry["verdict"]) for entry in report], [("disk", "with losses")])
-    check(any("device nodes" in finding["text"] for finding in report[0]["findings"]), f"device nodes in {report}")
+    check(any("device node" in finding["text"] for finding in report[0]["findings"]), f"device nodes in {report}")
     done = lab.convert("plan", disk, locked)
     equal(done.returncode, 3, f"{done.stdout} {done.stderr}")
     equal(len([line for line in done.stdout.splitlines() if "disk" in line or "luks" in line]), 2, done.stdout)

@@ -58,6 +58,8 @@ def busybox_tree(path):
     run("setfacl", "-d", "-m", "u:1234:rwx", var / "folder")
     os.setxattr(var / "acl", "user.note", b"kept\0too")
     os.link(var / "acl", var / "acl-again")
+    (var / "twin").write_text("one of two")
+    os.link(var / "twin", var / "twin-again")
     with open(var / "sparse", "wb") as sparse:
         sparse.seek(8 * MIB)
         sparse.write(b"end")

@@ -111,13 +111,13 @@ class Copier {
     }
     if (++copied_.entries % kProgressEvery == 0) progress_(copied_);
     if (copied_.entries > kMaxEntries) return too_much();
-    if (!S_ISDIR(st.st_mode) && st.st_nlink > 1) {
-      const auto [first, is_new] = links_.emplace(std::pair(st.st_dev, st.st_ino), path);
-      if (!is_new) return link(first->second, to, name, path);
-    }
     if (onto_ == Onto::kOlder) {
       const auto is_kept = TRY(make_room(to, name, st), quote(path));
       if (is_kept && !S_ISDIR(st.st_mode)) return give_attributes(from, name, to, name, st);
+    }
+    if (!S_ISDIR(st.st_mode) && st.st_nlink > 1) {
+      const auto [first, is_new] = links_.emplace(std::pair(st.st_dev, st.st_ino), path);
+      if (!is_new) return link(first->second, to, name, path);
     }
     if (S_ISDIR(st.st_mode)) return copy_directory(from, to, name, path, depth);
     TRY(make(from, to, name, path, st), quote(path));

@@ -4,6 +4,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "conf/base/fd.h"
@@ -38,7 +39,7 @@ class GuestMount {
   // kRead: as in find_layout. kWrite: journals are replayed first, by the kernel. `path` is made, in the workplace.
   [[nodiscard]] static Result<GuestMount> mount(const DisksByName& disks, std::span<const Placed> places,
                                                 Access access, const std::string& path);
-  GuestMount(GuestMount&&) = default;
+  GuestMount(GuestMount&& other) noexcept : path_(std::exchange(other.path_, "")) {}
   GuestMount& operator=(GuestMount&&) = delete;
   ~GuestMount();
 

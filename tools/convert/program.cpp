@@ -156,7 +156,7 @@ Running::~Running() {
 
 Result<void> Running::end(int timeout_ms) {
   if (!process_) return {};
-  TRY(kernel::send_signal(process_, SIGTERM));
+  TRY(kernel::send_signal(process_, SIGINT));
   const auto status = TRY(kernel::wait_process(process_, timeout_ms));
   if (!status) return fail(VIR_ERR_OPERATION_TIMEOUT, "it did not end in time");
   process_.reset();

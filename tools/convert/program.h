@@ -36,7 +36,7 @@ class Running {
   [[nodiscard]] static Result<Running> start(const std::vector<std::string>& argv, const Fd& out, const Fd& errors);
   // Its wait status, when it has ended by itself.
   [[nodiscard]] Result<int> wait();
-  // SIGTERM, and waits. An error: it did not end well.
+  // SIGINT, which is what a program in a jail hears, and waits. An error: it did not end well.
   [[nodiscard]] Result<void> end(int timeout_ms);
 
  private:
