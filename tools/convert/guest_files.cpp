@@ -3,10 +3,10 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <memory>
 #include <set>
@@ -80,12 +80,6 @@ Result<Fd> open_in_root(const DirFd& root, const std::string& path, int flags) {
 Result<DirFd> open_directory_in_root(const DirFd& root, const std::string& path) {
   auto fd = TRY(open_in_root(root, path, O_RDONLY | O_DIRECTORY | O_NONBLOCK));
   return DirFd(fd.release());
-}
-
-Result<GuestFiles> GuestFiles::open(const std::string& root_path) {
-  DirFd root(::open(root_path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!root) return sys_fail("open root directory " + quote(root_path));
-  return GuestFiles(std::move(root));
 }
 
 GuestType GuestFiles::type(const std::string& path) const {

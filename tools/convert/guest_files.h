@@ -6,12 +6,8 @@
 // very edits that a conversion does, and forgets them.
 #pragma once
 
-#include <sys/stat.h>
-
 #include <map>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "conf/base/fd.h"
@@ -30,9 +26,6 @@ class GuestFiles {
  public:
   // `root`: opened O_DIRECTORY or O_PATH. Nothing of it is written before commit().
   explicit GuestFiles(DirFd root) : root_(std::move(root)) {}
-  [[nodiscard]] static Result<GuestFiles> open(const std::string& root_path);
-
-  [[nodiscard]] const DirFd& root() const { return root_; }
 
   // Of the last component itself, which is not followed. What cannot be looked at is missing.
   [[nodiscard]] GuestType type(const std::string& path) const;

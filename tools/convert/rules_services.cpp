@@ -1,6 +1,5 @@
 // Services that need a machine, its kernel or its devices.
 #include <algorithm>
-#include <initializer_list>
 
 #include "conf/base/text.h"
 #include "tools/convert/rules_list.h"
