@@ -27,7 +27,8 @@ enum class EventKind : std::uint32_t {
   kRefusals,
   kCommand,
   kStem,
-  kStorage
+  kStorage,
+  kStorageErrors
 };
 constexpr std::uint64_t event_tag(EventKind kind, std::size_t index) {
   return static_cast<std::uint64_t>(kind) << 32 | static_cast<std::uint32_t>(index);

@@ -128,7 +128,8 @@ Result<Fd> serve_disk(const ImageSourceStep& step, const ImageHelpersStep& helpe
   fuse.connection.reset();  // its own is now the only one: the file answers, or is dead
   auto disk = reopen(proc, fuse.mount, step.is_readonly ? O_RDONLY : O_RDWR);
   if (!disk) return why_not_served(step, std::move(jailed), disk.error());
-  running.push_back({std::move(jailed.process), step.chain.front().path});
+  ::fcntl(jailed.errors.get(), F_SETFL, O_NONBLOCK);  // its last words are read without waiting for more
+  running.push_back({std::move(jailed.process), std::move(jailed.errors), step.chain.front().path});
   return disk;
 }
 

@@ -15,7 +15,9 @@ namespace virtuserns::controller {
 // Lives as long as the domain, and not longer than whoever started it. When it has ended, its disk answers EIO.
 struct StorageDaemon {
   PidFd process;
+  Fd errors;  // what it prints; empty: nobody listens any more
   std::string image;
+  std::size_t told = 0;  // times that it was listened to
 };
 
 // A file of the host that is there still when something else has its name.

@@ -45,6 +45,7 @@ class Supervisor {
   void on_init_exit();
   void on_stem_gone();
   void on_storage_gone(std::size_t index);
+  void on_storage_errors(StorageDaemon& daemon);
   [[nodiscard]] std::string lost_image() const;
   void finish(ExitCause cause, int wait_status, const std::string& error = {});
   void on_signals();

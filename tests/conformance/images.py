@@ -1,5 +1,6 @@
 """File systems in images: raw and qcow2, whole and partitioned, as root and beside it; and what becomes of them when something
 dies."""
+import contextlib
 import os
 import pathlib
 import shutil
@@ -135,6 +136,12 @@ def whoever_dies(env):
     time.sleep(0.2)
     contains(sh(env, "web", "echo still > /still; sync; cat /still"), "still")
     equal(servers(env), [server])
+    errors = os.open(f"/proc/{server}/fd/2", os.O_WRONLY)
+    with contextlib.suppress(BrokenPipeError):  # the controller listens no longer
+        for number in range(500):
+            os.write(errors, f"word {number}\x1b\n".encode())
+            time.sleep(0.001)
+    os.close(errors)
     for victim in (lambda: servers(env)[0], lambda: controller(env, "web")):
         pid = victim()
         os.kill(pid, signal.SIGKILL)
@@ -149,6 +156,8 @@ def whoever_dies(env):
     check(time.monotonic() - began < 15 * daemon_module.TIME_FACTOR, "the end waits for a storage daemon that does not answer")
     eventually(lambda: not servers(env), "no storage daemon is left")
     log = pathlib.Path("/var/log/libvirt/userns/web.log").read_text()
+    contains(log, f"the storage daemon of image '{image}' says: word 0")
+    check("\x1b" not in log and log.count(" says: ") <= 64, "what it says is printable and has a bound")
     contains(log, f"the storage daemon of image '{image}' of domain 'web' is gone")
 
 
