@@ -8,7 +8,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "conformance"))
 import guests  # noqa: E402
 import trees  # noqa: E402
-from harness import Skip, check, equal, eventually  # noqa: E402
+from harness import Skip, check, daemon_module, equal, eventually  # noqa: E402
 
 
 class Lab:
@@ -28,7 +28,8 @@ class Lab:
         return [self.program, words[0], "--folder", str(self.jobs)] + [str(word) for word in words[1:]]
 
     def convert(self, *words, timeout_s=120):
-        return subprocess.run(self.argv(*words), capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
+        return subprocess.run(self.argv(*words), capture_output=True, text=True,
+                              timeout=timeout_s * daemon_module.TIME_FACTOR, stdin=subprocess.DEVNULL)
 
     def ok(self, *words):
         done = self.convert(*words)
@@ -66,7 +67,7 @@ def small_disk(lab, kind="ext4", table="gpt", form="qcow2", mib=48):
     return raw if form == "raw" else guests.to_format(raw, lab.path(f"disk.{form}"), form)
 
 
-def original(lab, offset_of=1):
+def original(lab):
     """What was on the partition, to the last attribute."""
     with guests.mounted(lab.path("root.fs"), lab.path("look"), "-o", "ro,loop") as place:
         return trees.manifest(place)
