@@ -15,7 +15,7 @@ void write(const std::string& path, const std::string& text) { ASSERT_TRUE(write
 
 // A qcow2 as qemu-img made it, with another backing file.
 std::string overlay_on(const std::string& backing) {
-  auto text = corpus("image/o.qcow2");
+  auto text = corpus("disk_image/o.qcow2");
   const auto at = static_cast<std::size_t>(__builtin_bswap64(le64(text, 8)));
   text.replace(at, backing.size(), backing);
   put(text, 16, __builtin_bswap32(static_cast<std::uint32_t>(backing.size())), 4);
@@ -28,28 +28,28 @@ std::string refusal(const std::string& path, const std::string& format = "", std
 }
 
 TEST(Image, ReadsWhatQemuWrites) {
-  auto header = parse_qcow2_header(corpus("image/o.qcow2"));
+  auto header = parse_qcow2_header(corpus("disk_image/o.qcow2"));
   ASSERT_TRUE(header) << header.error().text;
   EXPECT_EQ(header->backing, "b.qcow2");
   EXPECT_EQ(header->backing_format, "qcow2");
-  header = parse_qcow2_header(corpus("image/v2.qcow2"));
+  header = parse_qcow2_header(corpus("disk_image/v2.qcow2"));
   ASSERT_TRUE(header) << header.error().text;
   EXPECT_EQ(header->backing, "");
-  EXPECT_TRUE(check_vmdk_header(corpus("image/x.vmdk")));
-  EXPECT_FALSE(check_vmdk_header(corpus("image/xf.vmdk")));
-  EXPECT_EQ(guess_format(corpus("image/xf.vmdk")), "vmdk");
+  EXPECT_TRUE(check_vmdk_header(corpus("disk_image/x.vmdk")));
+  EXPECT_FALSE(check_vmdk_header(corpus("disk_image/xf.vmdk")));
+  EXPECT_EQ(guess_format(corpus("disk_image/xf.vmdk")), "vmdk");
 }
 
 TEST(Image, FollowsAChainInItsFolder) {
   const test::TempDir dir;
   write(dir.path() + "/o.qcow2", overlay_on("b.qcow2"));
-  write(dir.path() + "/b.qcow2", corpus("image/b.qcow2"));
+  write(dir.path() + "/b.qcow2", corpus("disk_image/b.qcow2"));
   const auto chain = read_chain(dir.path() + "/o.qcow2", "", {});
   ASSERT_TRUE(chain) << chain.error().text;
   ASSERT_EQ(chain->size(), 2u);
   EXPECT_EQ((*chain)[1].path, dir.path() + "/b.qcow2");
   EXPECT_TRUE(check_unchanged((*chain)[1]));
-  write(dir.path() + "/b.qcow2", corpus("image/b.qcow2"));
+  write(dir.path() + "/b.qcow2", corpus("disk_image/b.qcow2"));
   EXPECT_FALSE(check_unchanged((*chain)[1]));
 }
 
@@ -85,7 +85,7 @@ TEST(Image, AFormatIsWrittenDown) {
 
 TEST(Image, RefusesHeadersThatLie) {
   const test::TempDir dir;
-  const auto path = dir.path() + "/x.qcow2", good = corpus("image/o.qcow2");
+  const auto path = dir.path() + "/x.qcow2", good = corpus("disk_image/o.qcow2");
   auto text = good;
   put(text, 8, ~0ull, 8);
   write(path, text);
