@@ -224,6 +224,21 @@ struct RouteDef {
 enum class InterfaceType { kBridge, kNetwork, kEthernet, kDirect, kUser };
 enum class LinkState { kDefault, kUp, kDown };
 
+// <portForward>: ports of the host that lead into the container (type='user').
+struct PortRangeDef {
+  std::uint16_t start = 0;
+  std::optional<std::uint16_t> end, to;
+  std::optional<bool> exclude;
+  bool operator==(const PortRangeDef&) const = default;
+};
+struct PortForwardDef {
+  std::string proto;         // tcp | udp
+  std::string address, dev;  // of the host; empty: any
+  std::vector<PortRangeDef> ranges;
+  std::vector<KeptXml> kept;
+  bool operator==(const PortForwardDef&) const = default;
+};
+
 struct InterfaceDef {
   InterfaceType type = InterfaceType::kBridge;
   std::optional<MacAddress> mac;  // filled by apply_defaults (52:54:00:xx:xx:xx, as virDomainNetGenerateMAC)
@@ -238,6 +253,9 @@ struct InterfaceDef {
   std::vector<RouteDef> routes;
   std::vector<IpAddressDef> source_ips;  // <source><ip> (host side of type ethernet)
   std::vector<RouteDef> source_routes;
+  std::vector<PortForwardDef> port_forwards;
+  std::string backend;  // passt; empty: the same, with type='user'
+  std::string backend_log;
   std::optional<DeviceAlias> alias;
   std::vector<KeptXml> kept;  // filterref, bandwidth, virtualport, vlan, port, tune, coalesce, ...
   bool operator==(const InterfaceDef&) const = default;
@@ -300,6 +318,23 @@ struct SeccompDef {
   auto operator<=>(const SeccompDef&) const = default;
 };
 
+// A file below an overlay: <userns:backing file='' format=''/>.
+struct BackingDef {
+  std::string file, format;
+  auto operator<=>(const BackingDef&) const = default;
+};
+
+// <userns:image target=''>: which part of the image at a <filesystem type='file'> or 'block' is its file system. Nothing given:
+// all of it.
+struct ImagePartDef {
+  std::string target;  // that of the <filesystem>
+  std::optional<std::uint32_t> partition;
+  std::optional<std::uint64_t> offset_bytes, size_bytes;
+  std::string subvolume;             // of btrfs; empty: the default one
+  std::vector<BackingDef> backings;  // of an overlay, from the top to the bottom
+  auto operator<=>(const ImagePartDef&) const = default;
+};
+
 // Our extensions: the children of one element <userns:domain xmlns:userns="urn:virtuserns:domain:1.0"> inside
 // <metadata>, the one place where libvirt's schema and every client keep a foreign element. The text stays in
 // DomainDef::metadata, which is what is formatted; this struct is what the parser read in it.
@@ -307,6 +342,7 @@ struct UsernsDef {
   std::optional<std::uint64_t> pids_limit;  // <userns:pids limit='N'/>; absent: the driver's default
   std::optional<std::uint32_t> id_count;    // <userns:ids count='N'/>: size of the automatic range
   SeccompDef seccomp;
+  std::vector<ImagePartDef> images;
   bool operator==(const UsernsDef&) const = default;
 };
 

@@ -5,19 +5,11 @@
 
 #include "conf/base/text.h"
 #include "conf/capability_names.h"
+#include "conf/port_forward.h"
 #include "conf/reserved_target.h"
+#include "conf/validate_parts.h"
 
 namespace virtuserns {
-
-namespace {
-
-// A count that no machine has, but that bounds what a definition can make us allocate.
-constexpr std::uint32_t kMaxVcpus = 16384;
-constexpr std::uint64_t kMaxMemoryKib = (std::uint64_t{1} << 63) / 1024;
-constexpr std::size_t kMaxNameBytes = 250;  // with ".xml" a file name of at most 255 bytes (NAME_MAX)
-
-Error xml_error(std::string text) { return fail(VIR_ERR_XML_ERROR, std::move(text)); }
-Error unsupported(std::string text) { return fail(VIR_ERR_CONFIG_UNSUPPORTED, std::move(text)); }
 
 bool has_control(std::string_view text) {
   return std::any_of(text.begin(), text.end(),
@@ -29,7 +21,6 @@ bool has_dot_dot(std::string_view path) {
   return std::find(parts.begin(), parts.end(), "..") != parts.end();
 }
 
-// "/a//b/" is "/a/b".
 std::string tidy_path(std::string_view path) {
   std::string tidy;
   for (const auto part : split(path, '/'))
@@ -43,6 +34,13 @@ Result<void> validate_absolute(const std::string& path, const std::string& what)
   if (path.size() >= 4096) return xml_error(what + " is longer than 4095 bytes");
   return {};
 }
+
+namespace {
+
+// A count that no machine has, but that bounds what a definition can make us allocate.
+constexpr std::uint32_t kMaxVcpus = 16384;
+constexpr std::uint64_t kMaxMemoryKib = (std::uint64_t{1} << 63) / 1024;
+constexpr std::size_t kMaxNameBytes = 250;  // with ".xml" a file name of at most 255 bytes (NAME_MAX)
 
 // Names of network interfaces on Linux: dev_valid_name() of the kernel.
 Result<void> validate_link_name(const std::string& name, const std::string& what) {
@@ -176,6 +174,29 @@ Result<void> validate_disk(const DiskDef& disk) {
   return validate_absolute(disk.source, "source of disk " + quote(disk.target_dev));
 }
 
+// Of passt (driver/controller/pasta.h), which is what carries <interface type='user'>.
+Result<void> validate_user_interface(const InterfaceDef& interface) {
+  if (interface.type != InterfaceType::kUser) {
+    if (!interface.port_forwards.empty())
+      return unsupported(
+          "<portForward> is for <interface type='user'>: what is in a bridge has an address of its own");
+    if (!interface.backend.empty() || !interface.backend_log.empty())
+      return unsupported("<backend type='passt'> and its logFile are for <interface type='user'>");
+    return {};
+  }
+  if (interface.guest_dev.size() > 14)
+    return unsupported("guest name " + quote(interface.guest_dev) +
+                       " of <interface type='user'>: passt makes names of at most 14 characters");
+  if (!interface.source_ips.empty() || !interface.source_routes.empty())
+    return unsupported("<source> of <interface type='user'> has no addresses or routes: they are the host's own");
+  if (!interface.backend_log.empty())
+    TRY(validate_absolute(interface.backend_log, "logFile of <backend type='passt'>"));
+  TRY(validate_link_name(interface.source, "source of <interface>"));
+  for (const auto& forward : interface.port_forwards) TRY(validate_link_name(forward.dev, "dev of <portForward>"));
+  (void)TRY(forwarded_ports(interface));
+  return {};
+}
+
 Result<void> validate_interface(const InterfaceDef& interface) {
   if (interface.mac && (interface.mac->bytes[0] & 1) != 0)
     return xml_error("MAC address of <interface> is a multicast address: its first byte must be even");
@@ -192,7 +213,7 @@ Result<void> validate_interface(const InterfaceDef& interface) {
   TRY(validate_link_name(interface.target_dev, "target of <interface>"));
   TRY(validate_link_name(interface.guest_dev, "guest name of <interface>"));
   if (interface.mtu && *interface.mtu < 68) return xml_error("<mtu> of <interface> must be at least 68");
-  return {};
+  return validate_user_interface(interface);
 }
 
 Result<void> validate_console(const ConsoleDef& console) {

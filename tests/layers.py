@@ -19,6 +19,7 @@ RULES = {
                        "driver/kernel/seccomp_filter.h",
                        "xml/", "conf/"],
     "driver/controller/": ["driver/controller/", "driver/kernel/", "conf/"],
+    "driver/image/": ["driver/image/", "conf/"],
     "driver/exec/": ["driver/exec/", "driver/rpc/message.h", "driver/rpc/protocol.h", "driver/rpc/error.h", "conf/"],
     "driver/test/": ["driver/test/", "driver/domain/", "driver/driver.h", "driver/events.h", "conf/"],
     "driver/compute/": ["driver/compute/", "xml/", "conf/"],

@@ -8,10 +8,11 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/base/undo.h"
+#include "driver/controller/image.h"
+#include "driver/controller/network.h"
 #include "driver/controller/protocol.h"
 #include "driver/controller/scope.h"
 #include "driver/kernel/clone.h"
-#include "driver/kernel/device.h"
 #include "driver/kernel/device_filter.h"
 #include "driver/kernel/mount.h"
 
@@ -81,25 +82,11 @@ Result<void> keep_source(Host& host, const DirFd& stage, std::uint32_t id, const
 }
 
 Result<MountFd> open_source(const SourceStep& step) {
-  if (step.kind == SourceKind::kDirectory) {
-    MountFd mount = TRY(kernel::clone_mount(
-        step.host_source, step.is_recursive ? kernel::Depth::kWithMountsBelow : kernel::Depth::kTopOnly));
-    if (step.is_readonly)
-      TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, kernel::Depth::kWithMountsBelow));
-    return mount;
-  }
-  std::string device = step.host_source;
-  Fd loop;  // autoclear: the device is freed with the mount, and this descriptor only bridges the time until then
-  if (step.kind == SourceKind::kLoopFile) {
-    auto attached = TRY(kernel::attach_loop(
-        step.host_source, step.is_readonly ? kernel::LoopAccess::kReadOnly : kernel::LoopAccess::kReadWrite));
-    loop = std::move(attached.device);
-    device = attached.path;
-  }
-  kernel::MountOptions options = {{"source", device}};
-  if (step.is_readonly) options.emplace_back("ro", "");
-  return TRY(
-      kernel::make_filesystem(step.fstype, options, MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0)));
+  MountFd mount = TRY(kernel::clone_mount(
+      step.host_source, step.is_recursive ? kernel::Depth::kWithMountsBelow : kernel::Depth::kTopOnly));
+  if (step.is_readonly)
+    TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, kernel::Depth::kWithMountsBelow));
+  return mount;
 }
 
 Result<void> take_source(const SourceStep& step, Host& host, const DirFd& stage) {
@@ -121,6 +108,37 @@ Result<void> take_device(const DeviceSourceStep& step, Host& host, const DirFd& 
   const auto mode = host.sources[step.id].facts.st_mode;
   if (!S_ISCHR(mode) && !S_ISBLK(mode)) return fail(VIR_ERR_CONFIG_UNSUPPORTED, context + " is no device node");
   return {};
+}
+
+Result<void> take_image(const ImageSourceStep& step, const ImageContext& context, Host& host, const DirFd& stage) {
+  const std::string name = "image " + quote(step.chain.front().path);
+  const MountFd mount = TRY(open_image(step, context), name);
+  TRY(keep_source(host, stage, step.id, mount), name);
+  host.sources[step.id].is_image = true;
+  return {};
+}
+
+Result<void> take_images(const LaunchPlan& plan, Host& host, const DirFd& stage) {
+  const ImageHelpersStep* helpers = nullptr;
+  for (const auto& step : plan.before) {
+    if (const auto* found = std::get_if<ImageHelpersStep>(&step)) helpers = found;
+    const auto* image = std::get_if<ImageSourceStep>(&step);
+    if (!image) continue;
+    if (!helpers) return fail(VIR_ERR_INTERNAL_ERROR, "the plan has images and nothing that reads them");
+    TRY(take_image(*image, {*helpers, host.proc, plan.stage_path, host.storage}, host, stage));
+  }
+  return {};
+}
+
+// What is written must not only be on its way when those who serve the images end. Mounts of the container's are gone, with all
+// its processes; should somebody else still hold one (a namespace that was handed out), its files are at least complete.
+void release_images(const std::map<std::uint32_t, Source>& sources) {
+  for (const auto& [id, source] : sources) {
+    if (!source.is_image) continue;
+    if (const Fd place(::open(source.place.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); place)
+      ::syncfs(place.get());
+    if (::umount2(source.place.c_str(), UMOUNT_NOFOLLOW) != 0) ::umount2(source.place.c_str(), MNT_DETACH);
+  }
 }
 
 Result<DirFd> make_stage(const std::string& path) {
@@ -165,11 +183,10 @@ Result<void> make_masks(const DirFd& stage) {
 
 // Later a log that cannot be opened stops nothing (Consoles): here is the place to say so. Looked at before it is opened,
 // because merely to open a device can do something.
-Result<void> check_log(const HostFile& log, const std::string& path) {
+Result<void> check_log(const HostFile& log, const std::string& what_log) {
   const auto refuse = [&](const char* what) {
     return fail(VIR_ERR_CONFIG_UNSUPPORTED,
-                "console log " + quote(path) + " is " + what +
-                    ": name a regular file in <log file>, or one that is still to be made");
+                what_log + " is " + what + ": name a regular file, or one that is still to be made");
   };
   struct stat st {};
   if (::fstatat(log.dir.get(), log.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) {
@@ -177,7 +194,21 @@ Result<void> check_log(const HostFile& log, const std::string& path) {
     if (S_ISLNK(st.st_mode)) return refuse("a symbolic link, which is not followed");
     if (!S_ISREG(st.st_mode)) return refuse("no regular file");
   }
-  (void)TRY(log.open_log(false), "console log " + quote(path));
+  (void)TRY(log.open_log(false), what_log);
+  return {};
+}
+
+Result<void> make_keeper(const LaunchPlan& plan, Host& host) {
+  std::vector<HostFile> logs;
+  for (const auto& step : plan.from_parent) {
+    const auto* link = std::get_if<UserLinkStep>(&step);
+    if (!link) continue;
+    logs.emplace_back();
+    if (link->log_file.empty()) continue;
+    logs.back() = TRY(HostFile::open(link->log_file), "log of " + quote(link->guest_name));
+    TRY(check_log(logs.back(), "log of " + quote(link->guest_name) + ": " + quote(link->log_file)));
+  }
+  if (!logs.empty()) host.network = TRY(start_keeper(plan, std::move(logs)));
   return {};
 }
 
@@ -208,7 +239,7 @@ Result<void> open_own(const LaunchPlan& plan, Host& host) {
     host.console_logs.emplace_back();
     if (console.log_file.empty()) continue;
     host.console_logs.back() = TRY(HostFile::open(console.log_file), "console log");
-    TRY(check_log(host.console_logs.back(), console.log_file));
+    TRY(check_log(host.console_logs.back(), "console log " + quote(console.log_file)));
   }
   return {};
 }
@@ -217,13 +248,17 @@ Result<void> open_own(const LaunchPlan& plan, Host& host) {
 
 Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   TRY(open_own(plan, host));
+  TRY(make_keeper(plan, host), "network keeper");  // while all namespaces are still the host's
   TRY(kernel::make_private_mount_namespace());
   TRY(open_proc(host));
   const bool is_initial = TRY(kernel::is_initial_user_namespace(host.proc));
   if (!is_initial) TRY(keep_returnable(host));
   Undo undo;
   // Until it is our root the stage is a mount point of this very namespace, whose directory could not be removed.
-  undo.add([&] { ::umount2(plan.stage_path.c_str(), MNT_DETACH); });
+  undo.add([&] {
+    ::umount2(plan.stage_path.c_str(), MNT_DETACH);
+    host.sources.clear();  // with it; their places would be paths of the host
+  });
   const DirFd stage = TRY(make_stage(plan.stage_path));
   TRY(make_masks(stage), "stage");
   if (!is_initial) TRY(keep_visible(stage), "stage");
@@ -234,6 +269,8 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   // After the sources, which need no group: systemd makes the scope meanwhile.
   if (needs_scope(plan)) TRY(await_scope(kChannelFd));
   TRY(make_groups(plan, host));
+  // In the scope, where what serves them belongs.
+  TRY(take_images(plan, host, stage));
   // Not later, while the namespaces are made: with the old root still in place the kernel takes us for chrooted and
   // refuses a user namespace (user_namespaces(7)).
   TRY(kernel::change_root(plan.stage_path), "stage");
@@ -242,9 +279,10 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
 }
 
 std::vector<int> Host::descriptors() const {
-  std::vector<int> all = {proc.get(), pid_ns.get(), net_ns.get()};
+  std::vector<int> all = {proc.get(), pid_ns.get(), net_ns.get(), network.get()};
   for (const auto& group : groups)
     for (const int fd : group.descriptors()) all.push_back(fd);
+  for (const auto& daemon : storage) all.push_back(daemon.process.get());
   for (const auto* file : {&socket, &exit_record, &stage}) all.push_back(file->dir.get());
   for (const auto& log : console_logs) all.push_back(log.dir.get());
   return all;
@@ -253,13 +291,18 @@ std::vector<int> Host::descriptors() const {
 void Host::keep_only_views() {
   pid_ns.reset();
   net_ns.reset();
+  network.reset();
   for (auto* file : {&socket, &exit_record, &stage}) file->dir.reset();
   for (auto& log : console_logs) log.dir.reset();
   sources.clear();
 }
 
 Result<void> Host::release() {
+  if (network) (void)detach_links(network);
+  network.reset();
   auto removed = kernel::remove_cgroups(groups, kRemoveTimeoutMs);
+  release_images(sources);
+  end_storage(storage);
   socket.remove();
   // A directory that was a mount point in our namespace only may be removed (rmdir(2), since Linux 3.19).
   if (stage.dir) ::unlinkat(stage.dir.get(), stage.name.c_str(), AT_REMOVEDIR);

@@ -38,7 +38,7 @@
 
 namespace virtuserns {
 
-inline constexpr std::uint32_t kPlanVersion = 4;
+inline constexpr std::uint32_t kPlanVersion = 5;
 
 // ---- before -------------------------------------------------------------------------------------------------------
 
@@ -64,17 +64,33 @@ struct CgroupStep {
   std::string scope;
 };
 
-enum class SourceKind { kDirectory, kLoopFile, kBlockDevice };
-
-// Opens a source and keeps it under `id`, which mount steps name. kDirectory: open_tree(2) clone (recursive when
-// asked); kLoopFile: a loop device with autoclear, then as kBlockDevice; kBlockDevice: fsopen/fsmount of the file
-// system blkid found (`fstype`), nodev always.
+// Opens a directory and keeps it under `id`, which mount steps name: an open_tree(2) clone (recursive when asked).
 struct SourceStep {
   std::uint32_t id = 0;
-  SourceKind kind = SourceKind::kDirectory;
   std::string host_source;
-  std::string fstype;
   bool is_recursive = false;
+  bool is_readonly = false;
+};
+
+// What reads images, each in a jail (driver/controller/jail.h). Before the first ImageSourceStep, in plans that have one.
+struct ImageHelpersStep {
+  std::string prober;                // virtuserns-image
+  std::string storage_daemon;        // qemu-storage-daemon; empty: every image is raw
+  std::vector<std::uint8_t> filter;  // of their system calls, as SeccompStep::program
+};
+
+struct ImageFile {
+  std::string path, format;
+};
+// The file system in an image, or on a block device, kept under `id` (driver/controller/image.h).
+struct ImageSourceStep {
+  std::uint32_t id = 0;
+  bool is_block = false;
+  std::vector<ImageFile> chain;    // the image; then, of an overlay, what lies below it, one after the other
+  std::uint32_t partition = 0;     // 0: not by a partition
+  std::uint64_t offset_bytes = 0;  // where it begins
+  std::uint64_t size_bytes = 0;    // 0: to the end
+  std::string subvolume;
   bool is_readonly = false;
 };
 
@@ -85,7 +101,7 @@ struct DeviceSourceStep {
   bool is_optional = false;  // a host without /dev/fuse is no error
 };
 
-using BeforeStep = std::variant<CgroupStep, SourceStep, DeviceSourceStep>;
+using BeforeStep = std::variant<CgroupStep, SourceStep, DeviceSourceStep, ImageHelpersStep, ImageSourceStep>;
 
 // ---- from_parent --------------------------------------------------------------------------------------------------
 
@@ -187,8 +203,29 @@ struct MoveLinkStep {
   std::string host_device, guest_name;
 };
 
-using ParentStep = std::variant<IdMapStep, RootStep, BindStep, InnerBindStep, TmpfsStep, DevStep, DeviceNodeStep,
-                                ProcStep, SysStep, CgroupMountStep, MqueueStep, VethStep, MacvlanStep, MoveLinkStep>;
+// passt between the host's network and a tap inside (pasta.h), by the domain's network keeper (network.h). Its ports lead from
+// `host` ("192.0.2.1%eth0", or empty: any) into the container.
+struct PortStep {
+  bool is_udp = false;
+  std::string host;
+  std::uint32_t host_port = 0, guest_port = 0;
+};
+struct UserLinkStep {
+  std::string guest_name;
+  std::array<std::uint8_t, 6> guest_mac{};
+  std::string host_device;  // whose routes and addresses it shares; empty: that of the default route
+  std::optional<std::uint32_t> mtu;
+  bool is_up = true;
+  std::string address, gateway;  // of IPv4, "192.0.2.2"; empty: the host's
+  std::uint32_t prefix = 0;
+  std::string address6, gateway6;
+  std::vector<PortStep> ports;
+  std::string log_file;
+};
+
+using ParentStep =
+    std::variant<IdMapStep, RootStep, BindStep, InnerBindStep, TmpfsStep, DevStep, DeviceNodeStep, ProcStep, SysStep,
+                 CgroupMountStep, MqueueStep, VethStep, MacvlanStep, MoveLinkStep, UserLinkStep>;
 
 // ---- inside -------------------------------------------------------------------------------------------------------
 

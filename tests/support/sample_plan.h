@@ -14,18 +14,20 @@ inline LaunchPlan make_full_plan() {
   plan.exit_record_path = "/run/virtuserns/web.exit";
   plan.stage_path = "/run/virtuserns/web.stage";
   plan.consoles = {{0, "/var/log/web.log", true}, {1, "", true}};
-  plan.before = {CgroupStep{"/sys/fs/cgroup/memory",
-                            false,
-                            {"memory"},
-                            "machine/web",
-                            {{"memory.limit_in_bytes", "1"}},
-                            std::nullopt,
-                            false,
-                            false,
-                            "machine"},
-                 SourceStep{1, SourceKind::kDirectory, "/srv/web", "", true, false},
-                 SourceStep{2, SourceKind::kLoopFile, "/srv/web.img", "ext4", false, true},
-                 DeviceSourceStep{3, "/dev/null", false}};
+  plan.before = {
+      CgroupStep{"/sys/fs/cgroup/memory",
+                 false,
+                 {"memory"},
+                 "machine/web",
+                 {{"memory.limit_in_bytes", "1"}},
+                 std::nullopt,
+                 false,
+                 false,
+                 "machine"},
+      SourceStep{1, "/srv/web", true, false},
+      ImageHelpersStep{"/usr/libexec/image", "/usr/bin/storage", std::vector<std::uint8_t>(16)},
+      ImageSourceStep{2, false, {{"/srv/web.qcow2", "qcow2"}, {"/srv/base.vdi", "vdi"}}, 3, 512, 1024, "@", true},
+      DeviceSourceStep{3, "/dev/null", false}};
   plan.from_parent = {IdMapStep{{{{0, 2000000, 65536}}, {{0, 2000000, 65536}}}},
                       RootStep{1, OwnerShift::kIdmappedMount, true},
                       BindStep{2, "/data", OwnerShift::kAlreadyShifted, true},
@@ -39,7 +41,19 @@ inline LaunchPlan make_full_plan() {
                       MqueueStep{},
                       VethStep{"vnet%d", "eth0", {2, 0, 0, 0, 0, 1}, "br0", 1400, true},
                       MacvlanStep{"eth9", "eth1", "bridge", {2, 0, 0, 0, 0, 2}},
-                      MoveLinkStep{"eth8", "eth2"}};
+                      MoveLinkStep{"eth8", "eth2"},
+                      UserLinkStep{"eth3",
+                                   {2, 0, 0, 0, 0, 3},
+                                   "eth0",
+                                   1400,
+                                   true,
+                                   "10.0.2.15",
+                                   "10.0.2.2",
+                                   24,
+                                   "fd00::2",
+                                   "fd00::1",
+                                   {{false, "", 8080, 80}, {true, "192.0.2.1%eth0", 53, 53}},
+                                   "/var/log/passt.log"}};
   plan.inside = {LinkUpStep{"lo"},
                  AddressStep{"eth0", {192, 0, 2, 2}, 24, {}},
                  RouteStep{"", {0, 0, 0, 0}, 0, {192, 0, 2, 1}, 100},
