@@ -140,6 +140,49 @@ def a_committed_container_needs_the_disk_no_more(env):
     expect_unused(lab.folder)
 
 
+@test(("userns",))
+def a_commit_that_does_not_succeed_takes_nothing_away(env):
+    lab = Lab(env)
+    disk = small_disk(lab)
+    up = lambda: "up: guest" in in_container(env, "web1", "cat /told")  # noqa: E731
+    lab.ok("convert", "--name", "web1", "--start", disk)
+    eventually(up, "the guest is up")
+    contains(lab.refused("commit", "web1"), "shut it off")
+    env.virsh("destroy", "web1").ok()
+    lab.ok("rollback", "web1")
+    lab.ok("convert", "--name", "web1", disk)
+    # One that was killed has left a copy, and the container has run since.
+    guests.run("qemu-img", "create", "-q", "-f", "qcow2", lab.jobs / "web1/vda2.own.qcow2", "48M")
+    env.virsh("start", "web1").ok()
+    eventually(up, "the guest is up again")
+    in_container(env, "web1", "echo since > /var/new")
+    env.virsh("destroy", "web1").ok()
+    lab.ok("commit", "web1")
+    env.virsh("start", "web1").ok()
+    eventually(lambda: "since" in in_container(env, "web1", "cat /var/new"), "it has what was written since")
+    env.virsh("destroy", "web1").ok()
+    equal(sorted(os.listdir(lab.jobs / "web1")), ["originals", "state.json", "vda2.own.qcow2"])
+    env.virsh("undefine", "web1").ok()
+
+
+@test(("userns",))
+def a_full_disk_can_be_left(env):
+    lab = Lab(env)
+    disk = small_disk(lab)
+    lab.jobs.mkdir()
+    guests.run("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", lab.jobs)
+    try:
+        lab.ok("convert", "--name", "web1", disk)
+        guests.fill(lab.jobs / "fill")
+        contains(lab.refused("convert", "--name", "web2", disk), "No space left")
+        equal([name for name in os.listdir(lab.jobs) if "web2" in name], [])
+        lab.ok("rollback", "web1")
+        equal(os.listdir(lab.jobs), ["fill"])
+    finally:
+        guests.run("umount", lab.jobs)
+    lab.expect_nothing()
+
+
 DISKS = {
     "mbr-raw": lambda lab: small_disk(lab, table="dos", form="raw"),
     "xfs-vmdk": lambda lab: small_disk(lab, kind="xfs", form="vmdk", mib=320),
