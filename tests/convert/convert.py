@@ -165,6 +165,54 @@ def a_commit_that_does_not_succeed_takes_nothing_away(env):
     env.virsh("undefine", "web1").ok()
 
 
+def held_guest(lab):
+    """Two volumes, and files that chattr holds fast."""
+    tree = guests.busybox_tree(lab.path("tree"))
+    with open(tree / "etc/fstab", "a") as fstab:
+        fstab.write("LABEL=home /home ext4 defaults 0 2\n")
+    root = guests.filesystem(lab.path("root.fs"), "ext4", tree, 48)
+    with guests.mounted(root, lab.path("hold"), "-o", "loop") as place:
+        for name in ("kept", "changed", "gone"):
+            (place / "var" / name).write_text("of the machine")
+        (place / "var/closed/below").mkdir(parents=True)
+        guests.run("chattr", "+i", *(place / "var" / name for name in ("kept", "changed", "gone", "closed/below", "closed")))
+        guests.run("chattr", "+a", place / "var/setuid")
+    home = guests.filesystem(lab.path("home.fs"), "ext4", None, 16, label="home", uuid="5d1c9a34-7d5a-4f4e-9a53-2f6f1d3f0a02")
+    return guests.partitioned(lab.path("disk.raw"), "gpt", root, home)
+
+
+@test(("userns",))
+def what_is_held_fast_or_linked_across_volumes_goes_back(env):
+    lab = Lab(env)
+    disk = held_guest(lab)
+    for how in ((), ("--copy", "tree")):
+        lab.ok("convert", "--name", "web1", *how, disk)
+        if how:
+            root = lab.jobs / "web1/root"
+            (root / "var/changed").write_text("of the container")
+            os.unlink(root / "var/gone")
+            shutil.rmtree(root / "var/closed")
+            os.link(root / "etc/hostname", root / "home/again")
+        done = lab.ok("back", "--output", lab.path("vm"), "web1")
+        raw = guests.run("qemu-img", "convert", "-O", "raw", lab.path("vm/vda.qcow2"), lab.path("vm.raw")) or lab.path("vm.raw")
+        starts = [int(line.split("start=")[1].split(",")[0]) * 512
+                  for line in guests.run("sfdisk", "-d", raw).splitlines() if "start=" in line]
+        with guests.mounted(raw, lab.path("look"), "-o", f"ro,loop,offset={starts[1]}") as place:
+            flags = guests.run("lsattr", "-d", place / "var/kept", place / "var/setuid")
+            equal([line.split()[0].strip("-e") for line in flags.splitlines()], ["i", "a"], "flags of what did not change")
+            if how:
+                equal((place / "var/changed").read_text(), "of the container")
+                equal([name for name in ("gone", "closed") if (place / "var" / name).exists()], [])
+        if how:
+            contains(" ".join(done.stdout.split()), "1 hard links: are files of their own now")
+            with guests.mounted(raw, lab.path("look"), "-o", f"ro,loop,offset={starts[2]}") as place:
+                equal((place / "again").read_text(), "guest\n")
+        shutil.rmtree(lab.path("vm"))
+        os.unlink(raw)
+        lab.ok("rollback", "web1")
+    lab.expect_nothing()
+
+
 @test(("userns",))
 def a_full_disk_can_be_left(env):
     lab = Lab(env)
