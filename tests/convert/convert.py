@@ -214,6 +214,15 @@ def what_is_held_fast_or_linked_across_volumes_goes_back(env):
 
 
 @test(("userns",))
+def what_is_not_there_is_said(env):
+    lab = Lab(env)
+    disk = small_disk(lab)
+    contains(lab.refused("plan", "--root", "vda9", disk), "no volume 'vda9'; there are 'vda1', 'vda2'")
+    contains(lab.refused("plan", "--connect", "test:///default", "web1.qcow2"), "'web1.qcow2' is no disk here, and as a domain")
+    contains(lab.refused("plan", "--connect", "test:///default", "/nowhere/web1.qcow2"), "No such file")
+
+
+@test(("userns",))
 def a_full_disk_can_be_left(env):
     lab = Lab(env)
     disk = small_disk(lab)
