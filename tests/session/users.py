@@ -132,6 +132,10 @@ class User:
         """By virt-userns-exec, as root of the domain."""
         return self.run(built("driver/exec/virt-userns-exec"), "-c", URI, *options, name, "--", *words, **how)
 
+    def files_of_runs(self):
+        return [path.name for path in (self.home / ".local/state/libvirt/userns").glob("boots/*/*")
+                if path.name != "virtusernsd.lock"]
+
     def controller(self, name):
         found = [pid for pid in pids_of(self.uid) if comm_of(pid) == "virtuserns-ctl" and name in command_of(pid)]
         equal(len(found), 1, f"controllers of {self.name}'s {name}")

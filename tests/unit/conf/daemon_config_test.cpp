@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "conf/paths.h"
+#include "conf/uuid.h"
 
 namespace virtuserns {
 namespace {
@@ -73,6 +74,9 @@ TEST(Paths, SessionFollowsXdg) {
   EXPECT_EQ(paths.run, "/run/user/1/libvirt");
   EXPECT_EQ(paths.definitions, "/home/u/.config/libvirt/userns");
   EXPECT_EQ(paths.state, "/home/u/.local/state/libvirt/userns");
+  // What runs may outlive a logout, and the runtime directory does not.
+  EXPECT_EQ(paths.driver_run.substr(0, paths.driver_run.rfind('/')), paths.state + "/boots");
+  EXPECT_TRUE(parse_uuid(paths.driver_run.substr(paths.driver_run.rfind('/') + 1)));
   EXPECT_TRUE(paths.is_session);
   ::unsetenv("XDG_RUNTIME_DIR");
   EXPECT_EQ(session_paths().run, "/home/u/.cache/libvirt");
