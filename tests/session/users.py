@@ -276,7 +276,7 @@ def _make_world(env):
     program, controller = built("driver/virtusernsd"), built("driver/controller/virtuserns-controller")
     module = built("driver/userns/virtuserns-driver-userns.so")
     for path in ("driver/exec/virt-userns-exec", "tools/virt-userns-rootfs", "tools/showinfo/virt-userns-showinfo", "tests/root/mywait",
-                 "tests/session/euid"):
+                 "tests/session/euid", "tests/session/capabilities", "tools/drill/virtuserns-drill"):
         built(path)  # now: what is copied later looks like something left
     upper = pathlib.Path("/home/.usr-sbin")
     (upper / "upper").mkdir(parents=True), (upper / "work").mkdir()
