@@ -36,7 +36,11 @@ Result<void> check_target(IdKind kind, const IdMapEntry& entry, const std::vecto
     return fail(VIR_ERR_CONFIG_UNSUPPORTED, line + " overlaps host ids " + std::to_string(claim->range.first) + "-" +
                                                 std::to_string(claim->range.end() - 1) + " of " + claim->owner);
   if (rules.must_be_granted && !delegated)
-    return fail(VIR_ERR_CONFIG_UNSUPPORTED, line + " is not delegated to you in " + file);
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+                line + " is not delegated to " + rules.whom + " in " + file +
+                    (rules.line_owner.empty() ? ""
+                                              : "; a line '" + rules.line_owner + ":" + std::to_string(range.first) +
+                                                    ":" + std::to_string(range.count) + "' there would do it"));
   if (range.first < kFirstSafeId && !delegated)
     return fail(VIR_ERR_CONFIG_UNSUPPORTED,
                 line + " takes host ids below " + std::to_string(kFirstSafeId) +

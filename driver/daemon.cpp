@@ -20,6 +20,7 @@
 #include "driver/kernel/caps.h"
 #include "driver/module.h"
 #include "driver/single.h"
+#include "driver/rpc/auth.h"
 #include "driver/rpc/server.h"
 
 namespace virtuserns {
@@ -117,6 +118,9 @@ Result<void> Daemon::start() {
   rpc::SessionHost sessions;
   sessions.is_session_daemon = options_.paths.is_session;
   sessions.prepare_worker = limit_worker;
+  sessions.checks_owner = !config_.access_drivers.empty() && !options_.paths.is_session;
+  for (const auto& name : config_.access_admin_groups)
+    sessions.admin_groups.push_back(TRY(rpc::group_id(name), "access_admin_groups"));
   for (const auto& [scheme, driver] : drivers_) sessions.drivers.push_back({scheme, driver.get()});
   server_ = std::make_unique<rpc::Server>(*loop_, config_, std::move(sessions), events_);
   TRY(server_->start());

@@ -63,7 +63,8 @@ std::string line(const BeforeStep& step) {
                                  return "source " + number(s.id) + " " + (kind < 3 ? kKinds[kind] : "?") + " " +
                                         quote(s.host_source) +
                                         (s.fstype.empty() ? "" : " fstype " + quote(s.fstype)) +
-                                        when(s.is_recursive, " recursive") + when(s.is_readonly, " readonly");
+                                        when(s.is_recursive, " recursive") + when(s.is_readonly, " readonly") +
+                                        (s.user ? " as " + number(s.user->uid) + ":" + number(s.user->gid) : "");
                                },
                                [](const DeviceSourceStep& s) {
                                  return "device-source " + number(s.id) + " " + quote(s.host_source) +

@@ -43,6 +43,8 @@ Result<void> check_before(const BeforeStep& step) {
   const auto* source = std::get_if<SourceStep>(&step);
   const auto& path = source ? source->host_source : std::get<DeviceSourceStep>(step).host_source;
   if (!is_absolute(path)) return refuse("source " + quote(path) + " is no absolute path");
+  if (source && source->user && (source->user->uid == 0 || source->kind != SourceKind::kDirectory))
+    return refuse("source " + quote(path) + " is opened for root, or is no directory");
   return {};
 }
 

@@ -38,7 +38,7 @@
 
 namespace virtuserns {
 
-inline constexpr std::uint32_t kPlanVersion = 4;
+inline constexpr std::uint32_t kPlanVersion = 5;
 
 // ---- before -------------------------------------------------------------------------------------------------------
 
@@ -69,6 +69,13 @@ enum class SourceKind { kDirectory, kLoopFile, kBlockDevice };
 // Opens a source and keeps it under `id`, which mount steps name. kDirectory: open_tree(2) clone (recursive when
 // asked); kLoopFile: a loop device with autoclear, then as kBlockDevice; kBlockDevice: fsopen/fsmount of the file
 // system blkid found (`fstype`), nodev always.
+//
+// user (kDirectory only): the source of a domain that this host user owns. The path is followed as that user, without groups, and
+// without links of /proc; what it leads to must be a directory of an ordinary file system that belongs to the user or to an id of
+// the domain, and the root of the tree to the domain's own root. So whoever writes the path gets nothing by it that is not theirs.
+struct SourceUser {
+  std::uint32_t uid = 0, gid = 0;
+};
 struct SourceStep {
   std::uint32_t id = 0;
   SourceKind kind = SourceKind::kDirectory;
@@ -76,6 +83,7 @@ struct SourceStep {
   std::string fstype;
   bool is_recursive = false;
   bool is_readonly = false;
+  std::optional<SourceUser> user = std::nullopt;
 };
 
 // A host device node (character or block) kept under `id` as a mount, for DeviceNodeStep.

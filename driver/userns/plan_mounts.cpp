@@ -28,6 +28,10 @@ const std::vector<std::string> kMaskedSys = {
 std::string element(const FilesystemDef& fs) { return "<filesystem> at " + quote(fs.target); }
 
 Result<OwnerShift> owner_shift(Draft& draft, const FilesystemDef& fs, const FilesystemFacts& facts) {
+  // Never shifted: a set-user-id program that container root makes in a tree of host root's ids would be host root's.
+  if (draft.context.source_user && fs.access_mode == "mapped")
+    return unsupported(element(fs) + ": accessmode 'mapped' is not for domains with an owner");
+  if (draft.context.source_user) return OwnerShift::kAlreadyShifted;
   const bool is_shifted = facts.owner_uid == draft.plan_uid() && facts.owner_gid == draft.plan_gid();
   if (is_shifted && fs.access_mode != "mapped") return OwnerShift::kAlreadyShifted;
   const bool is_session = draft.context.paths.is_session;
@@ -49,9 +53,13 @@ Result<OwnerShift> owner_shift(Draft& draft, const FilesystemDef& fs, const File
                           : "in a container: change the owners of all its files to the domain's ids first"));
 }
 
-Result<SourceStep> source_of(const FilesystemDef& fs, const FilesystemFacts& facts, std::uint32_t id) {
-  SourceStep step{id, SourceKind::kDirectory, fs.source, {}, false, fs.readonly};
+Result<SourceStep> source_of(const Draft& draft, const FilesystemDef& fs, const FilesystemFacts& facts,
+                             std::uint32_t id) {
+  SourceStep step{id, SourceKind::kDirectory, fs.source, {}, false, fs.readonly, draft.context.source_user};
   if (fs.type == FilesystemType::kMount) return step;
+  if (step.user)
+    return unsupported(element(fs) +
+                       ": an image or device is for domains without an owner, or with <userns:owner sources='host'>");
   if (fs.type == FilesystemType::kFile) {
     if (!fs.driver_format.empty() && fs.driver_format != "raw")
       return unsupported(element(fs) + ": images of format " + quote(fs.driver_format) +
@@ -77,7 +85,7 @@ Result<void> plan_filesystem(Draft& draft, const FilesystemDef& fs, const Filesy
     case FilesystemType::kBlock: {
       const auto shift = TRY(owner_shift(draft, fs, facts));
       const std::uint32_t id = draft.next_source++;
-      plan.before.push_back(TRY(source_of(fs, facts, id)));
+      plan.before.push_back(TRY(source_of(draft, fs, facts, id)));
       if (fs.target == "/")
         plan.from_parent.push_back(RootStep{id, shift, fs.readonly});
       else

@@ -23,7 +23,7 @@ inline LaunchPlan make_full_plan() {
                             false,
                             false,
                             "machine"},
-                 SourceStep{1, SourceKind::kDirectory, "/srv/web", "", true, false},
+                 SourceStep{1, SourceKind::kDirectory, "/srv/web", "", true, false, SourceUser{1001, 1002}},
                  SourceStep{2, SourceKind::kLoopFile, "/srv/web.img", "ext4", false, true},
                  DeviceSourceStep{3, "/dev/null", false}};
   plan.from_parent = {IdMapStep{{{{0, 2000000, 65536}}, {{0, 2000000, 65536}}}},
