@@ -288,8 +288,8 @@ Result<void> Tree::attach_bare(const MountFd& mount, const char* name) {
 
 Result<void> Tree::apply(const ProcStep& step, const NamespaceMounts& mounts) {
   const MountFd& proc = mounts.proc;
-  if (step.is_also_bare) TRY(attach_bare(proc, "proc"), "bare /proc");
   TRY(attach_at(proc, "/proc", true));
+  if (step.is_also_bare) TRY(attach_bare(proc, "proc"), "bare /proc");
   // nullopt: this kernel has no such file.
   const auto clone_inner = [&](const std::string& name) -> Result<std::optional<MountFd>> {
     auto mount = kernel::clone_mount(proc, name, Depth::kTopOnly);
@@ -315,8 +315,8 @@ Result<void> Tree::apply(const ProcStep& step, const NamespaceMounts& mounts) {
 }
 
 Result<void> Tree::apply(const SysStep& step, const NamespaceMounts& mounts) {
-  if (step.is_also_bare) TRY(attach_bare(mounts.sys, "sys"), "bare /sys");
   TRY(attach_at(mounts.sys, "/sys", true));
+  if (step.is_also_bare) TRY(attach_bare(mounts.sys, "sys"), "bare /sys");
   return mask(mounts.sys, "/sys", step.masked);
 }
 

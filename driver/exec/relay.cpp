@@ -126,7 +126,7 @@ class Relay {
       std::vector<pollfd> entries = {{signals_.get(), POLLIN, 0}, {status_ ? -1 : fds_[0].get(), POLLIN, 0}};
       for (const auto& pump : pumps_) entries.push_back(pump.wanted());
       if (status_) entries[2].fd = -1;  // nobody is left who would read
-      const int ready = ::poll(entries.data(), entries.size(), status_ ? (has_terminal_ ? kDrainMs : 0) : -1);
+      const int ready = ::poll(entries.data(), entries.size(), patience_ms());
       if (ready < 0 && errno != EINTR) return sys_fail("poll");
       if (ready <= 0) {
         if (status_ && ready == 0) return *status_;
@@ -144,6 +144,14 @@ class Relay {
   }
 
  private:
+  // What has been read is written, however long its reader takes; what may still be read, others may have open.
+  [[nodiscard]] int patience_ms() const {
+    if (!status_) return -1;
+    for (std::size_t i = 1; i < pumps_.size(); ++i)
+      if (!pumps_[i].is_over() && !pumps_[i].is_empty()) return -1;
+    return has_terminal_ ? kDrainMs : 0;
+  }
+
   [[nodiscard]] bool are_outputs_over() const {
     for (std::size_t i = 1; i < pumps_.size(); ++i)
       if (!pumps_[i].is_over()) return false;

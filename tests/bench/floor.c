@@ -2,8 +2,9 @@
  * maps, its mounts, pivot_root, and exec of the given program; then SIGKILL, wait. Nothing is checked that need not be,
  * nothing is protected from a hostile tree: it is a lower bound, not an example.
  *
- * floor --root DIR --uid FIRST --iterations N [--idmapped] [--cgroups PARENT] -- PROGRAM [ARGUMENT...]
- *   prints one line for each round: microseconds from before clone3 to the exec, and of the end.
+ * floor --root DIR --uid FIRST --iterations N [--idmapped] [--cgroups PARENT] [--mounts FILE] -- PROGRAM [ARGUMENT...]
+ *   FILE has what else is mounted, one of a line, below the new root: "null PLACE" (the device, over a file), "empty
+ *   PLACE" (nothing, over a directory), "self PLACE rw|ro", "TYPE PLACE OPTIONS" for a file system. It prints one line for each round: microseconds from before clone3 to the exec, and of the end.
  *
  * The exec is seen as the end of file of a close-on-exec pipe.
  */
@@ -35,6 +36,10 @@ static unsigned first_id;
 static int is_idmapped;
 static char **program;
 
+/* What a domain has mounted beside what the floor has of its own. */
+static struct { char type[16], place[256], options[64]; } extra[128];
+static size_t extra_count;
+
 static void die(const char *what) {
   fprintf(stderr, "floor: %s: %s\n", what, strerror(errno));
   _exit(1);
@@ -54,7 +59,8 @@ static void write_file(const char *path, const char *text) {
 
 /* ---- cgroups: v1 hierarchies are joined by the child ("0" into tasks that root opened), v2 by CLONE_INTO_CGROUP --- */
 
-static const char *const kHierarchies[] = {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"};
+static const char *const kHierarchies[] = {"cpu",     "cpuacct", "cpuset", "memory",
+                                           "devices", "freezer", "blkio",  "pids"};
 enum { kHierarchyCount = sizeof kHierarchies / sizeof *kHierarchies };
 static int tasks[kHierarchyCount];
 static int unified = -1;
@@ -101,14 +107,47 @@ static void remove_cgroups(void) {
 
 /* ---- the child ---------------------------------------------------------------------------------------------------- */
 
-static void mount_at(const char *source, const char *target, const char *type, unsigned long flags, const char *data) {
+static void mount_at(const char *source, const char *target, const char *type, unsigned long flags,
+                     const char *data) {
   if (mount(source, target, type, flags, data) != 0) die(target);
+}
+
+static void read_extra(const char *file) {
+  FILE *const in = fopen(file, "re");
+  if (in == NULL) die(file);
+  while (extra_count < sizeof extra / sizeof *extra &&
+         fscanf(in, "%15s %255s %63s", extra[extra_count].type, extra[extra_count].place,
+                extra[extra_count].options) == 3)
+    ++extra_count;
+  if (!feof(in)) die("more mounts than there is room for");
+  fclose(in);
+}
+
+/* In the root, as the last of the mounts. One call makes a mount and one makes it read-only, as anybody must. */
+static void mount_extra(void) {
+  for (size_t i = 0; i < extra_count; ++i) {
+    const char *type = extra[i].type, *place = extra[i].place, *options = extra[i].options;
+    if (strcmp(type, "null") == 0) {
+      mount_at("dev/null", place, NULL, MS_BIND, NULL);
+    } else if (strcmp(type, "empty") == 0) {
+      mount_at("dev/shm", place, NULL, MS_BIND, NULL);
+      mount_at(NULL, place, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL);
+    } else if (strcmp(type, "self") == 0) {
+      mount_at(place, place, NULL, MS_BIND, NULL);
+      if (strcmp(options, "ro") == 0)
+        mount_at(NULL, place, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    } else {
+      if (mkdir(place, 0755) != 0 && errno != EEXIST) die(place);
+      mount_at(type, place, type, MS_NOSUID | MS_NODEV | MS_NOEXEC, strcmp(options, "-") == 0 ? NULL : options);
+    }
+  }
 }
 
 static int receive_fd(int from) {
   char byte, control[CMSG_SPACE(sizeof(int))];
   struct iovec iov = {&byte, 1};
-  struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+  struct msghdr message = {
+      .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
   if (recvmsg(from, &message, MSG_CMSG_CLOEXEC) != 1) _exit(1);
   struct cmsghdr *header = CMSG_FIRSTHDR(&message);
   if (header == NULL) return -1;
@@ -151,6 +190,7 @@ static void child(int gate) {
     close(fd);
     mount_at(host, target, NULL, MS_BIND, NULL);
   }
+  mount_extra();
   if (syscall(SYS_pivot_root, ".", ".") != 0) die("pivot_root");
   if (umount2(".", MNT_DETACH) != 0) die("umount2");
   if (sethostname("floor", 5) != 0) die("sethostname");
@@ -173,7 +213,8 @@ static void open_gate(int gate, pid_t pid) {
     if (ns < 0) die(path);
     attr.userns_fd = (uint64_t)ns;
     tree = (int)syscall(SYS_open_tree, AT_FDCWD, root, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-    if (tree < 0 || syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attr, sizeof attr) != 0) die("mount_setattr");
+    if (tree < 0 || syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attr, sizeof attr) != 0)
+      die("mount_setattr");
     close(ns);
     message.msg_control = control;
     message.msg_controllen = sizeof control;
@@ -248,6 +289,8 @@ int main(int argc, char **argv) {
       root = argv[++i];
     } else if (i + 1 < argc && strcmp(argv[i], "--cgroups") == 0) {
       cgroup_parent = argv[++i];
+    } else if (i + 1 < argc && strcmp(argv[i], "--mounts") == 0) {
+      read_extra(argv[++i]);
     } else if (i + 1 < argc && strcmp(argv[i], "--uid") == 0) {
       first_id = (unsigned)strtoul(argv[++i], NULL, 10);
     } else if (i + 1 < argc && strcmp(argv[i], "--iterations") == 0) {

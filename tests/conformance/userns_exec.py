@@ -112,6 +112,16 @@ def input_reaches_it_whole(env):
 
 
 @test(USERNS)
+def output_waits_for_who_reads_it(env):
+    """More than the pipes hold, so that the command has ended while bytes of it are still on their way."""
+    web(env)
+    process = start(env, "web", "--", "sh", "-c", "head -c 150000 /dev/zero")
+    time.sleep(1)
+    out, _ = process.communicate(timeout=60 * daemon_module.TIME_FACTOR)
+    equal((process.returncode, len(out)), (0, 150_000))
+
+
+@test(USERNS)
 def cannot_run_and_not_found(env):
     web(env)
     contains(run(env, "web", "--", "no-such-program", code=127)[1], "No such file or directory")

@@ -281,7 +281,6 @@ class Bench:
         self.clean(warm)
         self.connection.close()
         self.restart()
-        time.sleep(0.1)
         self.leftovers = Leftovers(env)
         self.connection = env.open()
 
@@ -429,7 +428,6 @@ class Bench:
         self.restart()
         with contextlib.suppress(Exception):
             self.neighbour.start()
-        time.sleep(0.1)
         self.leftovers.take()
         self.connection = self.env.open()
 

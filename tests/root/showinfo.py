@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -31,6 +32,8 @@ ACCOUNTS = "root:x:0:0:root:/root:/bin/sh\nubuntu:x:1000:1000::/home/ubuntu:/bin
 GROUPS = "root:x:0:\nubuntu:x:1000:\nanna:x:1001:\nelsa:x:1002:\n"
 SUBIDS = "anna:2000000:1000000\nelsa:3000000:1000000\n"
 CONTAINERS = {"anna-c1": 2000000, "anna-c2": 2100000, "elsa-c1": 3000000, "elsa-c2": 3100000}
+STRIDE, SEED = int(os.environ.get("VIRTUSERNS_STRIDE", "4")), int(os.environ.get("VIRTUSERNS_SEED", time.time()))
+chance = random.Random(SEED)
 failures: list[str] = []
 
 
@@ -285,8 +288,13 @@ compared = 0
 
 
 def compare(agent: Agent, action: str, *arguments) -> None:
-    """`explain` says what the kernel says to the same process."""
+    """`explain` says what the kernel says to the same process. Each question is a process, and there are more than a
+    thousand: a normal run asks every fourth, another choice each time; with VIRTUSERNS_STRIDE=1, as `tools/check --full`
+    does, all of them."""
     global compared
+    # Linux 6.1 once showed other lists of idmapped mounts than it went by.
+    if chance.randrange(STRIDE) != 0 and "/idmapped/acl-" not in str(arguments[0]):
+        return
     compared += 1
     answered = agent.ask(action, *arguments)
     access = ["--access", arguments[1]] if len(arguments) > 1 else []
@@ -490,7 +498,8 @@ def main() -> int:
     finally:
         machine.end()
         shutil.rmtree(PROGRAMS)
-    print(f"{compared} verdicts compared, {len(failures)} failures, {time.monotonic() - started:.0f} s")
+    check(compared > 100, f"only {compared} verdicts were compared")
+    print(f"{compared} verdicts compared (seed {SEED}), {len(failures)} failures, {time.monotonic() - started:.0f} s")
     return 1 if failures else 0
 
 

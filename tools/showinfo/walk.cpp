@@ -17,7 +17,10 @@ namespace virtuserns::showinfo {
 
 namespace {
 
-constexpr std::size_t kMaxPath = 4096, kMaxAcl = 64 * 1024;
+constexpr std::size_t kMaxPath = 4096;
+// A head of 4 bytes and entries of 8, nearly the 64 KiB that an attribute may have. Linux 6.1 takes the size of the buffer
+// for that of the list, and shifts no ids of an idmapped mount where it is not one that a list can have.
+constexpr std::size_t kMaxAcl = 4 + 8 * 8191;
 constexpr std::uint32_t kOverflowId = 65534;  // kernel.overflowuid, where nobody changed it
 constexpr int kMaxLinks = 40;                 // MAXSYMLINKS of the kernel
 
