@@ -18,7 +18,8 @@ struct DaemonConfig {
   std::string auth_unix_rw = "none";
   // Who may do what once connected. "owner": whoever is neither root nor in one of the groups manages own domains only. Empty: all
   // who may connect to the read-write socket are administrators.
-  std::vector<std::string> access_drivers, access_admin_groups;
+  std::vector<std::string> access_drivers;
+  std::vector<std::string> access_admin_groups;
   std::uint32_t max_domains_per_owner = 64;
   // limits (libvirtd's names)
   unsigned max_clients = 5000;

@@ -133,16 +133,6 @@ Result<void> DomainDriver::set_metadata(const Caller& caller, const Uuid& uuid, 
 
 // ---- changing ---------------------------------------------------------------------------------------------------
 
-namespace {
-
-// What the start has chosen, which no change touches.
-DomainDef without_live_label(DomainDef def) {
-  std::erase_if(def.seclabels, [](const SeclabelDef& label) { return label.type == "dynamic"; });
-  return def;
-}
-
-}  // namespace
-
 Result<void> DomainDriver::change_defs(const Caller& caller, const DomainTable::Job& job, unsigned flags,
                                        const Change& change, const ApplyLive& apply_live) {
   std::optional<DomainDef> live, config;
@@ -154,7 +144,7 @@ Result<void> DomainDriver::change_defs(const Caller& caller, const DomainTable::
   }
   TRY(change(AffectedDefs{live ? &*live : nullptr, config ? &*config : nullptr}));
   if (config) TRY(admit_definition(caller, *config));
-  if (live) TRY(admit_definition(caller, without_live_label(without_live_values(*live))));
+  if (live) TRY(admit_live_definition(caller, *live));
   if (live && apply_live) TRY(apply_live(*live));
   if (config) TRY(store_definition(*config));
   {

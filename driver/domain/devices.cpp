@@ -45,6 +45,7 @@ Result<void> DomainDriver::attach_device(const Caller& caller, const Uuid& uuid,
   // Once for both definitions, so that a generated MAC address is the same in both.
   apply_device_defaults(device, job.look()->def);
   TRY(validate_device(device));
+  TRY(admit_change(caller, job, [&](DomainDef& def) { return attach_to(def, device); }));
   std::string alias;
   TRY(change_defs(caller, job, flags, [&](const AffectedDefs& defs) -> Result<void> {
     if (defs.live) alias = TRY(attach_live(*job.domain, *defs.live, device));
@@ -73,6 +74,7 @@ Result<void> DomainDriver::update_device(const Caller& caller, const Uuid& uuid,
   TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_DEVICE_MODIFY_FORCE, "virDomainUpdateDeviceFlags"));
   TRY(validate_device(device));
   const auto job = TRY(domains_.take_job(uuid));
+  TRY(admit_change(caller, job, [&](DomainDef& def) { return update_in(def, without_generated_alias(device)); }));
   return change_defs(caller, job, flags, [&](const AffectedDefs& defs) -> Result<void> {
     if (defs.live) TRY(update_live(*job.domain, *defs.live, device));
     if (!defs.config) return {};

@@ -143,6 +143,11 @@ class DomainDriver : public Driver {
   // Of a caller who may manage own domains only: a definition, prepared, that is the caller's and contains what an owner may
   // write. Others write what they like. owners.cpp
   [[nodiscard]] Result<void> admit_definition(const Caller& caller, const DomainDef& def) const;
+  [[nodiscard]] Result<void> admit_live_definition(const Caller& caller, const DomainDef& live) const;
+  // Before a hook makes it true of what runs: the definitions, so changed, would be admitted. One that cannot be changed so makes the
+  // change itself fail.
+  [[nodiscard]] Result<void> admit_change(const Caller& caller, const DomainTable::Job& job,
+                                          const std::function<Result<void>(DomainDef&)>& change) const;
   // domains_.claim(), and the domain that is there is the caller's, if the caller may manage own domains only. owners.cpp
   [[nodiscard]] Result<DomainTable::Job> claim_for(const Caller& caller, const DomainDef& def);
   // What claim() made and nobody filled, with what was reserved for it.

@@ -22,6 +22,27 @@ Result<void> DomainDriver::admit_definition(const Caller& caller, const DomainDe
                                          ": only an administrator gives a domain to somebody else");
 }
 
+// What the start has filled in, which no change touches, counts for nothing.
+Result<void> DomainDriver::admit_live_definition(const Caller& caller, const DomainDef& live) const {
+  if (!caller.owns_only) return {};
+  DomainDef def = without_live_values(live);
+  std::erase_if(def.seclabels, [](const SeclabelDef& label) { return label.type == "dynamic"; });
+  return admit_definition(caller, def);
+}
+
+Result<void> DomainDriver::admit_change(const Caller& caller, const DomainTable::Job& job,
+                                        const std::function<Result<void>(DomainDef&)>& change) const {
+  if (!caller.owns_only) return {};
+  std::vector<DomainDef> defs;
+  {
+    const auto domain = job.look();
+    defs = {domain->def, domain->config_def()};
+  }
+  for (auto& def : defs)
+    if (change(def)) TRY(admit_live_definition(caller, def));
+  return {};
+}
+
 // The domains that have this name or this uuid, if any.
 bool DomainDriver::are_own(const DomainDef& def, const Caller& caller) const {
   if (const auto named = domains_.find_by_name(def.name); named && !is_own(**named, caller)) return false;

@@ -27,7 +27,7 @@ HELPERS = ("newuidmap", "newgidmap")
 PROGRAMS = "/home/.real"
 
 
-KILLS = int(os.environ.get("VIRTUSERNS_KILLS", "20"))
+KILLS = int(os.environ.get("VIRTUSERNS_KILLS", "14"))
 SEED = int(os.environ.get("VIRTUSERNS_SEED", random.SystemRandom().randrange(1_000_000)))
 
 
