@@ -225,6 +225,21 @@ struct RouteDef {
 enum class InterfaceType { kBridge, kNetwork, kEthernet, kDirect, kUser };
 enum class LinkState { kDefault, kUp, kDown };
 
+// <portForward>: ports of the host that lead into the container (type='user').
+struct PortRangeDef {
+  std::uint16_t start = 0;
+  std::optional<std::uint16_t> end, to;
+  std::optional<bool> exclude;
+  bool operator==(const PortRangeDef&) const = default;
+};
+struct PortForwardDef {
+  std::string proto;         // tcp | udp
+  std::string address, dev;  // of the host; empty: any
+  std::vector<PortRangeDef> ranges;
+  std::vector<KeptXml> kept;
+  bool operator==(const PortForwardDef&) const = default;
+};
+
 struct InterfaceDef {
   InterfaceType type = InterfaceType::kBridge;
   std::optional<MacAddress> mac;  // filled by apply_defaults (52:54:00:xx:xx:xx, as virDomainNetGenerateMAC)
@@ -239,6 +254,9 @@ struct InterfaceDef {
   std::vector<RouteDef> routes;
   std::vector<IpAddressDef> source_ips;  // <source><ip> (host side of type ethernet)
   std::vector<RouteDef> source_routes;
+  std::vector<PortForwardDef> port_forwards;
+  std::string backend;  // passt; empty: the same, with type='user'
+  std::string backend_log;
   std::optional<DeviceAlias> alias;
   std::vector<KeptXml> kept;  // filterref, bandwidth, virtualport, vlan, port, tune, coalesce, ...
   bool operator==(const InterfaceDef&) const = default;

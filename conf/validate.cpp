@@ -5,6 +5,7 @@
 
 #include "conf/base/text.h"
 #include "conf/capability_names.h"
+#include "conf/port_forward.h"
 #include "conf/reserved_target.h"
 
 namespace virtuserns {
@@ -176,6 +177,29 @@ Result<void> validate_disk(const DiskDef& disk) {
   return validate_absolute(disk.source, "source of disk " + quote(disk.target_dev));
 }
 
+// Of passt (driver/controller/pasta.h), which is what carries <interface type='user'>.
+Result<void> validate_user_interface(const InterfaceDef& interface) {
+  if (interface.type != InterfaceType::kUser) {
+    if (!interface.port_forwards.empty())
+      return unsupported(
+          "<portForward> is for <interface type='user'>: what is in a bridge has an address of its own");
+    if (!interface.backend.empty() || !interface.backend_log.empty())
+      return unsupported("<backend type='passt'> and its logFile are for <interface type='user'>");
+    return {};
+  }
+  if (interface.guest_dev.size() > 14)
+    return unsupported("guest name " + quote(interface.guest_dev) +
+                       " of <interface type='user'>: passt makes names of at most 14 characters");
+  if (!interface.source_ips.empty() || !interface.source_routes.empty())
+    return unsupported("<source> of <interface type='user'> has no addresses or routes: they are the host's own");
+  if (!interface.backend_log.empty())
+    TRY(validate_absolute(interface.backend_log, "logFile of <backend type='passt'>"));
+  TRY(validate_link_name(interface.source, "source of <interface>"));
+  for (const auto& forward : interface.port_forwards) TRY(validate_link_name(forward.dev, "dev of <portForward>"));
+  (void)TRY(forwarded_ports(interface));
+  return {};
+}
+
 Result<void> validate_interface(const InterfaceDef& interface) {
   if (interface.mac && (interface.mac->bytes[0] & 1) != 0)
     return xml_error("MAC address of <interface> is a multicast address: its first byte must be even");
@@ -192,7 +216,7 @@ Result<void> validate_interface(const InterfaceDef& interface) {
   TRY(validate_link_name(interface.target_dev, "target of <interface>"));
   TRY(validate_link_name(interface.guest_dev, "guest name of <interface>"));
   if (interface.mtu && *interface.mtu < 68) return xml_error("<mtu> of <interface> must be at least 68");
-  return {};
+  return validate_user_interface(interface);
 }
 
 Result<void> validate_console(const ConsoleDef& console) {

@@ -37,6 +37,8 @@ namespace virtuserns::xml {
 // <ip> and <route> below `node`.
 [[nodiscard]] Result<void> parse_ip_info(const Node& node, std::vector<IpAddressDef>& ips,
                                          std::vector<RouteDef>& routes);
+// An attribute that may be missing; canonical, of either family.
+[[nodiscard]] Result<std::string> parse_any_address(const Node& node, std::string_view name);
 void add_ip_info(Element& element, const std::vector<IpAddressDef>& ips, const std::vector<RouteDef>& routes);
 
 // <alias name=''>: of inactive XML only the user's own ("ua-...") count.

@@ -60,6 +60,49 @@ Result<void> parse_source(const Node& node, unsigned flags, InterfaceDef& def) {
   return {};
 }
 
+Result<PortRangeDef> parse_port_range(const Node& node) {
+  PortRangeDef range;
+  const auto port = [&](std::string_view name) -> Result<std::optional<std::uint16_t>> {
+    const auto number = TRY(node.number<std::uint16_t>(name));
+    if (number && *number == 0)
+      return node.error("invalid value '0' for attribute '" + std::string(name) + "' of <range>: ports begin at 1");
+    return number;
+  };
+  const auto start = TRY(port("start"));
+  range.end = TRY(port("end"));
+  range.to = TRY(port("to"));
+  constexpr Word<bool> kYesNo[] = {{"yes", true}, {"no", false}};
+  if (const auto exclude = node.attribute("exclude"))
+    range.exclude = TRY(parse_word(node, "value of 'exclude'", *exclude, kYesNo));
+  if (!start) return node.error("<range> of <portForward> needs start=''");
+  range.start = *start;
+  return range;
+}
+
+Result<void> parse_port_forwards(const Node& node, InterfaceDef& def) {
+  for (const auto& child : node.children("portForward")) {
+    PortForwardDef forward;
+    forward.proto =
+        TRY(parse_choice(child, "protocol of <portForward>", child.attribute_or("proto"), {"tcp", "udp"}));
+    forward.address = TRY(parse_any_address(child, "address"));
+    forward.dev = child.attribute_or("dev");
+    for (const auto& range : child.children("range")) forward.ranges.push_back(TRY(parse_port_range(range)));
+    keep_rest(child, {"proto", "address", "dev"}, {"range"}, forward.kept);
+    def.port_forwards.push_back(std::move(forward));
+  }
+  return {};
+}
+
+Result<void> parse_backend(const Node& node, InterfaceDef& def) {
+  const auto backend = TRY(node.only_child("backend"));
+  if (!backend) return {};
+  if (const auto type = backend.attribute("type"))
+    def.backend = TRY(parse_choice(backend, "type of <backend>", *type, {"passt"}));
+  def.backend_log = backend.attribute_or("logFile");
+  keep_rest(backend, {"type", "logFile"}, {}, def.kept, "backend/");
+  return {};
+}
+
 Result<void> parse_small_children(const Node& node, unsigned flags, InterfaceDef& def) {
   if (const auto target = TRY(node.only_child("target"))) {
     def.target_dev = target.attribute_or("dev");
@@ -117,11 +160,34 @@ Result<InterfaceDef> parse_interface(const Node& node, unsigned flags) {
   TRY(parse_source(node, flags, def));
   TRY(parse_ip_info(node, def.ips, def.routes));
   TRY(parse_small_children(node, flags, def));
+  TRY(parse_port_forwards(node, def));
+  TRY(parse_backend(node, def));
   def.alias = parse_alias(node, flags);
-  keep_rest(node, {"type"}, {"mac", "source", "target", "guest", "model", "link", "mtu", "ip", "route", "alias"},
-            def.kept);
+  keep_rest(
+      node, {"type"},
+      {"mac", "source", "target", "guest", "model", "link", "mtu", "ip", "route", "portForward", "backend", "alias"},
+      def.kept);
   return def;
 }
+
+namespace {
+
+Element make_port_forward(const PortForwardDef& forward) {
+  Element element("portForward");
+  element.attribute("proto", forward.proto).attribute_if("address", forward.address);
+  element.attribute_if("dev", forward.dev);
+  for (const auto& range : forward.ranges) {
+    Element child("range");
+    child.attribute("start", range.start);
+    if (range.end) child.attribute("end", *range.end);
+    if (range.to) child.attribute("to", *range.to);
+    if (range.exclude) child.attribute("exclude", *range.exclude ? "yes" : "no");
+    element.child(std::move(child));
+  }
+  return std::move(element.kept(forward.kept));
+}
+
+}  // namespace
 
 Element make_interface(const InterfaceDef& def, FormatKind kind) {
   Element element("interface");
@@ -142,6 +208,10 @@ Element make_interface(const InterfaceDef& def, FormatKind kind) {
   element.child_if(std::move(guest.attribute_if("dev", def.guest_dev).kept(def.kept, "guest/")));
   Element model("model");
   element.child_if(std::move(model.attribute_if("type", def.model).kept(def.kept, "model/")));
+  for (const auto& forward : def.port_forwards) element.child(make_port_forward(forward));
+  Element backend("backend");
+  backend.attribute_if("type", def.backend).attribute_if("logFile", def.backend_log);
+  element.child_if(std::move(backend.kept(def.kept, "backend/").sort(order::kBackendAttributes, {})));
   if (def.link_state != LinkState::kDefault)
     element.child(std::move(Element("link").attribute("state", def.link_state == LinkState::kUp ? "up" : "down")));
   if (def.mtu) element.child(std::move(Element("mtu").attribute("size", *def.mtu)));

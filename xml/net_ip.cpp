@@ -92,6 +92,11 @@ Result<void> parse_ip_info(const Node& node, std::vector<IpAddressDef>& ips, std
   return {};
 }
 
+Result<std::string> parse_any_address(const Node& node, std::string_view name) {
+  std::string family;
+  return address_attribute(node, name, family);
+}
+
 void add_ip_info(Element& element, const std::vector<IpAddressDef>& ips, const std::vector<RouteDef>& routes) {
   for (const auto& ip : ips) {
     Element child("ip");

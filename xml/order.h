@@ -84,6 +84,7 @@ inline constexpr std::string_view kInterface[] = {
     "boot",   "alias",       "master",    "rom",        "acpi",          "address"};
 inline constexpr std::string_view kInterfaceSourceAttributes[] = {"network",         "portgroup", "portid", "bridge",
                                                                   "macTableManager", "dev",       "mode"};
+inline constexpr std::string_view kBackendAttributes[] = {"type", "tap", "vhost", "logFile"};
 inline constexpr std::string_view kConsole[] = {"source", "protocol", "log",  "target", "alias",
                                                 "master", "rom",      "acpi", "address"};
 inline constexpr std::string_view kHostdev[] = {"driver",   "source",    "ip",     "route", "teaming",

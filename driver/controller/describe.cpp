@@ -73,52 +73,67 @@ std::string line(const BeforeStep& step) {
                     step);
 }
 
+std::string network_of(const UserLinkStep& s) {
+  std::string text;
+  if (!s.host_device.empty()) text += " from " + quote(s.host_device);
+  if (s.mtu) text += " mtu " + number(*s.mtu);
+  if (!s.address.empty()) text += " address " + s.address + "/" + number(s.prefix) + " gateway " + s.gateway;
+  if (!s.address6.empty()) text += " address " + s.address6 + " gateway " + s.gateway6;
+  for (const auto& port : s.ports)
+    text += std::string(port.is_udp ? " udp " : " tcp ") + (port.host.empty() ? "" : port.host + "/") +
+            number(port.host_port) + "->" + number(port.guest_port);
+  if (!s.log_file.empty()) text += " log " + quote(s.log_file);
+  return text;
+}
+
 std::string line(const ParentStep& step) {
   return std::visit(
-      Overloaded{[](const IdMapStep& s) { return "idmap uid" + lines(s.maps.uid) + " gid" + lines(s.maps.gid); },
-                 [](const RootStep& s) {
-                   return "root source " + number(s.source_id) + shift(s.shift) + when(s.is_readonly, " readonly");
-                 },
-                 [](const BindStep& s) {
-                   return "bind source " + number(s.source_id) + " to " + quote(s.target) + shift(s.shift) +
-                          when(s.is_readonly, " readonly");
-                 },
-                 [](const InnerBindStep& s) {
-                   return "inner-bind " + quote(s.source) + " to " + quote(s.target) +
-                          when(s.is_readonly, " readonly");
-                 },
-                 [](const TmpfsStep& s) {
-                   return "tmpfs " + quote(s.target) + " size " + number(s.size_bytes) + " mode " + octal(s.mode) +
-                          when(s.is_readonly, " readonly");
-                 },
-                 [](const DevStep& s) {
-                   return "dev size " + number(s.size_bytes) + " consoles " + number(s.console_count) +
-                          (s.pts_gid ? " pts-gid " + number(*s.pts_gid) : "");
-                 },
-                 [](const DeviceNodeStep& s) {
-                   return "device-node source " + number(s.source_id) + " at " + quote(s.target);
-                 },
-                 [](const ProcStep& s) {
-                   return "proc masked" + words(s.masked) + " readonly" + words(s.readonly) + " writable" +
-                          words(s.writable) + when(s.is_also_bare, " also-bare");
-                 },
-                 [](const SysStep& s) { return "sys masked" + words(s.masked) + when(s.is_also_bare, " also-bare"); },
-                 [](const CgroupMountStep& s) {
-                   return "cgroup-mount " + quote(s.target) + when(s.is_readonly, " readonly");
-                 },
-                 [](const MqueueStep& s) { return "mqueue " + quote(s.target); },
-                 [](const VethStep& s) {
-                   return "veth " + quote(s.host_name) + " guest " + quote(s.guest_name) + " mac " +
-                          format_mac_bytes(s.guest_mac) + (s.bridge.empty() ? "" : " bridge " + quote(s.bridge)) +
-                          (s.mtu ? " mtu " + number(*s.mtu) : "") + when(!s.is_up, " down");
-                 },
-                 [](const MacvlanStep& s) {
-                   return "macvlan on " + quote(s.host_device) + " guest " + quote(s.guest_name) + " mode " +
-                          quote(s.mode) + " mac " + format_mac_bytes(s.mac);
-                 },
-                 [](const MoveLinkStep& s) {
-                   return "move-link " + quote(s.host_device) + " guest " + quote(s.guest_name);
-                 }},
+      Overloaded{
+          [](const IdMapStep& s) { return "idmap uid" + lines(s.maps.uid) + " gid" + lines(s.maps.gid); },
+          [](const RootStep& s) {
+            return "root source " + number(s.source_id) + shift(s.shift) + when(s.is_readonly, " readonly");
+          },
+          [](const BindStep& s) {
+            return "bind source " + number(s.source_id) + " to " + quote(s.target) + shift(s.shift) +
+                   when(s.is_readonly, " readonly");
+          },
+          [](const InnerBindStep& s) {
+            return "inner-bind " + quote(s.source) + " to " + quote(s.target) + when(s.is_readonly, " readonly");
+          },
+          [](const TmpfsStep& s) {
+            return "tmpfs " + quote(s.target) + " size " + number(s.size_bytes) + " mode " + octal(s.mode) +
+                   when(s.is_readonly, " readonly");
+          },
+          [](const DevStep& s) {
+            return "dev size " + number(s.size_bytes) + " consoles " + number(s.console_count) +
+                   (s.pts_gid ? " pts-gid " + number(*s.pts_gid) : "");
+          },
+          [](const DeviceNodeStep& s) {
+            return "device-node source " + number(s.source_id) + " at " + quote(s.target);
+          },
+          [](const ProcStep& s) {
+            return "proc masked" + words(s.masked) + " readonly" + words(s.readonly) + " writable" +
+                   words(s.writable) + when(s.is_also_bare, " also-bare");
+          },
+          [](const SysStep& s) { return "sys masked" + words(s.masked) + when(s.is_also_bare, " also-bare"); },
+          [](const CgroupMountStep& s) {
+            return "cgroup-mount " + quote(s.target) + when(s.is_readonly, " readonly");
+          },
+          [](const MqueueStep& s) { return "mqueue " + quote(s.target); },
+          [](const VethStep& s) {
+            return "veth " + quote(s.host_name) + " guest " + quote(s.guest_name) + " mac " +
+                   format_mac_bytes(s.guest_mac) + (s.bridge.empty() ? "" : " bridge " + quote(s.bridge)) +
+                   (s.mtu ? " mtu " + number(*s.mtu) : "") + when(!s.is_up, " down");
+          },
+          [](const MacvlanStep& s) {
+            return "macvlan on " + quote(s.host_device) + " guest " + quote(s.guest_name) + " mode " + quote(s.mode) +
+                   " mac " + format_mac_bytes(s.mac);
+          },
+          [](const MoveLinkStep& s) { return "move-link " + quote(s.host_device) + " guest " + quote(s.guest_name); },
+          [](const UserLinkStep& s) {
+            return "user-link guest " + quote(s.guest_name) + " mac " + format_mac_bytes(s.guest_mac) +
+                   network_of(s) + when(!s.is_up, " down");
+          }},
       step);
 }
 

@@ -9,6 +9,7 @@
 #include "conf/base/text.h"
 #include "conf/base/undo.h"
 #include "driver/controller/boot.h"
+#include "driver/controller/network.h"
 #include "driver/controller/tree.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/idmap.h"
@@ -177,6 +178,11 @@ class Links {
   Result<void> apply(const MoveLinkStep& step) {
     return kernel::move_link(*TRY(socket()), step.host_device, step.guest_name, net_ns_);
   }
+  Result<void> apply(const UserLinkStep&) {
+    const NamespacePair container{TRY(kernel::open_namespace(host_.proc, child_.pid, "user")),
+                                  TRY(kernel::open_namespace(host_.proc, child_.pid, "net"))};
+    return attach_link(host_.network, user_links_++, container);
+  }
   void commit() { undo_.commit(); }
 
  private:
@@ -192,6 +198,7 @@ class Links {
   Boot& result_;
   std::optional<kernel::RouteSocket> route_;
   NsFd net_ns_;
+  std::uint32_t user_links_ = 0;
   Undo undo_;
 };
 

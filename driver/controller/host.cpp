@@ -8,6 +8,7 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/base/undo.h"
+#include "driver/controller/network.h"
 #include "driver/controller/protocol.h"
 #include "driver/controller/scope.h"
 #include "driver/kernel/clone.h"
@@ -192,11 +193,10 @@ Result<void> make_masks(const DirFd& stage) {
 
 // Later a log that cannot be opened stops nothing (Consoles): here is the place to say so. Looked at before it is opened,
 // because merely to open a device can do something.
-Result<void> check_log(const HostFile& log, const std::string& path) {
+Result<void> check_log(const HostFile& log, const std::string& what_log) {
   const auto refuse = [&](const char* what) {
     return fail(VIR_ERR_CONFIG_UNSUPPORTED,
-                "console log " + quote(path) + " is " + what +
-                    ": name a regular file in <log file>, or one that is still to be made");
+                what_log + " is " + what + ": name a regular file, or one that is still to be made");
   };
   struct stat st {};
   if (::fstatat(log.dir.get(), log.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) {
@@ -204,7 +204,21 @@ Result<void> check_log(const HostFile& log, const std::string& path) {
     if (S_ISLNK(st.st_mode)) return refuse("a symbolic link, which is not followed");
     if (!S_ISREG(st.st_mode)) return refuse("no regular file");
   }
-  (void)TRY(log.open_log(false), "console log " + quote(path));
+  (void)TRY(log.open_log(false), what_log);
+  return {};
+}
+
+Result<void> make_keeper(const LaunchPlan& plan, Host& host) {
+  std::vector<HostFile> logs;
+  for (const auto& step : plan.from_parent) {
+    const auto* link = std::get_if<UserLinkStep>(&step);
+    if (!link) continue;
+    logs.emplace_back();
+    if (link->log_file.empty()) continue;
+    logs.back() = TRY(HostFile::open(link->log_file), "log of " + quote(link->guest_name));
+    TRY(check_log(logs.back(), "log of " + quote(link->guest_name) + ": " + quote(link->log_file)));
+  }
+  if (!logs.empty()) host.network = TRY(start_keeper(plan, std::move(logs)));
   return {};
 }
 
@@ -235,7 +249,7 @@ Result<void> open_own(const LaunchPlan& plan, Host& host) {
     host.console_logs.emplace_back();
     if (console.log_file.empty()) continue;
     host.console_logs.back() = TRY(HostFile::open(console.log_file), "console log");
-    TRY(check_log(host.console_logs.back(), console.log_file));
+    TRY(check_log(host.console_logs.back(), "console log " + quote(console.log_file)));
   }
   return {};
 }
@@ -244,6 +258,7 @@ Result<void> open_own(const LaunchPlan& plan, Host& host) {
 
 Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   TRY(open_own(plan, host));
+  TRY(make_keeper(plan, host), "network keeper");  // while all namespaces are still the host's
   TRY(kernel::make_private_mount_namespace());
   TRY(open_proc(host));
   const bool is_initial = TRY(kernel::is_initial_user_namespace(host.proc));
@@ -269,7 +284,7 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
 }
 
 std::vector<int> Host::descriptors() const {
-  std::vector<int> all = {proc.get(), pid_ns.get(), net_ns.get()};
+  std::vector<int> all = {proc.get(), pid_ns.get(), net_ns.get(), network.get()};
   for (const auto& group : groups)
     for (const int fd : group.descriptors()) all.push_back(fd);
   for (const auto* file : {&socket, &exit_record, &stage}) all.push_back(file->dir.get());
@@ -280,12 +295,15 @@ std::vector<int> Host::descriptors() const {
 void Host::keep_only_views() {
   pid_ns.reset();
   net_ns.reset();
+  network.reset();
   for (auto* file : {&socket, &exit_record, &stage}) file->dir.reset();
   for (auto& log : console_logs) log.dir.reset();
   sources.clear();
 }
 
 Result<void> Host::release() {
+  if (network) (void)detach_links(network);
+  network.reset();
   auto removed = kernel::remove_cgroups(groups, kRemoveTimeoutMs);
   socket.remove();
   // A directory that was a mount point in our namespace only may be removed (rmdir(2), since Linux 3.19).

@@ -33,6 +33,7 @@ struct Source {
 struct Host {
   DirFd proc;           // the host's procfs
   NsFd pid_ns, net_ns;  // our own, to come back to; no pid_ns: whoever leaves ours cannot
+  SocketFd network;     // of the domain's network keeper (network.h), if it has one
   std::vector<kernel::Cgroup> groups;
   std::map<std::uint32_t, Source> sources;
   HostFile socket, exit_record, stage;

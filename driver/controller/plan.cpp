@@ -65,6 +65,24 @@ Result<void> check(const IdMapStep& step, const LaunchPlan& plan) {
   return {};
 }
 
+constexpr std::size_t kMaxPorts = 1024;
+constexpr std::size_t kMaxWord = 64;  // of what becomes a word of another program's command line
+
+Result<void> check(const UserLinkStep& step) {
+  for (const auto* word :
+       {&step.guest_name, &step.host_device, &step.address, &step.gateway, &step.address6, &step.gateway6})
+    if (word->size() > kMaxWord) return refuse("user link with a word that is too long");
+  if (step.guest_name.empty()) return refuse("user link without a name");
+  if (step.prefix > 32) return refuse("user link with prefix " + std::to_string(step.prefix));
+  if (!step.log_file.empty() && !is_absolute(step.log_file)) return refuse("log of a user link is no absolute path");
+  if (step.ports.size() > kMaxPorts) return refuse("too many forwarded ports");
+  for (const auto& port : step.ports)
+    if (port.host.size() > kMaxWord || port.host_port == 0 || port.host_port > 65535 || port.guest_port == 0 ||
+        port.guest_port > 65535)
+      return refuse("forwarded port that is none");
+  return {};
+}
+
 Result<void> check_lists(const LaunchPlan& plan) {
   if (std::max({plan.before.size(), plan.from_parent.size(), plan.inside.size()}) > kMaxSteps)
     return refuse("too many steps");
@@ -77,6 +95,7 @@ Result<void> check_lists(const LaunchPlan& plan) {
     }
     if (const auto* dev = std::get_if<DevStep>(&step); dev && dev->console_count > kMaxConsoles)
       return refuse("too many consoles");
+    if (const auto* link = std::get_if<UserLinkStep>(&step)) TRY(check(*link));
   }
   if (maps != 1) return refuse("needs exactly one id map");
   for (const auto& step : plan.inside) {

@@ -195,8 +195,29 @@ struct MoveLinkStep {
   std::string host_device, guest_name;
 };
 
-using ParentStep = std::variant<IdMapStep, RootStep, BindStep, InnerBindStep, TmpfsStep, DevStep, DeviceNodeStep,
-                                ProcStep, SysStep, CgroupMountStep, MqueueStep, VethStep, MacvlanStep, MoveLinkStep>;
+// passt between the host's network and a tap inside (pasta.h), by the domain's network keeper (network.h). Its ports lead from
+// `host` ("192.0.2.1%eth0", or empty: any) into the container.
+struct PortStep {
+  bool is_udp = false;
+  std::string host;
+  std::uint32_t host_port = 0, guest_port = 0;
+};
+struct UserLinkStep {
+  std::string guest_name;
+  std::array<std::uint8_t, 6> guest_mac{};
+  std::string host_device;  // whose routes and addresses it shares; empty: that of the default route
+  std::optional<std::uint32_t> mtu;
+  bool is_up = true;
+  std::string address, gateway;  // of IPv4, "192.0.2.2"; empty: the host's
+  std::uint32_t prefix = 0;
+  std::string address6, gateway6;
+  std::vector<PortStep> ports;
+  std::string log_file;
+};
+
+using ParentStep =
+    std::variant<IdMapStep, RootStep, BindStep, InnerBindStep, TmpfsStep, DevStep, DeviceNodeStep, ProcStep, SysStep,
+                 CgroupMountStep, MqueueStep, VethStep, MacvlanStep, MoveLinkStep, UserLinkStep>;
 
 // ---- inside -------------------------------------------------------------------------------------------------------
 

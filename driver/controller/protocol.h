@@ -29,7 +29,8 @@ namespace virtuserns::controller {
 
 inline constexpr std::size_t kMaxPacket = 256 * 1024;
 // A controller and its privileged half (stem.h), as ps(1) shows them.
-inline constexpr const char *kControllerName = "virtuserns-ctl", *kStemName = "virtuserns-stem";
+inline constexpr const char *kControllerName = "virtuserns-ctl", *kStemName = "virtuserns-stem",
+                            *kKeeperName = "virtuserns-net";
 inline constexpr int kPlanFd = 3, kChannelFd = 4, kFirstPassedFd = 5;
 
 // Called by the controller: all of what is on kPlanFd, once its writer has closed it; at most 4 MiB.

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <span>
+#include <string_view>
 #include <variant>
 
 #include "driver/controller/boot.h"
@@ -124,6 +125,10 @@ class Stem {
   PidFd process_;
   mutable bool is_gone_ = false;
 };
+
+// For a fork: not to be taken for the controller: neither by ps(1) nor by the daemon's search for its mark (driver/userns/launch.cpp).
+// `name_of_fork`: not longer than the controller's own.
+void change_name(std::string_view name_of_fork);
 
 // The fork, for Stem::grow. `boot`: the present one.
 [[noreturn]] void run_stem(const LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files, const Boot& boot,

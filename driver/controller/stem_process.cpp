@@ -14,6 +14,7 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "driver/controller/enter.h"
+#include "driver/controller/network.h"
 #include "driver/controller/stem.h"
 #include "driver/controller/tree.h"
 #include "driver/kernel/caps.h"
@@ -128,6 +129,8 @@ class StemProcess {
     if (std::exchange(is_booting_, true))
       return fail(VIR_ERR_OPERATION_INVALID, "the last boot of the domain failed");
     if (const auto* freezer = host_.freezer()) (void)freezer->set_frozen(false);
+    // First of all: as long as somebody holds the network of the last boot, its links have their names.
+    if (host_.network) TRY(detach_links(host_.network));
     // Whoever entered the groups from outside of the pid namespace did not die with it.
     for (const auto& group : host_.groups) group.clear();
     devpts_.reset();
@@ -321,26 +324,25 @@ class StemProcess {
   bool is_grown_ = false;  // by a boot, whose memory is not needed while the container runs
 };
 
-// Not to be taken for the controller: neither by ps(1) nor by the daemon's search for its mark (driver/userns/launch.cpp).
-void change_name() {
-  constexpr std::string_view kOurs = "virtuserns-controller", kNew = kStemName, kMark = "VIRTUSERNS_RUN=";
+}  // namespace
+
+void change_name(std::string_view name_of_fork) {
+  constexpr std::string_view kOurs = "virtuserns-controller", kMark = "VIRTUSERNS_RUN=";
   char* program = program_invocation_name;
   if (const std::string_view name = program; name.ends_with(kOurs)) {
     char* end = program + name.size() - kOurs.size();
     std::memset(end, 0, kOurs.size());
-    std::memcpy(end, kNew.data(), kNew.size());
+    std::memcpy(end, name_of_fork.data(), name_of_fork.size());
   }
   for (char** variable = environ; *variable; ++variable)
     if (std::string_view(*variable).starts_with(kMark)) std::memset(*variable, 0, std::strlen(*variable));
 }
 
-}  // namespace
-
 void run_stem(const LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files, const Boot& boot,
               const SocketFd& socket) {
   const pid_t controller = ::getppid();
   guard_stem(controller);
-  change_name();
+  change_name(kStemName);
   StemProcess stem(plan, host, passed_files, socket, controller);
   stem.take(boot);
   std::vector<int> kept = host.descriptors();

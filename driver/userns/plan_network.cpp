@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "conf/base/text.h"
+#include "conf/port_forward.h"
 #include "driver/userns/plan_parts.h"
 
 namespace virtuserns::userns {
@@ -80,10 +81,70 @@ Result<std::string> bridge_of(const Draft& draft, const InterfaceDef& interface)
     case InterfaceType::kUser:
       break;
   }
-  return unsupported("<interface type='user'> is not supported by this driver yet");
+  return fail(VIR_ERR_INTERNAL_ERROR, "an interface of this type is in no bridge");
+}
+
+// With an address of its own and no way out that is named: the first address of its network that is not the guest's, as slirp
+// has it. Whatever it is, passt answers for it.
+std::string first_of_network(const AddressStep& ip) {
+  auto bytes = ip.address;
+  for (std::uint32_t bit = ip.prefix; bit < bytes.size() * 8; ++bit)
+    bytes[bit / 8] = static_cast<std::uint8_t>(bytes[bit / 8] & ~(0x80u >> bit % 8));
+  ++bytes.back();
+  if (bytes == ip.address) ++bytes.back();
+  char text[INET6_ADDRSTRLEN] = "";
+  ::inet_ntop(bytes.size() == 4 ? AF_INET : AF_INET6, bytes.data(), text, sizeof text);
+  return text;
+}
+
+bool is_default_route(const RouteDef& route) {
+  const auto bytes = address_bytes(route.address);
+  return (!route.prefix || *route.prefix == 0) && route.netmask.empty() && !bytes.empty() &&
+         std::all_of(bytes.begin(), bytes.end(), [](std::uint8_t b) { return b == 0; });
+}
+
+// passt itself gives the guest one address and one gateway of each family; what is left of `interface` are init's steps.
+Result<void> take_addresses(UserLinkStep& link, InterfaceDef& interface) {
+  for (const bool is_v6 : {false, true}) {
+    const auto is_ours = [&](const auto& def) { return address_bytes(def.address).size() == (is_v6 ? 16U : 4U); };
+    auto& ips = interface.ips;
+    const auto ip = std::find_if(ips.begin(), ips.end(), is_ours);
+    if (ip == ips.end() || !ip->peer.empty()) continue;
+    const auto step = TRY(address_step(link.guest_name, *ip));
+    (is_v6 ? link.address6 : link.address) = ip->address;
+    if (!is_v6) link.prefix = step.prefix;
+    ips.erase(ip);
+    auto& routes = interface.routes;
+    const auto route = std::find_if(routes.begin(), routes.end(),
+                                    [&](const RouteDef& def) { return is_ours(def) && is_default_route(def); });
+    auto& gateway = is_v6 ? link.gateway6 : link.gateway;
+    gateway = route == routes.end() ? first_of_network(step) : route->gateway;
+    if (route != routes.end()) routes.erase(route);
+  }
+  return {};
+}
+
+Result<void> plan_user_link(Draft& draft, InterfaceDef interface, const std::string& guest) {
+  UserLinkStep link;
+  link.guest_name = guest;
+  link.guest_mac = interface.mac.value_or(MacAddress{}).bytes;
+  link.host_device = interface.source;
+  link.mtu = interface.mtu;
+  link.is_up = interface.link_state != LinkState::kDown;
+  link.log_file = interface.backend_log;
+  for (const auto& port : TRY(forwarded_ports(interface))) {
+    std::string host = port.address.empty() && !port.dev.empty() ? "0.0.0.0" : port.address;
+    if (!port.dev.empty()) host += "%" + port.dev;
+    link.ports.push_back({port.is_udp, std::move(host), port.host, port.guest});
+  }
+  if (link.is_up) TRY(take_addresses(link, interface));
+  const Up up = link.is_up ? Up::kYes : Up::kNo;
+  draft.plan().from_parent.push_back(std::move(link));
+  return configure(draft, guest, interface.ips, interface.routes, up);
 }
 
 Result<void> plan_interface(Draft& draft, const InterfaceDef& interface, const std::string& guest) {
+  if (interface.type == InterfaceType::kUser) return plan_user_link(draft, interface, guest);
   const Up up = interface.link_state == LinkState::kDown ? Up::kNo : Up::kYes;
   const auto mac = interface.mac.value_or(MacAddress{}).bytes;
   if (interface.type == InterfaceType::kDirect) {

@@ -31,11 +31,16 @@ const char* word_of(int shutoff_reason) {
   }
 }
 
+// One whose end on the host has a name that the controller tells.
+bool has_veth(const InterfaceDef& interface) {
+  return interface.type != InterfaceType::kDirect && interface.type != InterfaceType::kUser;
+}
+
 void fill_live_values(DomainDef& def, const IdMaps& maps, const controller::BootRecord& boot) {
   assign_aliases(def);
   std::size_t link = 0;
   for (auto& interface : def.interfaces) {
-    if (interface.type == InterfaceType::kDirect) continue;
+    if (!has_veth(interface)) continue;
     if (link < boot.host_links.size()) interface.target_dev = boot.host_links[link];
     ++link;
   }
@@ -215,7 +220,7 @@ void Backend::on_rebooted(const RunPtr& run, const controller::RebootedNote& not
     locked->boot = note.boot;
     std::size_t link = 0;
     for (auto& interface : locked->def.interfaces)
-      if (interface.type != InterfaceType::kDirect && link < note.boot.host_links.size())
+      if (has_veth(interface) && link < note.boot.host_links.size())
         interface.target_dev = note.boot.host_links[link++];
     locked->set_state(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_BOOTED);
     emit_locked(*locked, RebootEvent{});

@@ -54,11 +54,15 @@ TreeUsage usage_of_tree(const std::string& proc, pid_t controller) {
     const auto stat = read_kernel_file(process + "/stat", 4096);
     if (!stat) continue;
     // Its stem has its name from birth. (One of the container's that takes it hides what it takes itself, from its own domain.)
-    const bool is_ours = next == 0 || stat->find(std::string("(") + controller::kStemName + ")") != std::string::npos;
+    const auto has_name = [&](const char* name) {
+      return stat->find(std::string("(") + name + ")") != std::string::npos;
+    };
+    const bool is_keeper = has_name(controller::kKeeperName);
+    const bool is_ours = next == 0 || is_keeper || has_name(controller::kStemName);
     add_times(*stat, is_ours, usage);
     if (const auto status = read_kernel_file(process + "/status", 64 * 1024); status && !is_ours)
       add_memory(*status, usage);
-    append_children(process, found);
+    if (!is_keeper) append_children(process, found);  // whose children are the host's side of a network
   }
   return usage;
 }

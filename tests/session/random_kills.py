@@ -28,6 +28,7 @@ PROGRAMS = "/home/.real"
 
 
 KILLS = int(os.environ.get("VIRTUSERNS_KILLS", "14"))
+CHUNK = 30
 SEED = int(os.environ.get("VIRTUSERNS_SEED", random.SystemRandom().randrange(1_000_000)))
 
 
@@ -168,17 +169,16 @@ class World:
 VICTIMS = ("daemon", "helper", "helper", "logout, daemon left", "logout, domains left", "logout altogether")
 
 
-@test
-def at_random_moments(env):
-    print(f"VIRTUSERNS_KILLS={KILLS} VIRTUSERNS_SEED={SEED}")
-    anna, choose = env.anna, random.Random(SEED)
+def kill_at_random(env, kills, seed):
+    print(f"VIRTUSERNS_KILLS={kills} VIRTUSERNS_SEED={seed}")
+    anna, choose = env.anna, random.Random(seed)
     hits = []
     with slow_helpers(), concurrent.futures.ThreadPoolExecutor(1) as actor:
         world = World(anna)
-        for number in range(KILLS):
+        for number in range(kills):
             call, victim = choose.choice(("start", "destroy", "reboot", "shutdown", "define", "create")), choose.choice(VICTIMS)
             delay_s = choose.uniform(0, 0.25)
-            what = f"seed {SEED}, round {number}: {victim} {delay_s * 1000:.0f} ms after {call}"
+            what = f"seed {seed}, round {number}: {victim} {delay_s * 1000:.0f} ms after {call}"
             if victim == "helper":
                 world.virsh("destroy", "web")
                 call = choose.choice(("start", "create"))
@@ -197,6 +197,23 @@ def at_random_moments(env):
         equal(anna.files_of_runs(), [], "files of runs")
         equal(controllers(anna), [], "controllers")
     check(hits.count(True) * 2 >= len(hits), f"of {len(hits)} helpers {hits.count(False)} were not met")
+
+
+@test
+def at_random_moments(env):
+    kill_at_random(env, min(KILLS, CHUNK), SEED)
+
+
+def more_moments(number):
+    """One test has two minutes."""
+    def at_more_random_moments(env):
+        kill_at_random(env, min(KILLS - number * CHUNK, CHUNK), SEED + number)
+    at_more_random_moments.__name__ += f"_{number}"
+    test(at_more_random_moments)
+
+
+for more in range(1, -(-KILLS // CHUNK)):
+    more_moments(more)
 
 
 @test

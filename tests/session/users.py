@@ -143,7 +143,7 @@ class User:
 
     def init(self, name):
         """None between two boots."""
-        return next((pid for pid in host_state.children(self.controller(name)) if comm_of(pid) not in ("", "virtuserns-stem")),
+        return next((pid for pid in host_state.children(self.controller(name)) if comm_of(pid) not in ("", "virtuserns-stem", "virtuserns-net")),
                     None)
 
     def clean(self):

@@ -37,6 +37,14 @@ InterfaceDef bridge(MacAddress mac = {{0x52, 0x54, 0, 0, 0, 1}}) {
   return interface;
 }
 
+InterfaceDef user_link(std::vector<PortForwardDef> forwards) {
+  auto interface = bridge();
+  interface.type = InterfaceType::kUser;
+  interface.source.clear();
+  interface.port_forwards = std::move(forwards);
+  return interface;
+}
+
 DiskDef disk(const std::string& target, const std::string& source = "/dev/sda") {
   DiskDef d;
   d.type = DiskType::kBlock;
@@ -200,6 +208,50 @@ TEST(Validate, Devices) {
          d.interfaces = {bridge({{1, 0, 0, 0, 0, 1}})};
        },
        VIR_ERR_XML_ERROR, "MAC address of <interface> is a multicast address: its first byte must be even"},
+      {[](auto& d) {
+         d.interfaces = {user_link({{"tcp", "", "", {{80, 79}}}})};
+       },
+       VIR_ERR_XML_ERROR, "<range start='80'> of <portForward> ends at 79, before its start"},
+      {[](auto& d) {
+         d.interfaces = {user_link({{"tcp", "", "", {{1000, 1010, 65530}}}})};
+       },
+       VIR_ERR_XML_ERROR, "<range start='1000'> of <portForward> leads to ports above 65535"},
+      {[](auto& d) {
+         d.interfaces = {user_link({{"tcp", "", "", {{80, {}, 81, true}}}})};
+       },
+       VIR_ERR_XML_ERROR, "<range start='80'> of <portForward> is excluded and leads to a port: give one of the two"},
+      {[](auto& d) { d.interfaces = {user_link({{"udp"}})}; }, VIR_ERR_CONFIG_UNSUPPORTED,
+       "<portForward proto='udp'> forwards no port: name them in <range start='' end='' to=''/>, also where all are meant"},
+      {[](auto& d) {
+         d.interfaces = {user_link({{"tcp", "192.0.2.1", "", {{80}}}, {"tcp", "", "", {{79, 81}}}})};
+       },
+       VIR_ERR_XML_ERROR, "tcp port 80 of the host is forwarded twice by one <interface>"},
+      {[](auto& d) {
+         d.interfaces = {user_link({{"tcp", "", "", {{1, 1025}}}})};
+       },
+       VIR_ERR_CONFIG_UNSUPPORTED, "<portForward> forwards more than 1024 ports of an interface"},
+      {[](auto& d) {
+         d.interfaces = {bridge()};
+         d.interfaces[0].port_forwards = {{"tcp", "", "", {{80}}}};
+       },
+       VIR_ERR_CONFIG_UNSUPPORTED,
+       "<portForward> is for <interface type='user'>: what is in a bridge has an address of its own"},
+      {[](auto& d) {
+         d.interfaces = {bridge()};
+         d.interfaces[0].backend = "passt";
+       },
+       VIR_ERR_CONFIG_UNSUPPORTED, "<backend type='passt'> and its logFile are for <interface type='user'>"},
+      {[](auto& d) {
+         d.interfaces = {user_link({})};
+         d.interfaces[0].backend_log = "passt.log";
+       },
+       VIR_ERR_XML_ERROR, "logFile of <backend type='passt'> 'passt.log' must be an absolute path"},
+      {[](auto& d) {
+         d.interfaces = {user_link({})};
+         d.interfaces[0].guest_dev = "fifteen-letters";
+       },
+       VIR_ERR_CONFIG_UNSUPPORTED,
+       "guest name 'fifteen-letters' of <interface type='user'>: passt makes names of at most 14 characters"},
       {[](auto& d) { d.interfaces = {bridge(MacAddress{})}; }, VIR_ERR_XML_ERROR,
        "MAC address of <interface> is 00:00:00:00:00:00"},
       {[](auto& d) {

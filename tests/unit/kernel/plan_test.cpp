@@ -57,6 +57,18 @@ TEST(Plan, RefusesWhatWouldNotBeAContainer) {
   EXPECT_NE(refused([](LaunchPlan& p) { std::get<CgroupStep>(p.before[0]).writes[0].file = "../x"; }).find("cgroup"),
             std::string::npos);
   EXPECT_NE(refused([](LaunchPlan& p) { p.stage_path = "stage"; }).find("stage"), std::string::npos);
+  const auto of_link = [&](auto&& change) {
+    return refused([&](LaunchPlan& p) { change(std::get<UserLinkStep>(p.from_parent.back())); });
+  };
+  EXPECT_EQ(of_link([](UserLinkStep&) {}), "");
+  EXPECT_NE(of_link([](UserLinkStep& s) { s.guest_name = ""; }).find("without a name"), std::string::npos);
+  EXPECT_NE(of_link([](UserLinkStep& s) { s.gateway = std::string(100, '1'); }).find("too long"), std::string::npos);
+  EXPECT_NE(of_link([](UserLinkStep& s) { s.prefix = 33; }).find("prefix 33"), std::string::npos);
+  EXPECT_NE(of_link([](UserLinkStep& s) { s.log_file = "log"; }).find("absolute"), std::string::npos);
+  EXPECT_NE(of_link([](UserLinkStep& s) { s.ports[0].host_port = 65536; }).find("port that is none"),
+            std::string::npos);
+  EXPECT_NE(of_link([](UserLinkStep& s) { s.ports[0].guest_port = 0; }).find("port that is none"), std::string::npos);
+  EXPECT_NE(of_link([](UserLinkStep& s) { s.ports.resize(1025); }).find("too many"), std::string::npos);
 }
 
 TEST(Protocol, RoundTripsMessages) {
