@@ -196,7 +196,7 @@ def kill_at_random(env, kills, seed):
             world.virsh("destroy", name)
         equal(anna.files_of_runs(), [], "files of runs")
         equal(controllers(anna), [], "controllers")
-    check(hits.count(True) * 2 >= len(hits), f"of {len(hits)} helpers {hits.count(False)} were not met")
+    check(len(hits) < 4 or hits.count(True) * 2 >= len(hits), f"of {len(hits)} helpers {hits.count(False)} were not met")
 
 
 @test
