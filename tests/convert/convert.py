@@ -149,7 +149,7 @@ def a_commit_that_does_not_succeed_takes_nothing_away(env):
     eventually(up, "the guest is up")
     contains(lab.refused("commit", "web1"), "shut it off")
     env.virsh("destroy", "web1").ok()
-    lab.ok("rollback", "web1")
+    contains(lab.ok("rollback", "web1").stdout, "web1: rolled back (")
     lab.ok("convert", "--name", "web1", disk)
     # One that was killed has left a copy, and the container has run since.
     guests.run("qemu-img", "create", "-q", "-f", "qcow2", lab.jobs / "web1/vda2.own.qcow2", "48M")
@@ -157,7 +157,7 @@ def a_commit_that_does_not_succeed_takes_nothing_away(env):
     eventually(up, "the guest is up again")
     in_container(env, "web1", "echo since > /var/new")
     env.virsh("destroy", "web1").ok()
-    lab.ok("commit", "web1")
+    contains(lab.ok("commit", "web1").stdout, "web1: committed (")
     env.virsh("start", "web1").ok()
     eventually(lambda: "since" in in_container(env, "web1", "cat /var/new"), "it has what was written since")
     env.virsh("destroy", "web1").ok()

@@ -136,7 +136,7 @@ Result<Report> roll_back(const std::string& name, const Settings& settings) {
     return fail(VIR_ERR_OPERATION_INVALID, quote(name) +
                                                " was committed; there is nothing to go back to. "
                                                "'virt-userns-convert back' makes a VM of it");
-  Report report{name, {}};
+  Report report{name, {}, "rolled back"};
   for (const auto& disk : job.state().disks)
     for (const auto& image : disk.chain)
       if (auto same = check_unchanged(image); !same)
@@ -168,7 +168,8 @@ Result<Report> commit_conversion(const std::string& name, const Settings& settin
   TRY(job.save(std::move(state)));
   return Report{name,
                 {{Severity::kNote, "container '" + name + "'", "needs the disks of the machine no more",
-                  "keep them for 'virt-userns-convert back', or remove them with the machine"}}};
+                  "keep them for 'virt-userns-convert back', or remove them with the machine"}},
+                "committed"};
 }
 
 }  // namespace virtuserns::convert
