@@ -177,6 +177,7 @@ def held_guest(lab):
         (place / "var/closed/below").mkdir(parents=True)
         guests.run("chattr", "+i", *(place / "var" / name for name in ("kept", "changed", "gone", "closed/below", "closed")))
         guests.run("chattr", "+a", place / "var/setuid")
+        guests.run("chattr", "+i", place / "etc/fstab")  # which a rule edits
     home = guests.filesystem(lab.path("home.fs"), "ext4", None, 16, label="home", uuid="5d1c9a34-7d5a-4f4e-9a53-2f6f1d3f0a02")
     return guests.partitioned(lab.path("disk.raw"), "gpt", root, home)
 
@@ -198,6 +199,7 @@ def what_is_held_fast_or_linked_across_volumes_goes_back(env):
         starts = [int(line.split("start=")[1].split(",")[0]) * 512
                   for line in guests.run("sfdisk", "-d", raw).splitlines() if "start=" in line]
         with guests.mounted(raw, lab.path("look"), "-o", f"ro,loop,offset={starts[1]}") as place:
+            contains((place / "etc/fstab").read_text(), "LABEL=home /home ext4 defaults 0 2\n")
             flags = guests.run("lsattr", "-d", place / "var/kept", place / "var/setuid")
             equal([line.split()[0].strip("-e") for line in flags.splitlines()], ["i", "a"], "flags of what did not change")
             if how:
