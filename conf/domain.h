@@ -318,6 +318,23 @@ struct SeccompDef {
   auto operator<=>(const SeccompDef&) const = default;
 };
 
+// A file below an overlay: <userns:backing file='' format=''/>.
+struct BackingDef {
+  std::string file, format;
+  auto operator<=>(const BackingDef&) const = default;
+};
+
+// <userns:image target=''>: which part of the image at a <filesystem type='file'> or 'block' is its file system. Nothing given:
+// all of it.
+struct ImagePartDef {
+  std::string target;  // that of the <filesystem>
+  std::optional<std::uint32_t> partition;
+  std::optional<std::uint64_t> offset_bytes, size_bytes;
+  std::string subvolume;             // of btrfs; empty: the default one
+  std::vector<BackingDef> backings;  // of an overlay, from the top to the bottom
+  auto operator<=>(const ImagePartDef&) const = default;
+};
+
 // Our extensions: the children of one element <userns:domain xmlns:userns="urn:virtuserns:domain:1.0"> inside
 // <metadata>, the one place where libvirt's schema and every client keep a foreign element. The text stays in
 // DomainDef::metadata, which is what is formatted; this struct is what the parser read in it.
@@ -325,6 +342,7 @@ struct UsernsDef {
   std::optional<std::uint64_t> pids_limit;  // <userns:pids limit='N'/>; absent: the driver's default
   std::optional<std::uint32_t> id_count;    // <userns:ids count='N'/>: size of the automatic range
   SeccompDef seccomp;
+  std::vector<ImagePartDef> images;
   bool operator==(const UsernsDef&) const = default;
 };
 

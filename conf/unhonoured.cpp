@@ -75,6 +75,9 @@ std::vector<std::string> unhonoured(const DomainDef& def) {
       lines.add("timer " + quote(timer.name) + ": ", timer.kept);
   }
   add_devices(def, lines);
+  for (const auto& target : unused_image_parts(def))
+    lines.add("<userns:image> " + quote(target) +
+              " has no effect: no <filesystem type='file'> or 'block' has this target");
   for (const auto& label : def.seclabels) lines.add("seclabel " + quote(label.model) + ": ", label.kept);
   return lines.take();
 }

@@ -7,18 +7,9 @@
 #include "conf/capability_names.h"
 #include "conf/port_forward.h"
 #include "conf/reserved_target.h"
+#include "conf/validate_parts.h"
 
 namespace virtuserns {
-
-namespace {
-
-// A count that no machine has, but that bounds what a definition can make us allocate.
-constexpr std::uint32_t kMaxVcpus = 16384;
-constexpr std::uint64_t kMaxMemoryKib = (std::uint64_t{1} << 63) / 1024;
-constexpr std::size_t kMaxNameBytes = 250;  // with ".xml" a file name of at most 255 bytes (NAME_MAX)
-
-Error xml_error(std::string text) { return fail(VIR_ERR_XML_ERROR, std::move(text)); }
-Error unsupported(std::string text) { return fail(VIR_ERR_CONFIG_UNSUPPORTED, std::move(text)); }
 
 bool has_control(std::string_view text) {
   return std::any_of(text.begin(), text.end(),
@@ -30,7 +21,6 @@ bool has_dot_dot(std::string_view path) {
   return std::find(parts.begin(), parts.end(), "..") != parts.end();
 }
 
-// "/a//b/" is "/a/b".
 std::string tidy_path(std::string_view path) {
   std::string tidy;
   for (const auto part : split(path, '/'))
@@ -44,6 +34,13 @@ Result<void> validate_absolute(const std::string& path, const std::string& what)
   if (path.size() >= 4096) return xml_error(what + " is longer than 4095 bytes");
   return {};
 }
+
+namespace {
+
+// A count that no machine has, but that bounds what a definition can make us allocate.
+constexpr std::uint32_t kMaxVcpus = 16384;
+constexpr std::uint64_t kMaxMemoryKib = (std::uint64_t{1} << 63) / 1024;
+constexpr std::size_t kMaxNameBytes = 250;  // with ".xml" a file name of at most 255 bytes (NAME_MAX)
 
 // Names of network interfaces on Linux: dev_valid_name() of the kernel.
 Result<void> validate_link_name(const std::string& name, const std::string& what) {

@@ -71,16 +71,6 @@ Result<void> parse_resources(const Node& root, DomainDef& def) {
   return {};
 }
 
-Result<void> parse_lifecycle(const Node& root, DomainDef& def) {
-  if (const auto node = TRY(root.only_child("on_poweroff")))
-    def.on_poweroff = TRY(parse_word(node, "lifecycle action", trim(node.text()), kActions));
-  if (const auto node = TRY(root.only_child("on_reboot")))
-    def.on_reboot = TRY(parse_word(node, "lifecycle action", trim(node.text()), kActions));
-  if (const auto node = TRY(root.only_child("on_crash")))
-    def.on_crash = TRY(parse_word(node, "lifecycle action", trim(node.text()), kCrashActions));
-  return {};
-}
-
 Result<void> parse_labels(const Node& root, unsigned flags, DomainDef& def) {
   std::set<std::string> models;
   for (const Node node : root.children("seclabel")) {
@@ -100,6 +90,16 @@ Result<void> parse_labels(const Node& root, unsigned flags, DomainDef& def) {
 }
 
 }  // namespace
+
+Result<void> parse_lifecycle(const Node& root, DomainDef& def) {
+  if (const auto node = TRY(root.only_child("on_poweroff")))
+    def.on_poweroff = TRY(parse_word(node, "lifecycle action", trim(node.text()), kActions));
+  if (const auto node = TRY(root.only_child("on_reboot")))
+    def.on_reboot = TRY(parse_word(node, "lifecycle action", trim(node.text()), kActions));
+  if (const auto node = TRY(root.only_child("on_crash")))
+    def.on_crash = TRY(parse_word(node, "lifecycle action", trim(node.text()), kCrashActions));
+  return {};
+}
 
 Result<DomainDef> parse_domain_node(const Node& root, unsigned flags) {
   if (!root.is("domain"))

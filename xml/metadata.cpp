@@ -6,6 +6,7 @@
 #include <set>
 
 #include "conf/system_calls.h"
+#include "conf/validate.h"
 #include "xml/kept.h"
 #include "xml/writer.h"
 
@@ -87,6 +88,33 @@ Result<SeccompDef> parse_seccomp(const Node& node) {
   return def;
 }
 
+Result<void> only_attributes(const Node& node, std::initializer_list<std::string_view> known) {
+  for (const auto& a : node.attributes())
+    if (std::find(known.begin(), known.end(), a.name) == known.end())
+      return node.error("unknown attribute " + quote(a.name) + " in <userns:" + std::string(node.name()) + ">");
+  return {};
+}
+
+// Shape only: what the values may be is conf/validate_image.cpp's to say.
+Result<ImagePartDef> parse_image(const Node& node) {
+  ImagePartDef def;
+  TRY(only_attributes(node, {"target", "partition", "offset", "size", "subvolume"}));
+  def.target = node.attribute_or("target");
+  if (def.target.empty()) return node.error("<userns:image> needs target='DIR', that of a <filesystem>");
+  def.partition = TRY(node.number<std::uint32_t>("partition"));
+  def.offset_bytes = TRY(node.number<std::uint64_t>("offset"));
+  def.size_bytes = TRY(node.number<std::uint64_t>("size"));
+  def.subvolume = node.attribute_or("subvolume");
+  for (const Node child : node.children()) {
+    if (child.uri() != kUsernsUri || child.name() != "backing")
+      return child.error("unknown element <" + std::string(child.name()) +
+                         "> in <userns:image>: known is <userns:backing file='' format=''/>");
+    TRY(only_attributes(child, {"file", "format"}));
+    def.backings.push_back({child.attribute_or("file"), child.attribute_or("format")});
+  }
+  return def;
+}
+
 }  // namespace
 
 std::vector<MetadataElement> parse_metadata(const Node& node) {
@@ -109,6 +137,10 @@ Result<UsernsDef> parse_userns(const Node& node) {
   std::set<std::string_view> seen;
   for (const Node child : node.children()) {
     const bool is_ours = child.uri() == kUsernsUri;
+    if (is_ours && child.name() == "image") {
+      def.images.push_back(TRY(parse_image(child)));
+      continue;
+    }
     const bool is_repeated = is_ours && !seen.insert(child.name()).second;
     if (is_repeated) return child.error("<userns:" + std::string(child.name()) + "> appears twice");
     if (is_ours && child.name() == "pids")
@@ -119,9 +151,11 @@ Result<UsernsDef> parse_userns(const Node& node) {
       def.seccomp = TRY(parse_seccomp(child));
     else
       return child.error("unknown element <" + std::string(child.name()) +
-                         "> in <userns:domain>: known are <userns:pids limit=''/>, <userns:ids count=''/> and "
-                         "<userns:seccomp>");
+                         "> in <userns:domain>: known are <userns:pids limit=''/>, <userns:ids count=''/>, "
+                         "<userns:seccomp> and <userns:image target=''>");
   }
+  if (const auto valid = validate_images(def.images); !valid)
+    return node.error(valid.error().code, valid.error().text);
   return def;
 }
 

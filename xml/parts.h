@@ -1,4 +1,4 @@
-// The pieces of <domain>, for domain.cpp, devices.cpp and status.cpp only. Each parse_ reads one element into its
+// The pieces of <domain>, for domain.cpp, devices.cpp, status.cpp and the converter of machines (tools/convert). Each parse_ reads one element into its
 // place in the model; each make_ builds the element for printing.
 #pragma once
 
@@ -13,6 +13,9 @@ namespace virtuserns::xml {
 // The whole of <domain>, below another root (status) or as a document.
 [[nodiscard]] Result<DomainDef> parse_domain_node(const Node& root, unsigned flags);
 [[nodiscard]] Element make_domain(const DomainDef& def, FormatKind kind, Secrets secrets);
+
+// on_poweroff, on_reboot, on_crash of `root`
+[[nodiscard]] Result<void> parse_lifecycle(const Node& root, DomainDef& def);
 
 // tuning.cpp
 [[nodiscard]] Result<void> parse_memory(const Node& root, DomainDef& def);  // memory, currentMemory

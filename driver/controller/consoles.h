@@ -26,7 +26,9 @@ enum class EventKind : std::uint32_t {
   kClient,
   kRefusals,
   kCommand,
-  kStem
+  kStem,
+  kStorage,
+  kStorageErrors
 };
 constexpr std::uint64_t event_tag(EventKind kind, std::size_t index) {
   return static_cast<std::uint64_t>(kind) << 32 | static_cast<std::uint32_t>(index);

@@ -44,7 +44,6 @@ std::string shift(OwnerShift shift) { return shift == OwnerShift::kIdmappedMount
 std::string after(AfterExit action) { return action == AfterExit::kDestroy ? "destroy" : "restart"; }
 
 std::string line(const BeforeStep& step) {
-  static constexpr const char* kKinds[] = {"directory", "loop-file", "block-device"};
   return std::visit(Overloaded{[](const CgroupStep& s) {
                                  std::string text = "cgroup " + quote(s.mount) + " " + quote(s.path) +
                                                     when(s.is_v2, " v2") + " controllers";
@@ -59,15 +58,27 @@ std::string line(const BeforeStep& step) {
                                  return text;
                                },
                                [](const SourceStep& s) {
-                                 const auto kind = static_cast<std::size_t>(s.kind);
-                                 return "source " + number(s.id) + " " + (kind < 3 ? kKinds[kind] : "?") + " " +
-                                        quote(s.host_source) +
-                                        (s.fstype.empty() ? "" : " fstype " + quote(s.fstype)) +
+                                 return "source " + number(s.id) + " directory " + quote(s.host_source) +
                                         when(s.is_recursive, " recursive") + when(s.is_readonly, " readonly");
                                },
                                [](const DeviceSourceStep& s) {
                                  return "device-source " + number(s.id) + " " + quote(s.host_source) +
                                         when(s.is_optional, " optional");
+                               },
+                               [](const ImageHelpersStep& s) {
+                                 return "image-helpers " + quote(s.prober) + " " + quote(s.storage_daemon) +
+                                        " filter " + number(s.filter.size() / 8) + " instructions";
+                               },
+                               [](const ImageSourceStep& s) {
+                                 std::string text =
+                                     "image " + number(s.id) + (s.is_block ? " block-device" : " file");
+                                 for (const auto& file : s.chain)
+                                   text += " " + quote(file.path) + " " + quote(file.format);
+                                 if (s.partition) text += " partition " + number(s.partition);
+                                 text += " from " + number(s.offset_bytes);
+                                 if (s.size_bytes) text += " size " + number(s.size_bytes);
+                                 if (!s.subvolume.empty()) text += " subvolume " + quote(s.subvolume);
+                                 return text + when(s.is_readonly, " readonly");
                                }},
                     step);
 }

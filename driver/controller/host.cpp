@@ -8,11 +8,11 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/base/undo.h"
+#include "driver/controller/image.h"
 #include "driver/controller/network.h"
 #include "driver/controller/protocol.h"
 #include "driver/controller/scope.h"
 #include "driver/kernel/clone.h"
-#include "driver/kernel/device.h"
 #include "driver/kernel/device_filter.h"
 #include "driver/kernel/mount.h"
 
@@ -82,25 +82,11 @@ Result<void> keep_source(Host& host, const DirFd& stage, std::uint32_t id, const
 }
 
 Result<MountFd> open_source(const SourceStep& step) {
-  if (step.kind == SourceKind::kDirectory) {
-    MountFd mount = TRY(kernel::clone_mount(
-        step.host_source, step.is_recursive ? kernel::Depth::kWithMountsBelow : kernel::Depth::kTopOnly));
-    if (step.is_readonly)
-      TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, kernel::Depth::kWithMountsBelow));
-    return mount;
-  }
-  std::string device = step.host_source;
-  Fd loop;  // autoclear: the device is freed with the mount, and this descriptor only bridges the time until then
-  if (step.kind == SourceKind::kLoopFile) {
-    auto attached = TRY(kernel::attach_loop(
-        step.host_source, step.is_readonly ? kernel::LoopAccess::kReadOnly : kernel::LoopAccess::kReadWrite));
-    loop = std::move(attached.device);
-    device = attached.path;
-  }
-  kernel::MountOptions options = {{"source", device}};
-  if (step.is_readonly) options.emplace_back("ro", "");
-  return TRY(
-      kernel::make_filesystem(step.fstype, options, MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0)));
+  MountFd mount = TRY(kernel::clone_mount(
+      step.host_source, step.is_recursive ? kernel::Depth::kWithMountsBelow : kernel::Depth::kTopOnly));
+  if (step.is_readonly)
+    TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, kernel::Depth::kWithMountsBelow));
+  return mount;
 }
 
 Result<void> take_source(const SourceStep& step, Host& host, const DirFd& stage) {
@@ -122,6 +108,37 @@ Result<void> take_device(const DeviceSourceStep& step, Host& host, const DirFd& 
   const auto mode = host.sources[step.id].facts.st_mode;
   if (!S_ISCHR(mode) && !S_ISBLK(mode)) return fail(VIR_ERR_CONFIG_UNSUPPORTED, context + " is no device node");
   return {};
+}
+
+Result<void> take_image(const ImageSourceStep& step, const ImageContext& context, Host& host, const DirFd& stage) {
+  const std::string name = "image " + quote(step.chain.front().path);
+  const MountFd mount = TRY(open_image(step, context), name);
+  TRY(keep_source(host, stage, step.id, mount), name);
+  host.sources[step.id].is_image = true;
+  return {};
+}
+
+Result<void> take_images(const LaunchPlan& plan, Host& host, const DirFd& stage) {
+  const ImageHelpersStep* helpers = nullptr;
+  for (const auto& step : plan.before) {
+    if (const auto* found = std::get_if<ImageHelpersStep>(&step)) helpers = found;
+    const auto* image = std::get_if<ImageSourceStep>(&step);
+    if (!image) continue;
+    if (!helpers) return fail(VIR_ERR_INTERNAL_ERROR, "the plan has images and nothing that reads them");
+    TRY(take_image(*image, {*helpers, host.proc, plan.stage_path, host.storage}, host, stage));
+  }
+  return {};
+}
+
+// What is written must not only be on its way when those who serve the images end. Mounts of the container's are gone, with all
+// its processes; should somebody else still hold one (a namespace that was handed out), its files are at least complete.
+void release_images(const std::map<std::uint32_t, Source>& sources) {
+  for (const auto& [id, source] : sources) {
+    if (!source.is_image) continue;
+    if (const Fd place(::open(source.place.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); place)
+      ::syncfs(place.get());
+    if (::umount2(source.place.c_str(), UMOUNT_NOFOLLOW) != 0) ::umount2(source.place.c_str(), MNT_DETACH);
+  }
 }
 
 Result<DirFd> make_stage(const std::string& path) {
@@ -240,7 +257,10 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   if (!is_initial) TRY(keep_returnable(host));
   Undo undo;
   // Until it is our root the stage is a mount point of this very namespace, whose directory could not be removed.
-  undo.add([&] { ::umount2(plan.stage_path.c_str(), MNT_DETACH); });
+  undo.add([&] {
+    ::umount2(plan.stage_path.c_str(), MNT_DETACH);
+    host.sources.clear();  // with it; their places would be paths of the host
+  });
   const DirFd stage = TRY(make_stage(plan.stage_path));
   TRY(make_masks(stage), "stage");
   if (!is_initial) TRY(keep_visible(stage), "stage");
@@ -251,6 +271,8 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   // After the sources, which need no group: systemd makes the scope meanwhile.
   if (needs_scope(plan)) TRY(await_scope(kChannelFd));
   TRY(make_groups(plan, host));
+  // In the scope, where what serves them belongs.
+  TRY(take_images(plan, host, stage));
   // Not later, while the namespaces are made: with the old root still in place the kernel takes us for chrooted and
   // refuses a user namespace (user_namespaces(7)).
   TRY(kernel::change_root(plan.stage_path), "stage");
@@ -262,6 +284,7 @@ std::vector<int> Host::descriptors() const {
   std::vector<int> all = {proc.get(), pid_ns.get(), net_ns.get(), network.get()};
   for (const auto& group : groups)
     for (const int fd : group.descriptors()) all.push_back(fd);
+  for (const auto& daemon : storage) all.push_back(daemon.process.get());
   for (const auto* file : {&socket, &exit_record, &stage}) all.push_back(file->dir.get());
   for (const auto& log : console_logs) all.push_back(log.dir.get());
   return all;
@@ -280,6 +303,8 @@ Result<void> Host::release() {
   if (network) (void)detach_links(network);
   network.reset();
   auto removed = kernel::remove_cgroups(groups, kRemoveTimeoutMs);
+  release_images(sources);
+  end_storage(storage);
   socket.remove();
   // A directory that was a mount point in our namespace only may be removed (rmdir(2), since Linux 3.19).
   if (stage.dir) ::unlinkat(stage.dir.get(), stage.name.c_str(), AT_REMOVEDIR);

@@ -16,6 +16,7 @@
 #include "conf/base/result.h"
 #include "driver/controller/host_file.h"
 #include "driver/controller/plan.h"
+#include "driver/controller/storage.h"
 #include "driver/kernel/cgroup.h"
 
 namespace virtuserns::controller {
@@ -25,7 +26,8 @@ inline constexpr const char* kNullPath = "/null";    // the host's /dev/null, fo
 inline constexpr const char* kEmptyPath = "/empty";  // an empty read-only directory, for masks
 
 struct Source {
-  std::string place;     // "/src/3"; empty: an optional one that the host does not have
+  std::string place;  // "/src/3"; empty: an optional one that the host does not have
+  bool is_image = false;
   struct stat facts {};  // of what is there
   [[nodiscard]] bool is_directory() const { return S_ISDIR(facts.st_mode); }
 };
@@ -36,6 +38,7 @@ struct Host {
   SocketFd network;     // of the domain's network keeper (network.h), if it has one
   std::vector<kernel::Cgroup> groups;
   std::map<std::uint32_t, Source> sources;
+  std::vector<StorageDaemon> storage;
   HostFile socket, exit_record, stage;
   std::vector<HostFile> console_logs;  // parallel to LaunchPlan::consoles; empty name: none
 
@@ -45,7 +48,8 @@ struct Host {
   [[nodiscard]] std::vector<int> descriptors() const;
   // Keeps what supervising reads: procfs and the groups. A directory of the host leads to all of it by "..".
   void keep_only_views();
-  // Kills what is in the groups, removes them, the socket and the stage's directory.
+  // Kills what is in the groups, removes them, unmounts images and ends what serves them, removes the socket and the stage's
+  // directory.
   [[nodiscard]] Result<void> release();
   [[nodiscard]] const kernel::Cgroup* find_group(const std::string& controller) const;
   // The group through which the domain is frozen: v1's freezer when there is one, else the v2 group.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "conf/base/text.h"
+#include "conf/image_formats.h"
 
 namespace virtuserns {
 
@@ -38,12 +39,38 @@ Result<void> check(const CgroupStep& step) {
   return {};
 }
 
-Result<void> check_before(const BeforeStep& step) {
-  if (const auto* group = std::get_if<CgroupStep>(&step)) return check(*group);
-  const auto* source = std::get_if<SourceStep>(&step);
-  const auto& path = source ? source->host_source : std::get<DeviceSourceStep>(step).host_source;
+Result<void> check_source(const std::string& path) {
   if (!is_absolute(path)) return refuse("source " + quote(path) + " is no absolute path");
   return {};
+}
+
+Result<void> check(const SourceStep& step) { return check_source(step.host_source); }
+Result<void> check(const DeviceSourceStep& step) { return check_source(step.host_source); }
+
+Result<void> check_filter(const std::vector<std::uint8_t>& program) {
+  if (program.size() % 8 != 0 || program.size() > kMaxFilterBytes) return refuse("malformed seccomp filter");
+  return {};
+}
+
+Result<void> check(const ImageHelpersStep& step) {
+  const bool has_daemon = !step.storage_daemon.empty();
+  if (!is_absolute(step.prober) || (has_daemon && !is_absolute(step.storage_daemon)) || step.filter.empty())
+    return refuse("images without what reads them");
+  return check_filter(step.filter);
+}
+
+Result<void> check(const ImageSourceStep& step) {
+  if (step.chain.empty() || step.chain.size() > kMaxImageChain)
+    return refuse("an image of " + std::to_string(step.chain.size()) + " files");
+  for (const auto& file : step.chain) {
+    TRY(check_source(file.path));
+    if (!is_image_format(file.format)) return refuse(quote(file.format) + " is no format of images");
+  }
+  return {};
+}
+
+Result<void> check_before(const BeforeStep& step) {
+  return std::visit([](const auto& any) { return check(any); }, step);
 }
 
 // A domain without a user namespace does not exist: whoever made the plan, this program does not start one.
@@ -103,8 +130,7 @@ Result<void> check_lists(const LaunchPlan& plan) {
     if (apparmor && (apparmor->profile.empty() || apparmor->profile.find_first_of(" \n\t") != std::string::npos))
       return refuse("profile " + quote(apparmor->profile) + " is no name");
     const auto* filter = std::get_if<SeccompStep>(&step);
-    if (filter && (filter->program.size() % 8 != 0 || filter->program.size() > kMaxFilterBytes))
-      return refuse("malformed seccomp filter");
+    if (filter) TRY(check_filter(filter->program));
     if (filter && filter->refusable.size() > kMaxCallNames) return refuse("too many names of system calls");
     if (std::holds_alternative<ExecStep>(step) && &step != &plan.inside.back())
       return refuse("exec is not the last step");

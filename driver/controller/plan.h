@@ -38,7 +38,7 @@
 
 namespace virtuserns {
 
-inline constexpr std::uint32_t kPlanVersion = 5;
+inline constexpr std::uint32_t kPlanVersion = 6;
 
 // ---- before -------------------------------------------------------------------------------------------------------
 
@@ -64,17 +64,33 @@ struct CgroupStep {
   std::string scope;
 };
 
-enum class SourceKind { kDirectory, kLoopFile, kBlockDevice };
-
-// Opens a source and keeps it under `id`, which mount steps name. kDirectory: open_tree(2) clone (recursive when
-// asked); kLoopFile: a loop device with autoclear, then as kBlockDevice; kBlockDevice: fsopen/fsmount of the file
-// system blkid found (`fstype`), nodev always.
+// Opens a directory and keeps it under `id`, which mount steps name: an open_tree(2) clone (recursive when asked).
 struct SourceStep {
   std::uint32_t id = 0;
-  SourceKind kind = SourceKind::kDirectory;
   std::string host_source;
-  std::string fstype;
   bool is_recursive = false;
+  bool is_readonly = false;
+};
+
+// What reads images, each in a jail (driver/controller/jail.h). Before the first ImageSourceStep, in plans that have one.
+struct ImageHelpersStep {
+  std::string prober;                // virtuserns-image
+  std::string storage_daemon;        // qemu-storage-daemon; empty: every image is raw
+  std::vector<std::uint8_t> filter;  // of their system calls, as SeccompStep::program
+};
+
+struct ImageFile {
+  std::string path, format;
+};
+// The file system in an image, or on a block device, kept under `id` (driver/controller/image.h).
+struct ImageSourceStep {
+  std::uint32_t id = 0;
+  bool is_block = false;
+  std::vector<ImageFile> chain;    // the image; then, of an overlay, what lies below it, one after the other
+  std::uint32_t partition = 0;     // 0: not by a partition
+  std::uint64_t offset_bytes = 0;  // where it begins
+  std::uint64_t size_bytes = 0;    // 0: to the end
+  std::string subvolume;
   bool is_readonly = false;
 };
 
@@ -85,7 +101,7 @@ struct DeviceSourceStep {
   bool is_optional = false;  // a host without /dev/fuse is no error
 };
 
-using BeforeStep = std::variant<CgroupStep, SourceStep, DeviceSourceStep>;
+using BeforeStep = std::variant<CgroupStep, SourceStep, DeviceSourceStep, ImageHelpersStep, ImageSourceStep>;
 
 // ---- from_parent --------------------------------------------------------------------------------------------------
 

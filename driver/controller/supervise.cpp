@@ -19,6 +19,7 @@ constexpr std::size_t kStormBoots = 10;          // more boots than this
 constexpr std::int64_t kStormWindowMs = 10'000;  // in this time wait until it is over (a container that only reboots)
 constexpr std::size_t kMaxNotes = 64;
 constexpr std::int64_t kFreezePollMs = 2;
+constexpr std::size_t kMaxStorageErrors = 64;
 
 std::uint64_t realtime_ms() {
   timespec now{};
@@ -62,6 +63,10 @@ Supervisor::Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files,
                 }) {
   watch(signals_, EventKind::kSignals, 0);
   if (listener_) watch(listener_, EventKind::kListener, 0);
+  for (std::size_t i = 0; i < host_.storage.size(); ++i) {
+    watch(host_.storage[i].process, EventKind::kStorage, i);
+    watch(host_.storage[i].errors, EventKind::kStorageErrors, i);
+  }
   if (channel) add_connection(std::move(channel));
 }
 
@@ -159,6 +164,10 @@ void Supervisor::dispatch(EventKind kind, std::size_t index, std::uint32_t event
       return commands_.on_event(index);
     case EventKind::kStem:
       return on_stem_gone();
+    case EventKind::kStorage:
+      return on_storage_gone(index);
+    case EventKind::kStorageErrors:
+      return on_storage_errors(host_.storage[index]);
   }
 }
 
@@ -213,6 +222,34 @@ void Supervisor::on_stem_gone() {
   is_stem_gone_ = has_ended_ = true;
 }
 
+// Into the domain's log, up to a bound: an image may make its daemon say something as often as it likes.
+void Supervisor::on_storage_errors(StorageDaemon& daemon) {
+  if (!daemon.errors) return;
+  char text[1024];
+  const auto size = ::read(daemon.errors.get(), text, sizeof text);
+  if (size > 0 && ++daemon.told <= kMaxStorageErrors)
+    return write_log_line("the storage daemon of image " + quote(daemon.image) + " says: " +
+                          printable(trim(std::string_view(text, static_cast<std::size_t>(size))), sizeof text));
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, daemon.errors.get(), nullptr);
+  daemon.errors.reset();
+}
+
+// All that the container asks of that file system fails from now on, and nothing could be started from it again.
+void Supervisor::on_storage_gone(std::size_t index) {
+  auto& daemon = host_.storage[index];
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, daemon.process.get(), nullptr);
+  while (daemon.errors) on_storage_errors(daemon);  // its last words
+  write_log_line("the storage daemon of image " + quote(daemon.image) + " of domain " + quote(plan_.name) +
+                 " is gone: the domain ends");
+  lost_image_ = daemon.image;
+  if (!boot_) return finish(ExitCause::kKilled, 0, lost_image());
+  kill_init();
+}
+
+std::string Supervisor::lost_image() const {
+  return "the storage daemon of image " + quote(lost_image_) + " is gone";
+}
+
 void Supervisor::on_init_exit() {
   if (!boot_) return;
   const auto waited = kernel::wait_process(boot_->init, 0);
@@ -224,6 +261,7 @@ void Supervisor::on_init_exit() {
   consoles_.drain_and_close();
   freezes_.clear();
   if (is_destroying_) return finish(ExitCause::kDestroyed, status);
+  if (!lost_image_.empty()) return finish(ExitCause::kKilled, status, lost_image());
   const auto cause = cause_of(status);
   const AfterExit action = is_resetting_ || restart_once_ ? AfterExit::kRestart
                            : cause == ExitCause::kReboot  ? plan_.after_reboot

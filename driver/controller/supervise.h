@@ -44,6 +44,9 @@ class Supervisor {
   void reboot();
   void on_init_exit();
   void on_stem_gone();
+  void on_storage_gone(std::size_t index);
+  void on_storage_errors(StorageDaemon& daemon);
+  [[nodiscard]] std::string lost_image() const;
   void finish(ExitCause cause, int wait_status, const std::string& error = {});
   void on_signals();
   void on_timers();
@@ -100,6 +103,7 @@ class Supervisor {
   std::int64_t reboot_at_ms_ = -1;
   bool is_destroying_ = false, is_resetting_ = false, restart_once_ = false, has_ended_ = false,
        is_stem_gone_ = false;
+  std::string lost_image_;
 
   std::deque<Note> unacknowledged_;
   std::uint64_t sequence_ = 0;

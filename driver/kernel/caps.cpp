@@ -56,6 +56,19 @@ Result<void> limit_bounding_set(std::uint64_t keep) {
 }
 
 Result<void> limit_capabilities(std::uint64_t keep) { return set_capabilities(keep, keep); }
+
+Result<void> hand_on_capabilities(std::uint64_t keep) {
+  TRY(limit_capabilities(keep));
+  Sets sets;
+  if (!sets.read()) return sys_fail("read capabilities");
+  for (auto& half : sets.halves) half.inheritable = half.permitted;
+  if (!sets.write()) return sys_fail("make capabilities inheritable");
+  for (unsigned long capability = 0; capability < 64; ++capability)
+    if ((keep >> capability & 1) != 0 && ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) != 0)
+      return sys_fail("hand on capability " + std::to_string(capability));
+  return {};
+}
+
 Result<void> hold_capabilities(std::uint64_t keep) { return set_capabilities(keep, 0); }
 
 Result<void> leave_session_keyring() {

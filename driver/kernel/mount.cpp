@@ -15,12 +15,28 @@ namespace virtuserns::kernel {
 
 namespace {
 
-// What the file system said about the refused option, fsopen(2) "Message Retrieval"; lines start with "e ".
+constexpr unsigned kCreateExclusively = 8;  // FSCONFIG_CMD_CREATE_EXCL, which the C library's header does not know
+
+// What the file system said, fsopen(2) "Message Retrieval": a message with each read, which starts with "e ", "w " or "i ".
 std::string filesystem_log(const Fd& context) {
+  std::string log;
   char text[512];
-  const auto size = ::read(context.get(), text, sizeof text);
-  if (size <= 2) return {};
-  return " (" + printable(trim(std::string_view(text, static_cast<std::size_t>(size)).substr(2))) + ")";
+  for (int i = 0; i < 8; ++i) {
+    const auto size = ::read(context.get(), text, sizeof text);
+    if (size < 0) break;
+    if (size > 2)
+      log += (log.empty() ? "" : "; ") +
+             printable(trim(std::string_view(text, static_cast<std::size_t>(size)).substr(2)));
+  }
+  return log.empty() ? log : " (" + log + ")";
+}
+
+int create(const Fd& context, Instance instance) {
+  if (instance == Instance::kOwn) {
+    const int made = ::fsconfig(context.get(), kCreateExclusively, nullptr, nullptr, 0);
+    if (made == 0 || errno != EOPNOTSUPP) return made;
+  }
+  return ::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0);
 }
 
 int recursion(Depth depth) { return depth == Depth::kWithMountsBelow ? AT_RECURSIVE : 0; }
@@ -48,7 +64,8 @@ Result<MountFd> clone_mount(const std::string& path, Depth depth) {
   return mount;
 }
 
-Result<MountFd> make_filesystem(const std::string& type, const MountOptions& options, std::uint64_t attributes) {
+Result<MountFd> make_filesystem(const std::string& type, const MountOptions& options, std::uint64_t attributes,
+                                Instance instance) {
   const Fd context(::fsopen(type.c_str(), FSOPEN_CLOEXEC));
   if (!context) return sys_fail("open file system type " + quote(type));
   const auto refuse = [&](const std::string& what) {
@@ -62,7 +79,7 @@ Result<MountFd> make_filesystem(const std::string& type, const MountOptions& opt
                    is_flag ? nullptr : value.c_str(), 0) != 0)
       return refuse("option " + quote(key));
   }
-  if (::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) return refuse("create");
+  if (create(context, instance) != 0) return refuse("create");
   MountFd mount(::fsmount(context.get(), FSMOUNT_CLOEXEC, static_cast<unsigned>(attributes)));
   if (!mount) return refuse("mount");
   return mount;

@@ -29,9 +29,12 @@ enum class TargetKind { kDirectory, kFile };
 [[nodiscard]] Result<MountFd> clone_mount(const std::string& path, Depth depth);
 
 using MountOptions = std::vector<std::pair<std::string, std::string>>;  // an empty value: a flag
+// kMayShare: what is mounted elsewhere already comes here as well, with the options that it has there. kOwn: EBUSY then, as far
+// as the kernel can tell (6.6).
+enum class Instance { kMayShare, kOwn };
 // A new detached file system. `attributes`: MOUNT_ATTR_*. The kernel's own words are in the error.
 [[nodiscard]] Result<MountFd> make_filesystem(const std::string& type, const MountOptions& options,
-                                              std::uint64_t attributes);
+                                              std::uint64_t attributes, Instance instance = Instance::kMayShare);
 
 // move_mount(2) on top of an opened place.
 [[nodiscard]] Result<void> attach_mount(const MountFd& mount, const Fd& target);

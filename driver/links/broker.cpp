@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 
 #include "conf/base/log.h"
@@ -27,6 +28,7 @@ constexpr std::size_t kMostCallers = 256, kMostCallersOfOne = 16;
 constexpr std::uint64_t kRequestTimeoutMs = 5'000, kAcceptAgainMs = 1'000;
 // The links of a domain that has just ended go away a moment later; a domain that boots again would count its own last ones.
 constexpr std::uint64_t kRetryMs = 300, kPatienceMs = 3'000;
+constexpr std::chrono::seconds kEndTimeout{3};
 
 Result<SocketFd> listen_at(const std::string& path) {
   sockaddr_un address{};
@@ -171,10 +173,14 @@ Result<std::unique_ptr<LinkBroker>> LinkBroker::start(const BrokerPlaces& places
   broker->service_ =
       std::make_unique<Service>(*broker->loop_, places, TRY(listen_at(places.socket)), std::move(grants));
   TRY(broker->service_->begin());
-  broker->thread_ = std::thread([loop = broker->loop_.get()] {
-    if (auto limited = kernel::hold_capabilities(capability_bit(CAP_NET_ADMIN)); !limited)
-      return log_error(kSource, "no links are made: " + limited.error().text);
-    loop->run();
+  std::promise<void> ended;
+  broker->ended_ = ended.get_future();
+  broker->thread_ = std::thread([loop = broker->loop_.get(), ended = std::move(ended)]() mutable {
+    if (auto limited = kernel::hold_capabilities(capability_bit(CAP_NET_ADMIN)); limited)
+      loop->run();
+    else
+      log_error(kSource, "no links are made: " + limited.error().text);
+    ended.set_value();
   });
   return broker;
 }
@@ -182,7 +188,14 @@ Result<std::unique_ptr<LinkBroker>> LinkBroker::start(const BrokerPlaces& places
 LinkBroker::~LinkBroker() {
   if (!thread_.joinable()) return;
   loop_->quit();
-  thread_.join();
+  if (ended_.wait_for(kEndTimeout) == std::future_status::ready) {
+    thread_.join();
+    return;
+  }
+  // It closes a descriptor of somebody's who has made that take long. The process ends, and with it the thread.
+  thread_.detach();
+  (void)service_.release();
+  (void)loop_.release();
 }
 
 void LinkBroker::set_grants(std::vector<UserLinkGrant> grants) {

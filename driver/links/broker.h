@@ -5,6 +5,7 @@
 // keeps nothing: what a user has is counted in the kernel, by name, at each request.
 #pragma once
 
+#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -37,6 +38,7 @@ class LinkBroker {
   std::unique_ptr<Loop> loop_;
   std::unique_ptr<Service> service_;
   std::thread thread_;
+  std::future<void> ended_;
 };
 
 }  // namespace virtuserns::links

@@ -69,7 +69,7 @@ Result<DomainCapabilities> Backend::domain_capabilities(const std::string& emula
   caps.arch = arch.empty() ? host_.node.arch : arch;
   caps.machine = machine;
   caps.max_vcpus = static_cast<std::uint32_t>(TRY(max_vcpus("lxc")));
-  caps.filesystem_driver_types = {"path", "loop"};
+  caps.filesystem_driver_types = {"path", "loop", "nbd"};
   return caps;
 }
 

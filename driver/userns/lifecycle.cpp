@@ -49,6 +49,7 @@ Result<PlanContext> Backend::context_of(const DomainDef& def, std::size_t passed
   context.passed_files = static_cast<std::uint32_t>(passed_files);
   const bool is_32bit = def.os.arch == "i686" || def.os.arch == "armv7l";
   const auto filter = seccomp_filter({is_32bit ? kernel::Word::k32 : kernel::Word::k64, def.userns.seccomp});
+  if (!context.image_prober.empty()) context.image_filter = seccomp_filter({}).program;
   context.seccomp = {filter.program, def.userns.seccomp.is_logged, filter.refusable};
   return context;
 }

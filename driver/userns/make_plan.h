@@ -34,7 +34,6 @@ inline constexpr const char* kApparmorProfile = "virtuserns-container";  // tool
 // What stands behind DomainDef::filesystems[i].
 struct FilesystemFacts {
   std::uint32_t owner_uid = 0, owner_gid = 0;  // of the root of the tree (kMount; kFile and kBlock: unknown, 0)
-  std::string fstype;                          // kFile, kBlock: what blkid found
 };
 
 struct DeviceNumber {
@@ -56,6 +55,9 @@ struct PlanContext {
   std::string scope_group;
   std::set<std::string> apparmor_profiles;  // that are loaded; none without AppArmor
   SeccompStep seccomp;
+  // For images: what reads them (ImageHelpersStep). No storage_daemon: it is not installed.
+  std::string image_prober, storage_daemon;
+  std::vector<std::uint8_t> image_filter;
   std::uint32_t passed_files = 0;
 };
 

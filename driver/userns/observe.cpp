@@ -1,6 +1,5 @@
 #include "driver/userns/observe.h"
 
-#include <blkid/blkid.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -11,6 +10,7 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/privileges.h"
+#include "conf/validate.h"
 #include "driver/kernel/apparmor.h"
 #include "driver/kernel/caps.h"
 #include "xml/node.h"
@@ -19,19 +19,8 @@ namespace virtuserns::userns {
 
 namespace {
 
-// libblkid reads the device; a source that is a FIFO or worse is refused before.
-Result<std::string> probe_fstype(const std::string& path) {
-  const blkid_probe probe = ::blkid_new_probe_from_filename(path.c_str());
-  if (!probe) return sys_fail("open " + quote(path));
-  ::blkid_probe_enable_superblocks(probe, 1);
-  ::blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_TYPE);
-  const char* value = nullptr;
-  std::string type;
-  if (::blkid_do_safeprobe(probe) == 0 && ::blkid_probe_lookup_value(probe, "TYPE", &value, nullptr) == 0 && value)
-    type = value;
-  ::blkid_free_probe(probe);
-  return type;
-}
+// Nowhere else: it runs in a jail that has /usr and nothing more of the host.
+constexpr const char* kStorageDaemon = "/usr/bin/qemu-storage-daemon";
 
 Result<FilesystemFacts> observe_filesystem(const FilesystemDef& fs) {
   FilesystemFacts facts;
@@ -60,7 +49,6 @@ Result<FilesystemFacts> observe_filesystem(const FilesystemDef& fs) {
   }
   if (fs.type == FilesystemType::kFile && !S_ISREG(st.st_mode)) return wrong("regular file");
   if (fs.type == FilesystemType::kBlock && !S_ISBLK(st.st_mode)) return wrong("block device");
-  facts.fstype = TRY(probe_fstype(fs.source));
   return facts;
 }
 
@@ -133,6 +121,10 @@ Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const D
   context.config = config;
   context.paths = paths;
   for (const auto& fs : def.filesystems) context.filesystems.push_back(TRY(observe_filesystem(fs)));
+  if (std::any_of(def.filesystems.begin(), def.filesystems.end(), is_image)) {
+    context.image_prober = paths.controller.substr(0, paths.controller.rfind('/')) + "/virtuserns-image";
+    if (::access(kStorageDaemon, X_OK) == 0) context.storage_daemon = kStorageDaemon;
+  }
   const auto add = [&](const std::string& path) {
     if (const auto number = device_number(path)) context.devices[path] = *number;
   };

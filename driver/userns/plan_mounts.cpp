@@ -2,6 +2,8 @@
 #include <algorithm>
 
 #include "conf/base/text.h"
+#include "conf/image_formats.h"
+#include "conf/validate.h"
 #include "driver/userns/plan_parts.h"
 
 namespace virtuserns::userns {
@@ -49,24 +51,66 @@ Result<OwnerShift> owner_shift(Draft& draft, const FilesystemDef& fs, const File
                           : "in a container: change the owners of all its files to the domain's ids first"));
 }
 
-Result<SourceStep> source_of(const FilesystemDef& fs, const FilesystemFacts& facts, std::uint32_t id) {
-  SourceStep step{id, SourceKind::kDirectory, fs.source, {}, false, fs.readonly};
-  if (fs.type == FilesystemType::kMount) return step;
-  if (fs.type == FilesystemType::kFile) {
-    if (!fs.driver_format.empty() && fs.driver_format != "raw")
-      return unsupported(element(fs) + ": images of format " + quote(fs.driver_format) +
-                         " are not supported, only 'raw'");
-    if (!fs.driver_type.empty() && fs.driver_type != "loop")
-      return unsupported(element(fs) + ": filesystem driver " + quote(fs.driver_type) +
-                         " is not supported, only 'loop'");
-    step.kind = SourceKind::kLoopFile;
-  } else {
-    step.kind = SourceKind::kBlockDevice;
+// What qemu-storage-daemon reads, and "raw", which needs nobody.
+Result<std::string> image_format(const FilesystemDef& fs) {
+  const std::string type = fs.driver_type.empty() ? "loop" : fs.driver_type;
+  const std::string format = fs.driver_format.empty() ? "raw" : fs.driver_format;
+  if (fs.type == FilesystemType::kBlock && format != "raw")
+    return unsupported(element(fs) + ": a block device can only be of format 'raw'");
+  if (type != "loop" && type != "nbd")
+    return unsupported(element(fs) + ": filesystem driver " + quote(type) +
+                       " is not supported, only 'loop' and 'nbd'");
+  if (!is_image_format(format))
+    return unsupported(element(fs) + ": images of format " + quote(format) + " are not supported, only " +
+                       image_format_names());
+  if (type == "loop" && format != "raw")
+    return unsupported(element(fs) + ": images of format " + quote(format) +
+                       " need <driver type='nbd'>, 'loop' is for 'raw'");
+  return format;
+}
+
+// Who mounts a file system from a device has to be root of the machine, not of a user namespace (user_namespaces(7)).
+Result<void> check_host_for_images(const Draft& draft, const FilesystemDef& fs) {
+  const auto& context = draft.context;
+  if (context.paths.is_session || !context.host.is_initial_user_namespace)
+    return unsupported(element(fs) + ": the kernel mounts images for root of the machine alone, not for " +
+                       (context.paths.is_session ? "an ordinary user (userns:///session)" : "a container") +
+                       ": unpack it into a directory, or use userns:///system of the machine");
+  return {};
+}
+
+Result<void> add_image(Draft& draft, const FilesystemDef& fs, std::uint32_t id) {
+  ImageSourceStep step{id, fs.type == FilesystemType::kBlock, {{fs.source, TRY(image_format(fs))}}};
+  step.is_readonly = fs.readonly;
+  if (const auto* part = find_image_part(draft.def, fs)) {
+    step.partition = part->partition.value_or(0);
+    step.offset_bytes = part->offset_bytes.value_or(0);
+    step.size_bytes = part->size_bytes.value_or(0);
+    step.subvolume = part->subvolume;
+    if (!part->backings.empty() && step.chain.front().format != "qcow2")
+      return unsupported(element(fs) + ": only an image of format 'qcow2' lies on <userns:backing>");
+    for (const auto& backing : part->backings) step.chain.push_back({backing.file, backing.format});
   }
-  if (facts.fstype.empty())
-    return unsupported(element(fs) + ": no file system was recognised in " + quote(fs.source));
-  step.fstype = facts.fstype;
-  return step;
+  const auto& context = draft.context;
+  const bool needs_daemon = step.chain.front().format != "raw";
+  if (needs_daemon && context.storage_daemon.empty())
+    return unsupported(element(fs) + ": images of format " + quote(step.chain.front().format) +
+                       " are read by qemu-storage-daemon, which is not on this host: install the package "
+                       "qemu-system-common (Debian), or convert the image to 'raw'");
+  auto& before = draft.plan().before;
+  const bool is_first = std::none_of(before.begin(), before.end(), [](const BeforeStep& other) {
+    return std::holds_alternative<ImageHelpersStep>(other);
+  });
+  if (is_first)
+    before.push_back(ImageHelpersStep{context.image_prober, context.storage_daemon, context.image_filter});
+  before.push_back(std::move(step));
+  return {};
+}
+
+Result<void> add_source(Draft& draft, const FilesystemDef& fs, std::uint32_t id) {
+  if (is_image(fs)) return add_image(draft, fs, id);
+  draft.plan().before.push_back(SourceStep{id, fs.source, false, fs.readonly});
+  return {};
 }
 
 Result<void> plan_filesystem(Draft& draft, const FilesystemDef& fs, const FilesystemFacts& facts) {
@@ -75,9 +119,10 @@ Result<void> plan_filesystem(Draft& draft, const FilesystemDef& fs, const Filesy
     case FilesystemType::kMount:
     case FilesystemType::kFile:
     case FilesystemType::kBlock: {
+      if (is_image(fs)) TRY(check_host_for_images(draft, fs));
       const auto shift = TRY(owner_shift(draft, fs, facts));
       const std::uint32_t id = draft.next_source++;
-      plan.before.push_back(TRY(source_of(fs, facts, id)));
+      TRY(add_source(draft, fs, id));
       if (fs.target == "/")
         plan.from_parent.push_back(RootStep{id, shift, fs.readonly});
       else

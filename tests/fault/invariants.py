@@ -10,6 +10,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -78,7 +79,13 @@ def is_stem(pid):
 
 
 def inits(controller):
-    return [child for child in living_children(controller) if not is_stem(child)]
+    return [child for child in living_children(controller) if not is_stem(child) and not is_storage_daemon(child)]
+
+
+def is_storage_daemon(pid):
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as name:
+        return name.read().startswith("qemu-storage")
+    return False
 
 
 def has_handler(pid, number):
@@ -321,8 +328,8 @@ def remove_rich_devices():
 
 
 def rich_devices(folder):
-    """XML of devices whose remains are seen: a link in a bridge and a file system in a file (so a loop device). Says what
-    this machine lacks for it."""
+    """XML of devices whose remains are seen: a link in a bridge and a file system in a file (so a loop device, and what serves
+    the file). Says what this machine lacks for it."""
     devices, lacking = "", []
     bridge = subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], capture_output=True, check=False)
     if bridge.returncode == 0:
@@ -334,7 +341,13 @@ def rich_devices(folder):
         file.truncate(4 << 20)
     is_node = os.path.exists("/dev/loop-control") and stat.S_ISCHR(os.stat("/dev/loop-control").st_mode)
     if is_node and subprocess.run(["mkfs.ext4", "-q", image], capture_output=True, check=False).returncode == 0:
-        devices += (f"<filesystem type='file'><driver type='loop'/><source file='{image}'/><target dir='/disk'/>"
+        driver = "<driver type='loop'/>"
+        if shutil.which("qemu-img") and os.path.exists("/usr/bin/qemu-storage-daemon") and os.path.exists("/dev/fuse"):
+            subprocess.run(["qemu-img", "convert", "-O", "qcow2", image, f"{folder}/disk.qcow2"], check=True)
+            image, driver = f"{folder}/disk.qcow2", "<driver type='nbd' format='qcow2'/>"
+        else:
+            lacking.append("qemu-img or qemu-storage-daemon (nothing is said about storage daemons)")
+        devices += (f"<filesystem type='file'>{driver}<source file='{image}'/><target dir='/disk'/>"
                     "</filesystem>")
     else:
         lacking.append("loop devices or mkfs.ext4 (nothing is said about loop devices)")

@@ -5,12 +5,11 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
-#include <iterator>
 
 #include "conf/defaults.h"
 #include "conf/validate.h"
+#include "tests/golden/golden_files.h"
 #include "xml/domain.h"
 
 namespace virtuserns {
@@ -18,20 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string read(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
-
-std::vector<std::string> golden_names() {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(fs::path(GOLDEN_DIR) / "domain")) {
-    const auto file = entry.path().filename().string();
-    if (file.ends_with(".in.xml")) names.push_back(file.substr(0, file.size() - 7));
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
+using golden::read;
 
 class DomainGolden : public testing::TestWithParam<std::string> {
  protected:
@@ -70,11 +56,12 @@ TEST_P(DomainGolden, IsUnharmedByTheStatusForm) {
   EXPECT_EQ(xml::format_domain(*again, xml::FormatKind::kStatus, xml::Secrets::kShow), printed);
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, DomainGolden, testing::ValuesIn(golden_names()), [](const auto& param) {
-  std::string name = param.param;
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Files, DomainGolden, testing::ValuesIn(golden::names_in(fs::path(GOLDEN_DIR) / "domain")),
+                         [](const auto& param) {
+                           std::string name = param.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 }  // namespace
 }  // namespace virtuserns

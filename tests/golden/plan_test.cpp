@@ -39,7 +39,6 @@ userns::PlanContext made_up_host(const std::string& name, const DomainDef& def) 
   for (const auto& fs : def.filesystems) {
     userns::FilesystemFacts facts;
     if (fs.source == "/srv/shifted") facts.owner_uid = facts.owner_gid = 2'000'000;
-    if (fs.type == FilesystemType::kFile || fs.type == FilesystemType::kBlock) facts.fstype = "ext4";
     context.filesystems.push_back(facts);
   }
   context.devices = {{"/dev/sda", {true, 8, 0}}, {"/dev/fuse", {false, 10, 229}}};
@@ -54,6 +53,9 @@ userns::PlanContext made_up_host(const std::string& name, const DomainDef& def) 
   context.seccomp.program.assign(80, 0);
   context.seccomp.is_logged = def.userns.seccomp.is_logged;
   context.seccomp.refusable = {{0xc000003e, 321, "bpf"}};
+  context.image_prober = "/usr/libexec/virtuserns/virtuserns-image";
+  context.storage_daemon = "/usr/bin/qemu-storage-daemon";
+  context.image_filter.assign(80, 0);
   return context;
 }
 
@@ -145,6 +147,30 @@ TEST(PlanRefusals, NameTheCause) {
   def.interfaces[0].type = InterfaceType::kNetwork;
   def.interfaces[0].source = "nowhere";
   EXPECT_NE(refusal(def, nothing).find("'nowhere'"), std::string::npos);
+  def = *good;
+  def.filesystems[0].type = FilesystemType::kFile;
+  def.filesystems[0].driver_type = "nbd";
+  def.filesystems[0].driver_format = "qcow2";
+  EXPECT_EQ(refusal(def, nothing), "");
+  EXPECT_NE(refusal(def, [](userns::PlanContext& c) { c.storage_daemon.clear(); }).find("qemu-system-common"),
+            std::string::npos);
+  EXPECT_NE(refusal(def, [](userns::PlanContext& c) { c.paths.is_session = true; }).find("userns:///system"),
+            std::string::npos);
+  EXPECT_NE(
+      refusal(def, [](userns::PlanContext& c) { c.host.is_initial_user_namespace = false; }).find("for a container"),
+      std::string::npos);
+  def.filesystems[0].driver_type = "loop";
+  EXPECT_NE(refusal(def, nothing).find("type='nbd'"), std::string::npos);
+  def.filesystems[0].driver_type = "ploop";
+  EXPECT_NE(refusal(def, nothing).find("'ploop'"), std::string::npos);
+  def.filesystems[0].driver_type = "nbd";
+  def.filesystems[0].driver_format = "luks";
+  EXPECT_NE(refusal(def, nothing).find("'luks'"), std::string::npos);
+  def.filesystems[0].driver_format = "vmdk";
+  def.userns.images = {{"/", {}, {}, {}, "", {{"/srv/base", "raw"}}}};
+  EXPECT_NE(refusal(def, nothing).find("<userns:backing>"), std::string::npos);
+  def.filesystems[0].type = FilesystemType::kBlock;
+  EXPECT_NE(refusal(def, nothing).find("block device"), std::string::npos);
   const auto to_root = make_plan(*good, {{{0, 0, 65'536}}, {{0, 0, 65'536}}}, made_up_host("x", *good));
   EXPECT_FALSE(to_root);
 }

@@ -16,6 +16,7 @@ def main() -> int:
     root = pathlib.Path(sys.argv[1])
     # ext-*: our extensions, which libvirt's schema cannot know
     jobs = [(path, "domain") for path in sorted(root.glob("domain/*.out.xml")) if not path.name.startswith("ext-")]
+    jobs += [(path, "domain") for path in sorted(root.glob("convert/*.out.xml"))]
     jobs += [(path, "capability") for path in sorted(root.glob("caps/capabilities*.xml"))]
     jobs += [(path, "domaincaps") for path in sorted(root.glob("caps/domaincapabilities*.xml"))]
     bad = 0

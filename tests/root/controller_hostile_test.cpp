@@ -84,7 +84,7 @@ TEST_F(Hostile, LinksInTheWayOfBindsStayInside) {
   std::filesystem::create_directories(tree_.temp() + "/data");
   std::ofstream(tree_.temp() + "/data/here") << "x";
   auto plan = make_plan_for(tree_, "ls /tmp/sub > /out/sub; echo > /out/done; sleep 1000");
-  plan.before.emplace_back(SourceStep{2, SourceKind::kDirectory, tree_.temp() + "/data", "", false, false});
+  plan.before.emplace_back(SourceStep{2, tree_.temp() + "/data", false, false});
   plan.from_parent.emplace_back(BindStep{2, "/mnt/sub", OwnerShift::kIdmappedMount, false});
   Domain domain(std::move(plan));
   const auto boot = domain.start_ok();
@@ -94,7 +94,7 @@ TEST_F(Hostile, LinksInTheWayOfBindsStayInside) {
   expect_canary();
   // A link to a place outside dangles inside: an error, not the host's directory.
   auto other = make_plan_for(tree_, "sleep 1000");
-  other.before.emplace_back(SourceStep{2, SourceKind::kDirectory, tree_.temp() + "/data", "", false, false});
+  other.before.emplace_back(SourceStep{2, tree_.temp() + "/data", false, false});
   other.from_parent.emplace_back(BindStep{2, "/etc/data", OwnerShift::kIdmappedMount, false});
   Domain second(std::move(other));
   const auto refused = second.start_ok();

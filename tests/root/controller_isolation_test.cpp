@@ -42,7 +42,7 @@ TEST(Isolation, MountsAreLocked) {
       "try sh -c 'echo x > /sys/kernel/uevent_helper'\n"
       "try mknod /tmp/sda b 254 0; try mknod /tmp/null c 1 3; try mknod /dev/mem c 1 1\n"
       "echo > /out/done; sleep 1000");
-  plan.before.emplace_back(SourceStep{2, SourceKind::kDirectory, tree.temp() + "/data", "", true, false});
+  plan.before.emplace_back(SourceStep{2, tree.temp() + "/data", true, false});
   plan.from_parent.emplace_back(BindStep{2, "/data", OwnerShift::kIdmappedMount, true});
   const std::string log = run_inside(tree, std::move(plan));
   EXPECT_EQ(log.find("DID"), std::string::npos) << log;
@@ -61,7 +61,7 @@ TEST(Isolation, ReadOnlyIncludesSubmountsAndFlaggedSources) {
       tree,
       "exec > /out/log 2>&1; for f in /ro/x /ro/below/x /rw/x /rw/below/x; do touch $f 2>/dev/null && echo wrote $f; done; "
       "grep ' /ro' /proc/self/mountinfo | cut -d' ' -f5,6; echo > /out/done; sleep 1000");
-  plan.before.emplace_back(SourceStep{2, SourceKind::kDirectory, source, "", true, false});
+  plan.before.emplace_back(SourceStep{2, source, true, false});
   plan.from_parent.emplace_back(BindStep{2, "/ro", OwnerShift::kAlreadyShifted, true});
   plan.from_parent.emplace_back(BindStep{2, "/rw", OwnerShift::kAlreadyShifted, false});
   const std::string log = run_inside(tree, std::move(plan));

@@ -262,7 +262,7 @@ TEST(ControllerStart, FailuresNameStepObjectAndErrno) {
   expect_failure(
       tree,
       [](LaunchPlan& p) {
-        p.before.emplace_back(SourceStep{99, SourceKind::kDirectory, "/no/such", "", false, false});
+        p.before.emplace_back(SourceStep{99, "/no/such", false, false});
       },
       "source '/no/such'", ENOENT);
   expect_failure(

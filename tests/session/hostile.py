@@ -147,6 +147,8 @@ def through_her_definitions(env):
             ("the host", {"root": "/"}, "root directory"),
             ("elsas home", {"devices": mount.format(elsa.home / ".config")}, "Permission denied"),
             ("a disk", {"devices": "<disk type='block' device='disk'><source dev='/dev/vda'/><target dev='vda'/></disk>"}, ""),
+            ("an image", {"devices": "<filesystem type='file'><source file='/etc/passwd'/><target dir='/data'/></filesystem>"},
+             "use userns:///system"),
             ("a bridge", {"devices": "<interface type='bridge'><source bridge='br0'/></interface>"}, ""),
             ("a device", {"devices": "<hostdev mode='capabilities' type='misc'><source><char>/dev/mem</char></source></hostdev>"}, "")):
         defined = anna.define("x", how.get("root", mine), devices=how.get("devices", ""))

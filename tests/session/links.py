@@ -254,6 +254,47 @@ def only_into_namespaces_of_ones_own(env):
         check("UP" in shown("vu1001-0")["flags"], "the host's end is down")
 
 
+# Connects, and leaves a descriptor behind whose last close waits: data that nobody reads, and SO_LINGER.
+LINGER = r"""
+import array, os, socket, struct, sys
+listener = socket.create_server(("127.0.0.1", 0))
+full = socket.create_connection(listener.getsockname())
+other, _ = listener.accept()
+full.setblocking(False)
+try:
+    while True: full.send(bytes(65536))
+except BlockingIOError: pass
+full.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+client.connect(sys.argv[1])
+client.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [full.fileno()]))])
+os.close(full.detach())
+print("left", flush=True)
+sys.stdin.read()
+"""
+
+
+@test
+def a_descriptor_that_takes_long_to_close(env):
+    """It is the broker's time: the daemon serves, and ends when it is told to."""
+    with host("anna:br0:1") as system:
+        system.process.send_signal(signal.SIGSTOP)  # else it may close before the last of her own
+        client = subprocess.Popen([sys.executable, "-c", LINGER, str(SOCKET)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                  **env.elsa.account())
+        try:
+            equal(client.stdout.readline(), "left\n")
+            system.process.send_signal(signal.SIGCONT)
+            subprocess.run(["virsh", "-c", "userns:///system", "list"], check=True, capture_output=True, timeout=10 * daemon_module.TIME_FACTOR)
+            begun = time.monotonic()
+            system.end()
+            took = time.monotonic() - begun
+            check(2 < took, "the test sees that the broker is held up")
+            check(took < 20 * daemon_module.TIME_FACTOR, "the daemon waits with it")
+            equal(system.process.returncode, 0)
+        finally:
+            client.communicate("")
+
+
 @test
 def hostile_messages(env):
     anna, elsa = env.users

@@ -141,7 +141,7 @@ LaunchPlan make_plan_for(const RootTree& tree, const std::string& script) {
     }
     plan.before.emplace_back(std::move(step));
   }
-  plan.before.emplace_back(SourceStep{1, SourceKind::kDirectory, tree.path(), "", false, false});
+  plan.before.emplace_back(SourceStep{1, tree.path(), false, false});
   std::uint32_t id = 10;
   std::vector<ParentStep> nodes;
   for (const char* node : {"null", "zero", "full", "random", "urandom", "tty"}) {

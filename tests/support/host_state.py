@@ -84,9 +84,11 @@ def descendants(pid: int) -> set[int]:
 
 
 def init_of(controller: int) -> int:
-    """The child that is pid 1 of a namespace."""
+    """The child that is pid 1 of a namespace, and not of one that belongs to the host, as those of storage daemons."""
     for pid in children(controller):
         with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{pid}/ns/user") == os.readlink(f"/proc/{controller}/ns/user"):
+                continue
             numbers = re.search(r"^NSpid:(.*)$", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE).group(1).split()
             if len(numbers) > 1 and numbers[-1] == "1":
                 return pid

@@ -14,18 +14,20 @@ inline LaunchPlan make_full_plan() {
   plan.exit_record_path = "/run/virtuserns/web.exit";
   plan.stage_path = "/run/virtuserns/web.stage";
   plan.consoles = {{0, "/var/log/web.log", true}, {1, "", true}};
-  plan.before = {CgroupStep{"/sys/fs/cgroup/memory",
-                            false,
-                            {"memory"},
-                            "machine/web",
-                            {{"memory.limit_in_bytes", "1"}},
-                            std::nullopt,
-                            false,
-                            false,
-                            "machine"},
-                 SourceStep{1, SourceKind::kDirectory, "/srv/web", "", true, false},
-                 SourceStep{2, SourceKind::kLoopFile, "/srv/web.img", "ext4", false, true},
-                 DeviceSourceStep{3, "/dev/null", false}};
+  plan.before = {
+      CgroupStep{"/sys/fs/cgroup/memory",
+                 false,
+                 {"memory"},
+                 "machine/web",
+                 {{"memory.limit_in_bytes", "1"}},
+                 std::nullopt,
+                 false,
+                 false,
+                 "machine"},
+      SourceStep{1, "/srv/web", true, false},
+      ImageHelpersStep{"/usr/libexec/image", "/usr/bin/storage", std::vector<std::uint8_t>(16)},
+      ImageSourceStep{2, false, {{"/srv/web.qcow2", "qcow2"}, {"/srv/base.vdi", "vdi"}}, 3, 512, 1024, "@", true},
+      DeviceSourceStep{3, "/dev/null", false}};
   plan.from_parent = {IdMapStep{{{{0, 2000000, 65536}}, {{0, 2000000, 65536}}}},
                       RootStep{1, OwnerShift::kIdmappedMount, true},
                       BindStep{2, "/data", OwnerShift::kAlreadyShifted, true},

@@ -262,6 +262,8 @@ class _Loop:
         if event == EVENT_EXEC:
             if self.role[tid] == "init":
                 self.role[tid] = "inside"  # from here on it is the container's business
+            if self.role[tid] == "starter":
+                self.role[tid] = "jailed"  # it was none, but what reads images
             return self.go_on(tid)
         if number == signal.SIGTRAP | 0x80:
             return self.on_call(tid)

@@ -65,12 +65,13 @@ def init_pid():
     if not found:
         return None
     for child in pathlib.Path(f"/proc/{found[1]}/task/{found[1]}/children").read_text().split():
-        # The controller has other children; init is the one with a number of its own pid namespace.
+        # The controller has other children; init is the one with a number of its own pid namespace, in a user namespace too.
         try:
             status = pathlib.Path(f"/proc/{child}/status").read_text()
+            is_hosts = os.readlink(f"/proc/{child}/ns/user") == os.readlink("/proc/self/ns/user")
         except OSError:
             continue
-        if re.search(r"^NSpid:\s+\d+\s+1$", status, re.MULTILINE):
+        if not is_hosts and re.search(r"^NSpid:\s+\d+\s+1$", status, re.MULTILINE):
             return int(child)
     return None
 
@@ -131,6 +132,7 @@ def install():
     # Where an installation has them: AppArmor knows programs by their paths.
     for source, target in {"driver/virtusernsd": "/usr/sbin/virtusernsd",
                            "driver/controller/virtuserns-controller": "/usr/libexec/virtuserns/virtuserns-controller",
+                           "driver/controller/virtuserns-image": "/usr/libexec/virtuserns/virtuserns-image",
                            "driver/userns/virtuserns-driver-userns.so": f"{MODULES}/virtuserns-driver-userns.so",
                            "tools/virtuserns.apparmor": "/etc/apparmor.d/virtuserns"}.items():
         pathlib.Path(target).parent.mkdir(parents=True, exist_ok=True)

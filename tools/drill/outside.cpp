@@ -352,7 +352,8 @@ Result<Subject> find_subject(pid_t controller, const std::string& uuid) {
     const auto numbers = status_of(*pid, "NSpid");
     if (numbers.size() == 1)
       subject.supervisors.push_back(*pid);
-    else if (numbers.size() > 1 && numbers.back() == "1")
+    else if (numbers.size() > 1 && numbers.back() == "1" &&
+             link_of(*pid, "ns/user") != link_of(controller, "ns/user"))
       subject.process = *pid;
   }
   if (subject.process == 0)

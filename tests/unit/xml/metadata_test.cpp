@@ -124,5 +124,43 @@ TEST(Metadata, DropsWhatHasNoNamespaceAndRepeats) {
   EXPECT_EQ(list[1].uri, "urn:2");
 }
 
+TEST(Metadata, ImagesAreCheckedByName) {
+  const auto result = [](const std::string& inside) {
+    return parse_domain(
+        "<domain type='lxc'>\n<name>x</name>\n<metadata>\n<u:domain xmlns:u='urn:virtuserns:domain:1.0'>\n" + inside +
+        "</u:domain>\n</metadata>\n</domain>");
+  };
+  const auto good = result(
+      "<u:image target='/' partition='3' subvolume='@'><u:backing file='/a' format='qcow2'/>"
+      "<u:backing file='/b' format='raw'/></u:image><u:image target='/data' offset='512' size='1024'/>");
+  ASSERT_TRUE(good) << good.error().text;
+  const auto& images = good->userns.images;
+  ASSERT_EQ(images.size(), 2u);
+  EXPECT_EQ(images[0], (ImagePartDef{"/", 3, {}, {}, "@", {{"/a", "qcow2"}, {"/b", "raw"}}}));
+  EXPECT_EQ(images[1], (ImagePartDef{"/data", {}, 512, 1024, "", {}}));
+  for (const auto& [inside, said] : {
+           std::pair{"<u:image/>", "needs target"},
+           {"<u:image target='data'/>", "absolute path"},
+           {"<u:image target='/'/><u:image target='//'/>", "appears twice"},
+           {"<u:image target='/' partition='0'/>", "between 1 and 256"},
+           {"<u:image target='/' partition='257'/>", "between 1 and 256"},
+           {"<u:image target='/' partition='-1'/>", "whole number"},
+           {"<u:image target='/' partition='1' size='512'/>", "leave out"},
+           {"<u:image target='/' offset='100'/>", "multiple of 512"},
+           {"<u:image target='/' offset='18446744073709551104'/>", "multiple of 512"},
+           {"<u:image target='/' size='0'/>", "must not be 0"},
+           {"<u:image target='/' subvolume='a/../b'/>", "without '..'"},
+           {"<u:image target='/' sector='1'/>", "unknown attribute 'sector'"},
+           {"<u:image target='/'><u:backing file='a' format='raw'/></u:image>", "absolute path"},
+           {"<u:image target='/'><u:backing file='/a' format='nbd'/></u:image>", "known are 'raw', 'qcow2'"},
+           {"<u:image target='/'><u:backing file='/a' format='raw' x=''/></u:image>", "unknown attribute 'x'"},
+           {"<u:image target='/'><u:under/></u:image>", "unknown element <under>"},
+       }) {
+    const auto def = result(inside);
+    ASSERT_FALSE(def) << inside;
+    EXPECT_NE(def.error().text.find(said), std::string::npos) << def.error().text;
+  }
+}
+
 }  // namespace
 }  // namespace virtuserns::xml

@@ -82,6 +82,30 @@ def with_profiles():
     check(eventually(lambda: "shut off" in virsh("domstate", "web").stdout), "it is off")
 
 
+def with_an_image():
+    """What reads an image is in a jail, and confined as the controller that runs it."""
+    denied = denials()
+    with open("/var/lib/web.img", "wb") as image:
+        image.truncate(24 << 20)
+    did("make an image", "mkfs.ext4", "-q", "-d", "/var/lib/web", "/var/lib/web.img")
+    did("make it a qcow2", "qemu-img", "convert", "-O", "qcow2", "/var/lib/web.img", "/var/lib/web.qcow2")
+    plain = virsh("dumpxml", "web", "--inactive").stdout
+    for kind, driver, path in (("qcow2", "type='nbd' format='qcow2'", "/var/lib/web.qcow2"), ("raw", "type='loop'", "/var/lib/web.img")):
+        root = f"<filesystem type='file'><driver {driver}/><source file='{path}'/><target dir='/'/></filesystem>"
+        at, end = plain.index("<filesystem"), plain.index("</filesystem>") + len("</filesystem>")
+        pathlib.Path("/run/web-image.xml").write_text(plain[:at] + root + plain[end:])
+        did(f"define it with a {kind} image", "virsh", "-c", URI, "define", "/run/web-image.xml")
+        did("start it from the image", "virsh", "-c", URI, "start", "web")
+        servers = run("pgrep", "-f", "^/usr/bin/qemu-storage-daemon").stdout.split()
+        check([label(pid) for pid in servers] == ["virtuserns-controller (enforce)"] * (kind == "qcow2"),
+              "its storage daemon is confined", str([label(pid) for pid in servers]))
+        check(label(init_pid()) == "virtuserns-container (enforce)", "and its init", label(init_pid()))
+        did("destroy it with its image", "virsh", "-c", URI, "destroy", "web")
+    check(denials() == denied, "nothing was denied to what reads images", denials())
+    pathlib.Path("/run/web-plain.xml").write_text(plain)
+    did("define it without an image", "virsh", "-c", URI, "define", "/run/web-plain.xml")
+
+
 def seclabel_is_heard():
     xml = virsh("dumpxml", "web", "--inactive").stdout
     for text, why in (("<seclabel type='none' model='apparmor'/>", "starts nothing unconfined"),
@@ -144,6 +168,7 @@ def main():
     install()
     make_domain_after_load()
     with_profiles()
+    with_an_image()
     seclabel_is_heard()
     of_an_ordinary_user()
     without_profiles()

@@ -1,0 +1,106 @@
+#include "tools/convert/job.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "tools/convert/tree.h"
+
+namespace virtuserns::convert {
+namespace {
+
+constexpr const char* kState = "state.json";
+constexpr std::size_t kMaxName = 200;
+
+std::string lock_path(const std::string& folder, const std::string& name) { return folder + "/." + name + ".lock"; }
+
+// The lock goes with its job: one that was removed while we waited for it is not one.
+Result<Fd> take_lock(const std::string& folder, const std::string& name) {
+  const auto path = lock_path(folder, name);
+  for (;;) {
+    auto lock = TRY(lock_file(path), "another command works on " + quote(name));
+    struct stat ours {
+    }, there{};
+    if (::fstat(lock.get(), &ours) == 0 && ::stat(path.c_str(), &there) == 0 && ours.st_ino == there.st_ino)
+      return lock;
+  }
+}
+
+}  // namespace
+
+Result<void> check_job_name(const std::string& name) {
+  const bool is_good =
+      !name.empty() && name.size() <= kMaxName && name.front() != '.' &&
+      std::none_of(name.begin(), name.end(), [](unsigned char c) { return c == '/' || c < 0x20 || c == 0x7f; });
+  if (!is_good)
+    return fail(VIR_ERR_INVALID_ARG, quote(name) + " is no name for a container; choose another with --name");
+  return {};
+}
+
+bool Job::exists(const std::string& folder, const std::string& name) {
+  struct stat st {};
+  return ::lstat((folder + "/" + name).c_str(), &st) == 0;
+}
+
+Result<Job> Job::open(const std::string& folder, const std::string& name) {
+  TRY(check_job_name(name));
+  const auto missing = fail(VIR_ERR_NO_DOMAIN, "there is no conversion of " + quote(name) + " in " + quote(folder));
+  if (!exists(folder, name)) return missing;
+  Job job;
+  job.folder_ = folder;
+  job.name_ = name;
+  job.path_ = folder + "/" + name;
+  job.lock_ = TRY(take_lock(folder, name));
+  if (!exists(folder, name)) {
+    ::unlink(lock_path(folder, name).c_str());
+    return missing;
+  }
+  const auto text = read_file(job.path(kState));
+  // It died between the folder and its first state: nothing else was made yet.
+  if (!text && text.error().sys_errno != ENOENT) return text.error();
+  if (text) job.state_ = TRY(parse_state(*text), "read " + quote(job.path(kState)));
+  return job;
+}
+
+Result<Job> Job::create(const std::string& folder, const std::string& name, const JobState& state) {
+  TRY(check_job_name(name));
+  TRY(make_directories(folder, 0700));
+  Job job;
+  job.folder_ = folder;
+  job.name_ = name;
+  job.path_ = folder + "/" + name;
+  job.lock_ = TRY(take_lock(folder, name));
+  // Not for others to look into: a tree has programs that are setuid for the container's root.
+  if (::mkdir(job.path_.c_str(), 0700) != 0) return sys_fail("make " + quote(job.path_));
+  TRY(sync_directory(folder));
+  TRY(job.save(state));
+  return job;
+}
+
+Result<void> Job::save(JobState state) {
+  TRY(write_atomic(path(kState), format_state(state)), "journal");
+  state_ = std::move(state);
+  return {};
+}
+
+Result<void> Job::remove_but(const std::vector<std::string>& kept) {
+  const auto dir = TRY(open_directory(path_));
+  for (const auto& entry : TRY(list_directory(path_)))
+    if (entry != kState && std::find(kept.begin(), kept.end(), entry) == kept.end())
+      TRY(remove_tree(dir, entry), "in " + quote(path_));
+  return {};
+}
+
+Result<void> Job::remove() {
+  TRY(remove_but({}));
+  TRY(remove_durable(path(kState)));
+  if (::rmdir(path_.c_str()) != 0) return sys_fail("remove " + quote(path_));
+  TRY(sync_directory(folder_));
+  ::unlink(lock_path(folder_, name_).c_str());
+  return {};
+}
+
+}  // namespace virtuserns::convert

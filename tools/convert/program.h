@@ -1,0 +1,46 @@
+// The few foreign programs that a conversion runs (qemu-img, mkfs.ext4): found in fixed folders, without our environment,
+// in namespaces of their own of mounts, network and ipc, and ended with us.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "conf/base/fd.h"
+#include "conf/base/result.h"
+
+namespace virtuserns::convert {
+
+struct Ended {
+  int status = 0;           // its exit status
+  std::string out, errors;  // at most kMaxProgramOutput of each
+};
+inline constexpr std::size_t kMaxProgramOutput = 1024 * 1024;
+
+// `argv[0]` is a name. An error: it is not installed, it was killed, or it ran longer than `timeout_ms`.
+[[nodiscard]] Result<Ended> run_program(const std::vector<std::string>& argv, int timeout_ms);
+// As run_program; a status other than 0 is an error with what it said.
+[[nodiscard]] Result<std::string> need_program(const std::vector<std::string>& argv, int timeout_ms = 60'000);
+
+// A child that goes on running. Killed and reaped when this goes, unless end() did that in order.
+class Running {
+ public:
+  Running() = default;
+  Running(Running&& other) noexcept = default;
+  Running& operator=(Running&& other) noexcept;
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+  ~Running();
+
+  explicit Running(PidFd process) : process_(std::move(process)) {}
+  // `out` and `errors` become its descriptors 1 and 2.
+  [[nodiscard]] static Result<Running> start(const std::vector<std::string>& argv, const Fd& out, const Fd& errors);
+  // Its wait status, when it has ended by itself.
+  [[nodiscard]] Result<int> wait();
+  // SIGINT, which is what a program in a jail hears, and waits. An error: it did not end well.
+  [[nodiscard]] Result<void> end(int timeout_ms);
+
+ private:
+  PidFd process_;
+};
+
+}  // namespace virtuserns::convert

@@ -1,0 +1,152 @@
+#include "tools/convert/rollback.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "driver/kernel/device.h"
+#include "tools/convert/convert.h"
+#include "tools/convert/domains.h"
+#include "tools/convert/images_xml.h"
+#include "tools/convert/machine.h"
+#include "xml/domain.h"
+
+namespace virtuserns::convert {
+namespace {
+
+constexpr int kCopyMs = 24 * 3600 * 1000;
+
+std::string option_value(const std::string& text) {
+  std::string value;
+  for (const char c : text) value += c == ',' ? ",," : std::string(1, c);
+  return value;
+}
+
+// The volume alone, out of the overlay and all that it is based on.
+Result<void> make_own(const Job& job, const Placed& place) {
+  const auto path = job.path(own_name(place)), partial = path + ".new";
+  if (::access(path.c_str(), F_OK) == 0) return {};  // by a run that was cut short later
+  if (::unlink(partial.c_str()) != 0 && errno != ENOENT) return sys_fail("remove " + quote(partial));
+  (void)TRY(need_program({"qemu-img", "convert", "--image-opts", "-O", "qcow2",
+                          "driver=raw,offset=" + std::to_string(place.volume.offset) +
+                              ",size=" + std::to_string(place.volume.size) +
+                              ",file.driver=qcow2,file.file.driver=file,file.file.filename=" +
+                              option_value(job.path(overlay_name(place))),
+                          partial},
+                         kCopyMs),
+            "copy volume " + quote(place.volume.name));
+  const Fd file(::open(partial.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file || ::fsync(file.get()) != 0) return sys_fail("write " + quote(partial));
+  if (::rename(partial.c_str(), path.c_str()) != 0) return sys_fail("rename " + quote(partial));
+  return sync_directory(job.path("."));
+}
+
+// The definition as it is now, maybe changed by a person, with the new files in the place of the overlays.
+Result<void> redefine(const Job& job) {
+  const auto& state = job.state();
+  const auto domain = TRY(read_domain(state.uri, state.domain_uuid));
+  if (domain.is_active) return fail(VIR_ERR_OPERATION_INVALID, "the container runs; shut it off first");
+  auto def = TRY(xml::parse_domain(domain.xml));
+  auto parts = def.userns.images;
+  for (const auto& place : state.places)
+    for (auto& filesystem : def.filesystems) {
+      if (filesystem.source != job.path(overlay_name(place)) || filesystem.target != place.target) continue;
+      filesystem.source = job.path(own_name(place));
+      for (auto& part : parts)
+        if (part.target == place.target) part = {part.target, {}, {}, {}, part.subvolume, {}};
+    }
+  std::erase_if(parts, [](const auto& part) { return part == ImagePartDef{part.target, {}, {}, {}, "", {}}; });
+  TRY(set_images(def, parts));
+  return define_domain(state.uri, xml::format_domain(def, xml::FormatKind::kInactive, xml::Secrets::kShow),
+                       domain.autostart.value_or(false));
+}
+
+// While the overlays are copied nobody may start the container: it would write to what is no longer used.
+Result<std::vector<Fd>> lock_overlays(const Job& job) {
+  std::vector<Fd> locks;
+  for (const auto& place : job.state().places) {
+    const auto path = job.path(overlay_name(place));
+    Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!file && errno == ENOENT && ::access(job.path(own_name(place)).c_str(), F_OK) == 0) continue;
+    if (!file) return sys_fail("open " + quote(path));
+    TRY(kernel::lock_image(file, kernel::Access::kReadOnly), "the container runs; shut it off first");
+    locks.push_back(std::move(file));
+  }
+  return locks;
+}
+
+Result<void> leave_disks(Job& job, const Settings& settings) {
+  const auto locks = TRY(lock_overlays(job));
+  for (const auto& disk : job.state().disks)
+    for (const auto& image : disk.chain) TRY(check_unchanged(image));
+  for (const auto& place : job.state().places) {
+    settings.say("copying volume " + quote(place.volume.name));
+    TRY(make_own(job, place));
+  }
+  return redefine(job);
+}
+
+}  // namespace
+
+std::string own_name(const Placed& place) {
+  const auto name = overlay_name(place);
+  return name.substr(0, name.rfind('.')) + ".own.qcow2";
+}
+
+Result<void> undo_job(Job& job) {
+  auto state = job.state();
+  if (!state.domain_uuid.empty()) TRY(undefine_domain(state.uri, state.domain_uuid));
+  state.phase = Phase::kRollingBack;
+  TRY(job.save(std::move(state)));
+  return job.remove();
+}
+
+Result<Report> roll_back(const std::string& name, const Settings& settings) {
+  auto job = TRY(Job::open(settings.folder, name));
+  const auto phase = job.state().phase;
+  if (phase == Phase::kCommitted || phase == Phase::kCommitting)
+    return fail(VIR_ERR_OPERATION_INVALID, quote(name) +
+                                               " was committed; there is nothing to go back to. "
+                                               "'virt-userns-convert back' makes a VM of it");
+  Report report{name, {}};
+  for (const auto& disk : job.state().disks)
+    for (const auto& image : disk.chain)
+      if (auto same = check_unchanged(image); !same)
+        report.findings.push_back({Severity::kNote, "disk '" + disk.target + "'", same.error().text, ""});
+  TRY(undo_job(job));
+  report.findings.push_back({Severity::kNote, "container '" + name + "'",
+                             "is gone with all that was made for it; the disks of the machine were never written",
+                             ""});
+  return report;
+}
+
+Result<Report> commit_conversion(const std::string& name, const Settings& settings) {
+  auto job = TRY(Job::open(settings.folder, name));
+  auto state = job.state();
+  if (state.phase == Phase::kCommitted)
+    return fail(VIR_ERR_OPERATION_INVALID, quote(name) + " was committed already");
+  if (state.phase != Phase::kConverted && state.phase != Phase::kCommitting)
+    return fail(VIR_ERR_OPERATION_INVALID, "the conversion of " + quote(name) +
+                                               " was cut short; run it again, or 'virt-userns-convert rollback " +
+                                               name + "'");
+  if (TRY(look_up_domain(state.uri, state.domain_uuid)) == DomainState::kMissing)
+    return fail(VIR_ERR_OPERATION_INVALID, "container " + quote(name) + " is not defined any more");
+  if (state.mode == Mode::kInPlace) {
+    state.phase = Phase::kCommitting;
+    TRY(job.save(state));
+    TRY(leave_disks(job, settings));
+  }
+  state.phase = Phase::kCommitted;
+  TRY(job.save(state));
+  std::vector<std::string> kept{"originals", "root", "root.img"};
+  for (const auto& place : state.places) kept.push_back(own_name(place));
+  TRY(job.remove_but(kept));
+  return Report{name,
+                {{Severity::kNote, "container '" + name + "'", "needs the disks of the machine no more",
+                  "keep them for 'virt-userns-convert back', or remove them with the machine"}}};
+}
+
+}  // namespace virtuserns::convert

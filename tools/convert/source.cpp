@@ -1,0 +1,87 @@
+#include "tools/convert/source.h"
+
+#include <algorithm>
+
+#include "conf/base/file.h"
+#include "conf/base/text.h"
+#include "tools/convert/domains.h"
+
+namespace virtuserns::convert {
+namespace {
+
+constexpr std::size_t kMaxXmlBytes = 4 * 1024 * 1024;
+
+std::string escape(const std::string& text) {
+  std::string escaped;
+  for (const char c : text)
+    escaped += c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '\'' ? "&apos;" : std::string(1, c);
+  return escaped;
+}
+
+// "/images/web1.qcow2" is "web1".
+std::string name_of(const std::string& path) {
+  const auto file = path.substr(path.rfind('/') + 1);
+  const auto name = file.substr(0, file.find('.', 1));
+  return name.empty() ? "converted" : name;
+}
+
+std::string make_xml(const Image& image, const SourceOptions& options) {
+  return "<domain type='kvm'><name>" + escape(name_of(image.path)) + "</name><memory unit='MiB'>" +
+         std::to_string(options.memory_mib) + "</memory><vcpu>" + std::to_string(options.vcpus) +
+         "</vcpu><os><type arch='x86_64'>hvm</type></os><devices><disk type='file' device='disk'>"
+         "<driver name='qemu' type='" +
+         image.format + "'/><source file='" + escape(image.path) +
+         "'/><target dev='vda' bus='virtio'/></disk></devices></domain>\n";
+}
+
+Result<SourceVm> read_lone_disk(const std::string& path, const SourceOptions& options) {
+  SourceVm vm;
+  auto chain = TRY(read_chain(path, options.format, options.folders));
+  if (!is_utf8(chain.front().path)) return fail(VIR_ERR_CONFIG_UNSUPPORTED, quote(path) + " is no UTF-8");
+  vm.xml = make_xml(chain.front(), options);
+  vm.domain = TRY(read_kvm_domain(vm.xml));
+  vm.disks.push_back({"vda", std::move(chain)});
+  return vm;
+}
+
+Result<void> take_disks(const SourceOptions& options, SourceVm& vm) {
+  for (const auto& disk : vm.domain.disks) {
+    if (disk.device != "disk" && disk.device != "lun" && !disk.device.empty()) continue;  // map_domain speaks of them
+    const bool is_path = (disk.type == "file" || disk.type == "block") && !disk.source.empty();
+    if (!is_path || disk.has_encryption) {
+      vm.findings.push_back({Severity::kLoss, "disk '" + disk.target + "'",
+                             is_path ? "is encrypted by qemu and not opened" : "is no file and no block device",
+                             "copy it to a qcow2 file, by 'qemu-img convert'"});
+      continue;
+    }
+    // libvirt's own rule: without a format it is raw, whatever the guest has written into it.
+    vm.disks.push_back(
+        {disk.target, TRY(read_chain(disk.source, disk.format.empty() ? "raw" : disk.format, options.folders),
+                          "disk '" + disk.target + "'")});
+  }
+  if (vm.disks.empty())
+    return fail(VIR_ERR_OPERATION_FAILED, quote(vm.domain.name) + " has no disk that can be read");
+  return {};
+}
+
+}  // namespace
+
+Result<SourceVm> read_source(const std::string& word, const SourceOptions& options) {
+  SourceVm vm;
+  if (!options.xml_file.empty()) {
+    vm.xml = TRY(read_file(options.xml_file, kMaxXmlBytes));
+  } else if (word.find('/') != std::string::npos || ::access(word.c_str(), F_OK) == 0) {
+    return read_lone_disk(word, options);
+  } else {
+    auto domain = TRY(read_domain(options.uri, word));
+    if (domain.is_active)
+      return fail(VIR_ERR_OPERATION_INVALID, "domain " + quote(domain.name) + " is active; shut it off first");
+    vm.xml = std::move(domain.xml);
+    vm.autostart = domain.autostart;
+  }
+  vm.domain = TRY(read_kvm_domain(vm.xml));
+  TRY(take_disks(options, vm));
+  return vm;
+}
+
+}  // namespace virtuserns::convert
