@@ -44,6 +44,24 @@ Take choice(std::string DaemonConfig::*field, std::vector<std::string> choices) 
   };
 }
 
+// Each of them is one of `choices`, when there are any.
+Take list(std::vector<std::string> DaemonConfig::*field, std::vector<std::string> choices = {}) {
+  return [field, choices](DaemonConfig& config, const toml::node& node) -> Result<void> {
+    const auto* array = node.as_array();
+    if (!array) return wrong("needs a list of strings in brackets");
+    std::vector<std::string> values;
+    for (const auto& item : *array) {
+      const auto value = item.value_exact<std::string>();
+      if (!value || value->empty()) return wrong("needs a list of strings in brackets");
+      if (!choices.empty() && std::find(choices.begin(), choices.end(), *value) == choices.end())
+        return wrong("knows no " + quote(*value) + ", only \"" + join(choices, "\", \"") + "\"");
+      values.push_back(*value);
+    }
+    config.*field = std::move(values);
+    return {};
+  };
+}
+
 template <class T>
 Take number(T DaemonConfig::*field, std::int64_t least, std::int64_t most) {
   return [field, least, most](DaemonConfig& config, const toml::node& node) -> Result<void> {
@@ -122,6 +140,9 @@ const std::map<std::string, Take>& keys() {
       {"unix_sock_rw_perms", mode(&C::unix_sock_rw_perms)},
       {"auth_unix_ro", choice(&C::auth_unix_ro, {"none", "polkit"})},
       {"auth_unix_rw", choice(&C::auth_unix_rw, {"none", "polkit"})},
+      {"access_drivers", list(&C::access_drivers, {"owner"})},
+      {"access_admin_groups", list(&C::access_admin_groups)},
+      {"max_domains_per_owner", number(&C::max_domains_per_owner, 0, kMany)},
       {"max_clients", number(&C::max_clients, 1, kMany)},
       {"max_queued_clients", number(&C::max_queued_clients, 1, kMany)},
       {"max_anonymous_clients", number(&C::max_anonymous_clients, 1, kMany)},

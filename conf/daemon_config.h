@@ -26,6 +26,11 @@ struct DaemonConfig {
   unsigned unix_sock_rw_perms = 0700;  // 0770 when a group is set
   std::string auth_unix_ro = "none";   // none | polkit
   std::string auth_unix_rw = "none";
+  // Who may do what once connected. "owner": whoever is neither root nor in one of the groups manages own domains only. Empty: all
+  // who may connect to the read-write socket are administrators.
+  std::vector<std::string> access_drivers;
+  std::vector<std::string> access_admin_groups;
+  std::uint32_t max_domains_per_owner = 64;
   // limits (libvirtd's names)
   unsigned max_clients = 5000;
   unsigned max_queued_clients = 1000;

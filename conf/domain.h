@@ -13,6 +13,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -318,6 +319,17 @@ struct SeccompDef {
   auto operator<=>(const SeccompDef&) const = default;
 };
 
+// <userns:owner>: the host user that a domain of userns:///system belongs to. Its ids come out of that user's delegation, and
+// with access_drivers = [ "owner" ] that user may manage it.
+struct OwnerDef {
+  std::string user;                  // a name that is no number; empty: `uid`
+  std::optional<std::uint32_t> uid;  // above 0
+  // sources='host': directories of its <filesystem> are opened by the host's root and shifted as those of any domain, in place
+  // of being opened as the owner and used as they are. Administrators alone may say so.
+  bool has_host_sources = false;
+  bool operator==(const OwnerDef&) const = default;
+};
+
 // A file below an overlay: <userns:backing file='' format=''/>.
 struct BackingDef {
   std::string file, format;
@@ -338,10 +350,12 @@ struct ImagePartDef {
 // Our extensions: the children of one element <userns:domain xmlns:userns="urn:virtuserns:domain:1.0"> inside
 // <metadata>, the one place where libvirt's schema and every client keep a foreign element. The text stays in
 // DomainDef::metadata, which is what is formatted; this struct is what the parser read in it.
+inline constexpr std::string_view kUsernsUri = "urn:virtuserns:domain:1.0";
 struct UsernsDef {
   std::optional<std::uint64_t> pids_limit;  // <userns:pids limit='N'/>; absent: the driver's default
   std::optional<std::uint32_t> id_count;    // <userns:ids count='N'/>: size of the automatic range
   SeccompDef seccomp;
+  std::optional<OwnerDef> owner;
   std::vector<ImagePartDef> images;
   bool operator==(const UsernsDef&) const = default;
 };

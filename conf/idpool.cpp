@@ -31,12 +31,19 @@ Result<void> check_target(IdKind kind, const IdMapEntry& entry, const std::vecto
                 line + " maps host " + id_kind_name(kind) + " 0: root of the host is never given to a domain");
   const bool delegated = is_granted(range, granted);
   const std::string file = kind == IdKind::kUid ? "/etc/subuid" : "/etc/subgid";
-  // Domains and other people's delegations first: their names say more than a number does.
-  if (const IdClaim* claim = find_conflict(range, claims, domain); claim && (claim->domain || !delegated))
+  // Domains and other people's delegations first: their names say more than a number does. But not to an owner, for whom there are
+  // no domains of others: those that are in the way lie in the owner's own delegation.
+  const bool is_for_owner = !rules.line_owner.empty();
+  const IdClaim* claim = find_conflict(range, claims, domain);
+  if (claim && (claim->domain ? delegated || !is_for_owner : !delegated))
     return fail(VIR_ERR_CONFIG_UNSUPPORTED, line + " overlaps host ids " + std::to_string(claim->range.first) + "-" +
                                                 std::to_string(claim->range.end() - 1) + " of " + claim->owner);
   if (rules.must_be_granted && !delegated)
-    return fail(VIR_ERR_CONFIG_UNSUPPORTED, line + " is not delegated to you in " + file);
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+                line + " is not delegated to " + rules.whom + " in " + file +
+                    (rules.line_owner.empty() ? ""
+                                              : "; a line '" + rules.line_owner + ":" + std::to_string(range.first) +
+                                                    ":" + std::to_string(range.count) + "' there would do it"));
   if (range.first < kFirstSafeId && !delegated)
     return fail(VIR_ERR_CONFIG_UNSUPPORTED,
                 line + " takes host ids below " + std::to_string(kFirstSafeId) +

@@ -99,6 +99,8 @@ struct IdPool {
 struct TargetRules {
   std::vector<IdRange> granted_uid, granted_gid;
   bool must_be_granted = false;
+  std::string whom = "you";  // of whose delegation errors speak
+  std::string line_owner;    // and whose line would help; empty: none is proposed
 };
 [[nodiscard]] Result<void> check_targets(const IdMapDef& map, const IdClaims& claims, const TargetRules& rules,
                                          const Uuid& domain);

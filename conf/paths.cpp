@@ -6,6 +6,8 @@
 #include <array>
 #include <cstdlib>
 
+#include "conf/base/file.h"
+#include "conf/base/text.h"
 #include "virtuserns_build.h"
 
 namespace virtuserns {
@@ -36,6 +38,8 @@ Paths system_paths() {
   return paths;
 }
 
+std::string session_boots(const Paths& paths) { return paths.state + "/boots"; }
+
 Paths session_paths() {
   Paths paths = system_paths();
   const std::string home = home_directory();
@@ -45,9 +49,10 @@ Paths session_paths() {
   // Where libvirt's client looks: the runtime directory, else the cache directory.
   const std::string runtime = xdg("XDG_RUNTIME_DIR", "");
   paths.run = runtime.empty() ? cache : runtime + "/libvirt";
-  paths.driver_run = paths.run + "/userns";
   paths.definitions = config + "/userns";
   paths.state = state + "/userns";
+  const auto boot = read_kernel_file(paths.proc + "/sys/kernel/random/boot_id", 64);
+  paths.driver_run = session_boots(paths) + "/" + (boot ? std::string(trim(*boot)) : "unknown");
   paths.log = cache + "/userns/log";
   paths.config_file = config + "/virtusernsd.conf";
   paths.is_session = true;

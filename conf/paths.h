@@ -6,8 +6,10 @@
 namespace virtuserns {
 
 struct Paths {
-  std::string run = "/run/libvirt";                 // sockets: <run>/virtusernsd-sock, -sock-ro; pid file
-  std::string driver_run = "/run/libvirt/userns";   // status, controller sockets, exit records; gone at reboot
+  std::string run = "/run/libvirt";  // sockets: <run>/virtusernsd-sock, -sock-ro; pid file
+  // Status, controller sockets, exit records; gone at reboot. Of a session below `state`: what runs may outlive a logout, at
+  // which $XDG_RUNTIME_DIR goes.
+  std::string driver_run = "/run/libvirt/userns";
   std::string definitions = "/etc/libvirt/userns";  // <uuid>.xml, autostart/<uuid>.xml -> ../<uuid>.xml
   std::string state = "/var/lib/libvirt/userns";    // leases
   std::string log = "/var/log/libvirt/userns";      // <name>.log, one per domain
@@ -22,6 +24,8 @@ struct Paths {
 
 // The fixed paths above, with the build's module directory and controller.
 [[nodiscard]] Paths system_paths();
+// Of a session: holds a driver_run for each boot of the machine.
+[[nodiscard]] std::string session_boots(const Paths& paths);
 // $XDG_RUNTIME_DIR, $XDG_CONFIG_HOME, $XDG_STATE_HOME of the calling user (XDG base directory specification).
 [[nodiscard]] Paths session_paths();
 

@@ -2,7 +2,6 @@
 
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -21,6 +20,8 @@
 #include "driver/kernel/caps.h"
 #include "driver/links/broker.h"
 #include "driver/module.h"
+#include "driver/single.h"
+#include "driver/rpc/auth.h"
 #include "driver/rpc/server.h"
 
 namespace virtuserns {
@@ -39,18 +40,6 @@ void raise_descriptor_limit() {
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
   limit.rlim_cur = limit.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-// One daemon for a run directory: the lock lives as long as the descriptor, whatever kills the process.
-Result<Fd> take_pid_file(const std::string& path) {
-  auto lock = lock_file(path);
-  if (!lock && lock.error().code == VIR_ERR_RESOURCE_BUSY)
-    return fail(VIR_ERR_RESOURCE_BUSY, "another virtusernsd is running (" + quote(path) + " is locked)");
-  if (!lock) return lock.error();
-  const std::string pid = std::to_string(::getpid()) + "\n";
-  if (::ftruncate(lock->get(), 0) != 0 || ::pwrite(lock->get(), pid.data(), pid.size(), 0) < 0)
-    return sys_fail("write " + quote(path));
-  return lock;
 }
 
 bool is_read_only_socket(const Fd& socket) {
@@ -97,7 +86,7 @@ class Daemon {
 
   const DaemonOptions& options_;
   DaemonConfig config_;
-  Fd pid_lock_;
+  Fd pid_lock_, domains_lock_;
   std::unique_ptr<Loop> loop_;
   EventHub events_;
   std::vector<std::pair<std::string, std::unique_ptr<Driver>>> drivers_;
@@ -125,6 +114,7 @@ Result<void> Daemon::start() {
   const std::string directory = options_.listen_dir.empty() ? options_.paths.run : options_.listen_dir;
   TRY(make_directories(directory, options_.paths.is_session ? 0700 : 0755));
   pid_lock_ = TRY(take_pid_file(options_.pid_file.empty() ? directory + "/virtusernsd.pid" : options_.pid_file));
+  if (options_.paths.is_session) domains_lock_ = TRY(take_domains(options_.paths, directory));
   loop_ = TRY(Loop::create());
   TRY(watch_signals());  // before any thread: they inherit the mask
   TRY(start_drivers());
@@ -132,6 +122,9 @@ Result<void> Daemon::start() {
   rpc::SessionHost sessions;
   sessions.is_session_daemon = options_.paths.is_session;
   sessions.prepare_worker = limit_worker;
+  sessions.checks_owner = !config_.access_drivers.empty() && !options_.paths.is_session;
+  for (const auto& name : config_.access_admin_groups)
+    sessions.admin_groups.push_back(TRY(rpc::group_id(name), "access_admin_groups"));
   for (const auto& [scheme, driver] : drivers_) sessions.drivers.push_back({scheme, driver.get()});
   server_ = std::make_unique<rpc::Server>(*loop_, config_, std::move(sessions), events_);
   TRY(server_->start());

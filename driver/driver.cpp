@@ -112,6 +112,7 @@ Result<std::vector<InterfaceAddresses>> Driver::interface_addresses(const Uuid&,
   return unsupported("virDomainInterfaceAddresses");
 }
 Result<CpuStats> Driver::cpu_stats(const Uuid&, unsigned) { return unsupported("virDomainGetCPUStats"); }
+Result<std::optional<OwnerDef>> Driver::owner(const Uuid&) { return unsupported("virDomainGetXMLDesc"); }
 Result<std::vector<DomainStats>> Driver::all_stats(const std::vector<Uuid>&, unsigned, unsigned) {
   return unsupported("virConnectGetAllDomainStats");
 }

@@ -45,6 +45,10 @@ struct Caller {
   std::string user_name;
   std::uint64_t connection_id = 0;  // unique in the life of the daemon; the key of autodestroy
   bool read_only = false;
+  // Not an administrator: for this caller there are its own domains (conf/owner.h) and no others. What such a caller may ask for
+  // at all is the front end's to say (driver/rpc/access.h); that a definition stays the caller's own, and contains only what an
+  // owner may write, is the driver's, because it holds the domain's job.
+  bool owns_only = false;
 };
 
 struct DomainInfo {
@@ -63,6 +67,7 @@ struct DomainSummary {
   DomainRef ref;
   int state = 0;
   bool persistent = false, autostart = false, has_managed_save = false, has_snapshot = false, has_checkpoint = false;
+  std::optional<OwnerDef> owner;  // as Driver::owner() says it
 };
 
 struct VcpuInfo {
@@ -181,6 +186,10 @@ class Driver {
   virtual Result<DomainRef> lookup_by_name(const std::string& name) = 0;
   virtual Result<DomainRef> lookup_by_uuid(const Uuid& uuid) = 0;
 
+  // Whose the domain is: nobody's (an administrator's) also while two definitions of it, of what runs and of the next start, name
+  // different owners.
+  virtual Result<std::optional<OwnerDef>> owner(const Uuid& uuid);
+
   // ---- definitions ----
   // The def is parsed but neither defaulted nor validated: the driver does both (conf/defaults.h, validate.h).
   virtual Result<DomainRef> define(const Caller&, DomainDef def, unsigned flags);
@@ -261,7 +270,7 @@ class Driver {
 
 // ---- the plug ---------------------------------------------------------------------------------------------------
 
-inline constexpr unsigned kDriverInterfaceVersion = 4;
+inline constexpr unsigned kDriverInterfaceVersion = 5;
 
 struct DriverHost {  // what the daemon lends to a module; outlives it
   const DaemonConfig* config = nullptr;

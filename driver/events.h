@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -57,6 +58,7 @@ using EventBody = std::variant<LifecycleEvent, RebootEvent, ControlErrorEvent, B
 struct Event {
   DomainRef domain;
   EventBody body;
+  std::optional<OwnerDef> owner;  // of the domain when it happened
 };
 
 // Thread-safe. Events are handed to every subscriber in the order of emit().

@@ -24,7 +24,7 @@ RULES = {
     "driver/exec/": ["driver/exec/", "driver/rpc/message.h", "driver/rpc/protocol.h", "driver/rpc/error.h", "conf/"],
     "driver/test/": ["driver/test/", "driver/domain/", "driver/driver.h", "driver/events.h", "conf/"],
     "driver/compute/": ["driver/compute/", "xml/", "conf/"],
-    "driver/": ["driver/driver.h", "driver/events.h", "driver/module.h", "driver/daemon.h", "driver/rpc/", "driver/kernel/caps.h",
+    "driver/": ["driver/driver.h", "driver/events.h", "driver/module.h", "driver/daemon.h", "driver/single.h", "driver/rpc/", "driver/kernel/caps.h",
                 "driver/links/broker.h", "conf/", "xml/"],
     "tools/showinfo/": ["tools/showinfo/", "driver/exec/client.h", "driver/exec/program.h", "driver/kernel/", "xml/", "conf/"],
     "tools/convert/": ["tools/convert/", "driver/exec/program.h", "driver/image/superblock.h",

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "conf/owner.h"
 #include "conf/system_calls.h"
 #include "conf/validate.h"
 #include "xml/kept.h"
@@ -88,6 +89,25 @@ Result<SeccompDef> parse_seccomp(const Node& node) {
   return def;
 }
 
+Result<OwnerDef> parse_owner(const Node& node) {
+  OwnerDef def;
+  for (const auto& a : node.attributes())
+    if (a.name != "user" && a.name != "uid" && a.name != "sources")
+      return node.error("unknown attribute " + quote(a.name) +
+                        " in <userns:owner>: known are user='NAME', uid='N' and sources='host'");
+  def.user = node.attribute_or("user");
+  def.uid = TRY(node.number<std::uint32_t>("uid"));
+  if (const auto sources = node.attribute("sources")) {
+    if (*sources != "host")
+      return node.error("invalid value " + quote(*sources) +
+                        " for attribute 'sources' of <userns:owner>: use 'host'");
+    def.has_host_sources = true;
+  }
+  if (!node.children().empty()) return node.error("<userns:owner> has no elements");
+  if (const auto valid = validate_owner(def); !valid) return node.error(valid.error().code, valid.error().text);
+  return def;
+}
+
 Result<void> only_attributes(const Node& node, std::initializer_list<std::string_view> known) {
   for (const auto& a : node.attributes())
     if (std::find(known.begin(), known.end(), a.name) == known.end())
@@ -149,10 +169,12 @@ Result<UsernsDef> parse_userns(const Node& node) {
       def.id_count = TRY(needed_number<std::uint32_t>(child, "count"));
     else if (is_ours && child.name() == "seccomp")
       def.seccomp = TRY(parse_seccomp(child));
+    else if (is_ours && child.name() == "owner")
+      def.owner = TRY(parse_owner(child));
     else
       return child.error("unknown element <" + std::string(child.name()) +
                          "> in <userns:domain>: known are <userns:pids limit=''/>, <userns:ids count=''/>, "
-                         "<userns:seccomp> and <userns:image target=''>");
+                         "<userns:seccomp>, <userns:image target=''> and <userns:owner user=''/>");
   }
   if (const auto valid = validate_images(def.images); !valid)
     return node.error(valid.error().code, valid.error().text);

@@ -11,8 +11,6 @@
 
 namespace virtuserns::xml {
 
-inline constexpr std::string_view kUsernsUri = "urn:virtuserns:domain:1.0";
-
 // As virXMLNodeSanitizeNamespaces: children without a namespace are not kept, and of several with one namespace only
 // the first is.
 [[nodiscard]] std::vector<MetadataElement> parse_metadata(const Node& node);

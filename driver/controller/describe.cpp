@@ -59,7 +59,8 @@ std::string line(const BeforeStep& step) {
                                },
                                [](const SourceStep& s) {
                                  return "source " + number(s.id) + " directory " + quote(s.host_source) +
-                                        when(s.is_recursive, " recursive") + when(s.is_readonly, " readonly");
+                                        when(s.is_recursive, " recursive") + when(s.is_readonly, " readonly") +
+                                        (s.user ? " as " + number(s.user->uid) + ":" + number(s.user->gid) : "");
                                },
                                [](const DeviceSourceStep& s) {
                                  return "device-source " + number(s.id) + " " + quote(s.host_source) +

@@ -15,6 +15,7 @@
 #include "driver/kernel/clone.h"
 #include "driver/kernel/device_filter.h"
 #include "driver/kernel/mount.h"
+#include "driver/kernel/user_directory.h"
 
 namespace virtuserns::controller {
 
@@ -89,9 +90,35 @@ Result<MountFd> open_source(const SourceStep& step) {
   return mount;
 }
 
-Result<void> take_source(const SourceStep& step, Host& host, const DirFd& stage) {
+// Of a domain with an owner. What is looked at and what is mounted are one and the same: the descriptor.
+Result<MountFd> open_source_as_user(const SourceStep& step, const LaunchPlan& plan) {
+  const DirFd directory = TRY(kernel::open_directory_as(step.host_source, step.user->uid, step.user->gid));
+  struct stat st {};
+  if (::fstat(directory.get(), &st) != 0) return sys_fail("stat");
+  const std::string belongs = "it belongs to " + std::to_string(st.st_uid) + ":" + std::to_string(st.st_gid);
+  bool is_root = false, is_of_domain = false;
+  for (const auto& other : plan.from_parent) {
+    if (const auto* root = std::get_if<RootStep>(&other)) is_root = root->source_id == step.id || is_root;
+    if (const auto* map = std::get_if<IdMapStep>(&other))
+      for (const auto& range : host_ranges(map->maps.uid))
+        is_of_domain = range.contains({st.st_uid, 1}) || is_of_domain;
+  }
+  if (is_root && (st.st_uid != plan.host_uid || st.st_gid != plan.host_gid))
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED, belongs + " and not to the domain's root, " +
+                                                std::to_string(plan.host_uid) + ":" + std::to_string(plan.host_gid) +
+                                                ": make it as the owner, by 'virt-userns-rootfs create --first " +
+                                                std::to_string(plan.host_uid) + "'");
+  if (!is_of_domain && st.st_uid != step.user->uid)
+    return fail(VIR_ERR_ACCESS_DENIED, belongs + " and neither to the domain's owner, " +
+                                           std::to_string(step.user->uid) + ", nor to an id of the domain");
+  MountFd mount = TRY(kernel::clone_mount(directory, "", kernel::Depth::kTopOnly));
+  if (step.is_readonly) TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, kernel::Depth::kTopOnly));
+  return mount;
+}
+
+Result<void> take_source(const SourceStep& step, const LaunchPlan& plan, Host& host, const DirFd& stage) {
   const std::string context = "source " + quote(step.host_source);
-  const MountFd mount = TRY(open_source(step), context);
+  const MountFd mount = TRY(step.user ? open_source_as_user(step, plan) : open_source(step), context);
   TRY(keep_source(host, stage, step.id, mount), context);
   return {};
 }
@@ -265,7 +292,7 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   TRY(make_masks(stage), "stage");
   if (!is_initial) TRY(keep_visible(stage), "stage");
   for (const auto& step : plan.before) {
-    if (const auto* source = std::get_if<SourceStep>(&step)) TRY(take_source(*source, host, stage));
+    if (const auto* source = std::get_if<SourceStep>(&step)) TRY(take_source(*source, plan, host, stage));
     if (const auto* device = std::get_if<DeviceSourceStep>(&step)) TRY(take_device(*device, host, stage));
   }
   // After the sources, which need no group: systemd makes the scope meanwhile.

@@ -44,7 +44,10 @@ Result<void> check_source(const std::string& path) {
   return {};
 }
 
-Result<void> check(const SourceStep& step) { return check_source(step.host_source); }
+Result<void> check(const SourceStep& step) {
+  if (step.user && step.user->uid == 0) return refuse("source " + quote(step.host_source) + " is opened as root");
+  return check_source(step.host_source);
+}
 Result<void> check(const DeviceSourceStep& step) { return check_source(step.host_source); }
 
 Result<void> check_filter(const std::vector<std::uint8_t>& program) {

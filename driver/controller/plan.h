@@ -38,7 +38,7 @@
 
 namespace virtuserns {
 
-inline constexpr std::uint32_t kPlanVersion = 6;
+inline constexpr std::uint32_t kPlanVersion = 7;
 
 // ---- before -------------------------------------------------------------------------------------------------------
 
@@ -65,11 +65,19 @@ struct CgroupStep {
 };
 
 // Opens a directory and keeps it under `id`, which mount steps name: an open_tree(2) clone (recursive when asked).
+//
+// user: the source of a domain that this host user owns. The path is followed as that user, without groups, and
+// without links of /proc; what it leads to must be a directory of an ordinary file system that belongs to the user or to an id of
+// the domain, and the root of the tree to the domain's own root. So whoever writes the path gets nothing by it that is not theirs.
+struct SourceUser {
+  std::uint32_t uid = 0, gid = 0;
+};
 struct SourceStep {
   std::uint32_t id = 0;
   std::string host_source;
   bool is_recursive = false;
   bool is_readonly = false;
+  std::optional<SourceUser> user = std::nullopt;
 };
 
 // What reads images, each in a jail (driver/controller/jail.h). Before the first ImageSourceStep, in plans that have one.

@@ -20,10 +20,11 @@ Result<void> DomainDriver::prepare(DomainDef& def) const {
   return {};
 }
 
-Result<DomainRef> DomainDriver::define(const Caller&, DomainDef def, unsigned flags) {
+Result<DomainRef> DomainDriver::define(const Caller& caller, DomainDef def, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_DEFINE_VALIDATE, "virDomainDefineXMLFlags"));
   TRY(prepare(def));
-  const auto job = TRY(domains_.claim(def.name, def.uuid));
+  TRY(admit_definition(caller, def));
+  const auto job = TRY(claim_for(caller, def));
   std::optional<DomainDef> old;
   if (const auto domain = job.look(); domain->persistent) old = domain->config_def();
   const auto accept = [&]() -> Result<void> {
@@ -115,11 +116,16 @@ Result<std::string> DomainDriver::metadata(const Uuid& uuid, int type, const std
   return get_metadata(*TRY(queried_def(*domain, flags)), type, uri);
 }
 
-Result<void> DomainDriver::set_metadata(const Caller&, const Uuid& uuid, int type, std::optional<std::string> value,
-                                        const std::string& uri, unsigned flags) {
+Result<void> DomainDriver::set_metadata(const Caller& caller, const Uuid& uuid, int type,
+                                        std::optional<std::string> value, const std::string& uri, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainSetMetadata"));
+  // It says what a domain is, not what somebody notes about it; only a definition as a whole is checked.
+  if (type == VIR_DOMAIN_METADATA_ELEMENT && uri == kUsernsUri)
+    return fail(
+        VIR_ERR_OPERATION_UNSUPPORTED,
+        "metadata of namespace '" + uri + "' is a part of the definition: change it with virsh edit or define");
   const auto job = TRY(domains_.take_job(uuid));
-  TRY(change_defs(job, flags,
+  TRY(change_defs(caller, job, flags,
                   in_each([&](DomainDef& def) { return virtuserns::set_metadata(def, type, value, uri); })));
   emit(job, MetadataChangeEvent{type, uri});
   return {};
@@ -127,8 +133,8 @@ Result<void> DomainDriver::set_metadata(const Caller&, const Uuid& uuid, int typ
 
 // ---- changing ---------------------------------------------------------------------------------------------------
 
-Result<void> DomainDriver::change_defs(const DomainTable::Job& job, unsigned flags, const Change& change,
-                                       const ApplyLive& apply_live) {
+Result<void> DomainDriver::change_defs(const Caller& caller, const DomainTable::Job& job, unsigned flags,
+                                       const Change& change, const ApplyLive& apply_live) {
   std::optional<DomainDef> live, config;
   {
     const auto domain = job.look();
@@ -137,6 +143,8 @@ Result<void> DomainDriver::change_defs(const DomainTable::Job& job, unsigned fla
     if (defs.config) config = *defs.config;
   }
   TRY(change(AffectedDefs{live ? &*live : nullptr, config ? &*config : nullptr}));
+  if (config) TRY(admit_definition(caller, *config));
+  if (live) TRY(admit_live_definition(caller, *live));
   if (live && apply_live) TRY(apply_live(*live));
   if (config) TRY(store_definition(*config));
   {

@@ -39,14 +39,15 @@ Result<void> DomainDriver::update_live(DriverDomain&, DomainDef&, const DeviceDe
   return no_live_change("updating", device);
 }
 
-Result<void> DomainDriver::attach_device(const Caller&, const Uuid& uuid, DeviceDef device, unsigned flags) {
+Result<void> DomainDriver::attach_device(const Caller& caller, const Uuid& uuid, DeviceDef device, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainAttachDeviceFlags"));
   const auto job = TRY(domains_.take_job(uuid));
   // Once for both definitions, so that a generated MAC address is the same in both.
   apply_device_defaults(device, job.look()->def);
   TRY(validate_device(device));
+  TRY(admit_change(caller, job, [&](DomainDef& def) { return attach_to(def, device); }));
   std::string alias;
-  TRY(change_defs(job, flags, [&](const AffectedDefs& defs) -> Result<void> {
+  TRY(change_defs(caller, job, flags, [&](const AffectedDefs& defs) -> Result<void> {
     if (defs.live) alias = TRY(attach_live(*job.domain, *defs.live, device));
     if (!defs.config) return {};
     TRY(attach_to(*defs.config, device));
@@ -56,11 +57,11 @@ Result<void> DomainDriver::attach_device(const Caller&, const Uuid& uuid, Device
   return {};
 }
 
-Result<void> DomainDriver::detach_device(const Caller&, const Uuid& uuid, DeviceDef device, unsigned flags) {
+Result<void> DomainDriver::detach_device(const Caller& caller, const Uuid& uuid, DeviceDef device, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainDetachDeviceFlags"));
   const auto job = TRY(domains_.take_job(uuid));
   std::string alias;
-  TRY(change_defs(job, flags, [&](const AffectedDefs& defs) -> Result<void> {
+  TRY(change_defs(caller, job, flags, [&](const AffectedDefs& defs) -> Result<void> {
     if (defs.live) alias = TRY(detach_live(*job.domain, *defs.live, device));
     if (defs.config) (void)TRY(detach_from(*defs.config, without_generated_alias(device)));
     return {};
@@ -69,11 +70,12 @@ Result<void> DomainDriver::detach_device(const Caller&, const Uuid& uuid, Device
   return {};
 }
 
-Result<void> DomainDriver::update_device(const Caller&, const Uuid& uuid, DeviceDef device, unsigned flags) {
+Result<void> DomainDriver::update_device(const Caller& caller, const Uuid& uuid, DeviceDef device, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_DEVICE_MODIFY_FORCE, "virDomainUpdateDeviceFlags"));
   TRY(validate_device(device));
   const auto job = TRY(domains_.take_job(uuid));
-  return change_defs(job, flags, [&](const AffectedDefs& defs) -> Result<void> {
+  TRY(admit_change(caller, job, [&](DomainDef& def) { return update_in(def, without_generated_alias(device)); }));
+  return change_defs(caller, job, flags, [&](const AffectedDefs& defs) -> Result<void> {
     if (defs.live) TRY(update_live(*job.domain, *defs.live, device));
     if (!defs.config) return {};
     TRY(update_in(*defs.config, without_generated_alias(device)));

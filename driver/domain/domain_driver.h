@@ -23,6 +23,7 @@
 
 #include "conf/bulk_stats.h"
 #include "conf/defaults.h"
+#include "conf/owner.h"
 #include "conf/tuning.h"
 #include "driver/domain/table.h"
 
@@ -45,6 +46,7 @@ class DomainDriver : public Driver {
   Result<DomainRef> lookup_by_id(int id) override;
   Result<DomainRef> lookup_by_name(const std::string& name) override;
   Result<DomainRef> lookup_by_uuid(const Uuid& uuid) override;
+  Result<std::optional<OwnerDef>> owner(const Uuid& uuid) override;
   Result<bool> is_active(const Uuid&) override;
   Result<bool> is_persistent(const Uuid&) override;
   Result<bool> is_updated(const Uuid&) override;
@@ -96,6 +98,7 @@ class DomainDriver : public Driver {
 
   // ---- hooks: definitions ----
   virtual DefaultsContext defaults_context() const = 0;
+  virtual OwnedRules owned_rules() const { return {}; }
   // Takes for `def` what no two domains may share, instead of what the domain had before; job held. Then the
   // definition is accepted, or restore() gets the one that stood before.
   virtual Result<void> reserve(const DomainDef& def);
@@ -133,10 +136,20 @@ class DomainDriver : public Driver {
   // `change` runs on copies of the definitions that `flags` mean; then `apply_live` makes it true of the running
   // domain; then the persistent definition is stored; then both replace the originals. After an error of any step the
   // originals stand (what apply_live did before a failing store is what the next change or start repairs).
-  [[nodiscard]] Result<void> change_defs(const DomainTable::Job& job, unsigned flags, const Change& change,
-                                         const ApplyLive& apply_live = {});
+  [[nodiscard]] Result<void> change_defs(const Caller& caller, const DomainTable::Job& job, unsigned flags,
+                                         const Change& change, const ApplyLive& apply_live = {});
   // A definition from outside: completed and checked.
   [[nodiscard]] Result<void> prepare(DomainDef& def) const;
+  // Of a caller who may manage own domains only: a definition, prepared, that is the caller's and contains what an owner may
+  // write. Others write what they like. owners.cpp
+  [[nodiscard]] Result<void> admit_definition(const Caller& caller, const DomainDef& def) const;
+  [[nodiscard]] Result<void> admit_live_definition(const Caller& caller, const DomainDef& live) const;
+  // Before a hook makes it true of what runs: the definitions, so changed, would be admitted. One that cannot be changed so makes the
+  // change itself fail.
+  [[nodiscard]] Result<void> admit_change(const Caller& caller, const DomainTable::Job& job,
+                                          const std::function<Result<void>(DomainDef&)>& change) const;
+  // domains_.claim(), and the domain that is there is the caller's, if the caller may manage own domains only. owners.cpp
+  [[nodiscard]] Result<DomainTable::Job> claim_for(const Caller& caller, const DomainDef& def);
   // What claim() made and nobody filled, with what was reserved for it.
   void forget_if_empty(const std::shared_ptr<DriverDomain>& domain);
 
@@ -148,8 +161,10 @@ class DomainDriver : public Driver {
   DomainTable domains_;
 
  private:
-  [[nodiscard]] Result<void> change_limits(const Uuid& uuid, unsigned flags, Limits limits, const TypedParams& given,
-                                           const Change& change, std::optional<EventBody> event = {});
+  [[nodiscard]] Result<void> change_limits(const Caller& caller, const Uuid& uuid, unsigned flags, Limits limits,
+                                           const TypedParams& given, const Change& change,
+                                           std::optional<EventBody> event = {});
+  [[nodiscard]] bool are_own(const DomainDef& def, const Caller& caller) const;
   // A copy of the definition that a query is about, with what really is when that is the running one.
   [[nodiscard]] Result<DomainDef> queried_limits(const Uuid& uuid, unsigned flags, Limits limits);
 
@@ -197,6 +212,9 @@ class TypedDomainDriver : public DomainDriver {
   [[nodiscard]] Result<Job> take_job(const Uuid& uuid) const { return typed(TRY(domains_.take_job(uuid))); }
   [[nodiscard]] Result<Job> claim(const std::string& name, const Uuid& uuid) {
     return typed(TRY(domains_.claim(name, uuid)));
+  }
+  [[nodiscard]] Result<Job> claim_for(const Caller& caller, const DomainDef& def) {
+    return typed(TRY(DomainDriver::claim_for(caller, def)));
   }
 };
 

@@ -16,6 +16,7 @@ Result<std::vector<DomainSummary>> DomainDriver::list_domains() {
     summary.state = domain->state;
     summary.persistent = domain->persistent;
     summary.autostart = domain->autostart;
+    summary.owner = owner_of(*domain);
     list.push_back(std::move(summary));
   }
   return list;
@@ -26,6 +27,8 @@ Result<DomainRef> DomainDriver::lookup_by_name(const std::string& name) {
   return ref_of(*TRY(domains_.find_by_name(name)));
 }
 Result<DomainRef> DomainDriver::lookup_by_uuid(const Uuid& uuid) { return ref_of(*TRY(domains_.find(uuid))); }
+
+Result<std::optional<OwnerDef>> DomainDriver::owner(const Uuid& uuid) { return owner_of(*TRY(domains_.find(uuid))); }
 
 Result<bool> DomainDriver::is_active(const Uuid& uuid) { return TRY(domains_.find(uuid))->is_active(); }
 Result<bool> DomainDriver::is_persistent(const Uuid& uuid) { return TRY(domains_.find(uuid))->persistent; }
@@ -83,7 +86,7 @@ void DomainDriver::forget_if_empty(const std::shared_ptr<DriverDomain>& domain) 
 // ---- events -----------------------------------------------------------------------------------------------------
 
 void DomainDriver::emit_locked(const DriverDomain& domain, EventBody body) {
-  events_.emit(Event{ref_of(domain), std::move(body)});
+  events_.emit(Event{ref_of(domain), std::move(body), owner_of(domain)});
 }
 
 void DomainDriver::emit_lifecycle_locked(const DriverDomain& domain, int event, int detail) {

@@ -18,6 +18,11 @@ Result<std::unique_lock<std::timed_mutex>> wait_for_job(DriverDomain& domain) {
 
 DomainRef ref_of(const DomainObject& domain) { return {domain.def.name, domain.def.uuid, domain.def.id}; }
 
+std::optional<OwnerDef> owner_of(const DomainObject& domain) {
+  if (domain.config_def().userns.owner == domain.def.userns.owner) return domain.def.userns.owner;
+  return std::nullopt;
+}
+
 Result<DomainTable::Locked> DomainTable::find(const Uuid& uuid) const {
   Locked found = lock_domain(TRY(list_.find(uuid)));
   if (!found->exists()) return no_domain_with_uuid(uuid);

@@ -53,6 +53,8 @@ struct DomainJob {
 };
 
 [[nodiscard]] DomainRef ref_of(const DomainObject& domain);
+// As Driver::owner(). With the domain's mutex held.
+[[nodiscard]] std::optional<OwnerDef> owner_of(const DomainObject& domain);
 
 class DomainTable {
  public:

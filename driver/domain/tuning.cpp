@@ -14,11 +14,12 @@ constexpr unsigned kGetFlags = kImpactFlags | VIR_TYPED_PARAM_STRING_OKAY;
 Result<void> DomainDriver::apply_limits(DriverDomain&, DomainDef&, Limits, const TypedParams&) { return {}; }
 void DomainDriver::read_limits(DomainDef&, Limits) {}
 
-Result<void> DomainDriver::change_limits(const Uuid& uuid, unsigned flags, Limits limits, const TypedParams& given,
-                                         const Change& change, std::optional<EventBody> event) {
+Result<void> DomainDriver::change_limits(const Caller& caller, const Uuid& uuid, unsigned flags, Limits limits,
+                                         const TypedParams& given, const Change& change,
+                                         std::optional<EventBody> event) {
   const auto job = TRY(domains_.take_job(uuid));
   bool is_live = false;
-  TRY(change_defs(job, flags, change, [&](DomainDef& live) {
+  TRY(change_defs(caller, job, flags, change, [&](DomainDef& live) {
     is_live = true;
     return apply_limits(*job.domain, live, limits, given);
   }));
@@ -44,10 +45,10 @@ Result<std::uint64_t> DomainDriver::max_memory_kib(const Uuid& uuid) {
   return TRY(domains_.find(uuid))->def.max_memory_kib;
 }
 
-Result<void> DomainDriver::set_memory(const Caller&, const Uuid& uuid, std::uint64_t kib, unsigned flags) {
+Result<void> DomainDriver::set_memory(const Caller& caller, const Uuid& uuid, std::uint64_t kib, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_MEM_MAXIMUM, "virDomainSetMemoryFlags"));
   return change_limits(
-      uuid, flags, Limits::kMemorySize, {},
+      caller, uuid, flags, Limits::kMemorySize, {},
       [&](const AffectedDefs& defs) { return apply_memory_size(defs, kib, flags); }, BalloonChangeEvent{kib});
 }
 
@@ -56,11 +57,11 @@ Result<TypedParams> DomainDriver::memory_parameters(const Uuid& uuid, unsigned f
   return memory_params(TRY(queried_limits(uuid, flags, Limits::kMemory)));
 }
 
-Result<void> DomainDriver::set_memory_parameters(const Caller&, const Uuid& uuid, const TypedParams& params,
+Result<void> DomainDriver::set_memory_parameters(const Caller& caller, const Uuid& uuid, const TypedParams& params,
                                                  unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainSetMemoryParameters"));
   TRY(check_memory_params(params));
-  return change_limits(uuid, flags, Limits::kMemory, params,
+  return change_limits(caller, uuid, flags, Limits::kMemory, params,
                        in_each([&](DomainDef& def) { return apply_memory_params(def, params); }));
 }
 
@@ -80,13 +81,13 @@ Result<TypedParams> DomainDriver::scheduler_parameters(const Uuid& uuid, unsigne
   return scheduler_params(*def, is_live ? kLiveSchedulerDefaults : SchedulerValues{});
 }
 
-Result<void> DomainDriver::set_scheduler_parameters(const Caller&, const Uuid& uuid, const TypedParams& params,
+Result<void> DomainDriver::set_scheduler_parameters(const Caller& caller, const Uuid& uuid, const TypedParams& params,
                                                     unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainSetSchedulerParametersFlags"));
   TRY(check_scheduler_params(params));
   TypedParams tunable;
   for (const auto& param : params) tunable.push_back({"cputune." + param.field, param.value});
-  return change_limits(uuid, flags, Limits::kCpu, params,
+  return change_limits(caller, uuid, flags, Limits::kCpu, params,
                        in_each([&](DomainDef& def) { return apply_scheduler_params(def, params); }),
                        TunableEvent{std::move(tunable)});
 }
@@ -98,10 +99,10 @@ Result<int> DomainDriver::vcpu_count(const Uuid& uuid, unsigned flags) {
   return static_cast<int>((flags & VIR_DOMAIN_VCPU_MAXIMUM) ? def->vcpu.max : current_vcpus(*def));
 }
 
-Result<void> DomainDriver::set_vcpus(const Caller&, const Uuid& uuid, unsigned count, unsigned flags) {
+Result<void> DomainDriver::set_vcpus(const Caller& caller, const Uuid& uuid, unsigned count, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags | VIR_DOMAIN_VCPU_MAXIMUM, "virDomainSetVcpusFlags"));
   const auto host_max = static_cast<unsigned>(TRY(max_vcpus("")));
-  return change_limits(uuid, flags, Limits::kVcpuCount, {},
+  return change_limits(caller, uuid, flags, Limits::kVcpuCount, {},
                        [&](const AffectedDefs& defs) { return apply_vcpu_count(defs, count, host_max, flags); });
 }
 
@@ -111,10 +112,10 @@ Result<std::vector<std::vector<bool>>> DomainDriver::vcpu_pins(const Uuid& uuid,
   return virtuserns::vcpu_pins(*TRY(queried_def(*domain, flags)), host_cpus());
 }
 
-Result<void> DomainDriver::pin_vcpu(const Caller&, const Uuid& uuid, unsigned vcpu, const std::vector<bool>& cpus,
-                                    unsigned flags) {
+Result<void> DomainDriver::pin_vcpu(const Caller& caller, const Uuid& uuid, unsigned vcpu,
+                                    const std::vector<bool>& cpus, unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainPinVcpuFlags"));
-  return change_limits(uuid, flags, Limits::kVcpuPins, {},
+  return change_limits(caller, uuid, flags, Limits::kVcpuPins, {},
                        in_each([&](DomainDef& def) { return apply_vcpu_pin(def, vcpu, cpus); }));
 }
 
@@ -125,11 +126,11 @@ Result<TypedParams> DomainDriver::blkio_parameters(const Uuid& uuid, unsigned fl
   return blkio_params(TRY(queried_limits(uuid, flags, Limits::kBlockIo)));
 }
 
-Result<void> DomainDriver::set_blkio_parameters(const Caller&, const Uuid& uuid, const TypedParams& params,
+Result<void> DomainDriver::set_blkio_parameters(const Caller& caller, const Uuid& uuid, const TypedParams& params,
                                                 unsigned flags) {
   TRY(refuse_unknown_flags(flags, kImpactFlags, "virDomainSetBlkioParameters"));
   TRY(check_blkio_params(params));
-  return change_limits(uuid, flags, Limits::kBlockIo, params,
+  return change_limits(caller, uuid, flags, Limits::kBlockIo, params,
                        in_each([&](DomainDef& def) { return apply_blkio_params(def, params); }));
 }
 

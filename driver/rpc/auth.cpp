@@ -1,11 +1,13 @@
 #include "driver/rpc/auth.h"
 
+#include <grp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
+#include <array>
 #include <memory>
 
 #include "conf/base/file.h"
@@ -43,12 +45,38 @@ std::uint64_t read_start_time(pid_t pid) {
   return fields.size() > 19 ? parse_number<std::uint64_t>(fields[19]).value_or(0) : 0;
 }
 
+namespace {
+
+// socket(7): ERANGE says how much room they take.
+std::vector<gid_t> read_groups(const SocketFd& socket) {
+  std::vector<gid_t> groups(64);
+  for (;;) {
+    auto size = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
+    const bool is_read = ::getsockopt(socket.get(), SOL_SOCKET, SO_PEERGROUPS, groups.data(), &size) == 0;
+    const std::size_t count = size / sizeof(gid_t);
+    if (!is_read && (errno != ERANGE || count <= groups.size())) return {};
+    groups.resize(count);
+    if (is_read) return groups;
+  }
+}
+
+}  // namespace
+
+Result<gid_t> group_id(const std::string& name) {
+  std::array<char, 16384> buffer;
+  group entry{};
+  group* found = nullptr;
+  if (::getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 || found == nullptr)
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED, "group " + quote(name) + " does not exist");
+  return found->gr_gid;
+}
+
 Result<Peer> read_peer(const SocketFd& socket, AuthMethod method) {
   ucred credentials{};
   socklen_t size = sizeof credentials;
   if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0)
     return sys_fail("read peer credentials");
-  Peer peer{credentials.uid, credentials.gid, credentials.pid, 0, {}};
+  Peer peer{credentials.uid, credentials.gid, credentials.pid, 0, {}, read_groups(socket)};
   if (method == AuthMethod::kNone || peer.uid == 0) return peer;
   peer.start_time = read_start_time(peer.pid);
   int pidfd = -1;

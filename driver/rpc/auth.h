@@ -13,6 +13,8 @@ inline constexpr const char* kPolkitMonitor = "org.libvirt.unix.monitor";
 // a pid that is reused later is told apart by its start time, and by the pidfd where the kernel gives one (a
 // descriptor for each client: only those take it that have to authenticate).
 [[nodiscard]] Result<Peer> read_peer(const SocketFd& socket, AuthMethod method);
+// As getgrnam(3). VIR_ERR_CONFIG_UNSUPPORTED: there is none of the name.
+[[nodiscard]] Result<gid_t> group_id(const std::string& name);
 // Field 22 of /proc/<pid>/stat. 0 when the process is gone.
 [[nodiscard]] std::uint64_t read_start_time(pid_t pid);
 

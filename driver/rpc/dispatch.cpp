@@ -30,6 +30,7 @@ Result<const Row*> admit(const Session& session, const Header& header) {
   if (row->access == Access::kWrite && session.caller().read_only)
     return fail(VIR_ERR_OPERATION_DENIED, std::string("read only access prevents ") + row->name);
   if (row->run == nullptr) return fail(VIR_ERR_NO_SUPPORT, row->name);
+  TRY(check_right(session.caller(), *row));
   return row;
 }
 

@@ -1,7 +1,10 @@
 #include <libvirt/libvirt.h>
 
 #include <algorithm>
+#include <set>
 
+#include "conf/domain_objects.h"
+#include "driver/rpc/access.h"
 #include "driver/rpc/handlers.h"
 
 namespace virtuserns::rpc {
@@ -55,7 +58,7 @@ bool matches(const DomainSummary& d, unsigned flags) {
 }
 
 Result<std::vector<DomainSummary>> active_domains(Call& call, bool active) {
-  std::vector<DomainSummary> domains = TRY(call.driver->list_domains());
+  std::vector<DomainSummary> domains = TRY(visible_domains(call));
   std::erase_if(domains, [&](const DomainSummary& domain) { return is_active(domain) != active; });
   return domains;
 }
@@ -87,7 +90,7 @@ Result<wire::NamesReply> connect_list_defined_domains(Call& call, const wire::In
 Result<wire::ListAllReply> connect_list_all_domains(Call& call, const wire::ListAllArgs& args) {
   TRY(refuse_unknown_flags(args.flags, kListFlags, "virConnectListAllDomains"));
   wire::ListAllReply reply;
-  for (DomainSummary& domain : TRY(call.driver->list_domains())) {
+  for (DomainSummary& domain : TRY(visible_domains(call))) {
     if (!matches(domain, args.flags)) continue;
     ++reply.count;
     if (args.need_results != 0) reply.domains.push_back(std::move(domain.ref));
@@ -97,21 +100,30 @@ Result<wire::ListAllReply> connect_list_all_domains(Call& call, const wire::List
 }
 
 Result<wire::DomainReply> domain_lookup_by_id(Call& call, const wire::LookupIdArgs& args) {
-  return wire::DomainReply{TRY(call.driver->lookup_by_id(args.id))};
+  return wire::DomainReply{TRY(visible_or(call, call.driver->lookup_by_id(args.id), no_domain_with_id(args.id)))};
 }
 
 Result<wire::DomainReply> domain_lookup_by_name(Call& call, const wire::LookupNameArgs& args) {
-  return wire::DomainReply{TRY(call.driver->lookup_by_name(args.name))};
+  return wire::DomainReply{
+      TRY(visible_or(call, call.driver->lookup_by_name(args.name), no_domain_with_name(args.name)))};
 }
 
 Result<wire::DomainReply> domain_lookup_by_uuid(Call& call, const wire::LookupUuidArgs& args) {
-  return wire::DomainReply{TRY(call.driver->lookup_by_uuid(args.uuid))};
+  return wire::DomainReply{
+      TRY(visible_or(call, call.driver->lookup_by_uuid(args.uuid), no_domain_with_uuid(args.uuid)))};
 }
 
 Result<wire::AllStatsReply> connect_get_all_domain_stats(Call& call, const wire::AllStatsArgs& args) {
   std::vector<Uuid> uuids;
   for (const DomainRef& domain : args.domains) uuids.push_back(domain.uuid);
   wire::AllStatsReply reply;
+  if (call.caller.owns_only) {
+    std::set<Uuid> own;
+    for (const DomainSummary& domain : TRY(visible_domains(call))) own.insert(domain.ref.uuid);
+    if (uuids.empty()) uuids.assign(own.begin(), own.end());
+    std::erase_if(uuids, [&](const Uuid& uuid) { return !own.contains(uuid); });
+    if (uuids.empty()) return reply;  // to the driver it means all
+  }
   for (DomainStats& stats : TRY(call.driver->all_stats(uuids, args.stats, args.flags)))
     reply.records.push_back({std::move(stats.ref), std::move(stats.params)});
   if (reply.records.size() > wire::kMaxDomains) return fail(VIR_ERR_RPC, "too many domains for one reply");

@@ -1,7 +1,6 @@
 #include "driver/rpc/server.h"
 
 #include <fcntl.h>
-#include <grp.h>
 #include <malloc.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -10,11 +9,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <map>
 
 #include "conf/base/log.h"
 #include "conf/base/text.h"
+#include "driver/rpc/access.h"
 #include "driver/rpc/auth.h"
 #include "driver/rpc/events.h"
 
@@ -36,15 +35,6 @@ ClientLimits limits_of(const DaemonConfig& config) {
 Workers::Sizes sizes_of(const DaemonConfig& config) {
   return {config.min_workers, std::max(config.max_workers, config.min_workers), std::max(1U, config.prio_workers),
           std::max(1U, config.max_anonymous_clients)};
-}
-
-Result<gid_t> group_id(const std::string& name) {
-  std::array<char, 16384> buffer;
-  group entry{};
-  group* found = nullptr;
-  if (::getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 || found == nullptr)
-    return fail(VIR_ERR_CONFIG_UNSUPPORTED, "group " + quote(name) + " does not exist");
-  return found->gr_gid;
 }
 
 Result<sockaddr_un> socket_address(const std::string& path) {
@@ -223,6 +213,7 @@ void Server::deliver(const Event& event) {
       if (client->session().registration_count() != 0) clients.push_back(client);
   }
   const std::int32_t id = event_id_of(event.body);
+  std::erase_if(clients, [&](const auto& client) { return !may_see(client->session().caller(), event.owner); });
   for (const auto& client : clients)
     for (const Registration& registration : client->session().registrations_for(id, event.domain.uuid))
       if (auto frame = make_event_frame(event, registration)) client->send_event(std::move(*frame));

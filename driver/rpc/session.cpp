@@ -52,6 +52,14 @@ std::optional<std::uint64_t> number_of(const TypedValue& value) {
   return std::nullopt;
 }
 
+bool is_administrator(const SessionHost& host, const Peer& peer) {
+  if (!host.checks_owner || peer.uid == 0) return true;
+  const auto is_one = [&](gid_t gid) {
+    return std::find(host.admin_groups.begin(), host.admin_groups.end(), gid) != host.admin_groups.end();
+  };
+  return is_one(peer.gid) || std::any_of(peer.groups.begin(), peer.groups.end(), is_one);
+}
+
 }  // namespace
 
 Session::Session(const SessionHost& host, Peer peer, std::uint64_t id, bool read_only, AuthMethod method)
@@ -67,6 +75,7 @@ Session::Session(const SessionHost& host, Peer peer, std::uint64_t id, bool read
   caller_.pid = peer_.pid;
   caller_.connection_id = id;
   caller_.read_only = read_only;
+  caller_.owns_only = !is_administrator(host_, peer_);
 }
 
 Result<void> Session::open(const std::string& name, bool read_only) {
@@ -132,7 +141,10 @@ Result<void> Session::set_identity(const TypedParams& params) {
     if (told.uid != peer_.uid) return fail(VIR_ERR_ACCESS_DENIED, "only root may speak for another identity");
     return {};
   }
+  // Whom root speaks for has that user's rights, and none of a group, which nobody has proved.
+  if (told.uid != caller().uid && told.user_name == caller().user_name) told.user_name = user_name_of(told.uid);
   const std::lock_guard lock(mutex_);
+  caller_.owns_only = host_.checks_owner && told.uid != 0;
   caller_.uid = told.uid;
   caller_.gid = told.gid;
   caller_.pid = told.pid;

@@ -21,6 +21,7 @@ struct Peer {
   pid_t pid = 0;
   std::uint64_t start_time = 0;  // of the process, in clock ticks after boot: with the pid it names one process
   PidFd pidfd;                   // when the kernel has it: proof that the pid is not another process's by now
+  std::vector<gid_t> groups;     // of the process when it connected, its supplementary ones
 };
 
 enum class AuthMethod { kNone, kPolkit };
@@ -32,8 +33,11 @@ struct OpenDriver {  // a loaded driver, as connections open it
 
 // What all sessions of a daemon share. Set before the first client, constant afterwards.
 struct SessionHost {
-  std::vector<OpenDriver> drivers;     // the first serves names that name no other
-  bool is_session_daemon = false;      // "userns:///session"
+  std::vector<OpenDriver> drivers;  // the first serves names that name no other
+  bool is_session_daemon = false;   // "userns:///session"
+  // access_drivers = [ "owner" ]: whoever is neither root nor in one of these groups manages own domains only.
+  bool checks_owner = false;
+  std::vector<gid_t> admin_groups;
   void (*prepare_worker)() = nullptr;  // called first in each thread that decodes what clients say
 };
 

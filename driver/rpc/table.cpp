@@ -11,6 +11,15 @@
 namespace virtuserns::rpc {
 namespace {
 
+constexpr Right kConnect{Object::kConnection, Permission::kGetattr}, kHost{Object::kConnection, Permission::kRead},
+    kConvert{Object::kConnection, Permission::kRead}, kSearch{Object::kConnection, Permission::kSearchDomains},
+    kDefine{Object::kDefinition, Permission::kSave}, kLook{Object::kDomain, Permission::kRead},
+    kSecret{Object::kDomain, Permission::kReadSecure}, kChange{Object::kDomain, Permission::kWrite},
+    kDelete{Object::kDomain, Permission::kDelete}, kStart{Object::kDomain, Permission::kStart},
+    kStop{Object::kDomain, Permission::kStop}, kReset{Object::kDomain, Permission::kReset},
+    kSuspend{Object::kDomain, Permission::kSuspend}, kSignal{Object::kDomain, Permission::kSendSignal},
+    kConsole{Object::kDomain, Permission::kOpenDevice}, kExec{Object::kDomain, Permission::kExec},
+    kNamespace{Object::kDomain, Permission::kOpenNamespace};
 constexpr auto kRead = Access::kRead;
 constexpr auto kWrite = Access::kWrite;
 using enum Priority;
@@ -41,6 +50,14 @@ Result<void> check_write_flags(const Call& call, const Args& args) {
   return {};
 }
 
+template <class Args>
+consteval bool names_domain() {
+  if constexpr (std::is_void_v<Args>)
+    return false;
+  else
+    return requires(const Args& args) { args.dom.uuid; };
+}
+
 template <auto kHandler>
 auto call_handler(Call& call, std::span<const std::uint8_t> payload)
     -> Result<typename HandlerTraits<decltype(kHandler)>::Reply> {
@@ -51,6 +68,7 @@ auto call_handler(Call& call, std::span<const std::uint8_t> payload)
     // Text and lists are copied out of the message once; the budget leaves room for nothing more.
     const Args args = TRY(xdr::decode<Args>(payload, 2 * kMaxPayloadBytes));
     TRY(check_write_flags(call, args));
+    if constexpr (names_domain<Args>()) TRY(check_domain(call, args.dom.uuid));
     return kHandler(call, args);
   }
 }
@@ -66,134 +84,145 @@ Result<void> run(Call& call, std::span<const std::uint8_t> payload, std::vector<
   }
 }
 
+void right_and_arguments_differ() {}
+
+// A right on a domain is for arguments that name one, and the other way round: or it does not compile.
+template <auto kHandler>
+consteval Row row(std::int32_t number, const char* name, Access access, Right right, Priority priority,
+                  Needs needs = Needs::kOpen, std::uint32_t write_flags = 0) {
+  using Args = typename HandlerTraits<decltype(kHandler)>::Args;
+  if ((right.object == Object::kDomain) != names_domain<Args>()) right_and_arguments_differ();
+  return {number, name, &run<kHandler>, access, right, priority, needs, write_flags};
+}
+
 // Priorities are libvirt's, but for define (11, 350): parsing foreign XML may take long, and must not fill the lane that
 // keeps the daemon answering.
 constexpr Row kRows[] = {
     // clang-format off
-    {1, "virConnectOpen", &run<&connect_open>, kRead, kHigh, Needs::kAuth},
-    {2, "virConnectClose", &run<&connect_close>, kRead, kInline, Needs::kNothing},
-    {3, "virConnectGetType", &run<&connect_get_type>, kRead, kHigh},
-    {4, "virConnectGetVersion", &run<&connect_get_version>, kRead, kHigh},
-    {5, "virConnectGetMaxVcpus", &run<&connect_get_max_vcpus>, kRead, kHigh},
-    {6, "virNodeGetInfo", &run<&node_get_info>, kRead, kHigh},
-    {7, "virConnectGetCapabilities", &run<&connect_get_capabilities>, kRead, kLow},
-    {8, "virDomainAttachDevice", &run<&domain_attach_device>, kWrite, kLow},
-    {9, "virDomainCreate", &run<&domain_create>, kWrite, kLow},
-    {10, "virDomainCreateXML", &run<&domain_create_xml>, kWrite, kLow},
-    {11, "virDomainDefineXML", &run<&domain_define_xml>, kWrite, kLow},
-    {12, "virDomainDestroy", &run<&domain_destroy>, kWrite, kHigh},
-    {13, "virDomainDetachDevice", &run<&domain_detach_device>, kWrite, kLow},
-    {14, "virDomainGetXMLDesc", &run<&domain_get_xml_desc>, kRead, kLow, Needs::kOpen, VIR_DOMAIN_XML_SECURE},
-    {15, "virDomainGetAutostart", &run<&domain_get_autostart>, kRead, kHigh},
-    {16, "virDomainGetInfo", &run<&domain_get_info>, kRead, kLow},
-    {17, "virDomainGetMaxMemory", &run<&domain_get_max_memory>, kRead, kHigh},
-    {18, "virDomainGetMaxVcpus", &run<&domain_get_max_vcpus>, kRead, kHigh},
-    {19, "virDomainGetOSType", &run<&domain_get_os_type>, kRead, kHigh},
-    {20, "virDomainGetVcpus", &run<&domain_get_vcpus>, kRead, kHigh},
-    {21, "virConnectListDefinedDomains", &run<&connect_list_defined_domains>, kRead, kHigh},
-    {22, "virDomainLookupByID", &run<&domain_lookup_by_id>, kRead, kHigh},
-    {23, "virDomainLookupByName", &run<&domain_lookup_by_name>, kRead, kHigh},
-    {24, "virDomainLookupByUUID", &run<&domain_lookup_by_uuid>, kRead, kHigh},
-    {25, "virConnectNumOfDefinedDomains", &run<&connect_num_of_defined_domains>, kRead, kHigh},
-    {26, "virDomainPinVcpu", &run<&domain_pin_vcpu>, kWrite, kLow},
-    {27, "virDomainReboot", &run<&domain_reboot>, kWrite, kLow},
-    {28, "virDomainResume", &run<&domain_resume>, kWrite, kLow},
-    {29, "virDomainSetAutostart", &run<&domain_set_autostart>, kWrite, kHigh},
-    {30, "virDomainSetMaxMemory", &run<&domain_set_max_memory>, kWrite, kHigh},
-    {31, "virDomainSetMemory", &run<&domain_set_memory>, kWrite, kLow},
-    {32, "virDomainSetVcpus", &run<&domain_set_vcpus>, kWrite, kLow},
-    {33, "virDomainShutdown", &run<&domain_shutdown>, kWrite, kLow},
-    {34, "virDomainSuspend", &run<&domain_suspend>, kWrite, kLow},
-    {35, "virDomainUndefine", &run<&domain_undefine>, kWrite, kHigh},
-    {37, "virConnectListDomains", &run<&connect_list_domains>, kRead, kHigh},
-    {51, "virConnectNumOfDomains", &run<&connect_num_of_domains>, kRead, kHigh},
-    {56, "virDomainGetSchedulerType", &run<&domain_get_scheduler_type>, kRead, kLow},
-    {57, "virDomainGetSchedulerParameters", &run<&domain_get_scheduler_parameters>, kRead, kLow},
-    {58, "virDomainSetSchedulerParameters", &run<&domain_set_scheduler_parameters>, kWrite, kLow},
-    {59, "virConnectGetHostname", &run<&connect_get_hostname>, kRead, kHigh},
-    {60, "virConnectSupportsFeature", &run<&connect_supports_feature>, kRead, kInline, Needs::kAuth},
-    {64, "virDomainBlockStats", &run<&domain_block_stats>, kRead, kLow},
-    {65, "virDomainInterfaceStats", &run<&domain_interface_stats>, kRead, kHigh},
-    {66, "virConnectAuthList", &run<&auth_list>, kRead, kInline, Needs::kNothing},
-    {70, "virConnectAuthPolkit", &run<&auth_polkit>, kRead, kAuth, Needs::kNothing},
-    {101, "virNodeGetCellsFreeMemory", &run<&node_get_cells_free_memory>, kRead, kHigh},
-    {102, "virNodeGetFreeMemory", &run<&node_get_free_memory>, kRead, kHigh},
-    {105, "virConnectDomainEventRegister", &run<&event_register>, kRead, kInline},
-    {106, "virConnectDomainEventDeregister", &run<&event_deregister>, kRead, kInline},
-    {110, "virConnectGetURI", &run<&connect_get_uri>, kRead, kInline},
-    {121, "virDomainGetSecurityLabel", &run<&domain_get_security_label>, kRead, kHigh},
-    {122, "virNodeGetSecurityModel", &run<&node_get_security_model>, kRead, kHigh},
-    {135, "virConnectDomainXMLFromNative", &run<&connect_xml_from_native>, kWrite, kLow},
-    {136, "virConnectDomainXMLToNative", &run<&connect_xml_to_native>, kWrite, kLow},
-    {149, "virConnectIsSecure", &run<&connect_is_secure>, kRead, kInline},
-    {150, "virDomainIsActive", &run<&domain_is_active>, kRead, kHigh},
-    {151, "virDomainIsPersistent", &run<&domain_is_persistent>, kRead, kHigh},
-    {157, "virConnectGetLibVersion", &run<&connect_get_lib_version>, kRead, kInline},
-    {159, "virDomainMemoryStats", &run<&domain_memory_stats>, kRead, kLow},
-    {160, "virDomainAttachDeviceFlags", &run<&domain_attach_device_flags>, kWrite, kLow},
-    {161, "virDomainDetachDeviceFlags", &run<&domain_detach_device_flags>, kWrite, kLow},
-    {163, "virDomainGetJobInfo", &run<&domain_get_job_info>, kRead, kLow},
-    {167, "virConnectDomainEventRegisterAny", &run<&event_register_any>, kRead, kInline},
-    {168, "virConnectDomainEventDeregisterAny", &run<&event_deregister_any>, kRead, kInline},
-    {174, "virDomainUpdateDeviceFlags", &run<&domain_update_device_flags>, kWrite, kLow},
-    {183, "virDomainHasManagedSaveImage", &run<&domain_has_managed_save_image>, kRead, kLow},
-    {187, "virDomainSnapshotNum", &run<&domain_snapshot_num>, kRead, kHigh},
-    {196, "virDomainCreateWithFlags", &run<&domain_create_with_flags>, kWrite, kLow},
-    {197, "virDomainSetMemoryParameters", &run<&domain_set_memory_parameters>, kWrite, kLow},
-    {198, "virDomainGetMemoryParameters", &run<&domain_get_memory_parameters>, kRead, kLow},
-    {199, "virDomainSetVcpusFlags", &run<&domain_set_vcpus_flags>, kWrite, kLow},
-    {200, "virDomainGetVcpusFlags", &run<&domain_get_vcpus_flags>, kRead, kLow, Needs::kOpen, VIR_DOMAIN_VCPU_GUEST},
-    {201, "virDomainOpenConsole", &run<&domain_open_console>, kWrite, kLow},
-    {202, "virDomainIsUpdated", &run<&domain_is_updated>, kRead, kHigh},
-    {203, "virConnectGetSysinfo", &run<&connect_get_sysinfo>, kRead, kHigh},
-    {204, "virDomainSetMemoryFlags", &run<&domain_set_memory_flags>, kWrite, kLow},
-    {205, "virDomainSetBlkioParameters", &run<&domain_set_blkio_parameters>, kWrite, kLow},
-    {206, "virDomainGetBlkioParameters", &run<&domain_get_blkio_parameters>, kRead, kLow},
-    {212, "virDomainGetState", &run<&domain_get_state>, kRead, kHigh},
-    {219, "virDomainSetSchedulerParametersFlags", &run<&domain_set_scheduler_parameters_flags>, kWrite, kLow},
-    {223, "virDomainGetSchedulerParametersFlags", &run<&domain_get_scheduler_parameters_flags>, kRead, kLow},
-    {225, "virDomainPinVcpuFlags", &run<&domain_pin_vcpu_flags>, kWrite, kLow},
-    {227, "virNodeGetCPUStats", &run<&node_get_cpu_stats>, kRead, kHigh},
-    {228, "virNodeGetMemoryStats", &run<&node_get_memory_stats>, kRead, kHigh},
-    {229, "virDomainGetControlInfo", &run<&domain_get_control_info>, kRead, kHigh},
-    {230, "virDomainGetVcpuPinInfo", &run<&domain_get_vcpu_pin_info>, kRead, kLow},
-    {231, "virDomainUndefineFlags", &run<&domain_undefine_flags>, kWrite, kHigh},
-    {234, "virDomainDestroyFlags", &run<&domain_destroy_flags>, kWrite, kHigh},
-    {243, "virDomainBlockStatsFlags", &run<&domain_block_stats_flags>, kRead, kLow},
-    {245, "virDomainReset", &run<&domain_reset>, kWrite, kLow},
-    {258, "virDomainShutdownFlags", &run<&domain_shutdown_flags>, kWrite, kLow},
-    {262, "virDomainGetCPUStats", &run<&domain_get_cpu_stats>, kRead, kLow},
-    {264, "virDomainSetMetadata", &run<&domain_set_metadata>, kWrite, kLow},
-    {265, "virDomainGetMetadata", &run<&domain_get_metadata>, kRead, kLow},
-    {273, "virConnectListAllDomains", &run<&connect_list_all_domains>, kRead, kHigh},
-    {277, "virDomainGetHostname", &run<&domain_get_hostname>, kWrite, kLow},
-    {293, "virNodeGetCPUMap", &run<&node_get_cpu_map>, kRead, kLow},
-    {295, "virDomainSendProcessSignal", &run<&domain_send_process_signal>, kWrite, kLow},
-    {309, "virDomainCreateXMLWithFiles", &run<&domain_create_xml_with_files>, kWrite, kLow},
-    {310, "virDomainCreateWithFiles", &run<&domain_create_with_files>, kWrite, kLow},
-    {316, "virConnectDomainEventRegisterAny", &run<&event_callback_register_any>, kRead, kInline},
-    {317, "virConnectDomainEventDeregisterAny", &run<&event_callback_deregister_any>, kRead, kInline},
-    {340, "virNodeGetFreePages", &run<&node_get_free_pages>, kRead, kHigh},
-    {342, "virConnectGetDomainCapabilities", &run<&connect_get_domain_capabilities>, kWrite, kLow},
-    {344, "virConnectGetAllDomainStats", &run<&connect_get_all_domain_stats>, kRead, kLow},
-    {350, "virDomainDefineXMLFlags", &run<&domain_define_xml_flags>, kWrite, kLow},
-    {353, "virDomainInterfaceAddresses", &run<&domain_interface_addresses>, kRead, kLow, Needs::kOpen, VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT},
-    {358, "virDomainRename", &run<&domain_rename>, kWrite, kLow},
-    {360, "virConnectRegisterCloseCallback", &run<&register_close_callback>, kRead, kInline},
-    {361, "virConnectUnregisterCloseCallback", &run<&unregister_close_callback>, kRead, kInline},
-    {419, "virConnectSetIdentity", &run<&connect_set_identity>, kRead, kLow},
-    {426, "virDomainGetMessages", &run<&domain_get_messages>, kRead, kLow},
+    row<&connect_open>(1, "virConnectOpen", kRead, kConnect, kHigh, Needs::kAuth),
+    row<&connect_close>(2, "virConnectClose", kRead, kConnect, kInline, Needs::kNothing),
+    row<&connect_get_type>(3, "virConnectGetType", kRead, kConnect, kHigh),
+    row<&connect_get_version>(4, "virConnectGetVersion", kRead, kConnect, kHigh),
+    row<&connect_get_max_vcpus>(5, "virConnectGetMaxVcpus", kRead, kHost, kHigh),
+    row<&node_get_info>(6, "virNodeGetInfo", kRead, kHost, kHigh),
+    row<&connect_get_capabilities>(7, "virConnectGetCapabilities", kRead, kHost, kLow),
+    row<&domain_attach_device>(8, "virDomainAttachDevice", kWrite, kChange, kLow),
+    row<&domain_create>(9, "virDomainCreate", kWrite, kStart, kLow),
+    row<&domain_create_xml>(10, "virDomainCreateXML", kWrite, kDefine, kLow),
+    row<&domain_define_xml>(11, "virDomainDefineXML", kWrite, kDefine, kLow),
+    row<&domain_destroy>(12, "virDomainDestroy", kWrite, kStop, kHigh),
+    row<&domain_detach_device>(13, "virDomainDetachDevice", kWrite, kChange, kLow),
+    row<&domain_get_xml_desc>(14, "virDomainGetXMLDesc", kRead, kSecret, kLow, Needs::kOpen, VIR_DOMAIN_XML_SECURE),
+    row<&domain_get_autostart>(15, "virDomainGetAutostart", kRead, kLook, kHigh),
+    row<&domain_get_info>(16, "virDomainGetInfo", kRead, kLook, kLow),
+    row<&domain_get_max_memory>(17, "virDomainGetMaxMemory", kRead, kLook, kHigh),
+    row<&domain_get_max_vcpus>(18, "virDomainGetMaxVcpus", kRead, kLook, kHigh),
+    row<&domain_get_os_type>(19, "virDomainGetOSType", kRead, kLook, kHigh),
+    row<&domain_get_vcpus>(20, "virDomainGetVcpus", kRead, kLook, kHigh),
+    row<&connect_list_defined_domains>(21, "virConnectListDefinedDomains", kRead, kSearch, kHigh),
+    row<&domain_lookup_by_id>(22, "virDomainLookupByID", kRead, kSearch, kHigh),
+    row<&domain_lookup_by_name>(23, "virDomainLookupByName", kRead, kSearch, kHigh),
+    row<&domain_lookup_by_uuid>(24, "virDomainLookupByUUID", kRead, kSearch, kHigh),
+    row<&connect_num_of_defined_domains>(25, "virConnectNumOfDefinedDomains", kRead, kSearch, kHigh),
+    row<&domain_pin_vcpu>(26, "virDomainPinVcpu", kWrite, kChange, kLow),
+    row<&domain_reboot>(27, "virDomainReboot", kWrite, kReset, kLow),
+    row<&domain_resume>(28, "virDomainResume", kWrite, kSuspend, kLow),
+    row<&domain_set_autostart>(29, "virDomainSetAutostart", kWrite, kChange, kHigh),
+    row<&domain_set_max_memory>(30, "virDomainSetMaxMemory", kWrite, kChange, kHigh),
+    row<&domain_set_memory>(31, "virDomainSetMemory", kWrite, kChange, kLow),
+    row<&domain_set_vcpus>(32, "virDomainSetVcpus", kWrite, kChange, kLow),
+    row<&domain_shutdown>(33, "virDomainShutdown", kWrite, kStop, kLow),
+    row<&domain_suspend>(34, "virDomainSuspend", kWrite, kSuspend, kLow),
+    row<&domain_undefine>(35, "virDomainUndefine", kWrite, kDelete, kHigh),
+    row<&connect_list_domains>(37, "virConnectListDomains", kRead, kSearch, kHigh),
+    row<&connect_num_of_domains>(51, "virConnectNumOfDomains", kRead, kSearch, kHigh),
+    row<&domain_get_scheduler_type>(56, "virDomainGetSchedulerType", kRead, kLook, kLow),
+    row<&domain_get_scheduler_parameters>(57, "virDomainGetSchedulerParameters", kRead, kLook, kLow),
+    row<&domain_set_scheduler_parameters>(58, "virDomainSetSchedulerParameters", kWrite, kChange, kLow),
+    row<&connect_get_hostname>(59, "virConnectGetHostname", kRead, kConnect, kHigh),
+    row<&connect_supports_feature>(60, "virConnectSupportsFeature", kRead, kConnect, kInline, Needs::kAuth),
+    row<&domain_block_stats>(64, "virDomainBlockStats", kRead, kLook, kLow),
+    row<&domain_interface_stats>(65, "virDomainInterfaceStats", kRead, kLook, kHigh),
+    row<&auth_list>(66, "virConnectAuthList", kRead, kConnect, kInline, Needs::kNothing),
+    row<&auth_polkit>(70, "virConnectAuthPolkit", kRead, kConnect, kAuth, Needs::kNothing),
+    row<&node_get_cells_free_memory>(101, "virNodeGetCellsFreeMemory", kRead, kHost, kHigh),
+    row<&node_get_free_memory>(102, "virNodeGetFreeMemory", kRead, kHost, kHigh),
+    row<&event_register>(105, "virConnectDomainEventRegister", kRead, kSearch, kInline),
+    row<&event_deregister>(106, "virConnectDomainEventDeregister", kRead, kSearch, kInline),
+    row<&connect_get_uri>(110, "virConnectGetURI", kRead, kConnect, kInline),
+    row<&domain_get_security_label>(121, "virDomainGetSecurityLabel", kRead, kLook, kHigh),
+    row<&node_get_security_model>(122, "virNodeGetSecurityModel", kRead, kHost, kHigh),
+    row<&connect_xml_from_native>(135, "virConnectDomainXMLFromNative", kWrite, kConvert, kLow),
+    row<&connect_xml_to_native>(136, "virConnectDomainXMLToNative", kWrite, kConvert, kLow),
+    row<&connect_is_secure>(149, "virConnectIsSecure", kRead, kConnect, kInline),
+    row<&domain_is_active>(150, "virDomainIsActive", kRead, kLook, kHigh),
+    row<&domain_is_persistent>(151, "virDomainIsPersistent", kRead, kLook, kHigh),
+    row<&connect_get_lib_version>(157, "virConnectGetLibVersion", kRead, kConnect, kInline),
+    row<&domain_memory_stats>(159, "virDomainMemoryStats", kRead, kLook, kLow),
+    row<&domain_attach_device_flags>(160, "virDomainAttachDeviceFlags", kWrite, kChange, kLow),
+    row<&domain_detach_device_flags>(161, "virDomainDetachDeviceFlags", kWrite, kChange, kLow),
+    row<&domain_get_job_info>(163, "virDomainGetJobInfo", kRead, kLook, kLow),
+    row<&event_register_any>(167, "virConnectDomainEventRegisterAny", kRead, kSearch, kInline),
+    row<&event_deregister_any>(168, "virConnectDomainEventDeregisterAny", kRead, kSearch, kInline),
+    row<&domain_update_device_flags>(174, "virDomainUpdateDeviceFlags", kWrite, kChange, kLow),
+    row<&domain_has_managed_save_image>(183, "virDomainHasManagedSaveImage", kRead, kLook, kLow),
+    row<&domain_snapshot_num>(187, "virDomainSnapshotNum", kRead, kLook, kHigh),
+    row<&domain_create_with_flags>(196, "virDomainCreateWithFlags", kWrite, kStart, kLow),
+    row<&domain_set_memory_parameters>(197, "virDomainSetMemoryParameters", kWrite, kChange, kLow),
+    row<&domain_get_memory_parameters>(198, "virDomainGetMemoryParameters", kRead, kLook, kLow),
+    row<&domain_set_vcpus_flags>(199, "virDomainSetVcpusFlags", kWrite, kChange, kLow),
+    row<&domain_get_vcpus_flags>(200, "virDomainGetVcpusFlags", kRead, kLook, kLow, Needs::kOpen, VIR_DOMAIN_VCPU_GUEST),
+    row<&domain_open_console>(201, "virDomainOpenConsole", kWrite, kConsole, kLow),
+    row<&domain_is_updated>(202, "virDomainIsUpdated", kRead, kLook, kHigh),
+    row<&connect_get_sysinfo>(203, "virConnectGetSysinfo", kRead, kHost, kHigh),
+    row<&domain_set_memory_flags>(204, "virDomainSetMemoryFlags", kWrite, kChange, kLow),
+    row<&domain_set_blkio_parameters>(205, "virDomainSetBlkioParameters", kWrite, kChange, kLow),
+    row<&domain_get_blkio_parameters>(206, "virDomainGetBlkioParameters", kRead, kLook, kLow),
+    row<&domain_get_state>(212, "virDomainGetState", kRead, kLook, kHigh),
+    row<&domain_set_scheduler_parameters_flags>(219, "virDomainSetSchedulerParametersFlags", kWrite, kChange, kLow),
+    row<&domain_get_scheduler_parameters_flags>(223, "virDomainGetSchedulerParametersFlags", kRead, kLook, kLow),
+    row<&domain_pin_vcpu_flags>(225, "virDomainPinVcpuFlags", kWrite, kChange, kLow),
+    row<&node_get_cpu_stats>(227, "virNodeGetCPUStats", kRead, kHost, kHigh),
+    row<&node_get_memory_stats>(228, "virNodeGetMemoryStats", kRead, kHost, kHigh),
+    row<&domain_get_control_info>(229, "virDomainGetControlInfo", kRead, kLook, kHigh),
+    row<&domain_get_vcpu_pin_info>(230, "virDomainGetVcpuPinInfo", kRead, kLook, kLow),
+    row<&domain_undefine_flags>(231, "virDomainUndefineFlags", kWrite, kDelete, kHigh),
+    row<&domain_destroy_flags>(234, "virDomainDestroyFlags", kWrite, kStop, kHigh),
+    row<&domain_block_stats_flags>(243, "virDomainBlockStatsFlags", kRead, kLook, kLow),
+    row<&domain_reset>(245, "virDomainReset", kWrite, kReset, kLow),
+    row<&domain_shutdown_flags>(258, "virDomainShutdownFlags", kWrite, kStop, kLow),
+    row<&domain_get_cpu_stats>(262, "virDomainGetCPUStats", kRead, kLook, kLow),
+    row<&domain_set_metadata>(264, "virDomainSetMetadata", kWrite, kChange, kLow),
+    row<&domain_get_metadata>(265, "virDomainGetMetadata", kRead, kLook, kLow),
+    row<&connect_list_all_domains>(273, "virConnectListAllDomains", kRead, kSearch, kHigh),
+    row<&domain_get_hostname>(277, "virDomainGetHostname", kWrite, kLook, kLow),
+    row<&node_get_cpu_map>(293, "virNodeGetCPUMap", kRead, kHost, kLow),
+    row<&domain_send_process_signal>(295, "virDomainSendProcessSignal", kWrite, kSignal, kLow),
+    row<&domain_create_xml_with_files>(309, "virDomainCreateXMLWithFiles", kWrite, kDefine, kLow),
+    row<&domain_create_with_files>(310, "virDomainCreateWithFiles", kWrite, kStart, kLow),
+    row<&event_callback_register_any>(316, "virConnectDomainEventRegisterAny", kRead, kSearch, kInline),
+    row<&event_callback_deregister_any>(317, "virConnectDomainEventDeregisterAny", kRead, kSearch, kInline),
+    row<&node_get_free_pages>(340, "virNodeGetFreePages", kRead, kHost, kHigh),
+    row<&connect_get_domain_capabilities>(342, "virConnectGetDomainCapabilities", kWrite, kHost, kLow),
+    row<&connect_get_all_domain_stats>(344, "virConnectGetAllDomainStats", kRead, kSearch, kLow),
+    row<&domain_define_xml_flags>(350, "virDomainDefineXMLFlags", kWrite, kDefine, kLow),
+    row<&domain_interface_addresses>(353, "virDomainInterfaceAddresses", kRead, kLook, kLow, Needs::kOpen, VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT),
+    row<&domain_rename>(358, "virDomainRename", kWrite, kChange, kLow),
+    row<&register_close_callback>(360, "virConnectRegisterCloseCallback", kRead, kConnect, kInline),
+    row<&unregister_close_callback>(361, "virConnectUnregisterCloseCallback", kRead, kConnect, kInline),
+    row<&connect_set_identity>(419, "virConnectSetIdentity", kRead, kConnect, kLow),
+    row<&domain_get_messages>(426, "virDomainGetMessages", kRead, kLook, kLow),
     // clang-format on
 };
 
 constexpr Row kLxcRows[] = {
-    {1, "virDomainLxcOpenNamespace", &run<&lxc_open_namespace>, kWrite, kLow},
+    row<&lxc_open_namespace>(1, "virDomainLxcOpenNamespace", kWrite, kNamespace, kLow),
 };
 
 // Not libvirt's: virt-userns-exec asks it. Answered when the command has started or failed to, and no worker waits for
 // its end.
 constexpr Row kUsernsRows[] = {
-    {kExecProcedure, "virt-userns-exec", &run<&userns_exec>, kWrite, kLow},
+    row<&userns_exec>(kExecProcedure, "virt-userns-exec", kWrite, kExec, kLow),
 };
 
 const std::map<std::int32_t, Row>& remote_rows() {
@@ -201,7 +230,7 @@ const std::map<std::int32_t, Row>& remote_rows() {
     std::map<std::int32_t, Row> all;
     for (const Row& row : kRows) all.emplace(row.number, row);
     for (const UnsupportedRow& row : unsupported_rows())
-      all.emplace(row.number, Row{row.number, row.name, nullptr, row.access, row.priority});
+      all.emplace(row.number, Row{row.number, row.name, nullptr, row.access, {}, row.priority});
     return all;
   }();
   return rows;

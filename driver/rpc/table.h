@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "conf/base/result.h"
+#include "driver/rpc/access.h"
 #include "driver/rpc/call.h"
 
 namespace virtuserns::rpc {
@@ -25,6 +26,7 @@ struct Row {
   const char* name = nullptr;  // of the public function: errors mention it
   Run run = nullptr;           // nullptr: answers NO_SUPPORT
   Access access = Access::kRead;
+  Right right = {};  // of whoever is no administrator
   Priority priority = Priority::kLow;
   Needs needs = Needs::kOpen;
   std::uint32_t write_flags = 0;  // bits of `flags` (or the value of `source`) that need a read-write connection

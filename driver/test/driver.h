@@ -85,6 +85,7 @@ class TestDriver final : public TypedDomainDriver<TestDomain> {
 
   // hooks of the base
   DefaultsContext defaults_context() const override { return {"x86_64", "/bin/true"}; }
+  OwnedRules owned_rules() const override { return {"/bin/true", 16'384, 64}; }
   std::size_t host_cpus() const override { return kHostCpus; }
   Result<std::string> attach_live(DriverDomain& domain, DomainDef& live, DeviceDef device) override;
   Result<std::string> detach_live(DriverDomain& domain, DomainDef& live, const DeviceDef& device) override;

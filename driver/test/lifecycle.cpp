@@ -80,7 +80,8 @@ Result<DomainRef> TestDriver::create_transient(const Caller& caller, DomainDef d
   files.clear();
   TRY(refuse_unknown_flags(flags, kStartFlags | VIR_DOMAIN_START_VALIDATE, "virDomainCreateXML"));
   TRY(prepare(def));
-  const Job job = TRY(claim(def.name, def.uuid));
+  TRY(admit_definition(caller, def));
+  const Job job = TRY(claim_for(caller, def));
   const Locked domain = job.look();
   TRY(assign_transient_def(*domain, std::move(def)));
   run_locked(*domain, caller, flags);

@@ -136,6 +136,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
  private:
   // definitions.cpp: hooks of the base
   DefaultsContext defaults_context() const override { return {host_.node.arch, paths_.controller}; }
+  OwnedRules owned_rules() const override { return {paths_.controller, pids_limit_, config_.max_domains_per_owner}; }
   Result<void> reserve(const DomainDef& def) override { return broker_.claim(def); }
   void restore(const DomainDef& def) override { broker_.restore(def); }
   void release(const Uuid& uuid) override { broker_.release(uuid); }

@@ -9,6 +9,9 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "conf/privileges.h"
+#include "driver/kernel/caps.h"
+#include "driver/userns/accounts.h"
 
 namespace virtuserns::userns {
 
@@ -46,6 +49,10 @@ std::vector<IdRange> own_ids(const std::string& file) {
     if (first < all.end()) ranges.push_back({first, all.end() - first});
   }
   return ranges;
+}
+
+bool is_in(const IdRange& range, const std::vector<IdRange>& granted) {
+  return std::any_of(granted.begin(), granted.end(), [&](const IdRange& whole) { return whole.contains(range); });
 }
 
 void append_map(std::vector<IdClaim>& claims, const std::string& text, const std::string& owner) {
@@ -101,23 +108,38 @@ IdClaims RangeBroker::claims_locked() const {
   return claims;
 }
 
-IdClaims RangeBroker::all_claims_locked(TargetRules& rules) const {
+Result<IdClaims> RangeBroker::all_claims_locked(const DomainDef& def, TargetRules& rules) const {
   IdClaims claims = claims_locked();
   const auto uids = read_id_files(paths_.subuid, paths_.passwd), gids = read_id_files(paths_.subgid, paths_.group);
-  const auto owners = own_names(paths_.is_session);
+  auto owners = own_names(paths_.is_session);
+  if (def.userns.owner && paths_.is_session)
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+                "<userns:owner>: the domains of userns:///session are their user's: leave it out");
+  std::optional<Account> account;
+  if (def.userns.owner) account = TRY(find_account(*def.userns.owner));
+  if (account) owners = {account->name, std::to_string(account->uid)};
   append_claims(claims.uid, uids, owners);
   append_claims(claims.gid, gids, owners);
-  rules = {delegated_ranges(uids.subid, owners), delegated_ranges(gids.subid, owners), paths_.is_session};
-  if (!paths_.is_session && is_inside_)
-    rules = {own_ids(paths_.proc + "/self/uid_map"), own_ids(paths_.proc + "/self/gid_map"), true};
+  rules = {delegated_ranges(uids.subid, owners), delegated_ranges(gids.subid, owners), paths_.is_session, "you", ""};
+  if (!paths_.is_session && is_inside_) {
+    const auto own_uids = own_ids(paths_.proc + "/self/uid_map"), own_gids = own_ids(paths_.proc + "/self/gid_map");
+    if (!account) rules = {own_uids, own_gids, true, "you", ""};
+    std::erase_if(rules.granted_uid, [&](const IdRange& range) { return !is_in(range, own_uids); });
+    std::erase_if(rules.granted_gid, [&](const IdRange& range) { return !is_in(range, own_gids); });
+  }
+  if (account) {
+    rules.must_be_granted = true;
+    rules.whom = describe_owner(*def.userns.owner);
+    rules.line_owner = account->name;
+  }
   return claims;
 }
 
 Result<void> RangeBroker::claim(const DomainDef& def) {
   const std::lock_guard lock(mutex_);
-  if (!explicit_ranges(def.idmap.uid).empty() || !explicit_ranges(def.idmap.gid).empty()) {
+  if (def.userns.owner || !explicit_ranges(def.idmap.uid).empty() || !explicit_ranges(def.idmap.gid).empty()) {
     TargetRules rules;
-    const auto claims = all_claims_locked(rules);
+    const auto claims = TRY(all_claims_locked(def, rules));
     TRY(check_targets(def.idmap, claims, rules, def.uuid));
   }
   auto& held = held_[def.uuid];
@@ -140,13 +162,12 @@ std::optional<IdMaps> RangeBroker::range_of_root(const DomainDef& def, const IdC
   if (!def.idmap.uid.empty() || !def.idmap.gid.empty()) return std::nullopt;
   for (const auto& fs : def.filesystems) {
     struct stat st {};
+    const kernel::Raised raised(privileges_of_workers());  // it may lie in a folder that only its owner may enter
     if (fs.target != "/" || fs.type != FilesystemType::kMount || ::stat(fs.source.c_str(), &st) != 0) continue;
     const std::uint32_t count = def.userns.id_count.value_or(config_.id_range_size);
     const IdRange range{st.st_uid, count};
-    const auto is_in = [&](const std::vector<IdRange>& granted) {
-      return std::any_of(granted.begin(), granted.end(), [&](const IdRange& whole) { return whole.contains(range); });
-    };
-    if (st.st_uid != st.st_gid || !is_in(rules.granted_uid) || !is_in(rules.granted_gid)) return std::nullopt;
+    if (st.st_uid != st.st_gid || !is_in(range, rules.granted_uid) || !is_in(range, rules.granted_gid))
+      return std::nullopt;
     if (find_conflict(range, claims.uid, def.uuid) || find_conflict(range, claims.gid, def.uuid)) return std::nullopt;
     const IdMapLines lines = {{0, st.st_uid, count}};
     return IdMaps{lines, lines};
@@ -160,8 +181,10 @@ Result<IdMaps> RangeBroker::choose_locked(const DomainDef& def, const IdClaims& 
   if (!rules.must_be_granted)
     return choose_maps(def, {config_.id_range_first, config_.id_range_last, config_.id_range_size}, claims);
   Error last =
-      fail(VIR_ERR_OPERATION_FAILED, paths_.is_session ? "/etc/subuid and /etc/subgid delegate no common range to you"
-                                                       : "this container has no ids of its own to give away");
+      fail(VIR_ERR_OPERATION_FAILED, paths_.is_session || def.userns.owner
+                                         ? "/etc/subuid and /etc/subgid delegate no common range to " + rules.whom
+                                         : "this container has no ids of its own to give away");
+  if (def.userns.owner) last.text += "; a line '" + rules.line_owner + ":FIRST:COUNT' in both would do it";
   for (const auto& range : rules.granted_uid) {
     const bool is_group_too = std::any_of(rules.granted_gid.begin(), rules.granted_gid.end(),
                                           [&](const IdRange& gids) { return gids.contains(range); });
@@ -176,8 +199,36 @@ Result<IdMaps> RangeBroker::choose_locked(const DomainDef& def, const IdClaims& 
 
 Result<IdMaps> RangeBroker::lease(const DomainDef& def) {
   const std::lock_guard lock(mutex_);
+  IdMaps maps = TRY(lease_locked(def));
+  if (!def.userns.owner) return maps;
+  // Read again, because it is live: what the owner has lost since the range was chosen, and what runs in it by now.
   TargetRules rules;
-  auto claims = all_claims_locked(rules);
+  (void)TRY(all_claims_locked(def, rules));
+  const auto foreign = read_foreign_maps(paths_.proc);
+  const auto check = [&](const IdMapLines& lines, const std::vector<IdRange>& granted, const char* file,
+                         const std::vector<IdClaim>& live) -> Result<void> {
+    for (const auto& range : host_ranges(lines)) {
+      const std::string ids = "the host ids " + std::to_string(range.first) + "-" + std::to_string(range.end() - 1) +
+                              " of domain " + quote(def.name);
+      if (!is_in(range, granted))
+        return fail(VIR_ERR_OPERATION_FAILED, ids + " are not delegated to " + rules.whom + " any more: a line '" +
+                                                  rules.line_owner + ":" + std::to_string(range.first) + ":" +
+                                                  std::to_string(range.count) + "' in " + file + " would do it");
+      if (const auto* claim = find_conflict(range, live, def.uuid))
+        return fail(VIR_ERR_OPERATION_FAILED,
+                    ids + " are in use by " + claim->owner +
+                        ", of a session of the owner for instance: end it, or choose others");
+    }
+    return {};
+  };
+  TRY(check(maps.uid, rules.granted_uid, "/etc/subuid", foreign.uid));
+  TRY(check(maps.gid, rules.granted_gid, "/etc/subgid", foreign.gid));
+  return maps;
+}
+
+Result<IdMaps> RangeBroker::lease_locked(const DomainDef& def) {
+  TargetRules rules;
+  auto claims = TRY(all_claims_locked(def, rules));
   TRY(check_targets(def.idmap, claims, rules, def.uuid));
   if (is_fully_explicit(def.idmap)) {
     IdMaps maps = TRY(choose_maps(def, {}, claims));
@@ -185,7 +236,10 @@ Result<IdMaps> RangeBroker::lease(const DomainDef& def) {
     return maps;
   }
   // Of the ids of accounts we choose none; whoever changed the file does not either.
-  const auto is_choice = [&](const IdMapLine& line) { return paths_.is_session || line.outside >= kFirstSafeId; };
+  const auto is_choice = [&](const IdMapLine& line) {
+    if (def.userns.owner && !is_in({line.outside, line.count}, rules.granted_uid)) return false;
+    return paths_.is_session || line.outside >= kFirstSafeId;
+  };
   const auto fits = [&](const IdMapLines& held, const std::vector<IdMapEntry>& asked, std::uint32_t whole) {
     if (asked.empty()) return held.size() == 1 && held[0].inside == 0 && held[0].count == whole && is_choice(held[0]);
     return held.size() == asked.size() &&
@@ -194,7 +248,10 @@ Result<IdMaps> RangeBroker::lease(const DomainDef& def) {
            });
   };
   const std::uint32_t whole = def.userns.id_count.value_or(config_.id_range_size);
-  if (const auto known = ledger_.all().find(def.uuid); known != ledger_.all().end()) {
+  auto preferred = rules.must_be_granted ? range_of_root(def, claims, rules) : std::nullopt;
+  // The tree of an owner's domain counts more than what was chosen before, when the delegation was another perhaps.
+  const bool is_kept = !def.userns.owner || !preferred;
+  if (const auto known = ledger_.all().find(def.uuid); is_kept && known != ledger_.all().end()) {
     const auto& maps = known->second.maps;
     if (fits(maps.uid, def.idmap.uid, whole) && fits(maps.gid, def.idmap.gid, whole)) {
       // Kept between starts. Somebody may have been given a part of it meanwhile.
@@ -211,7 +268,6 @@ Result<IdMaps> RangeBroker::lease(const DomainDef& def) {
       return maps;
     }
   }
-  auto preferred = rules.must_be_granted ? range_of_root(def, claims, rules) : std::nullopt;
   const auto foreign = preferred ? IdClaims() : read_foreign_maps(paths_.proc);
   claims.uid.insert(claims.uid.end(), foreign.uid.begin(), foreign.uid.end());
   claims.gid.insert(claims.gid.end(), foreign.gid.begin(), foreign.gid.end());

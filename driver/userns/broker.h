@@ -1,6 +1,10 @@
 // The range broker: every host id has one owner. Definitions are checked when they are defined, automatic ranges are
 // chosen when a domain first starts and kept until it is undefined (transient: until it ends).
 //
+// A domain with an owner has its range from that user's lines of /etc/subuid and /etc/subgid and not from the pool. What the
+// user's own sessions hold is known as far as it runs: live maps are in the way of a start. Ranges of their domains that are off
+// are not known.
+//
 // One lock for all of it: what was checked is what is then recorded. It is never held together with a domain's.
 #pragma once
 
@@ -49,7 +53,8 @@ class RangeBroker {
     IdMaps leased;
   };
   [[nodiscard]] IdClaims claims_locked() const;
-  [[nodiscard]] IdClaims all_claims_locked(TargetRules& rules) const;
+  [[nodiscard]] Result<IdClaims> all_claims_locked(const DomainDef& def, TargetRules& rules) const;
+  [[nodiscard]] Result<IdMaps> lease_locked(const DomainDef& def);
   [[nodiscard]] std::optional<IdMaps> range_of_root(const DomainDef& def, const IdClaims& claims,
                                                     const TargetRules& rules) const;
   [[nodiscard]] Result<IdMaps> choose_locked(const DomainDef& def, const IdClaims& claims,

@@ -256,7 +256,8 @@ Result<DomainRef> Backend::create_transient(const Caller& caller, DomainDef def,
                                             unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_START_AUTODESTROY | VIR_DOMAIN_START_VALIDATE, "virDomainCreateXML"));
   TRY(prepare(def));
-  const Job job = TRY(claim(def.name, def.uuid));
+  TRY(admit_definition(caller, def));
+  const Job job = TRY(claim_for(caller, def));
   bool had_def = false;
   DomainDef old;
   {

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -46,6 +47,7 @@ struct PlanContext {
   DaemonConfig config;
   Paths paths;
   std::vector<FilesystemFacts> filesystems;
+  std::optional<SourceUser> source_user;  // who opens directories of filesystems: the owner, or (nobody) host root
   std::map<std::string, DeviceNumber> devices;         // by path: disks, hostdevs, blkio devices, block filesystems
   std::map<std::string, std::string> network_bridges;  // <interface type='network'>: name -> bridge
   std::string cpuset_cpus = "0", cpuset_mems = "0";    // v1: effective values of the parent group

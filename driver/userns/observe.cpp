@@ -13,6 +13,7 @@
 #include "conf/validate.h"
 #include "driver/kernel/apparmor.h"
 #include "driver/kernel/caps.h"
+#include "driver/userns/accounts.h"
 #include "xml/node.h"
 
 namespace virtuserns::userns {
@@ -120,7 +121,14 @@ Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const D
                   [group = group_path(def, config)](const auto& h) { return !is_delegated(h, group); });
   context.config = config;
   context.paths = paths;
-  for (const auto& fs : def.filesystems) context.filesystems.push_back(TRY(observe_filesystem(fs)));
+  if (def.userns.owner && !def.userns.owner->has_host_sources) {
+    // Not looked at from here, where everything can be seen: the controller does it as the owner.
+    const auto account = TRY(find_account(*def.userns.owner));
+    context.source_user = SourceUser{account.uid, account.gid};
+    context.filesystems.resize(def.filesystems.size());
+  } else {
+    for (const auto& fs : def.filesystems) context.filesystems.push_back(TRY(observe_filesystem(fs)));
+  }
   if (std::any_of(def.filesystems.begin(), def.filesystems.end(), is_image)) {
     context.image_prober = paths.controller.substr(0, paths.controller.rfind('/')) + "/virtuserns-image";
     if (::access(kStorageDaemon, X_OK) == 0) context.storage_daemon = kStorageDaemon;

@@ -30,6 +30,10 @@ const std::vector<std::string> kMaskedSys = {
 std::string element(const FilesystemDef& fs) { return "<filesystem> at " + quote(fs.target); }
 
 Result<OwnerShift> owner_shift(Draft& draft, const FilesystemDef& fs, const FilesystemFacts& facts) {
+  // Never shifted: a set-user-id program that container root makes in a tree of host root's ids would be host root's.
+  if (draft.context.source_user && fs.access_mode == "mapped")
+    return unsupported(element(fs) + ": accessmode 'mapped' is not for domains with an owner");
+  if (draft.context.source_user) return OwnerShift::kAlreadyShifted;
   const bool is_shifted = facts.owner_uid == draft.plan_uid() && facts.owner_gid == draft.plan_gid();
   if (is_shifted && fs.access_mode != "mapped") return OwnerShift::kAlreadyShifted;
   const bool is_session = draft.context.paths.is_session;
@@ -108,8 +112,12 @@ Result<void> add_image(Draft& draft, const FilesystemDef& fs, std::uint32_t id) 
 }
 
 Result<void> add_source(Draft& draft, const FilesystemDef& fs, std::uint32_t id) {
+  const auto& user = draft.context.source_user;
+  if (is_image(fs) && user)
+    return unsupported(element(fs) +
+                       ": an image or device is for domains without an owner, or with <userns:owner sources='host'>");
   if (is_image(fs)) return add_image(draft, fs, id);
-  draft.plan().before.push_back(SourceStep{id, fs.source, false, fs.readonly});
+  draft.plan().before.push_back(SourceStep{id, fs.source, false, fs.readonly, user});
   return {};
 }
 

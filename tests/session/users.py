@@ -132,6 +132,10 @@ class User:
         """By virt-userns-exec, as root of the domain."""
         return self.run(built("driver/exec/virt-userns-exec"), "-c", URI, *options, name, "--", *words, **how)
 
+    def files_of_runs(self):
+        return [path.name for path in (self.home / ".local/state/libvirt/userns").glob("boots/*/*")
+                if path.name != "virtusernsd.lock"]
+
     def controller(self, name):
         found = [pid for pid in pids_of(self.uid) if comm_of(pid) == "virtuserns-ctl" and name in command_of(pid)]
         equal(len(found), 1, f"controllers of {self.name}'s {name}")
@@ -272,7 +276,7 @@ def _make_world(env):
     program, controller = built("driver/virtusernsd"), built("driver/controller/virtuserns-controller")
     module = built("driver/userns/virtuserns-driver-userns.so")
     for path in ("driver/exec/virt-userns-exec", "tools/virt-userns-rootfs", "tools/showinfo/virt-userns-showinfo", "tests/root/mywait",
-                 "tests/session/euid"):
+                 "tests/session/euid", "tests/session/capabilities", "tools/drill/virtuserns-drill"):
         built(path)  # now: what is copied later looks like something left
     upper = pathlib.Path("/home/.usr-sbin")
     (upper / "upper").mkdir(parents=True), (upper / "work").mkdir()

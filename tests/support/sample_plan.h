@@ -24,7 +24,7 @@ inline LaunchPlan make_full_plan() {
                  false,
                  false,
                  "machine"},
-      SourceStep{1, "/srv/web", true, false},
+      SourceStep{1, "/srv/web", true, false, SourceUser{1001, 1002}},
       ImageHelpersStep{"/usr/libexec/image", "/usr/bin/storage", std::vector<std::uint8_t>(16)},
       ImageSourceStep{2, false, {{"/srv/web.qcow2", "qcow2"}, {"/srv/base.vdi", "vdi"}}, 3, 512, 1024, "@", true},
       DeviceSourceStep{3, "/dev/null", false}};

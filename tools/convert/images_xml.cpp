@@ -45,8 +45,8 @@ std::string format_part(const ImagePartDef& part) {
 
 Result<void> set_images(DomainDef& def, const std::vector<ImagePartDef>& parts) {
   const bool has_element = std::any_of(def.metadata.begin(), def.metadata.end(),
-                                       [](const auto& element) { return element.uri == xml::kUsernsUri; });
-  std::string text = has_element ? TRY(xml::extract_metadata(def, xml::kUsernsUri)) : "<domain/>";
+                                       [](const auto& element) { return element.uri == kUsernsUri; });
+  std::string text = has_element ? TRY(xml::extract_metadata(def, kUsernsUri)) : "<domain/>";
   erase_images(text);
   std::string added;
   for (const auto& part : parts) added += format_part(part);
@@ -54,7 +54,7 @@ Result<void> set_images(DomainDef& def, const std::vector<ImagePartDef>& parts) 
     text.insert(end, added);
   else if (const auto empty = text.rfind("/>"); empty != std::string::npos)
     text.replace(empty, 2, ">" + added + "</domain>");
-  return xml::set_metadata(def, text, "userns", xml::kUsernsUri);
+  return xml::set_metadata(def, text, "userns", kUsernsUri);
 }
 
 }  // namespace virtuserns::convert

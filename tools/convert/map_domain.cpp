@@ -81,13 +81,13 @@ Result<void> map_identity(const Node& root, const MapOptions& options, Mapped& m
   def.title = TRY(root.only_child("title")).text();
   def.description = TRY(root.only_child("description")).text();
   def.metadata = xml::parse_metadata(TRY(root.only_child("metadata")));
-  if (std::erase_if(def.metadata, [](const MetadataElement& e) { return e.uri == xml::kUsernsUri; }) > 0)
+  if (std::erase_if(def.metadata, [](const MetadataElement& e) { return e.uri == kUsernsUri; }) > 0)
     mapped.findings.push_back(
         {Severity::kNote, "<metadata>", "extensions for containers are not a machine's: they are left out", ""});
   std::string ours = options.userns_children;
   if (options.id_count > 0) ours += "<ids count='" + std::to_string(options.id_count) + "'/>";
   if (!ours.empty())
-    TRY(xml::set_metadata(def, "<domain>" + ours + "</domain>", "userns", xml::kUsernsUri),
+    TRY(xml::set_metadata(def, "<domain>" + ours + "</domain>", "userns", kUsernsUri),
         "extensions of the domain");
   return {};
 }

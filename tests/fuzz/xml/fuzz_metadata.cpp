@@ -8,7 +8,7 @@ using namespace virtuserns;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
-  for (const std::string_view uri : {std::string_view("urn:a"), xml::kUsernsUri}) {
+  for (const std::string_view uri : {std::string_view("urn:a"), kUsernsUri}) {
     DomainDef def;
     def.name = "x";
     if (!xml::set_metadata(def, text, "key", uri)) continue;

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "conf/paths.h"
+#include "conf/uuid.h"
 
 namespace virtuserns {
 namespace {
@@ -77,6 +78,20 @@ TEST(DaemonConfig, ErrorsNameFileLineAndKey) {
   EXPECT_NE(error_of("min_workers = 10\nmax_workers = 5"), "");
 }
 
+TEST(DaemonConfig, AccessIsByListsOfNames) {
+  const auto config = parse_daemon_config(
+      "access_drivers = [ \"owner\" ]\naccess_admin_groups = [ \"a\", \"b\" ]\nmax_domains_per_owner = 3\n", "x");
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->access_drivers, std::vector<std::string>{"owner"});
+  EXPECT_EQ(config->access_admin_groups, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(config->max_domains_per_owner, 3u);
+  EXPECT_TRUE(DaemonConfig().access_drivers.empty());
+  EXPECT_NE(error_of("access_drivers = [ \"polkit\" ]").find("knows no 'polkit', only \"owner\""), std::string::npos);
+  EXPECT_NE(error_of("access_drivers = \"owner\"").find("needs a list"), std::string::npos);
+  EXPECT_NE(error_of("access_admin_groups = [ 1 ]").find("needs a list"), std::string::npos);
+  EXPECT_NE(error_of("access_admin_groups = [ \"\" ]").find("needs a list"), std::string::npos);
+}
+
 TEST(DaemonConfig, MissingFileIsTheDefaults) {
   EXPECT_TRUE(read_daemon_config("/nonexistent/virtusernsd.conf"));
   EXPECT_FALSE(read_daemon_config("/dev/null"));
@@ -92,6 +107,9 @@ TEST(Paths, SessionFollowsXdg) {
   EXPECT_EQ(paths.run, "/run/user/1/libvirt");
   EXPECT_EQ(paths.definitions, "/home/u/.config/libvirt/userns");
   EXPECT_EQ(paths.state, "/home/u/.local/state/libvirt/userns");
+  // What runs may outlive a logout, and the runtime directory does not.
+  EXPECT_EQ(paths.driver_run.substr(0, paths.driver_run.rfind('/')), paths.state + "/boots");
+  EXPECT_TRUE(parse_uuid(paths.driver_run.substr(paths.driver_run.rfind('/') + 1)));
   EXPECT_TRUE(paths.is_session);
   ::unsetenv("XDG_RUNTIME_DIR");
   EXPECT_EQ(session_paths().run, "/home/u/.cache/libvirt");

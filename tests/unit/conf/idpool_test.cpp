@@ -107,6 +107,20 @@ TEST(CheckTargets, NamesTheLineAndTheOwner) {
   EXPECT_EQ(refused(1000, 1, granted), "");
   EXPECT_NE(refused(0, 1, granted), "");
   EXPECT_NE(refused(3'000'000, 1, granted), "");
+  // An owner is not told of domains that are not the owner's.
+  TargetRules owner{{{3'000'000, 65'536}}, {}, true, "user 'anna'", "anna"};
+  const auto domains = [&](std::uint32_t target) {
+    IdClaims held;
+    held.uid.push_back({{2'500'000, 65'536}, "domain 'secret'", kDb});
+    held.uid.push_back({{3'000'000, 65'536}, "domain 'two'", kDb});
+    const auto result = check_targets(domain(kWeb, {{0, target, 65'536}}).idmap, held, owner, kWeb);
+    return result ? std::string() : result.error().text;
+  };
+  EXPECT_EQ(
+      domains(2'500'000),
+      "idmap line <uid start='0' target='2500000' count='65536'/> is not delegated to user 'anna' in /etc/subuid; "
+      "a line 'anna:2500000:65536' there would do it");
+  EXPECT_NE(domains(3'000'000).find("domain 'two'"), std::string::npos);
   TargetRules session;
   session.must_be_granted = true;
   EXPECT_NE(refused(5'000'000, 1, session).find("not delegated"), std::string::npos);

@@ -309,6 +309,45 @@ TEST_F(TestDriverTest, VcpusArePinnedAndCounted) {
   EXPECT_TRUE(vcpus[1].affinity[3]);
 }
 
+// Of a module that changes what runs: it is not asked before the change is the owner's to make.
+TEST_F(TestDriverTest, AnOwnerWritesOnlyWhatIsOnTheList) {
+  const Caller anna{.uid = 1001, .user_name = "anna", .connection_id = 8, .owns_only = true};
+  DomainDef def = sample_def("web");
+  EXPECT_EQ(driver_.define(anna, def, 0).error().code, VIR_ERR_ACCESS_DENIED);
+  def.userns.owner = OwnerDef{"elsa", {}, false};
+  EXPECT_EQ(driver_.define(anna, def, 0).error().code, VIR_ERR_ACCESS_DENIED);
+  def.userns.owner = OwnerDef{"anna", {}, false};
+  const auto web = driver_.define(anna, def, 0);
+  ASSERT_TRUE(web) << web.error().text;
+  ASSERT_TRUE(driver_.create(anna, web->uuid, {}, 0));
+  for (const unsigned flags : {unsigned{VIR_DOMAIN_AFFECT_LIVE}, unsigned{VIR_DOMAIN_AFFECT_CONFIG}, 0U}) {
+    EXPECT_EQ(driver_.attach_device(anna, web->uuid, make_link(1), flags).error().code, VIR_ERR_ACCESS_DENIED);
+    EXPECT_TRUE(driver_.definition(anna, web->uuid, 0)->interfaces.empty());
+  }
+  ASSERT_TRUE(driver_.attach_device(kCaller, web->uuid, make_link(1), VIR_DOMAIN_AFFECT_LIVE));
+  EXPECT_EQ(driver_.update_device(anna, web->uuid, make_link(1), VIR_DOMAIN_AFFECT_LIVE).error().code,
+            VIR_ERR_ACCESS_DENIED);
+  // What an administrator has written is the administrator's to change.
+  EXPECT_EQ(driver_.set_memory(anna, web->uuid, 1024, VIR_DOMAIN_AFFECT_LIVE).error().code, VIR_ERR_ACCESS_DENIED);
+  EXPECT_EQ(
+      driver_.set_metadata(kCaller, web->uuid, VIR_DOMAIN_METADATA_ELEMENT, std::nullopt, std::string(kUsernsUri), 0)
+          .error()
+          .code,
+      VIR_ERR_OPERATION_UNSUPPORTED);
+  EXPECT_EQ(driver_.owner(web->uuid)->value(), def.userns.owner);
+  // Names, uuids, and transient domains.
+  DomainDef theirs = sample_def("theirs");
+  const Uuid other = define(theirs);
+  def.uuid = other;
+  def.has_uuid = true;
+  for (const char* name : {"theirs", "mine"}) {
+    def.name = name;
+    EXPECT_EQ(driver_.define(anna, def, 0).error().code, VIR_ERR_ACCESS_DENIED) << name;
+    EXPECT_EQ(driver_.create_transient(anna, def, {}, 0).error().code, VIR_ERR_ACCESS_DENIED) << name;
+  }
+  EXPECT_FALSE(driver_.definition(kCaller, other, 0)->userns.owner);
+}
+
 TEST_F(TestDriverTest, DevicesComeAndGoWithEvents) {
   const Uuid web = start("web");
   take_events();

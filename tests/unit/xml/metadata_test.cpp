@@ -115,6 +115,37 @@ TEST(Metadata, SeccompIsCheckedByNameAndLine) {
   EXPECT_NE(error("<u:seccomp><u:allow syscall=''/></u:seccomp>").find("unknown system call ''"), std::string::npos);
 }
 
+TEST(Metadata, OwnerIsCheckedByLine) {
+  const auto result = [](const std::string& owner) {
+    return parse_domain(
+        "<domain type='lxc'>\n<name>x</name>\n<metadata>\n<u:domain xmlns:u='urn:virtuserns:domain:1.0'>\n" + owner +
+        "</u:domain>\n</metadata>\n</domain>");
+  };
+  const auto named = result("<u:owner user='anna'/>"), numbered = result("<u:owner uid='1001' sources='host'/>");
+  ASSERT_TRUE(named && numbered);
+  EXPECT_EQ(named->userns.owner, (OwnerDef{"anna", {}, false}));
+  EXPECT_EQ(numbered->userns.owner, (OwnerDef{"", 1001, true}));
+  EXPECT_EQ(parse_domain(format_domain(*numbered, FormatKind::kInactive))->userns.owner, numbered->userns.owner);
+  const std::pair<const char*, const char*> bad[] = {
+      {"<u:owner/>", "line 5: <userns:owner> needs user='NAME' or uid='N'"},
+      {"<u:owner user='anna' uid='1001'/>", "and not both"},
+      {"<u:owner uid='0'/>", "root owns no domain"},
+      {"<u:owner uid='x'/>", "uid"},
+      {"<u:owner uid='-1'/>", "uid"},
+      {"<u:owner uid='4294967296'/>", "uid"},
+      {"<u:owner user='1001'/>", "use uid='N'"},
+      {"<u:owner user='anna' sources='all'/>", "use 'host'"},
+      {"<u:owner user='anna' group='x'/>", "unknown attribute 'group'"},
+      {"<u:owner user='anna'><u:x/></u:owner>", "has no elements"},
+      {"<u:owner user='anna'/><u:owner user='elsa'/>", "twice"},
+  };
+  for (const auto& [owner, part] : bad) {
+    const auto def = result(owner);
+    ASSERT_FALSE(def) << owner;
+    EXPECT_NE(def.error().text.find(part), std::string::npos) << def.error().text;
+  }
+}
+
 TEST(Metadata, DropsWhatHasNoNamespaceAndRepeats) {
   const auto document =
       Document::parse("<metadata><a/><b xmlns='urn:1'/><c xmlns='urn:1'/><d xmlns='urn:2'/></metadata>");
