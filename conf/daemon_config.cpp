@@ -93,6 +93,44 @@ Take mode(unsigned DaemonConfig::*field) {
   };
 }
 
+bool is_word(std::string_view text, std::size_t most) {
+  return !text.empty() && text.size() <= most &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < 0x7f && c != '/' && c != '%'; });
+}
+
+std::optional<UserLinkGrant> parse_grant(const std::string& text) {
+  const auto parts = split(text, ':');
+  if (parts.size() != 3) return std::nullopt;
+  UserLinkGrant grant;
+  grant.is_group = parts[0].starts_with('@');
+  grant.who = parts[0].substr(grant.is_group ? 1 : 0);
+  grant.bridge = parts[1];
+  grant.limit = parse_number<unsigned>(parts[2]).value_or(0);
+  if (!is_word(grant.who, 256) || !is_word(grant.bridge, 15) || grant.limit < 1 || grant.limit > kMostUserLinks)
+    return std::nullopt;
+  return grant;
+}
+
+Result<void> take_user_links(DaemonConfig& config, const toml::node& node) {
+  constexpr std::size_t kMostGrants = 1024;
+  const auto* list = node.as_array();
+  if (!list || list->size() > kMostGrants)
+    return wrong("needs a list of at most " + std::to_string(kMostGrants) + " strings");
+  for (const auto& element : *list) {
+    const auto text = element.value_exact<std::string>();
+    auto grant = text ? parse_grant(*text) : std::nullopt;
+    if (!grant)
+      return wrong((text ? "has " + quote(*text) + " in it, " : "has something else than strings in it, ") +
+                   "but needs \"USER:BRIDGE:N\" or \"@GROUP:BRIDGE:N\", with N from 1 to " +
+                   std::to_string(kMostUserLinks));
+    const auto& at = element.source();
+    grant->where =
+        (at.path ? printable(*at.path) + ":" : "line ") + std::to_string(at.begin.line) + ": " + quote(*text);
+    config.user_links.push_back(std::move(*grant));
+  }
+  return {};
+}
+
 const std::map<std::string, Take>& keys() {
   using C = DaemonConfig;
   constexpr std::int64_t kMany = 1'000'000, kMaxId = 4'294'967'294;
@@ -126,6 +164,7 @@ const std::map<std::string, Take>& keys() {
       {"cgroup_parent", text(&C::cgroup_parent)},
       {"allow_enter_namespace", flag(&C::allow_enter_namespace)},
       {"shutdown_timeout_s", number(&C::shutdown_timeout_s, 0, 86400)},
+      {"user_links", take_user_links},
   };
   return all;
 }

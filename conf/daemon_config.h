@@ -9,6 +9,16 @@
 
 namespace virtuserns {
 
+// "anna:br0:10": this user, or each member of a group ("@users:br0:2"), may have so many links on that bridge of the host.
+struct UserLinkGrant {
+  std::string who;  // login name, decimal uid, or name of a group
+  bool is_group = false;
+  std::string bridge;
+  unsigned limit = 0;
+  std::string where;  // "/etc/libvirt/virtusernsd.conf:12: 'anna:br0:10'"
+};
+inline constexpr unsigned kMostUserLinks = 100;  // of one user: the number is in the link's name
+
 struct DaemonConfig {
   // sockets (names and meaning as in libvirtd.conf)
   std::string unix_sock_group;         // "" : root
@@ -38,10 +48,11 @@ struct DaemonConfig {
   std::uint32_t id_range_first = 2'000'000;  // automatic ranges come out of [first, last]
   std::uint32_t id_range_last = 4'000'000'000;
   std::uint32_t id_range_size = 65'536;
-  std::uint64_t pids_limit = 16'384;   // per domain, unless its definition says otherwise
-  std::string cgroup_parent;           // "" : the root of each hierarchy; tests put their own sub-tree here
-  bool allow_enter_namespace = false;  // virsh lxc-enter-namespace: see docs/security.md before saying 1
-  unsigned shutdown_timeout_s = 30;    // of a domain's own shutdown when the daemon waits for one
+  std::uint64_t pids_limit = 16'384;      // per domain, unless its definition says otherwise
+  std::string cgroup_parent;              // "" : the root of each hierarchy; tests put their own sub-tree here
+  bool allow_enter_namespace = false;     // virsh lxc-enter-namespace: see docs/security.md before saying 1
+  unsigned shutdown_timeout_s = 30;       // of a domain's own shutdown when the daemon waits for one
+  std::vector<UserLinkGrant> user_links;  // what sessions of users may have of the host's bridges
 };
 
 // Every key is optional; an unknown key or a value of the wrong type is an error that names file, line and key.

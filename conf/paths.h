@@ -18,6 +18,7 @@ struct Paths {
   std::string controller;  // path of virtuserns-controller; default from the build
   std::string subuid = "/etc/subuid", subgid = "/etc/subgid", passwd = "/etc/passwd", group = "/etc/group";
   std::string proc = "/proc", sys = "/sys", cgroup = "/sys/fs/cgroup";
+  std::string link_broker = "/run/libvirt/virtusernsd-link-sock";  // the system's, also for sessions
   bool is_session = false;
 };
 

@@ -18,6 +18,7 @@
 #include "conf/privileges.h"
 #include "driver/driver.h"
 #include "driver/kernel/caps.h"
+#include "driver/links/broker.h"
 #include "driver/module.h"
 #include "driver/single.h"
 #include "driver/rpc/auth.h"
@@ -76,6 +77,7 @@ class Daemon {
  private:
   [[nodiscard]] Result<void> start_drivers();
   [[nodiscard]] Result<void> start_listening();
+  [[nodiscard]] Result<void> serve_links();
   [[nodiscard]] Result<void> watch_signals();
   void reload();
   void read_configuration_again();
@@ -89,10 +91,12 @@ class Daemon {
   EventHub events_;
   std::vector<std::pair<std::string, std::unique_ptr<Driver>>> drivers_;
   std::unique_ptr<rpc::Server> server_;
+  std::unique_ptr<links::LinkBroker> links_;
   Loop::TimerId idle_timer_ = 0;
 };
 
 Daemon::~Daemon() {
+  links_.reset();
   if (server_) server_->stop();
   for (auto driver = drivers_.rbegin(); driver != drivers_.rend(); ++driver) driver->second->stop();
   server_.reset();
@@ -125,6 +129,7 @@ Result<void> Daemon::start() {
   server_ = std::make_unique<rpc::Server>(*loop_, config_, std::move(sessions), events_);
   TRY(server_->start());
   TRY(start_listening());
+  TRY(serve_links(), "links of users");
   server_->on_idle([this] { arm_idle_timer(); });
   arm_idle_timer();
   for (const auto& [scheme, driver] : drivers_)
@@ -158,6 +163,21 @@ Result<void> Daemon::start_listening() {
   return server_->listen(base + "-ro", config_.unix_sock_ro_perms, config_.unix_sock_group, true);
 }
 
+// Once there is a grant: before, there is nothing that anybody could ask for.
+Result<void> Daemon::serve_links() {
+  if (options_.paths.is_session) return {};
+  if (links_) {
+    links_->set_grants(config_.user_links);
+    return {};
+  }
+  if (config_.user_links.empty()) return {};
+  const auto socket =
+      options_.listen_dir.empty() ? options_.paths.link_broker : options_.listen_dir + "/virtusernsd-link-sock";
+  links_ =
+      TRY(links::LinkBroker::start({socket, options_.paths.config_file, options_.paths.proc}, config_.user_links));
+  return {};
+}
+
 Result<void> Daemon::watch_signals() {
   TRY(loop_->on_signal(SIGTERM, [this] { loop_->quit(); }));
   TRY(loop_->on_signal(SIGINT, [this] { loop_->quit(); }));
@@ -183,6 +203,8 @@ void Daemon::read_configuration_again() {
   configure_logging(*config, options_.is_verbose);
   server_->reload(*config);
   for (const auto& [scheme, driver] : drivers_) driver->reload(*config);
+  config_.user_links = config->user_links;
+  if (auto served = serve_links(); !served) log_error(kSource, "links of users: " + served.error().text);
   log_info(kSource, "configuration read again");
 }
 
@@ -195,6 +217,7 @@ void Daemon::leave_if_idle() {
   idle_timer_ = 0;
   bool is_needed = server_->client_count() != 0;  // their leaving arms the timer again
   if (is_needed) return;
+  is_needed = !config_.user_links.empty();  // nobody else would start it for whoever asks for a link
   for (const auto& [scheme, driver] : drivers_) is_needed = is_needed || driver->has_active_domains();
   if (is_needed) return arm_idle_timer();
   log_info(kSource, "leaves: nobody was connected for " + std::to_string(options_.timeout_s) + " s");

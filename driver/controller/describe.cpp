@@ -144,6 +144,11 @@ std::string line(const ParentStep& step) {
           [](const UserLinkStep& s) {
             return "user-link guest " + quote(s.guest_name) + " mac " + format_mac_bytes(s.guest_mac) +
                    network_of(s) + when(!s.is_up, " down");
+          },
+          [](const LentLinkStep& s) {
+            return "lent-link guest " + quote(s.guest_name) + " mac " + format_mac_bytes(s.guest_mac) + " bridge " +
+                   quote(s.bridge) + (s.mtu ? " mtu " + number(*s.mtu) : "") + when(!s.is_up, " down") + " by " +
+                   quote(s.broker);
           }},
       step);
 }

@@ -183,6 +183,13 @@ class Links {
                                   TRY(kernel::open_namespace(host_.proc, child_.pid, "net"))};
     return attach_link(host_.network, user_links_++, container);
   }
+  // No undo: the host's end is not ours to remove, and goes with the namespace.
+  Result<void> apply(const LentLinkStep& step) {
+    const auto net = TRY(kernel::open_namespace(host_.proc, child_.pid, "net"));
+    result_.record.host_links.push_back(
+        TRY(borrow_link(host_.network, lent_links_++, net), "interface " + quote(step.guest_name)));
+    return {};
+  }
   void commit() { undo_.commit(); }
 
  private:
@@ -198,7 +205,7 @@ class Links {
   Boot& result_;
   std::optional<kernel::RouteSocket> route_;
   NsFd net_ns_;
-  std::uint32_t user_links_ = 0;
+  std::uint32_t user_links_ = 0, lent_links_ = 0;
   Undo undo_;
 };
 

@@ -227,7 +227,9 @@ Result<void> check_log(const HostFile& log, const std::string& what_log) {
 
 Result<void> make_keeper(const LaunchPlan& plan, Host& host) {
   std::vector<HostFile> logs;
+  bool is_needed = false;
   for (const auto& step : plan.from_parent) {
+    is_needed |= std::holds_alternative<UserLinkStep>(step) || std::holds_alternative<LentLinkStep>(step);
     const auto* link = std::get_if<UserLinkStep>(&step);
     if (!link) continue;
     logs.emplace_back();
@@ -235,7 +237,7 @@ Result<void> make_keeper(const LaunchPlan& plan, Host& host) {
     logs.back() = TRY(HostFile::open(link->log_file), "log of " + quote(link->guest_name));
     TRY(check_log(logs.back(), "log of " + quote(link->guest_name) + ": " + quote(link->log_file)));
   }
-  if (!logs.empty()) host.network = TRY(start_keeper(plan, std::move(logs)));
+  if (is_needed) host.network = TRY(start_keeper(plan, std::move(logs)));
   return {};
 }
 

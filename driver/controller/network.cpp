@@ -22,6 +22,7 @@
 #include "driver/controller/stem.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/pidfd.h"
+#include "driver/links/request.h"
 
 namespace virtuserns::controller {
 
@@ -37,14 +38,20 @@ struct AttachAsk {
   std::uint32_t link = 0;
 };  // with the container's user and network namespaces
 struct DetachAsk {};
-using KeeperAsk = std::variant<AttachAsk, DetachAsk>;
-struct Carried {};
+struct BorrowAsk {
+  std::uint32_t link = 0;
+};  // with the container's network namespace
+using KeeperAsk = std::variant<AttachAsk, DetachAsk, BorrowAsk>;
+struct Carried {
+  std::string host_name;  // of a BorrowAsk
+};
 using KeeperAnswer = std::variant<Carried, WireError>;
 
-std::vector<const UserLinkStep*> user_links(const LaunchPlan& plan) {
-  std::vector<const UserLinkStep*> links;
+template <class Step>
+std::vector<const Step*> links_of(const LaunchPlan& plan) {
+  std::vector<const Step*> links;
   for (const auto& step : plan.from_parent)
-    if (const auto* link = std::get_if<UserLinkStep>(&step)) links.push_back(link);
+    if (const auto* link = std::get_if<Step>(&step)) links.push_back(link);
   return links;
 }
 
@@ -153,7 +160,8 @@ class Keeper {
  public:
   Keeper(const LaunchPlan& plan, std::vector<HostFile> logs, SocketFd socket)
       : socket_(std::move(socket)), proc_(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-    const auto steps = user_links(plan);
+    lent_ = links_of<LentLinkStep>(plan);
+    const auto steps = links_of<UserLinkStep>(plan);
     for (std::size_t i = 0; i < steps.size(); ++i) links_.emplace_back(plan, *steps[i], std::move(logs[i]));
   }
 
@@ -181,27 +189,44 @@ class Keeper {
     if (!packet || packet->bytes.empty()) return false;
     const auto request = xdr::decode_exact<KeeperAsk>(packet->bytes, 4096);
     if (!request) return false;
-    Result<void> done;
-    if (const auto* attach = std::get_if<AttachAsk>(&*request))
-      done = handle(*attach, std::move(packet->files));
-    else
-      for (auto& link : links_) link.detach();
-    const KeeperAnswer said = done ? KeeperAnswer(Carried{}) : KeeperAnswer(to_wire(done.error()));
+    auto done = std::visit([&](const auto& asked) { return handle(asked, std::move(packet->files)); }, *request);
+    const KeeperAnswer said = done ? KeeperAnswer(std::move(*done)) : KeeperAnswer(to_wire(done.error()));
     return static_cast<bool>(send_packet(socket_.get(), xdr::encode(said)));
   }
 
-  Result<void> handle(const AttachAsk& request, std::vector<Fd> files) {
-    if (request.link >= links_.size() || files.size() != 2)
-      return fail(VIR_ERR_INTERNAL_ERROR, "the domain has no such link");
-    return links_[request.link].attach(proc_, {NsFd(files[0].release()), NsFd(files[1].release())});
+  static Error no_link() { return fail(VIR_ERR_INTERNAL_ERROR, "the domain has no such link"); }
+
+  Result<Carried> handle(const AttachAsk& request, std::vector<Fd> files) {
+    if (request.link >= links_.size() || files.size() != 2) return no_link();
+    TRY(links_[request.link].attach(proc_, {NsFd(files[0].release()), NsFd(files[1].release())}));
+    return Carried{};
+  }
+
+  Result<Carried> handle(const DetachAsk&, std::vector<Fd>) {
+    for (auto& link : links_) link.detach();
+    return Carried{};
+  }
+
+  // From here, because here are the host's file system, in which the broker's socket is, and the user's own id, by which it knows him.
+  Result<Carried> handle(const BorrowAsk& request, std::vector<Fd> files) {
+    if (request.link >= lent_.size() || files.size() != 1) return no_link();
+    const auto& step = *lent_[request.link];
+    links::LinkRequest wanted;
+    wanted.bridge = step.bridge;
+    wanted.guest_name = step.guest_name;
+    wanted.guest_mac = step.guest_mac;
+    wanted.mtu = step.mtu;
+    wanted.is_up = step.is_up;
+    return Carried{TRY(links::ask_for_link(step.broker, wanted, NsFd(files[0].release())))};
   }
 
   SocketFd socket_;
   DirFd proc_;
   std::deque<Link> links_;
+  std::vector<const LentLinkStep*> lent_;
 };
 
-Result<void> ask(const SocketFd& keeper, const KeeperAsk& request, std::span<const int> files = {}) {
+Result<Carried> ask(const SocketFd& keeper, const KeeperAsk& request, std::span<const int> files = {}) {
   const auto gone = [] {
     return fail(VIR_ERR_OPERATION_FAILED, "the network keeper of the domain is gone: start the domain anew");
   };
@@ -215,7 +240,7 @@ Result<void> ask(const SocketFd& keeper, const KeeperAsk& request, std::span<con
   if (!packet || packet->bytes.empty()) return gone();
   auto answer = TRY(xdr::decode_exact<KeeperAnswer>(packet->bytes, 64 * 1024));
   if (auto* error = std::get_if<WireError>(&answer)) return from_wire(std::move(*error));
-  return {};
+  return std::get<Carried>(std::move(answer));
 }
 
 [[noreturn]] void run_keeper(const LaunchPlan& plan, std::vector<HostFile> logs, SocketFd socket, pid_t controller) {
@@ -251,9 +276,18 @@ Result<SocketFd> start_keeper(const LaunchPlan& plan, std::vector<HostFile> logs
 
 Result<void> attach_link(const SocketFd& keeper, std::uint32_t link, const NamespacePair& container) {
   const int files[] = {container.user.get(), container.net.get()};
-  return ask(keeper, AttachAsk{link}, files);
+  (void)TRY(ask(keeper, AttachAsk{link}, files));
+  return {};
 }
 
-Result<void> detach_links(const SocketFd& keeper) { return ask(keeper, DetachAsk{}); }
+Result<void> detach_links(const SocketFd& keeper) {
+  (void)TRY(ask(keeper, DetachAsk{}));
+  return {};
+}
+
+Result<std::string> borrow_link(const SocketFd& keeper, std::uint32_t link, const NsFd& net) {
+  const int file = net.get();
+  return TRY(ask(keeper, BorrowAsk{link}, std::span(&file, 1))).host_name;
+}
 
 }  // namespace virtuserns::controller

@@ -1,4 +1,5 @@
-// The network keeper of a domain: one process more, of domains that have an <interface type='user'>.
+// The network keeper of a domain: one process more, of domains that have an <interface type='user'>, or, in a session, an
+// <interface type='bridge'>.
 //
 // A controller of an ordinary user leaves the host's network namespace and cannot come back (Host::prepare); but passt has to run
 // there, and a new one at every boot. So the keeper is forked before: it stays in the host's namespaces, runs pasta (pasta.h) for
@@ -18,5 +19,7 @@ namespace virtuserns::controller {
 [[nodiscard]] Result<void> attach_link(const SocketFd& keeper, std::uint32_t link, const NamespacePair& container);
 // The boot is over: pasta is ended, and nothing of the keeper's holds the container's namespaces any more.
 [[nodiscard]] Result<void> detach_links(const SocketFd& keeper);
+// Has the system's link broker make one of the LentLinkSteps, with its guest's end in `net`. The name of the host's.
+[[nodiscard]] Result<std::string> borrow_link(const SocketFd& keeper, std::uint32_t link, const NsFd& net);
 
 }  // namespace virtuserns::controller

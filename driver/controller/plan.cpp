@@ -124,6 +124,8 @@ Result<void> check_lists(const LaunchPlan& plan) {
     if (const auto* dev = std::get_if<DevStep>(&step); dev && dev->console_count > kMaxConsoles)
       return refuse("too many consoles");
     if (const auto* link = std::get_if<UserLinkStep>(&step)) TRY(check(*link));
+    if (const auto* link = std::get_if<LentLinkStep>(&step); link && !is_absolute(link->broker))
+      return refuse("broker of a link " + quote(link->broker) + " is no absolute path");
   }
   if (maps != 1) return refuse("needs exactly one id map");
   for (const auto& step : plan.inside) {

@@ -231,9 +231,20 @@ struct UserLinkStep {
   std::string log_file;
 };
 
+// As VethStep, but made by the daemon of the system: a session has no privileges on the host. The domain's network keeper asks
+// its link broker (driver/links), which also gives the host's end its name.
+struct LentLinkStep {
+  std::string broker;  // its socket
+  std::string guest_name;
+  std::array<std::uint8_t, 6> guest_mac{};
+  std::string bridge;
+  std::optional<std::uint32_t> mtu;
+  bool is_up = true;
+};
+
 using ParentStep =
     std::variant<IdMapStep, RootStep, BindStep, InnerBindStep, TmpfsStep, DevStep, DeviceNodeStep, ProcStep, SysStep,
-                 CgroupMountStep, MqueueStep, VethStep, MacvlanStep, MoveLinkStep, UserLinkStep>;
+                 CgroupMountStep, MqueueStep, VethStep, MacvlanStep, MoveLinkStep, UserLinkStep, LentLinkStep>;
 
 // ---- inside -------------------------------------------------------------------------------------------------------
 

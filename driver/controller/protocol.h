@@ -21,13 +21,12 @@
 #include <variant>
 #include <vector>
 
-#include "conf/base/fd.h"
+#include "conf/base/packet.h"
 #include "conf/base/xdr.h"
 #include "conf/exec.h"
 
 namespace virtuserns::controller {
 
-inline constexpr std::size_t kMaxPacket = 256 * 1024;
 // A controller and its privileged half (stem.h), as ps(1) shows them.
 inline constexpr const char *kControllerName = "virtuserns-ctl", *kStemName = "virtuserns-stem",
                             *kKeeperName = "virtuserns-net";
@@ -57,7 +56,7 @@ struct BootRecord {
   std::uint64_t init_start_time = 0;  // field 22 of /proc/PID/stat: init_pid cannot be taken for another's
   std::uint64_t boots = 0;            // 1 for the first
   std::uint64_t time_ms = 0;
-  std::vector<std::string> host_links;  // one for each VethStep in order: the name the kernel gave
+  std::vector<std::string> host_links;  // one for each VethStep and LentLinkStep in order: the name it was given
 };
 
 // ---- notes ----
@@ -164,16 +163,8 @@ struct Reply {
 // Everything on the channel from controller to daemon.
 using FromController = std::variant<Note, Reply>;
 
-// ---- packets ----
-inline constexpr std::size_t kMaxPacketFiles = 16;
-struct Packet {
-  std::vector<std::uint8_t> bytes;  // empty: the peer has closed
-  std::vector<Fd> files;            // received close-on-exec
-};
-// One message. `socket` is SOCK_SEQPACKET; a non-blocking one that is full gives EAGAIN in Error::sys_errno.
-[[nodiscard]] Result<void> send_packet(int socket, std::span<const std::uint8_t> bytes,
-                                       std::span<const int> files = {});
-// One message; larger ones and surplus descriptors are an error, and nothing is leaked.
-[[nodiscard]] Result<Packet> recv_packet(int socket);
+// Messages are packets of conf/base/packet.h.
+using virtuserns::recv_packet;
+using virtuserns::send_packet;
 
 }  // namespace virtuserns::controller

@@ -31,6 +31,8 @@ std::optional<LinkFacts> read_link(std::span<const std::uint8_t> payload) {
   for (const auto& attribute : parse_attributes(parts->second)) {
     if (attribute.type == IFLA_IFNAME) facts.name = attribute.text();
     if (attribute.type == IFLA_LINK) facts.peer_index = attribute.u32();
+    if (attribute.type == IFLA_MASTER) facts.master_index = attribute.u32();
+    if (attribute.type == IFLA_MTU) facts.mtu = attribute.u32();
     if (attribute.type == IFLA_ADDRESS && attribute.bytes.size() <= 32)
       facts.mac.assign(attribute.bytes.begin(), attribute.bytes.end());
   }
@@ -72,7 +74,7 @@ NetlinkMessage veth_message(const VethRequest& request, std::uint32_t bridge_ind
   if (request.is_up) head.ifi_flags = head.ifi_change = IFF_UP;
   message.header(head);
   message.attribute(IFLA_IFNAME, request.host_name);
-  if (request.mtu) message.attribute(IFLA_MTU, *request.mtu);
+  if (const auto mtu = request.host_mtu ? request.host_mtu : request.mtu) message.attribute(IFLA_MTU, *mtu);
   if (bridge_index != 0) message.attribute(IFLA_MASTER, bridge_index);
   // As libvirt does: the guest's address with a first byte of fe, the highest there is, so that the bridge, which takes
   // its lowest port's address, never changes its own when a container comes or goes.

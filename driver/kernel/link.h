@@ -20,6 +20,7 @@ struct VethRequest {
   std::string bridge;  // empty: none
   std::optional<std::uint32_t> mtu;
   bool is_up = true;
+  std::optional<std::uint32_t> host_mtu;  // of the host's end, if it is not to be `mtu`
 };
 // A pair whose peer is born in `peer_ns`: moving it there would cost a grace period. One message makes it, puts it in
 // the bridge and up. Never removed by us while the namespace lives: both ends die with it.
@@ -39,6 +40,7 @@ struct MacvlanRequest {
 
 struct LinkFacts {
   std::uint32_t index = 0, peer_index = 0;  // peer_index: IFLA_LINK
+  std::uint32_t master_index = 0, mtu = 0;
   std::string name;
   std::vector<std::uint8_t> mac;
 };

@@ -151,6 +151,12 @@ Result<void> plan_interface(Draft& draft, const InterfaceDef& interface, const s
     draft.plan().from_parent.push_back(
         MacvlanStep{interface.source, guest, interface.direct_mode.empty() ? "vepa" : interface.direct_mode, mac});
     if (interface.mtu) draft.message("<mtu> of <interface type='direct'> is not applied");
+  } else if (draft.context.paths.is_session && interface.type == InterfaceType::kBridge) {
+    draft.plan().from_parent.push_back(
+        LentLinkStep{draft.context.paths.link_broker, guest, mac, interface.source, interface.mtu, up == Up::kYes});
+    if (!interface.target_dev.empty())
+      draft.message("<target dev=" + quote(interface.target_dev) +
+                    "> is not applied: the host's daemon gives links of users their names");
   } else {
     VethStep veth;
     veth.host_name = interface.target_dev.empty() ? "vnet%d" : interface.target_dev;

@@ -45,6 +45,7 @@ userns::PlanContext made_up_host(const std::string& name, const DomainDef& def) 
   context.network_bridges = {{"default", "virbr0"}};
   host.has_unmounted_cgroup2 = name == "unmounted-v1";
   if (name.starts_with("apparmor")) context.apparmor_profiles = {"virtuserns-container", "mine"};
+  context.paths.is_session = name.starts_with("session");
   if (def.userns.owner && !def.userns.owner->has_host_sources) context.source_user = SourceUser{1001, 1002};
   if (name.starts_with("scope")) context.scope_group = "machine.slice/virtuserns-web-1.scope";
   context.cpuset_cpus = "0-3";

@@ -42,6 +42,7 @@ inline LaunchPlan make_full_plan() {
                       VethStep{"vnet%d", "eth0", {2, 0, 0, 0, 0, 1}, "br0", 1400, true},
                       MacvlanStep{"eth9", "eth1", "bridge", {2, 0, 0, 0, 0, 2}},
                       MoveLinkStep{"eth8", "eth2"},
+                      LentLinkStep{"/run/broker", "eth4", {2, 0, 0, 0, 0, 4}, "br0", 1400, true},
                       UserLinkStep{"eth3",
                                    {2, 0, 0, 0, 0, 3},
                                    "eth0",

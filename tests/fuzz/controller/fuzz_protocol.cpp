@@ -1,8 +1,9 @@
-// Messages between daemon and controller, and the texts that the controller reads of /proc, netlink and the container.
+// Messages between daemon and controller, and to the link broker, and the texts that the controller reads of /proc, netlink and the container.
 #include "driver/controller/protocol.h"
 #include "driver/controller/users.h"
 #include "driver/kernel/netlink.h"
 #include "driver/kernel/process.h"
+#include "driver/links/request.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace virtuserns;
@@ -13,6 +14,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)xdr::decode_exact<ExecSignal>(bytes, kMaxExecMessage);
   (void)xdr::decode_exact<controller::FromController>(bytes, 4 * 1024 * 1024);
   (void)xdr::decode_exact<controller::ExitRecord>(bytes, 65536);
+  (void)links::decode_request(bytes);
+  (void)xdr::decode_exact<links::LinkAnswer>(bytes, 8192);
   (void)kernel::parse_process_status(text);
   (void)kernel::parse_start_time(text);
   (void)kernel::read_answers(bytes, 0, [](std::uint16_t, std::span<const std::uint8_t> payload) {

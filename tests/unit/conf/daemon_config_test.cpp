@@ -37,6 +37,25 @@ TEST(DaemonConfig, LibvirtdSyntax) {
   EXPECT_TRUE(config->allow_enter_namespace);
 }
 
+TEST(DaemonConfig, LinksOfUsers) {
+  const auto config = parse_daemon_config("\nuser_links = [ \"anna:br0:10\",\n  \"@users:br-lan.7:100\" ]\n", "x");
+  ASSERT_TRUE(config) << config.error().text;
+  ASSERT_EQ(config->user_links.size(), 2U);
+  const auto &anna = config->user_links[0], &users = config->user_links[1];
+  EXPECT_EQ(std::tuple(anna.who, anna.is_group, anna.bridge, anna.limit, anna.where),
+            std::tuple("anna", false, "br0", 10U, "x:2: 'anna:br0:10'"));
+  EXPECT_EQ(std::tuple(users.who, users.is_group, users.bridge, users.limit, users.where),
+            std::tuple("users", true, "br-lan.7", 100U, "x:3: '@users:br-lan.7:100'"));
+  EXPECT_EQ(error_of("\nuser_links = [ 'anna:br0:0' ]"),
+            "virtusernsd.conf:2: key 'user_links' has 'anna:br0:0' in it, but needs \"USER:BRIDGE:N\" or "
+            "\"@GROUP:BRIDGE:N\", with N from 1 to 100");
+  for (const char* bad : {"", "anna", "anna:br0", "anna:br0:101", "anna:br0:-1", "anna:br0:1:2", ":br0:1", "@:br0:1",
+                          "anna::1", "anna:br 0:1", "anna:br/0:1", "anna:0123456789abcdef:1", "anna:br0:99999999999"})
+    EXPECT_NE(error_of(std::string("user_links = [ '") + bad + "' ]"), "") << bad;
+  EXPECT_NE(error_of("user_links = 'anna:br0:1'").find("needs a list"), std::string::npos);
+  EXPECT_NE(error_of("user_links = [ 1 ]").find("something else"), std::string::npos);
+}
+
 TEST(DaemonConfig, ModeFollowsGroupAndPolkit) {
   EXPECT_EQ(parse_daemon_config("", "x")->unix_sock_rw_perms, 0700U);
   EXPECT_EQ(parse_daemon_config("unix_sock_group = \"g\"", "x")->unix_sock_rw_perms, 0770U);
