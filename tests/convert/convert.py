@@ -140,6 +140,108 @@ def a_committed_container_needs_the_disk_no_more(env):
     expect_unused(lab.folder)
 
 
+@test(("userns",))
+def a_commit_that_does_not_succeed_takes_nothing_away(env):
+    lab = Lab(env)
+    disk = small_disk(lab)
+    up = lambda: "up: guest" in in_container(env, "web1", "cat /told")  # noqa: E731
+    lab.ok("convert", "--name", "web1", "--start", disk)
+    eventually(up, "the guest is up")
+    contains(lab.refused("commit", "web1"), "shut it off")
+    env.virsh("destroy", "web1").ok()
+    contains(lab.ok("rollback", "web1").stdout, "web1: rolled back (")
+    lab.ok("convert", "--name", "web1", disk)
+    # One that was killed has left a copy, and the container has run since.
+    guests.run("qemu-img", "create", "-q", "-f", "qcow2", lab.jobs / "web1/vda2.own.qcow2", "48M")
+    env.virsh("start", "web1").ok()
+    eventually(up, "the guest is up again")
+    in_container(env, "web1", "echo since > /var/new")
+    env.virsh("destroy", "web1").ok()
+    contains(lab.ok("commit", "web1").stdout, "web1: committed (")
+    env.virsh("start", "web1").ok()
+    eventually(lambda: "since" in in_container(env, "web1", "cat /var/new"), "it has what was written since")
+    env.virsh("destroy", "web1").ok()
+    equal(sorted(os.listdir(lab.jobs / "web1")), ["originals", "state.json", "vda2.own.qcow2"])
+    env.virsh("undefine", "web1").ok()
+
+
+def held_guest(lab):
+    """Two volumes, and files that chattr holds fast."""
+    tree = guests.busybox_tree(lab.path("tree"))
+    with open(tree / "etc/fstab", "a") as fstab:
+        fstab.write("LABEL=home /home ext4 defaults 0 2\n")
+    root = guests.filesystem(lab.path("root.fs"), "ext4", tree, 48)
+    with guests.mounted(root, lab.path("hold"), "-o", "loop") as place:
+        for name in ("kept", "changed", "gone"):
+            (place / "var" / name).write_text("of the machine")
+        (place / "var/closed/below").mkdir(parents=True)
+        guests.run("chattr", "+i", *(place / "var" / name for name in ("kept", "changed", "gone", "closed/below", "closed")))
+        guests.run("chattr", "+a", place / "var/setuid")
+        guests.run("chattr", "+i", place / "etc/fstab")  # which a rule edits
+    home = guests.filesystem(lab.path("home.fs"), "ext4", None, 16, label="home", uuid="5d1c9a34-7d5a-4f4e-9a53-2f6f1d3f0a02")
+    return guests.partitioned(lab.path("disk.raw"), "gpt", root, home)
+
+
+@test(("userns",))
+def what_is_held_fast_or_linked_across_volumes_goes_back(env):
+    lab = Lab(env)
+    disk = held_guest(lab)
+    for how in ((), ("--copy", "tree")):
+        lab.ok("convert", "--name", "web1", *how, disk)
+        if how:
+            root = lab.jobs / "web1/root"
+            (root / "var/changed").write_text("of the container")
+            os.unlink(root / "var/gone")
+            shutil.rmtree(root / "var/closed")
+            os.link(root / "etc/hostname", root / "home/again")
+        done = lab.ok("back", "--output", lab.path("vm"), "web1")
+        raw = guests.run("qemu-img", "convert", "-O", "raw", lab.path("vm/vda.qcow2"), lab.path("vm.raw")) or lab.path("vm.raw")
+        starts = [int(line.split("start=")[1].split(",")[0]) * 512
+                  for line in guests.run("sfdisk", "-d", raw).splitlines() if "start=" in line]
+        with guests.mounted(raw, lab.path("look"), "-o", f"ro,loop,offset={starts[1]}") as place:
+            contains((place / "etc/fstab").read_text(), "LABEL=home /home ext4 defaults 0 2\n")
+            flags = guests.run("lsattr", "-d", place / "var/kept", place / "var/setuid")
+            equal([line.split()[0].strip("-e") for line in flags.splitlines()], ["i", "a"], "flags of what did not change")
+            if how:
+                equal((place / "var/changed").read_text(), "of the container")
+                equal([name for name in ("gone", "closed") if (place / "var" / name).exists()], [])
+        if how:
+            contains(" ".join(done.stdout.split()), "1 hard links: are files of their own now")
+            with guests.mounted(raw, lab.path("look"), "-o", f"ro,loop,offset={starts[2]}") as place:
+                equal((place / "again").read_text(), "guest\n")
+        shutil.rmtree(lab.path("vm"))
+        os.unlink(raw)
+        lab.ok("rollback", "web1")
+    lab.expect_nothing()
+
+
+@test(("userns",))
+def what_is_not_there_is_said(env):
+    lab = Lab(env)
+    disk = small_disk(lab)
+    contains(lab.refused("plan", "--root", "vda9", disk), "no volume 'vda9'; there are 'vda1', 'vda2'")
+    contains(lab.refused("plan", "--connect", "test:///default", "web1.qcow2"), "'web1.qcow2' is no disk here, and as a domain")
+    contains(lab.refused("plan", "--connect", "test:///default", "/nowhere/web1.qcow2"), "No such file")
+
+
+@test(("userns",))
+def a_full_disk_can_be_left(env):
+    lab = Lab(env)
+    disk = small_disk(lab)
+    lab.jobs.mkdir()
+    guests.run("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", lab.jobs)
+    try:
+        lab.ok("convert", "--name", "web1", disk)
+        guests.fill(lab.jobs / "fill")
+        contains(lab.refused("convert", "--name", "web2", disk), "No space left")
+        equal([name for name in os.listdir(lab.jobs) if "web2" in name], [])
+        lab.ok("rollback", "web1")
+        equal(os.listdir(lab.jobs), ["fill"])
+    finally:
+        guests.run("umount", lab.jobs)
+    lab.expect_nothing()
+
+
 DISKS = {
     "mbr-raw": lambda lab: small_disk(lab, table="dos", form="raw"),
     "xfs-vmdk": lambda lab: small_disk(lab, kind="xfs", form="vmdk", mib=320),

@@ -174,6 +174,13 @@ def logical(path, group, **volumes):
     return path
 
 
+def fill(path):
+    """Of a file system that is small: until there is no room for one byte."""
+    with open(path, "xb", buffering=0) as file, contextlib.suppress(OSError):
+        for _ in range(1 << 16):
+            file.write(bytes(4096))
+
+
 def to_format(raw, path, kind):
     run("qemu-img", "convert", "-f", "raw", "-O", kind, raw, path)
     return path

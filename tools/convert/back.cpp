@@ -156,7 +156,7 @@ Result<Report> bring_back(const std::string& name, const std::string& output, co
   if (::renameat(parent.get(), partial.c_str(), parent.get(), base.c_str()) != 0)
     return sys_fail("rename to " + quote(output));
   if (::fsync(parent.get()) != 0) return sys_fail("write " + quote(output));
-  Report report{name, std::move(*findings)};
+  Report report{name, std::move(*findings), "a machine again"};
   report.findings.push_back({Severity::kNote, "machine '" + name + "'",
                              "is in '" + output + "', on top of its original disks",
                              "define it by 'virsh define " + output + "/" + name + ".xml'"});

@@ -102,7 +102,7 @@ Result<Report> convert_machine(const std::string& word, const Settings& settings
   if (auto done = carry_out(planned, settings, workplace, job); !done) {
     auto undone = undo_job(job);
     if (!undone)
-      return std::move(done).error().with_context("and it could not be undone (" + undone.error().text + ")");
+      return fail(done.error().code, done.error().text + "; and it could not be undone: " + undone.error().text);
     return std::move(done).error();
   }
   if (settings.is_started) {

@@ -13,6 +13,7 @@
 #include <memory>
 
 #include "conf/base/text.h"
+#include "tools/convert/inode_flags.h"
 #include "tools/convert/tree.h"
 
 namespace virtuserns::convert {
@@ -112,14 +113,22 @@ class Copier {
     if (++copied_.entries % kProgressEvery == 0) progress_(copied_);
     if (copied_.entries > kMaxEntries) return too_much();
     if (onto_ == Onto::kOlder) {
-      const auto is_kept = TRY(make_room(to, name, st), quote(path));
-      if (is_kept && !S_ISDIR(st.st_mode)) return give_attributes(from, name, to, name, st);
-    }
-    if (!S_ISDIR(st.st_mode) && st.st_nlink > 1) {
-      const auto [first, is_new] = links_.emplace(std::pair(st.st_dev, st.st_ino), path);
-      if (!is_new) return link(first->second, to, name, path);
+      const int flags = take_flags(to, name);
+      if (TRY(make_room(to, name, st), quote(path))) {
+        if (S_ISDIR(st.st_mode))
+          TRY(copy_directory(from, to, name, path, depth));
+        else
+          TRY(give_attributes(from, name, to, name, st), quote(path));
+        put_flags(to, name, flags);
+        return {};
+      }
+      if (flags != 0) flags_.add(path);
     }
     if (S_ISDIR(st.st_mode)) return copy_directory(from, to, name, path, depth);
+    if (st.st_nlink > 1) {
+      const auto [first, is_new] = links_.emplace(std::pair(st.st_dev, st.st_ino), path);
+      if (!is_new && TRY(link(first->second, to, name, path))) return {};
+    }
     TRY(make(from, to, name, path, st), quote(path));
     TRY(give_attributes(from, name, to, name, st), quote(path));
     return {};
@@ -220,11 +229,14 @@ class Copier {
     return {};
   }
 
-  Result<void> link(const std::string& first, const DirFd& to, const std::string& name, const std::string& path) {
+  // False: this name needs a file of its own, as the first one is on another volume of the machine, or has as many names as
+  // this file system can give to one.
+  Result<bool> link(const std::string& first, const DirFd& to, const std::string& name, const std::string& path) {
     // The path is one that we made, below the root and of directories only.
-    if (::linkat(root_.get(), first.c_str() + 1, to.get(), name.c_str(), 0) != 0)
-      return sys_fail("link " + quote(path));
-    return {};
+    if (::linkat(root_.get(), first.c_str() + 1, to.get(), name.c_str(), 0) == 0) return true;
+    if (errno != EXDEV && errno != EMLINK) return sys_fail("link " + quote(path));
+    apart_.add(path);
+    return false;
   }
 
   // Owner first, which clears setuid bits and capabilities; times last.
@@ -282,6 +294,10 @@ class Copier {
       copied_.findings.push_back({Severity::kChange, std::to_string(flags_.count) + " immutable or append-only files",
                                   "are copied without these flags, which a container cannot have: " + flags_.examples,
                                   ""});
+    if (apart_.count)
+      copied_.findings.push_back(
+          {Severity::kChange, std::to_string(apart_.count) + " hard links",
+           "are files of their own now, as the other name cannot be of the same file: " + apart_.examples, ""});
     for (const auto& [name, count] : labels_)
       copied_.findings.push_back({Severity::kChange, "attribute '" + name + "'",
                                   "is not copied, of " + std::to_string(count) + " files", ""});
@@ -293,7 +309,7 @@ class Copier {
   const std::function<void(const CopyCount&)>& progress_;
   std::string buffer_, names_ = std::string(kMaxXattrs, '\0');
   std::map<std::pair<dev_t, ino_t>, std::string> links_;
-  Left devices_, flags_;
+  Left devices_, flags_, apart_;
   std::map<std::string, std::uint64_t> labels_;
   Copied copied_;
 };

@@ -28,6 +28,7 @@ struct Finding {
 struct Report {
   std::string domain;  // its name, or that of its disk
   std::vector<Finding> findings;
+  std::string done = "ready";  // the verdict where nothing is lost: "rolled back"
 };
 
 [[nodiscard]] const char* word_of(Severity severity);  // "note", "change", "loss", "block"

@@ -91,6 +91,18 @@ bool looks_like_root(const GuestFiles& files) {
           files.exists("/lib/systemd/systemd"));
 }
 
+// What --root says.
+Result<void> check_wanted(std::span<const Volume> volumes, const std::string& wanted) {
+  std::string names;
+  for (const auto& volume : volumes) {
+    if (wanted.empty() || volume.name == wanted) return {};
+    names += (names.empty() ? "" : ", ") + quote(volume.name);
+  }
+  if (wanted.empty()) return {};
+  return fail(VIR_ERR_INVALID_ARG,
+              "there is no volume " + quote(wanted) + (names.empty() ? ", nor another" : "; there are " + names));
+}
+
 struct Candidate {
   Placed place;
   std::string fstab;
@@ -174,6 +186,7 @@ void place_line(const FstabLine& line, std::span<const Volume> volumes, Layout& 
 }  // namespace
 
 Result<Layout> find_layout(const DisksByName& disks, std::span<const Volume> volumes, const std::string& wanted) {
+  TRY(check_wanted(volumes, wanted));
   Layout layout;
   auto candidates = TRY(find_candidates(disks, volumes, wanted, layout.findings));
   auto root = TRY(choose(std::move(candidates), volumes, layout.findings));

@@ -75,8 +75,14 @@ Result<Job> Job::create(const std::string& folder, const std::string& name, cons
   job.lock_ = TRY(take_lock(folder, name));
   // Not for others to look into: a tree has programs that are setuid for the container's root.
   if (::mkdir(job.path_.c_str(), 0700) != 0) return sys_fail("make " + quote(job.path_));
-  TRY(sync_directory(folder));
-  TRY(job.save(state));
+  const auto begin = [&]() -> Result<void> {
+    TRY(sync_directory(folder));
+    return job.save(state);
+  };
+  if (auto begun = begin(); !begun) {
+    (void)job.remove();
+    return std::move(begun).error();
+  }
   return job;
 }
 
@@ -85,6 +91,8 @@ Result<void> Job::save(JobState state) {
   state_ = std::move(state);
   return {};
 }
+
+Result<void> Job::forget() { return remove_durable(path(kState)); }
 
 Result<void> Job::remove_but(const std::vector<std::string>& kept) {
   const auto dir = TRY(open_directory(path_));
@@ -96,7 +104,7 @@ Result<void> Job::remove_but(const std::vector<std::string>& kept) {
 
 Result<void> Job::remove() {
   TRY(remove_but({}));
-  TRY(remove_durable(path(kState)));
+  TRY(forget());
   if (::rmdir(path_.c_str()) != 0) return sys_fail("remove " + quote(path_));
   TRY(sync_directory(folder_));
   ::unlink(lock_path(folder_, name_).c_str());

@@ -1,7 +1,7 @@
 // A conversion as a job on disk: what it is about to make is written down before it is made, so that whatever ends this
 // process, the next run knows what to undo or to finish.
 //
-//   FOLDER/NAME/lock         held while a command works on the job
+//   FOLDER/.NAME.lock        held while a command works on the job
 //   FOLDER/NAME/state.json   written by a temporary file, fsync and rename
 //   FOLDER/NAME/originals/   what the guest's edited files were (guest_files.h)
 //   FOLDER/NAME/vda.qcow2    the disks of a container that runs in place: on top of the VM's, which are never written
@@ -58,9 +58,13 @@ class Job {
 
   [[nodiscard]] const JobState& state() const { return state_; }
   [[nodiscard]] const std::string& name() const { return name_; }
-  [[nodiscard]] std::string path(const std::string& entry) const { return path_ + "/" + entry; }
+  [[nodiscard]] std::string path(const std::string& entry) const {
+    return entry == "." ? path_ : path_ + "/" + entry;
+  }
   // Durable when it returns.
   [[nodiscard]] Result<void> save(JobState state);
+  // What is left is that of a job that was cut short, of which nothing is defined. Needs no room on the disk.
+  [[nodiscard]] Result<void> forget();
   // All of the folder, state and lock last. What else has to be undone is undone before.
   [[nodiscard]] Result<void> remove();
   // All but what is named, lock and state: what a crash may have left.

@@ -10,6 +10,7 @@
 
 #include "conf/base/text.h"
 #include "tools/convert/guest_paths.h"
+#include "tools/convert/inode_flags.h"
 
 namespace virtuserns::convert {
 
@@ -133,6 +134,8 @@ Result<void> put_place(const DirFd& parent, const std::string& name, const Place
                        std::string_view content, Keep keep) {
   if (::unlinkat(parent.get(), kTempName, 0) != 0 && errno != ENOENT)
     return sys_fail("remove " + quote(kTempName) + " of an earlier run");
+  // Many guests hold /etc/resolv.conf fast by chattr.
+  (void)take_flags(parent, name);
   if (state.kind == PlaceKind::kNothing) {
     if (::unlinkat(parent.get(), name.c_str(), 0) != 0 && errno != ENOENT) return sys_fail("remove");
     return {};

@@ -127,7 +127,8 @@ Result<Ended> run_program(const std::vector<std::string>& argv, int timeout_ms) 
 Result<std::string> need_program(const std::vector<std::string>& argv, int timeout_ms) {
   auto ended = TRY(run_program(argv, timeout_ms));
   if (ended.status == 0) return std::move(ended.out);
-  const auto why = one_line(ended.errors.empty() ? ended.out : ended.errors);
+  auto why = one_line(ended.errors.empty() ? ended.out : ended.errors);
+  if (why.starts_with(argv.front() + ": ")) why.erase(0, argv.front().size() + 2);
   return fail(VIR_ERR_OPERATION_FAILED,
               argv.front() + ": " + (why.empty() ? "status " + std::to_string(ended.status) : why));
 }

@@ -22,7 +22,7 @@ std::size_t count_of(const Report& report, Severity severity) {
                                                 [&](const Finding& f) { return f.severity == severity; }));
 }
 
-const char* verdict_of(const Report& report) {
+std::string verdict_of(const Report& report) {
   switch (worst(report.findings)) {
     case Severity::kBlock:
       return "blocked";
@@ -32,7 +32,7 @@ const char* verdict_of(const Report& report) {
     case Severity::kNote:
       break;
   }
-  return "ready";
+  return report.done;
 }
 
 // Length in characters of a terminal: continuation bytes of UTF-8 take no column.

@@ -28,8 +28,9 @@ std::string option_value(const std::string& text) {
 // The volume alone, out of the overlay and all that it is based on.
 Result<void> make_own(const Job& job, const Placed& place) {
   const auto path = job.path(own_name(place)), partial = path + ".new";
-  if (::access(path.c_str(), F_OK) == 0) return {};  // by a run that was cut short later
-  if (::unlink(partial.c_str()) != 0 && errno != ENOENT) return sys_fail("remove " + quote(partial));
+  // What a run has left that was cut short or refused is older than the overlay: the container may have run since.
+  for (const auto& older : {path, partial})
+    if (::unlink(older.c_str()) != 0 && errno != ENOENT) return sys_fail("remove " + quote(older));
   (void)TRY(need_program({"qemu-img", "convert", "--image-opts", "-O", "qcow2",
                           "driver=raw,offset=" + std::to_string(place.volume.offset) +
                               ",size=" + std::to_string(place.volume.size) +
@@ -42,6 +43,16 @@ Result<void> make_own(const Job& job, const Placed& place) {
   if (!file || ::fsync(file.get()) != 0) return sys_fail("write " + quote(partial));
   if (::rename(partial.c_str(), path.c_str()) != 0) return sys_fail("rename " + quote(partial));
   return sync_directory(job.path("."));
+}
+
+// Whether a run that was cut short had come so far that the container is started from its own volumes.
+Result<bool> has_own(const Job& job) {
+  const auto def = TRY(xml::parse_domain(TRY(read_domain(job.state().uri, job.state().domain_uuid)).xml));
+  const auto& places = job.state().places;
+  return std::any_of(def.filesystems.begin(), def.filesystems.end(), [&](const auto& filesystem) {
+    return std::any_of(places.begin(), places.end(),
+                       [&](const auto& place) { return filesystem.source == job.path(own_name(place)); });
+  });
 }
 
 // The definition as it is now, maybe changed by a person, with the new files in the place of the overlays.
@@ -70,7 +81,6 @@ Result<std::vector<Fd>> lock_overlays(const Job& job) {
   for (const auto& place : job.state().places) {
     const auto path = job.path(overlay_name(place));
     Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file && errno == ENOENT && ::access(job.path(own_name(place)).c_str(), F_OK) == 0) continue;
     if (!file) return sys_fail("open " + quote(path));
     TRY(kernel::lock_image(file, kernel::Access::kReadOnly), "the container runs; shut it off first");
     locks.push_back(std::move(file));
@@ -78,14 +88,28 @@ Result<std::vector<Fd>> lock_overlays(const Job& job) {
   return locks;
 }
 
-Result<void> leave_disks(Job& job, const Settings& settings) {
-  const auto locks = TRY(lock_overlays(job));
+Result<void> copy_volumes(const Job& job, const Settings& settings) {
   for (const auto& disk : job.state().disks)
     for (const auto& image : disk.chain) TRY(check_unchanged(image));
   for (const auto& place : job.state().places) {
     settings.say("copying volume " + quote(place.volume.name));
     TRY(make_own(job, place));
   }
+  return {};
+}
+
+Result<void> leave_disks(Job& job, const Settings& settings) {
+  if (TRY(has_own(job))) return {};
+  const auto locks = TRY(lock_overlays(job));
+  if (auto copied = copy_volumes(job, settings); !copied) {
+    for (const auto& place : job.state().places)
+      for (const auto* end : {"", ".new"}) (void)::unlink((job.path(own_name(place)) + end).c_str());
+    return copied;
+  }
+  // Only now: whatever stops a commit before leaves a conversion that can be rolled back.
+  auto state = job.state();
+  state.phase = Phase::kCommitting;
+  TRY(job.save(std::move(state)));
   return redefine(job);
 }
 
@@ -100,7 +124,8 @@ Result<void> undo_job(Job& job) {
   auto state = job.state();
   if (!state.domain_uuid.empty()) TRY(undefine_domain(state.uri, state.domain_uuid));
   state.phase = Phase::kRollingBack;
-  TRY(job.save(std::move(state)));
+  // A disk that is full is a reason to undo, and has no room for a state.
+  if (!job.save(std::move(state))) TRY(job.forget());
   return job.remove();
 }
 
@@ -111,7 +136,7 @@ Result<Report> roll_back(const std::string& name, const Settings& settings) {
     return fail(VIR_ERR_OPERATION_INVALID, quote(name) +
                                                " was committed; there is nothing to go back to. "
                                                "'virt-userns-convert back' makes a VM of it");
-  Report report{name, {}};
+  Report report{name, {}, "rolled back"};
   for (const auto& disk : job.state().disks)
     for (const auto& image : disk.chain)
       if (auto same = check_unchanged(image); !same)
@@ -134,19 +159,17 @@ Result<Report> commit_conversion(const std::string& name, const Settings& settin
                                                name + "'");
   if (TRY(look_up_domain(state.uri, state.domain_uuid)) == DomainState::kMissing)
     return fail(VIR_ERR_OPERATION_INVALID, "container " + quote(name) + " is not defined any more");
-  if (state.mode == Mode::kInPlace) {
-    state.phase = Phase::kCommitting;
-    TRY(job.save(state));
-    TRY(leave_disks(job, settings));
-  }
-  state.phase = Phase::kCommitted;
-  TRY(job.save(state));
+  if (state.mode == Mode::kInPlace) TRY(leave_disks(job, settings));
+  // What is needed no more goes first: once it says that it is done nobody looks for it.
   std::vector<std::string> kept{"originals", "root", "root.img"};
   for (const auto& place : state.places) kept.push_back(own_name(place));
   TRY(job.remove_but(kept));
+  state.phase = Phase::kCommitted;
+  TRY(job.save(std::move(state)));
   return Report{name,
                 {{Severity::kNote, "container '" + name + "'", "needs the disks of the machine no more",
-                  "keep them for 'virt-userns-convert back', or remove them with the machine"}}};
+                  "keep them for 'virt-userns-convert back', or remove them with the machine"}},
+                "committed"};
 }
 
 }  // namespace virtuserns::convert

@@ -1,5 +1,7 @@
 #include "tools/convert/source.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 
 #include "conf/base/file.h"
@@ -34,9 +36,20 @@ std::string make_xml(const Image& image, const SourceOptions& options) {
          "'/><target dev='vda' bus='virtio'/></disk></devices></domain>\n";
 }
 
+// A name that is a folder of where one stands may still be that of a domain.
+bool is_disk(const std::string& word) {
+  struct stat st {};
+  return word.find('/') != std::string::npos || (::stat(word.c_str(), &st) == 0 && !S_ISDIR(st.st_mode));
+}
+
 Result<SourceVm> read_lone_disk(const std::string& path, const SourceOptions& options) {
   SourceVm vm;
   auto chain = TRY(read_chain(path, options.format, options.folders));
+  // The first bytes of a raw disk are its guest's: it could name the disk of another machine in the same folder.
+  if (options.format.empty() && chain.size() > 1)
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+                quote(path) + " begins as a qcow2 on top of " + quote(chain[1].path) +
+                    ", which the guest of a raw disk can write there too; say --format qcow2 if it is one, or raw");
   if (!is_utf8(chain.front().path)) return fail(VIR_ERR_CONFIG_UNSUPPORTED, quote(path) + " is no UTF-8");
   vm.xml = make_xml(chain.front(), options);
   vm.domain = TRY(read_kvm_domain(vm.xml));
@@ -70,10 +83,10 @@ Result<SourceVm> read_source(const std::string& word, const SourceOptions& optio
   SourceVm vm;
   if (!options.xml_file.empty()) {
     vm.xml = TRY(read_file(options.xml_file, kMaxXmlBytes));
-  } else if (word.find('/') != std::string::npos || ::access(word.c_str(), F_OK) == 0) {
+  } else if (is_disk(word)) {
     return read_lone_disk(word, options);
   } else {
-    auto domain = TRY(read_domain(options.uri, word));
+    auto domain = TRY(read_domain(options.uri, word), quote(word) + " is no disk here, and as a domain");
     if (domain.is_active)
       return fail(VIR_ERR_OPERATION_INVALID, "domain " + quote(domain.name) + " is active; shut it off first");
     vm.xml = std::move(domain.xml);

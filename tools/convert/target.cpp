@@ -21,8 +21,7 @@ Result<std::vector<Finding>> edit(const DirFd& root, const Machine& machine, con
                                   const Job& job) {
   settings.say("editing the guest's files");
   auto findings = TRY(edit_guest(root, guest_options(machine, settings), job.path("originals"),
-                                 settings.is_forced ? OnBlock::kEdit : OnBlock::kRefuse),
-                      "edit the guest's files");
+                                 settings.is_forced ? OnBlock::kEdit : OnBlock::kRefuse));
   if (worst(findings) == Severity::kBlock && !settings.is_forced)
     return fail(VIR_ERR_OPERATION_FAILED, "the guest cannot be a container; see 'virt-userns-convert plan'");
   return findings;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "conf/base/text.h"
+#include "tools/convert/inode_flags.h"
 
 namespace virtuserns::convert {
 namespace {
@@ -35,6 +36,7 @@ class Remover {
   Result<void> remove_entry(const DirFd& dir, const std::string& name, std::size_t depth) {
     if (::unlinkat(dir.get(), name.c_str(), 0) == 0 || errno == ENOENT) return {};
     if (errno != EISDIR && errno != EPERM) return sys_fail("remove " + quote(name));
+    if (take_flags(dir, name) != 0 && ::unlinkat(dir.get(), name.c_str(), 0) == 0) return {};
     if (depth > kMaxDepth) return move_up(dir, name);
     const DirFd below(::openat(dir.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!below) return sys_fail("remove " + quote(name));

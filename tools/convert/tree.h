@@ -27,7 +27,8 @@ struct Copied : CopyCount {
                                        const std::function<void(const CopyCount&)>& progress);
 
 // As copy_tree, onto an older state of the same tree: files of the same size and time are not written again, so that those
-// which a boot loader finds by their blocks stay where they are; what `from` has not is removed, device nodes excepted.
+// which a boot loader finds by their blocks stay where they are, and immutable where they are; what `from` has not is removed,
+// device nodes excepted. Hard links from one mount below `to` to another become files of their own, with a finding.
 [[nodiscard]] Result<Copied> update_tree(const DirFd& from, const DirFd& to, std::uint64_t max_bytes,
                                          const std::function<void(const CopyCount&)>& progress);
 

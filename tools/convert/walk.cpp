@@ -184,7 +184,7 @@ std::vector<Finding> findings_of(const Walk& walk, std::uint32_t id_count) {
   const bool is_sane = highest < 0x7fffffff;
   add(walk.above_map, "entry of ids that are not mapped", Severity::kLoss,
       ("the container has " + std::to_string(id_count) + " ids, these belong to nobody in it").c_str(),
-      is_sane ? "map more: <userns:ids count='" + std::to_string(std::uint64_t{highest} + 1) + "'/>"
+      is_sane ? "map more, by --id-count " + std::to_string(std::uint64_t{highest} + 1)
               : "give them to other owners first");
   add(walk.immutable, "immutable file", Severity::kLoss, "nobody in a container can change that, and a copy drops it",
       "take the flag off in the machine: chattr -i");

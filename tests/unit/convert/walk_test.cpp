@@ -47,7 +47,7 @@ TEST(Walk, CountsWhatAContainerSeesDifferently) {
   EXPECT_EQ(worst(findings), Severity::kLoss);
   EXPECT_EQ(about(findings, "device node").size(), 1u);
   ASSERT_FALSE(about(findings, "not mapped").empty());
-  EXPECT_NE(about(findings, "not mapped")[0].remedy.find("count='200001'"), std::string::npos);
+  EXPECT_NE(about(findings, "not mapped")[0].remedy.find("--id-count 200001"), std::string::npos);
 }
 
 TEST(Walk, ImmutableFilesAreNamed) {

@@ -5,6 +5,7 @@
 
 #include "tests/support/temp_dir.h"
 #include "tests/unit/convert_disk/disk_bytes.h"
+#include "tools/convert/source.h"
 
 namespace virtuserns::convert {
 namespace {
@@ -103,6 +104,24 @@ TEST(Image, RefusesHeadersThatLie) {
   write(path, "plain");
   EXPECT_THAT(refusal(path, "qcow2"), HasSubstr("said to be qcow2 and is not"));
   EXPECT_THAT(refusal(path, "ssh"), HasSubstr("none that can be read here"));
+}
+
+// The guest of a raw disk writes its first bytes.
+TEST(Image, AHeaderThatNobodyHasVouchedForLeadsNowhere) {
+  const test::TempDir dir;
+  const auto path = dir.path() + "/mine.img";
+  write(path, overlay_on("b.qcow2"));
+  write(dir.path() + "/b.qcow2", corpus("disk_image/b.qcow2"));
+  SourceOptions options;
+  const auto refused = read_source(path, options);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().text, HasSubstr("say --format qcow2"));
+  for (const auto* format : {"qcow2", "raw"}) {
+    options.format = format;
+    const auto source = read_source(path, options);
+    ASSERT_TRUE(source) << source.error().text;
+    EXPECT_EQ(source->disks.front().chain.size(), options.format == "raw" ? 1u : 2u);
+  }
 }
 
 TEST(Image, WhatIsSaidToBeRawIsRaw) {
