@@ -196,11 +196,12 @@ def _is_server(pid):
 
 
 def loops(path):
-    """Loop devices on that file."""
+    """Loop devices on that file. Its mount is in no table of mounts any more (the controller has left it), so that the kernel
+    shows the path from the root of its file system."""
     found = []
     for backing in pathlib.Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):
-            if backing.read_text().strip() == str(path):
+            if str(path).endswith(backing.read_text().strip()):
                 found.append(backing.parts[3])
     return found
 

@@ -260,11 +260,11 @@ def orphans_collected():
 # ---- one kill --------------------------------------------------------------------------------------------------------------
 
 class Bench:
-    """The daemon, the neighbour and the measure of the host."""
+    """The daemon, the neighbour and the measure of the host. Of rich domains one can run at a time: they have one image."""
 
-    def __init__(self, env):
+    def __init__(self, env, is_rich=True):
         self.env = env
-        self.devices, lacking = rich_devices(env.folder)
+        self.devices, lacking = rich_devices(env.folder) if is_rich else ("", [])
         for what in lacking:
             print(f"note: this machine lacks {what}", flush=True)
         self.template = env.domain_xml("@NAME@", memory_kib=MEMORY_KIB, devices=self.devices, uuid="@UUID@")

@@ -160,12 +160,14 @@ def _cgroups(pattern: str) -> set[str]:
 
 def _loops(folders: list[str]) -> set[str]:
     found = set()
+    # By the last part: of a mount that is in no table any more the kernel shows the path from the file system's root.
+    names = [f"/{os.path.basename(folder.rstrip('/'))}/" for folder in folders]
     for entry in pathlib.Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
             backing = entry.read_text().strip()
         except OSError:
             continue
-        if backing.startswith(tuple(folders)):
+        if any(name in backing for name in names):
             found.add(f"{entry.parent.parent.name} {backing}")
     return found
 
