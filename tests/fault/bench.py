@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import os
 import pathlib
+import shutil
 import sys
 import threading
 import time
@@ -260,11 +261,11 @@ def orphans_collected():
 # ---- one kill --------------------------------------------------------------------------------------------------------------
 
 class Bench:
-    """The daemon, the neighbour and the measure of the host. Of rich domains one can run at a time: they have one image."""
+    """The daemon, the neighbour and the measure of the host. is_served: with a storage daemon for each domain, a process more."""
 
-    def __init__(self, env, is_rich=True):
+    def __init__(self, env, is_served=True):
         self.env = env
-        self.devices, lacking = rich_devices(env.folder) if is_rich else ("", [])
+        self.devices, lacking, self.image = rich_devices(env.folder, is_served)
         for what in lacking:
             print(f"note: this machine lacks {what}", flush=True)
         self.template = env.domain_xml("@NAME@", memory_kib=MEMORY_KIB, devices=self.devices, uuid="@UUID@")
@@ -294,6 +295,8 @@ class Bench:
 
     def xml(self, name, memory_kib=MEMORY_KIB):
         uuid = str(uuid_module.uuid5(uuid_module.NAMESPACE_OID, name))
+        if self.image and not os.path.exists(f"{self.image}.{name}"):
+            shutil.copy(self.image, f"{self.image}.{name}")
         return self.template.replace("@NAME@", name).replace("@UUID@", uuid).replace(f">{MEMORY_KIB}<", f">{memory_kib}<")
 
     def case(self, kind):

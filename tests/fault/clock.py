@@ -76,7 +76,7 @@ def ten_years_ahead_and_back(env):
     env.daemon.environment = {"LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(clock),
                               "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}
     try:
-        with Bench(env, is_rich=False) as bench:
+        with Bench(env, is_served=False) as bench:
             case = bench.case(Destroy)
             case.prepare(bench.connection)
             was = controllers(case.name)

@@ -165,7 +165,7 @@ class Recorder:
     """As much of a bench as a case needs."""
 
     def __init__(self, env):
-        self.env, self.connection, self.devices = env, env.open(), ""
+        self.env, self.connection, self.devices, self.image = env, env.open(), "", None
         self.template = env.domain_xml("@NAME@", uuid="@UUID@")
 
     xml = Bench.xml

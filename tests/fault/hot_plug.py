@@ -48,7 +48,7 @@ def mounts(init):
 def a_running_domain_refuses_devices(env):
     """F35"""
     import libvirt
-    with Bench(env) as bench:
+    with Bench(env, is_served=False) as bench:
         name = f"{PREFIX}plug"
         xml = env.domain_xml(name)
         root = pathlib.Path(matches(xml, r"<source dir='([^']+)'/><target dir='/'/>").group(1))

@@ -327,9 +327,9 @@ def remove_rich_devices():
     subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
 
 
-def rich_devices(folder):
+def rich_devices(folder, is_served):
     """XML of devices whose remains are seen: a link in a bridge and a file system in a file (so a loop device, and what serves
-    the file). Says what this machine lacks for it."""
+    the file, if that is wanted). Says what this machine lacks for it, and what each domain needs a copy of: nobody shares it."""
     devices, lacking = "", []
     bridge = subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], capture_output=True, check=False)
     if bridge.returncode == 0:
@@ -340,15 +340,13 @@ def rich_devices(folder):
     with open(image, "wb") as file:
         file.truncate(4 << 20)
     is_node = os.path.exists("/dev/loop-control") and stat.S_ISCHR(os.stat("/dev/loop-control").st_mode)
-    if is_node and subprocess.run(["mkfs.ext4", "-q", image], capture_output=True, check=False).returncode == 0:
-        driver = "<driver type='loop'/>"
-        if shutil.which("qemu-img") and os.path.exists("/usr/bin/qemu-storage-daemon") and os.path.exists("/dev/fuse"):
-            subprocess.run(["qemu-img", "convert", "-O", "qcow2", image, f"{folder}/disk.qcow2"], check=True)
-            image, driver = f"{folder}/disk.qcow2", "<driver type='nbd' format='qcow2'/>"
-        else:
-            lacking.append("qemu-img or qemu-storage-daemon (nothing is said about storage daemons)")
-        devices += (f"<filesystem type='file'>{driver}<source file='{image}'/><target dir='/disk'/>"
-                    "</filesystem>")
-    else:
-        lacking.append("loop devices or mkfs.ext4 (nothing is said about loop devices)")
-    return devices, lacking
+    if not is_node or subprocess.run(["mkfs.ext4", "-q", image], capture_output=True, check=False).returncode != 0:
+        return devices, lacking + ["loop devices or mkfs.ext4 (nothing is said about loop devices)"], None
+    driver = "<driver type='loop'/>"
+    if is_served and shutil.which("qemu-img") and os.path.exists("/usr/bin/qemu-storage-daemon") and os.path.exists("/dev/fuse"):
+        subprocess.run(["qemu-img", "convert", "-O", "qcow2", image, f"{folder}/disk.qcow2"], check=True)
+        image, driver = f"{folder}/disk.qcow2", "<driver type='nbd' format='qcow2'/>"
+    elif is_served:
+        lacking.append("qemu-img or qemu-storage-daemon (nothing is said about storage daemons)")
+    devices += f"<filesystem type='file'>{driver}<source file='{image}.@NAME@'/><target dir='/disk'/></filesystem>"
+    return devices, lacking, image

@@ -226,7 +226,7 @@ def planted_violations_are_reported(env):
                 lambda: run("ip", "link", "del", "planted0"), left)
         stray = pathlib.Path(group).parent / "stray"
         planted("cgroup left", stray.mkdir, stray.rmdir, left)
-        if "driver type='loop'" in bench.devices:
+        if bench.image:
             image = pathlib.Path(env.folder, "disk.img")
             planted("loop left", lambda: fake.append(run("losetup", "-f", "--show", image).strip()),
                     lambda: run("losetup", "-d", fake.pop()), left)

@@ -99,7 +99,7 @@ def frame(procedure, payload, serial):
 def the_daemon_is_chosen(env):
     """F7: as F1: what ran runs on, and the next daemon finds it."""
     import libvirt
-    with Bench(env) as bench:
+    with Bench(env, is_served=False) as bench:
         case = bench.case(Destroy)
         case.prepare(bench.connection)
         before = controllers(case.name)
@@ -121,7 +121,7 @@ def the_daemon_is_chosen(env):
 def a_controller_is_chosen(env):
     """F7: by a packet as large as they may be, for which it has no room; and while it boots its container again."""
     import libvirt
-    with Bench(env) as bench:
+    with Bench(env, is_served=False) as bench:
         for push in ("packet", "reset"):
             case = bench.case(Destroy)
             case.prepare(bench.connection)
@@ -186,7 +186,7 @@ def the_hog_dies_alone_and_then_init(env):
 @contextlib.contextmanager
 def limited(env, which, value):
     """A daemon that is limited while domains run already: they must not notice."""
-    with Bench(env) as bench:
+    with Bench(env, is_served=False) as bench:
         before = resource.prlimit(env.daemon.process.pid, which)
         # Not the hard limit: not everybody who is root may raise it again.
         resource.prlimit(env.daemon.process.pid, which, (value, before[1]))
@@ -261,7 +261,7 @@ def one_process(env):
 @test(["userns"])
 def sixteen_mebibytes(env):
     """F19: a daemon born into so little serves, and when clients take more than that, only the daemon dies."""
-    with Bench(env) as bench:
+    with Bench(env, is_served=False) as bench:
         env.daemon.kill()
         with MemoryGroup(env, 16 * MIB) as group:
             group.take(os.getpid())

@@ -118,7 +118,7 @@ def reuse(bench, how, victims, look_alike=False):
 def strangers_with_the_pids_of_the_dead(env):
     """F6"""
     violations = []
-    with Bench(env) as bench:
+    with Bench(env, is_served=False) as bench:
         for how in ("killed", "stopped"):
             for victims in (("controller",), ("init",), ("controller", "init")):
                 for look_alike in (False, True):

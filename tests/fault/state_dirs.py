@@ -75,7 +75,7 @@ def domains_end_all_the_same(env):
     """F14: destroy and shutdown work; what is then left by force goes when there is room again."""
     import libvirt
     violations = []
-    with Bench(env) as bench:
+    with Bench(env, is_served=False) as bench:
         for state in (full_of_bytes, full_of_files, read_only):
             ended, shut_down = bench.case(Destroy), bench.case(Destroy)
             for case in (ended, shut_down):

@@ -77,7 +77,7 @@ def lives_on(bench, case, was):
 @test(["userns"])
 def there_and_back(env):
     """F9: this version, the other one, this one again; what each started runs on under the other."""
-    with Bench(env) as bench, other_build(env) as (other, remove_other):
+    with Bench(env, is_served=False) as bench, other_build(env) as (other, remove_other):
         ours = env.daemon.build
         cases = []
         for build in (ours, other, ours):
@@ -116,7 +116,7 @@ def status_files_of_former_versions(env):
     import libvirt
     formers = sorted(FORMER.glob("status-*.xml"))
     check(formers, f"there are none in {FORMER}")
-    with Bench(env) as bench:
+    with Bench(env, is_served=False) as bench:
         for former in formers:
             case = bench.case(Destroy)
             case.prepare(bench.connection)
@@ -146,7 +146,7 @@ def status_files_of_former_versions(env):
 def a_status_of_a_newer_version_is_not_guessed(env):
     """F9, back: the daemon says what it needs and ends; everything runs on; the newer one finds it."""
     import libvirt
-    with Bench(env) as bench:
+    with Bench(env, is_served=False) as bench:
         case = bench.case(Destroy)
         case.prepare(bench.connection)
         was, uuid = controllers(case.name), known(bench.connection)[case.name][2]
