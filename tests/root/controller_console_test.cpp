@@ -3,6 +3,7 @@
 
 #include <sys/socket.h>
 
+#include <chrono>
 #include <fstream>
 
 #include "tests/support/controller_run.h"
@@ -15,6 +16,12 @@ using namespace controller;
 std::string file_text(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
+}
+std::chrono::nanoseconds processor_time(pid_t pid) {
+  std::ifstream stat("/proc/" + std::to_string(pid) + "/schedstat");
+  long long ran_ns = 0;
+  stat >> ran_ns;
+  return std::chrono::nanoseconds(ran_ns);
 }
 long rss_kib(pid_t pid) {
   std::ifstream status("/proc/" + std::to_string(pid) + "/status");
@@ -86,13 +93,13 @@ TEST(Console, EverybodyClosingTheTerminalIsNoBusyLoop) {
       "exec < /dev/null > /dev/null 2>&1; echo > /out/closed; sleep 0.3; echo back > /dev/console; sleep 1000"));
   ASSERT_TRUE(domain.start_ok());
   ASSERT_TRUE(wait_for(tree, "out/closed"));
+  const auto ran_before = processor_time(domain.controller_pid());
+  const auto before = std::chrono::steady_clock::now();
   for (int i = 0; i < 1000 && file_text(domain.plan().consoles[0].log_file).find("back") == std::string::npos; ++i)
     ::usleep(5000);
   EXPECT_NE(file_text(domain.plan().consoles[0].log_file).find("back"), std::string::npos);
-  std::ifstream stat("/proc/" + std::to_string(domain.controller_pid()) + "/schedstat");
-  long long ran_ns = 0;
-  stat >> ran_ns;
-  EXPECT_LT(ran_ns, 250'000'000);
+  // A loop would take all of it; on an emulated processor also the little that there is to do takes a while.
+  EXPECT_LT(processor_time(domain.controller_pid()) - ran_before, (std::chrono::steady_clock::now() - before) / 2);
 }
 
 }  // namespace
