@@ -20,13 +20,14 @@ int g_ready_pipe = -1;  // of the process that went into the background: one byt
 
 void tell_ready() {
   if (g_ready_pipe < 0) return;
+  // Errors at the start still went to the terminal; from here on the log has its own place or none. First of all: whoever
+  // waits for the parent may close the terminal then.
+  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  for (int fd = 0; fd <= 2 && null >= 0; ++fd) ::dup2(null, fd);
+  if (null > 2) ::close(null);
   (void)!::write(g_ready_pipe, "r", 1);
   ::close(g_ready_pipe);
   g_ready_pipe = -1;
-  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-  // Errors at the start still went to the terminal; from here on the log has its own place or none.
-  for (int fd = 0; fd <= 2 && null >= 0; ++fd) ::dup2(null, fd);
-  if (null > 2) ::close(null);
 }
 
 // The parent leaves when the child serves (0) or has failed (1). Returns in the child only.
