@@ -140,7 +140,11 @@ configure() {
   local source=$1 build=$2
   shift 2
   local words="$source ${CXX:-} $*"
-  [[ ! -f $build/build.ninja || $(cat "$build/configured-with" 2>/dev/null) != "$words" ]] || return 0
+  if [[ -f $build/build.ninja && $(cat "$build/configured-with" 2>/dev/null) == "$words" ]]; then
+    # Of an older source: what is asked of the build next is what the new one has.
+    run ninja -C "$build" build.ninja
+    return
+  fi
   rm -rf "$build"
   run meson setup "$@" "$build" "$source" && printf '%s\n' "$words" >"$build/configured-with"
 }

@@ -17,6 +17,7 @@ namespace virtuserns::controller {
 namespace {
 
 constexpr int kEndTimeoutMs = 10'000;
+constexpr int kDyingMs = 1'000;  // of one that has closed its connection, if that is why
 
 // One that does not say what it lies on, or says so and is not given it, is not read: qemu would else read zeroes, or would
 // look for what a stranger has written into the header.
@@ -83,9 +84,9 @@ Result<std::vector<MountFd>> give_images(const ImageSourceStep& step, const std:
   return mounts;
 }
 
-// It could not be opened, because nobody is there any more who would answer.
+// It could not be opened: mostly because nobody is there any more who would answer, and that one has said why.
 Error why_not_served(const ImageSourceStep& step, Jailed jailed, const Error& error) {
-  auto said = await_jailed(std::move(jailed), kEndTimeoutMs);
+  auto said = await_jailed(std::move(jailed), kDyingMs);
   std::string why = said && !trim(said->errors).empty() ? std::string(trim(said->errors)) : error.text;
   for (std::size_t i = 0; i < step.chain.size(); ++i) {  // the names that the host has for them
     const std::string inside = "/images/" + std::to_string(i);
