@@ -180,6 +180,22 @@ class Env:
         self.virsh("start", name).ok()
         return name
 
+    def until_it_listens(self, name):
+        """The kernel drops what the first process of a namespace does not handle, and a shell takes a moment until it does."""
+        if self.driver != "userns":
+            return
+        controller = int(self.virsh("domid", name).ok().out)
+
+        def does_it():
+            for child in pathlib.Path(f"/proc/{controller}/task/{controller}/children").read_text().split():
+                with contextlib.suppress(OSError):
+                    status = pathlib.Path(f"/proc/{child}/status").read_text()
+                    caught = int(re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)[1], 16)
+                    if re.search(r"^NSpid:.*\t1$", status, re.MULTILINE) and caught >> (signal.SIGTERM - 1) & 1:
+                        return True
+            return False
+        eventually(does_it, f"init of {name} handles SIGTERM")
+
     def root_tree(self):
         """A busybox root filesystem whose init greets on the console, echoes, and knows the usual signals."""
         self._roots += 1

@@ -69,6 +69,8 @@ def live_a_life(env):
     """Does one of everything; returns the events that must be told, in order."""
     env.define("web")
     for command in ("start", "suspend", "resume", "destroy", "start", "shutdown"):
+        if command == "shutdown":
+            env.until_it_listens("web")
         env.virsh(command, "web").ok()
         if command == "shutdown":
             eventually(lambda: env.state("web")[0] == "shut off", "shut off")
@@ -120,6 +122,7 @@ def transient_domains_start_and_stop(env):
 @test(OURS)
 def reboot_has_its_own_event(env):
     env.start("web")
+    env.until_it_listens("web")
     with watching(env) as watcher:
         env.virsh("reboot", "web").ok()
         eventually(lambda: "reboot web" in watcher.seen(), f"a reboot event, seen {watcher.seen()}")

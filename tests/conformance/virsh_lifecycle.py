@@ -58,6 +58,7 @@ def destroy_while_paused(env):
 @test()
 def shutdown(env):
     env.start("web")
+    env.until_it_listens("web")
     contains(env.virsh("shutdown", "web").ok().out, "Domain 'web' is being shutdown")
     eventually(lambda: env.state("web")[0] == "shut off", "shut off after shutdown")
     equal(env.state("web"), ("shut off", "shutdown"))
@@ -66,6 +67,7 @@ def shutdown(env):
 @test(OURS)
 def shutdown_by_signal(env):
     env.start("web")
+    env.until_it_listens("web")
     env.virsh("shutdown", "web", "--mode", "signal").ok()
     eventually(lambda: env.state("web")[0] == "shut off", "shut off after shutdown")
 
