@@ -23,7 +23,7 @@ def v2_group(pid):
 
 @test(("userns",))
 def systemd_runs_and_so_do_its_programs(env):
-    debian = Debian(env, "debian", archive("build-check/debian.tar", "tests/support/make-debian-tree makes it, as root"))
+    debian = Debian(env, "debian", archive())
     init = debian.init()
     contains(v2_group(init), "/init.scope")
     # What it made it made below its own, as container root, and sees as its whole tree.

@@ -18,10 +18,10 @@ ExecStart=/bin/sh -c 'systemctl is-system-running --wait > /told.new; systemctl 
 """
 
 
-def archive(default, how):
-    path = pathlib.Path(os.environ.get("VIRTUSERNS_DEBIAN_TREE") or SOURCE / default)
+def archive():
+    path = pathlib.Path(os.environ.get("VIRTUSERNS_DEBIAN_TREE") or SOURCE / "build-check/debian.tar")
     if not path.exists():
-        raise Skip(f"there is no {path}: {how}")
+        raise Skip(f"there is no {path}: tests/support/make-debian-tree makes it, as root")
     return path
 
 

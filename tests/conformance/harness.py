@@ -86,6 +86,16 @@ def eventually(condition, what, timeout_s=10.0):
     return value
 
 
+def is_first_of_its_namespace(pid):
+    return bool(re.search(r"^NSpid:.*\t1$", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
+
+
+def has_handler(pid, number):
+    """Of a signal that would be lost before: the kernel drops what the first process of a namespace does not handle."""
+    caught = re.search(r"^SigCgt:\s*(\w+)$", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
 @contextlib.contextmanager
 def libvirt_error(code, part=""):
     """The block must raise a libvirt error of this code whose message has `part` in it."""
@@ -181,7 +191,7 @@ class Env:
         return name
 
     def until_it_listens(self, name):
-        """The kernel drops what the first process of a namespace does not handle, and a shell takes a moment until it does."""
+        """Init is a shell, which takes a moment until its traps are set."""
         if self.driver != "userns":
             return
         controller = int(self.virsh("domid", name).ok().out)
@@ -189,9 +199,7 @@ class Env:
         def does_it():
             for child in pathlib.Path(f"/proc/{controller}/task/{controller}/children").read_text().split():
                 with contextlib.suppress(OSError):
-                    status = pathlib.Path(f"/proc/{child}/status").read_text()
-                    caught = int(re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)[1], 16)
-                    if re.search(r"^NSpid:.*\t1$", status, re.MULTILINE) and caught >> (signal.SIGTERM - 1) & 1:
+                    if is_first_of_its_namespace(child) and has_handler(child, signal.SIGTERM):
                         return True
             return False
         eventually(does_it, f"init of {name} handles SIGTERM")

@@ -10,21 +10,11 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "conformance"))
+import debian_domain  # noqa: E402
 import guests  # noqa: E402
 import trees  # noqa: E402
-from harness import Skip, check, contains, equal, eventually, main, matches, test  # noqa: E402
+from harness import check, contains, equal, eventually, main, matches, test  # noqa: E402
 from lab import Lab, checksum, expect_unused, in_container, lost, original, small_disk, told  # noqa: E402
-
-DEBIAN = pathlib.Path(os.environ.get("VIRTUSERNS_DEBIAN_TREE") or guests.SOURCE / "build-check/debian.tar")
-
-TELL = """[Unit]
-Description=says how far the start has got
-After=multi-user.target
-[Service]
-Type=exec
-ExecStart=/bin/sh -c 'systemctl is-system-running --wait > /told.new; systemctl --failed --plain --no-legend >> /told.new; \
-  mv /told.new /told; exec sleep infinity'
-"""
 
 
 @test(("userns",))
@@ -417,12 +407,10 @@ def a_domain_of_a_connection(env):
 
 def debian_disk(lab):
     """A Debian with its root on one partition of a GPT and /home on another, as a qcow2 with a snapshot below it."""
-    if not DEBIAN.exists():
-        raise Skip(f"there is no {DEBIAN}: tests/support/make-debian-tree makes it, as root")
-    tree = guests.debian_tree(lab.path("tree"), DEBIAN)
+    tree = guests.debian_tree(lab.path("tree"), debian_domain.archive())
     wants = tree / "etc/systemd/system/multi-user.target.wants"
     wants.mkdir(parents=True, exist_ok=True)
-    (wants.parent / "tell.service").write_text(TELL)
+    (wants.parent / "tell.service").write_text(debian_domain.TELL)
     (wants / "tell.service").symlink_to("../tell.service")
     home = lab.path("home")
     home.mkdir()

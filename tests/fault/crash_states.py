@@ -18,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import invariants  # noqa: E402
 from bench import OPERATIONS, PREFIX, Bench, Case, Destroy, Suspend, none, parse_options  # noqa: E402
 from disk import Disk  # noqa: E402
-from harness import check, equal, eventually, main, test  # noqa: E402
+from harness import check, equal, eventually, has_handler, main, test  # noqa: E402
 from invariants import DEFINITIONS, RUN, controllers, known, picture, settled  # noqa: E402
 from tracer import Plan, Tracer, can_inject_errors  # noqa: E402
 
@@ -288,7 +288,7 @@ def exit_record(env):
         env.daemon.kill()
         disk = Disk([RUN])
         with Tracer(Plan({"controller", "stem"}, records=True), controller=pid, stem=invariants.stems(pid)[0]) as tracer:
-            eventually(lambda: invariants.has_handler(init, signal.SIGTERM), "init has set its trap")
+            eventually(lambda: has_handler(init, signal.SIGTERM), "init has set its trap")
             os.kill(init, signal.SIGTERM)  # it leaves with 0 now
             eventually(lambda: not invariants.is_alive(pid), "the controller is gone")
         # By descriptors of folders: in the controller's own root they have other paths than here.

@@ -88,13 +88,6 @@ def is_storage_daemon(pid):
     return False
 
 
-def has_handler(pid, number):
-    """Of a signal that would be lost before: the kernel drops what the first process of a namespace does not handle."""
-    with open(f"/proc/{pid}/status") as status:
-        caught = next(line for line in status if line.startswith("SigCgt:"))
-    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
-
-
 def stems(controller):
     return [child for child in living_children(controller) if is_stem(child)]
 

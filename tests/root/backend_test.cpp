@@ -1,158 +1,15 @@
 // The back end with real controllers on the real kernel: what a daemon that is killed, a controller that is killed and
 // a container that reboots meanwhile come to.
 #include <fcntl.h>
-#include <gtest/gtest.h>
-#include <libvirt/libvirt.h>
-#include <poll.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <chrono>
-#include <filesystem>
-#include <fstream>
-#include <thread>
-
-#include "conf/base/file.h"
-#include "conf/base/text.h"
-#include "driver/userns/backend.h"
 #include "driver/userns/observe.h"
-#include "tests/support/temp_dir.h"
+#include "tests/root/backend_fixture.h"
 #include "tests/support/test_machine.h"
-#include "xml/domain.h"
 
-using namespace virtuserns;
-namespace fs = std::filesystem;
-
+namespace virtuserns::test {
 namespace {
-
-struct BackendTest : testing::Test {
-  test::TempDir dir;
-  Paths paths;
-  DaemonConfig config;
-  EventHub hub;
-  std::mutex mutex;
-  std::vector<std::string> heard;
-  const Caller root{};
-  const std::string group = "virtuserns-backend-" + std::to_string(::getpid());
-  const Uuid uuid{{0x0f, 0x0e, 0x0d, 0x0c, 0x0b, 0x0a, 0x49, 0x08, 0x87, 0x06, 5, 4, 3, 2, 1, 0}};
-
-  void SetUp() override {
-    ::chmod(dir.path().c_str(), 0711);
-    paths.driver_run = dir.path() + "/run";
-    paths.definitions = dir.path() + "/etc";
-    paths.state = dir.path() + "/var";
-    paths.log = dir.path() + "/log";
-    paths.subuid = paths.subgid = dir.path() + "/subuid";
-    paths.controller = std::string(std::getenv("VIRTUSERNS_BUILD")) + "/driver/controller/virtuserns-controller";
-    config.cgroup_parent = group;
-    for (const char* name : {"bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "out"})
-      fs::create_directories(tree() + "/" + name);
-    fs::copy_file("/bin/busybox", tree() + "/bin/busybox");
-    for (const char* applet : {"sh", "sleep", "reboot", "poweroff", "cat", "true", "rm"})
-      fs::create_symlink("busybox", tree() + "/bin/" + applet);
-    hub.subscribe([this](const Event& event) {
-      const std::lock_guard lock(mutex);
-      if (const auto* life = std::get_if<LifecycleEvent>(&event.body))
-        heard.push_back(std::to_string(life->event) + "/" + std::to_string(life->detail));
-      if (std::holds_alternative<RebootEvent>(event.body)) heard.push_back("reboot");
-    });
-  }
-
-  void TearDown() override {
-    // Our own sub-tree of each hierarchy, empty by now.
-    for (const auto& hierarchy : hierarchies()) {
-      ::rmdir((hierarchy / group / "machine").c_str());
-      ::rmdir((hierarchy / group).c_str());
-    }
-  }
-
-  // Where cgroup2 is alone it is mounted where v1's hierarchies have their directories.
-  static std::vector<fs::path> hierarchies() {
-    if (fs::exists("/sys/fs/cgroup/cgroup.controllers")) return {"/sys/fs/cgroup"};
-    std::error_code ignored;
-    std::vector<fs::path> found;
-    for (const auto& hierarchy : fs::directory_iterator("/sys/fs/cgroup", ignored)) found.push_back(hierarchy.path());
-    return found;
-  }
-
-  std::string tree() const { return dir.path() + "/tree"; }
-  DomainDef domain(const std::string& script, const std::string& extra = "") const {
-    const auto def = xml::parse_domain(
-        "<domain type='lxc'><name>web</name><uuid>0f0e0d0c-0b0a-4908-8706-050403020100</uuid><memory unit='MiB'>64</memory>" +
-        extra + "<os><type>exe</type><init>/bin/sh</init><initarg>-c</initarg><initarg>" + script +
-        "</initarg></os><devices><filesystem type='mount'><source dir='" + tree() +
-        "'/><target dir='/'/></filesystem>"
-        "<console type='pty'/></devices></domain>");
-    EXPECT_TRUE(def) << (def ? "" : def.error().text);
-    return def ? *def : DomainDef{};
-  }
-  std::unique_ptr<userns::Backend> backend() {
-    auto made = std::make_unique<userns::Backend>(config, paths, hub);
-    const auto started = made->start();
-    EXPECT_TRUE(started) << (started ? "" : started.error().text);
-    return made;
-  }
-  // A daemon that does `work` and is then killed in its tracks.
-  template <class Work>
-  void killed_daemon(const Work& work) {
-    const pid_t child = ::fork();
-    if (child == 0) {
-      userns::Backend daemon(config, paths, hub);
-      if (!daemon.start()) ::_exit(3);
-      work(daemon);
-      ::kill(::getpid(), SIGKILL);
-    }
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    ASSERT_TRUE(WIFSIGNALED(status)) << status;
-  }
-  template <class Condition>
-  static bool eventually(const Condition& condition, int ms = 10'000) {
-    if (const char* factor = std::getenv("VIRTUSERNS_TIME_FACTOR")) ms *= std::max(1, std::atoi(factor));
-    for (int i = 0; i < ms / 10 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    return condition();
-  }
-  // The controller of a domain whose daemon was killed; 0: there is none.
-  pid_t orphan() {
-    pid_t id = 0;
-    killed_daemon([&](userns::Backend& daemon) {
-      (void)daemon.define(root, domain("while true; do sleep 1; done"), 0);
-      const auto created = daemon.create(root, uuid, {}, 0);
-      if (!created) ::_exit(4);
-      std::ofstream(dir.path() + "/id") << created->id;
-    });
-    std::ifstream(dir.path() + "/id") >> id;
-    return id;
-  }
-  // The child of the controller that is no stem: a domain of one process.
-  static pid_t init_of(pid_t controller) {
-    std::ifstream children("/proc/" + std::to_string(controller) + "/task/" + std::to_string(controller) +
-                           "/children");
-    for (pid_t child = 0; children >> child;)
-      if (const auto name = read_kernel_file("/proc/" + std::to_string(child) + "/comm", 64);
-          name && trim(*name) != "virtuserns-stem")
-        return child;
-    return 0;
-  }
-  int state(userns::Backend& daemon) const {
-    const auto now = daemon.state(uuid, 0);
-    return now ? now->state * 100 + now->reason : -1;
-  }
-  // G3: no group, no file of a run, no process with our root directory.
-  void expect_nothing_left() const {
-    for (const auto& hierarchy : hierarchies())
-      EXPECT_FALSE(fs::exists(hierarchy / group / "machine" / ("virtuserns-" + format_uuid(uuid)))) << hierarchy;
-    EXPECT_TRUE(fs::is_empty(paths.driver_run)) << *list_directory(paths.driver_run)->begin();
-  }
-};
-
-constexpr int kRunning = VIR_DOMAIN_RUNNING * 100, kOff = VIR_DOMAIN_SHUTOFF * 100;
-const std::string kIdle = "while true; do sleep 1; done";
 
 TEST_F(BackendTest, StartsWithItsOwnIdsAndDestroysWithoutTrace) {
   auto daemon = backend();
@@ -362,30 +219,6 @@ TEST_F(BackendTest, DaemonKilledAnywhereInAStartOrDestroy) {
   EXPECT_GT(off, 0);
 }
 
-// A controller answers and goes on at once: both are read in one go, before whoever asked has woken up.
-TEST(Channel, WhatAnAnswerChangesIsRecordedBeforeLaterNotes) {
-  int pair[2];
-  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-  userns::Channel channel{SocketFd(pair[0])};
-  const SocketFd peer(pair[1]);
-  std::vector<std::string> order;
-  std::thread asker([&] {
-    EXPECT_TRUE(channel.request(controller::FreezeRequest{true}, 5000, {},
-                                [&](const userns::ReplyBody&) { order.emplace_back("answer"); }));
-  });
-  const auto packet = controller::recv_packet(peer.get());
-  ASSERT_TRUE(packet);
-  const auto request = xdr::decode_exact<controller::Request>(packet->bytes);
-  ASSERT_TRUE(request);
-  controller::FromController reply{controller::Reply{request->serial, controller::EmptyReply{}}};
-  ASSERT_TRUE(controller::send_packet(peer.get(), xdr::encode(reply)));
-  controller::FromController note{controller::Note{controller::RebootedNote{}}};
-  ASSERT_TRUE(controller::send_packet(peer.get(), xdr::encode(note)));
-  EXPECT_TRUE(channel.read_available([&](controller::Note) { order.emplace_back("note"); }));
-  asker.join();
-  EXPECT_EQ(order, (std::vector<std::string>{"answer", "note"}));
-}
-
 // A file system that does not answer: whoever opens the program waits for a lease (fcntl(2), F_SETLEASE).
 TEST_F(BackendTest, AControllerThatCannotBeRunHoldsNoStartForEver) {
   std::ifstream longest("/proc/sys/fs/lease-break-time");
@@ -416,158 +249,6 @@ TEST_F(BackendTest, AControllerThatCannotBeRunHoldsNoStartForEver) {
   siginfo_t ended{};
   EXPECT_TRUE(eventually([&] { return ::waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) != 0; }))
       << "children of ours are left";
-}
-
-// ---- a controller that hangs up and lives ----
-
-// Its socket, out of sight of the daemon, and daemons of our own on it: as many as make it drop the others.
-class HungUp {
- public:
-  explicit HungUp(const std::string& socket) : socket_(socket) {
-    fs::rename(socket_, socket_ + ".away");
-    for (int i = 0; i < 17; ++i) {
-      auto connected = userns::Channel::connect(socket_ + ".away");
-      EXPECT_TRUE(connected);
-      if (!connected) return;
-      auto& channel = *channels_.emplace_back(std::make_unique<userns::Channel>(std::move(*connected)));
-      EXPECT_TRUE(ask(channel, controller::StatusRequest{}));
-    }
-  }
-  bool ask(const userns::RequestBody& body) { return ask(*channels_.back(), body); }
-  void end() {
-    channels_.clear();
-    if (fs::exists(socket_ + ".away")) fs::rename(socket_ + ".away", socket_);
-  }
-
- private:
-  static bool ask(userns::Channel& channel, const userns::RequestBody& body) {
-    std::atomic<bool> is_over = false;
-    std::thread reader([&] {
-      while (!is_over) {
-        pollfd readable{channel.socket()->get(), POLLIN, 0};
-        if (::poll(&readable, 1, 20) > 0) (void)channel.read_available([](controller::Note) {});
-      }
-    });
-    const bool is_answered = static_cast<bool>(channel.request(body, 5000));
-    is_over = true;
-    reader.join();
-    return is_answered;
-  }
-  std::string socket_;
-  std::vector<std::unique_ptr<userns::Channel>> channels_;
-};
-
-struct HungUpTest : BackendTest {
-  std::string run_file(const char* suffix) const { return paths.driver_run + "/" + format_uuid(uuid) + suffix; }
-  bool hears(const std::vector<std::string>& wanted) {
-    return eventually([&] {
-      const std::lock_guard lock(mutex);
-      return heard == wanted;
-    });
-  }
-};
-
-TEST_F(HungUpTest, TheNextRequestConnectsAgain) {
-  auto daemon = backend();
-  ASSERT_TRUE(daemon->define(root, domain("trap 'exit 0' TERM; " + kIdle), 0));
-  ASSERT_TRUE(daemon->create(root, uuid, {}, 0));
-  HungUp others(run_file(".sock"));
-  ASSERT_TRUE(eventually([&] { return !daemon->suspend(root, uuid); })) << "it has hung up, and is out of sight";
-  EXPECT_EQ(daemon->state(uuid, 0)->state, VIR_DOMAIN_RUNNING);
-  others.end();
-  const auto suspended = daemon->suspend(root, uuid);
-  ASSERT_TRUE(suspended) << suspended.error().text;
-  ASSERT_TRUE(daemon->resume(root, uuid));
-  ExecDef command;
-  command.arguments.emplace_back("true");
-  EXPECT_TRUE(daemon->exec(root, uuid, command, {}));
-  const auto asked = daemon->shutdown(root, uuid, 0);
-  ASSERT_TRUE(asked) << asked.error().text;
-  EXPECT_TRUE(eventually([&] { return state(*daemon) == kOff + VIR_DOMAIN_SHUTOFF_SHUTDOWN; })) << state(*daemon);
-  expect_nothing_left();
-  // Suspended once or twice: the last one before it had hung up may have gone through.
-  EXPECT_EQ(heard.front(), "0/0");
-  EXPECT_EQ(std::count(heard.begin(), heard.end(), "5/0"), 1);
-}
-
-TEST_F(HungUpTest, WhatHappenedMeanwhileIsHeardOnceAndByItself) {
-  auto daemon = backend();
-  ASSERT_TRUE(daemon->define(
-      root, domain("while true; do if [ -e /out/go ]; then rm /out/go; reboot -f; fi; sleep 0.05; done"), 0));
-  ::chmod((tree() + "/out").c_str(), 0777);
-  ASSERT_TRUE(daemon->create(root, uuid, {}, 0));
-  std::vector<std::string> wanted = {"0/0", "2/0"};
-  for (int round = 0; round < 2; ++round) {
-    HungUp others(run_file(".sock"));
-    std::ofstream(tree() + "/out/go") << "x";
-    ASSERT_TRUE(eventually([&] { return !fs::exists(tree() + "/out/go"); }));
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
-    EXPECT_TRUE(others.ask(controller::FreezeRequest{true}));
-    EXPECT_EQ(heard, wanted) << "nobody has told it";
-    others.end();
-    wanted.insert(wanted.end(), {"reboot", "3/0"});
-    EXPECT_TRUE(hears(wanted)) << heard.size();
-    EXPECT_EQ(state(*daemon), VIR_DOMAIN_PAUSED * 100 + VIR_DOMAIN_PAUSED_UNKNOWN);
-    ASSERT_TRUE(daemon->resume(root, uuid));
-    wanted.emplace_back("4/0");
-    EXPECT_TRUE(hears(wanted));
-  }
-  ASSERT_TRUE(daemon->destroy(root, uuid, 0));
-  wanted.emplace_back("5/1");
-  EXPECT_EQ(heard, wanted);
-  expect_nothing_left();
-}
-
-TEST_F(HungUpTest, AnEndMeanwhileIsNoCrash) {
-  auto daemon = backend();
-  ASSERT_TRUE(
-      daemon->define(root, domain("while true; do if [ -e /out/go ]; then poweroff -f; fi; sleep 0.05; done"), 0));
-  ASSERT_TRUE(daemon->create(root, uuid, {}, 0));
-  HungUp others(run_file(".sock"));
-  std::ofstream(tree() + "/out/go") << "x";
-  EXPECT_TRUE(hears({"0/0", "2/0", "5/0"}));
-  EXPECT_EQ(state(*daemon), kOff + VIR_DOMAIN_SHUTOFF_SHUTDOWN);
-  fs::remove(run_file(".sock.away"));
-  expect_nothing_left();
-}
-
-TEST_F(HungUpTest, DestroyIsNoKill) {
-  auto daemon = backend();
-  ASSERT_TRUE(daemon->define(root, domain(kIdle), 0));
-  ASSERT_TRUE(daemon->create(root, uuid, {}, 0));
-  HungUp others(run_file(".sock"));
-  ASSERT_TRUE(eventually([&] { return !daemon->suspend(root, uuid); }));
-  others.end();
-  const auto before = std::chrono::steady_clock::now();
-  ASSERT_TRUE(daemon->destroy(root, uuid, 0));
-  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(3));
-  expect_nothing_left();
-}
-
-// The daemon connects to a controller that has its end to tell before it comes to any question. Whether it is heard is a
-// race of the two, hence the rounds.
-TEST_F(BackendTest, AnEndDuringTheRecoveryIsHeardOnce) {
-  for (int round = 0; round < 8; ++round) {
-    const pid_t id = orphan();
-    ASSERT_GT(id, 1);
-    const pid_t init = init_of(id);
-    ASSERT_GT(init, 1);
-    ASSERT_EQ(::kill(id, SIGSTOP), 0);
-    std::thread world([&] {
-      std::this_thread::sleep_for(std::chrono::milliseconds(250));
-      ::kill(init, SIGKILL);
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-      ::kill(id, SIGCONT);
-    });
-    auto daemon = backend();
-    world.join();
-    EXPECT_TRUE(eventually([&] { return state(*daemon) / 100 == VIR_DOMAIN_SHUTOFF; })) << state(*daemon);
-    EXPECT_EQ(state(*daemon), kOff + VIR_DOMAIN_SHUTOFF_CRASHED);
-    EXPECT_EQ(heard, (std::vector<std::string>{"5/2"})) << round;
-    EXPECT_TRUE(eventually([&] { return fs::is_empty(paths.driver_run); }));
-    heard.clear();
-  }
-  expect_nothing_left();
 }
 
 TEST_F(BackendTest, StoppedControllerDoesNotStopDestroy) {  // F5
@@ -631,7 +312,7 @@ TEST_F(BackendTest, AutodestroyAndConflictingMaps) {
 }
 
 TEST(Sysinfo, SaysWhatTheFirmwareSays) {
-  const test::TempDir sys;
+  const TempDir sys;
   EXPECT_EQ(userns::format_sysinfo(sys.path()).error().code, VIR_ERR_CONFIG_UNSUPPORTED);
   fs::create_directories(sys.path() + "/class/dmi/id");
   for (const auto& [name, text] : {std::pair{"bios_vendor", "Firm & Sons\n"},
@@ -655,11 +336,12 @@ TEST(Sysinfo, SaysWhatTheFirmwareSays) {
 }
 
 }  // namespace
+}  // namespace virtuserns::test
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   const char* build = std::getenv("VIRTUSERNS_BUILD");
-  if (::geteuid() != 0 || !build || !fs::exists("/bin/busybox")) {
+  if (::geteuid() != 0 || !build || !std::filesystem::exists("/bin/busybox")) {
     std::puts("needs root, VIRTUSERNS_BUILD and /bin/busybox");
     return 77;
   }

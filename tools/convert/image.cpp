@@ -10,33 +10,17 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "driver/controller/qcow2.h"
 #include "tools/convert/block_reader.h"
 
 namespace virtuserns::convert {
 namespace {
 
-constexpr std::size_t kHeaderBytes = 64 * 1024, kMaxBackingName = 1023;
+constexpr std::size_t kHeaderBytes = controller::kQcow2HeaderBytes;
 constexpr std::string_view kQcow2{"QFI\xfb", 4}, kVmdk{"KDMV", 4};
 constexpr const char* kFormats[] = {"qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc"};
 
 Error refused(const std::string& text) { return fail(VIR_ERR_CONFIG_UNSUPPORTED, text); }
-
-std::uint32_t be32(std::string_view text, std::size_t at) { return __builtin_bswap32(le32(text, at)); }
-std::uint64_t be64(std::string_view text, std::size_t at) { return __builtin_bswap64(le64(text, at)); }
-
-// The extension that says the format of the backing file.
-Result<std::string> find_backing_format(std::string_view start, std::size_t at) {
-  constexpr std::uint32_t kEnd = 0, kBackingFormat = 0xe2792aca;
-  while (at + 8 <= start.size()) {
-    const auto type = be32(start, at);
-    const std::size_t bytes = be32(start, at + 4);
-    if (type == kEnd) return std::string();
-    if (bytes > start.size() - at - 8) break;
-    if (type == kBackingFormat) return std::string(start.substr(at + 8, bytes));
-    at += 8 + (bytes + 7) / 8 * 8;
-  }
-  return refused("the extensions of its header do not end");
-}
 
 bool is_below(const std::string& path, const std::string& folder) {
   return path.starts_with(folder == "/" ? folder : folder + "/");
@@ -101,6 +85,15 @@ Result<void> check_place(const std::string& path, const std::vector<std::string>
                  " is not in the folder of the disk; if it is meant, say --backing-folder " + folder_of(path));
 }
 
+// Whether it is one that the storage daemon reads as it is.
+Result<void> check_qcow2(const controller::Qcow2Header& header) {
+  if (header.has_data_file) return refused("its data is in another file; make it one by 'qemu-img convert'");
+  if (header.is_corrupt) return refused("it is marked as damaged; see 'qemu-img check'");
+  if (header.is_unclean) return refused("it was not closed in order; see 'qemu-img check -r leaks'");
+  if (header.is_encrypted) return refused("it is encrypted by qemu itself");
+  return {};
+}
+
 // Headers of what a person has not named may not lead further.
 Result<std::string> settle_format(const std::string& said, std::string_view start, const std::string& path) {
   const auto guessed = guess_format(start);
@@ -121,34 +114,6 @@ std::string guess_format(std::string_view start) {
   if (start.starts_with("conectix")) return "vpc";
   if (start.size() >= 68 && le32(start, 64) == 0xbeda107f) return "vdi";
   return "raw";
-}
-
-Result<Qcow2Header> parse_qcow2_header(std::string_view start) {
-  if (start.size() < 72 || !start.starts_with(kQcow2)) return refused("it is no qcow2");
-  const auto version = be32(start, 4);
-  if (version != 2 && version != 3)
-    return refused("it is qcow2 of version " + std::to_string(version) + "; 2 and 3 can be read");
-  std::size_t header_bytes = 72;
-  if (version == 3) {
-    constexpr std::uint64_t kDirty = 1, kCorrupt = 2, kExternalData = 4;
-    if (start.size() < 104) return refused("its header is cut short");
-    const auto features = be64(start, 72);
-    if (features & kExternalData) return refused("its data is in another file; make it one by 'qemu-img convert'");
-    if (features & kCorrupt) return refused("it is marked as damaged; see 'qemu-img check'");
-    if (features & kDirty) return refused("it was not closed in order; see 'qemu-img check -r leaks'");
-    header_bytes = be32(start, 100);
-    if (header_bytes < 104 || header_bytes > start.size()) return refused("its header is cut short");
-  }
-  if (be32(start, 32) != 0) return refused("it is encrypted by qemu itself");
-  Qcow2Header header;
-  const auto offset = be64(start, 8), bytes = std::uint64_t{be32(start, 16)};
-  if (offset == 0 || bytes == 0) return header;
-  if (bytes > kMaxBackingName || offset > start.size() || bytes > start.size() - offset)
-    return refused("the name of its backing file is not within its header");
-  header.backing = start.substr(static_cast<std::size_t>(offset), static_cast<std::size_t>(bytes));
-  // Extensions end where the name begins.
-  header.backing_format = TRY(find_backing_format(start.substr(0, static_cast<std::size_t>(offset)), header_bytes));
-  return header;
 }
 
 Result<void> check_vmdk_header(std::string_view start) {
@@ -182,7 +147,8 @@ Result<std::vector<Image>> read_chain(const std::string& path, const std::string
     next.clear();
     if (image.format == "vmdk") TRY(check_vmdk_header(start), quote(image.path));
     if (image.format != "qcow2") continue;
-    const auto header = TRY(parse_qcow2_header(start), quote(image.path));
+    const auto header = TRY(controller::parse_qcow2_header(start), quote(image.path));
+    TRY(check_qcow2(header), quote(image.path));
     if (header.backing.empty()) continue;
     TRY(check_backing_name(header.backing, header.backing_format, image.path));
     next_format = header.backing_format;

@@ -34,11 +34,6 @@ inline constexpr std::size_t kMaxChain = 32;
 // An error: the file is not what it was.
 [[nodiscard]] Result<void> check_unchanged(const Image& image);
 
-// Of a qcow2 header: pure, and bounded by `start` (its first 64 KiB or less).
-struct Qcow2Header {
-  std::string backing, backing_format;  // empty: none
-};
-[[nodiscard]] Result<Qcow2Header> parse_qcow2_header(std::string_view start);
 // A vmdk in one file of its own; else an error. `start` has its descriptor, if there is one within 64 KiB.
 [[nodiscard]] Result<void> check_vmdk_header(std::string_view start);
 // By its first bytes; "raw" for everything else.

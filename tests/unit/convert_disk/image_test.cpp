@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "driver/controller/qcow2.h"
 #include "tests/support/temp_dir.h"
 #include "tests/unit/convert_disk/disk_bytes.h"
 #include "tools/convert/source.h"
@@ -29,11 +30,11 @@ std::string refusal(const std::string& path, const std::string& format = "", std
 }
 
 TEST(Image, ReadsWhatQemuWrites) {
-  auto header = parse_qcow2_header(corpus("disk_image/o.qcow2"));
+  auto header = controller::parse_qcow2_header(corpus("disk_image/o.qcow2"));
   ASSERT_TRUE(header) << header.error().text;
   EXPECT_EQ(header->backing, "b.qcow2");
   EXPECT_EQ(header->backing_format, "qcow2");
-  header = parse_qcow2_header(corpus("disk_image/v2.qcow2"));
+  header = controller::parse_qcow2_header(corpus("disk_image/v2.qcow2"));
   ASSERT_TRUE(header) << header.error().text;
   EXPECT_EQ(header->backing, "");
   EXPECT_TRUE(check_vmdk_header(corpus("disk_image/x.vmdk")));
@@ -90,7 +91,7 @@ TEST(Image, RefusesHeadersThatLie) {
   auto text = good;
   put(text, 8, ~0ull, 8);
   write(path, text);
-  EXPECT_THAT(refusal(path), HasSubstr("not within its header"));
+  EXPECT_THAT(refusal(path), HasSubstr("its backing file is not within it"));
   text = good;
   text[79] = 4;
   write(path, text);

@@ -17,6 +17,7 @@ Bytes header(const std::string& backing = {}) {
   Bytes bytes(512);
   put(bytes, 0, 0x514649fb, 4);
   put(bytes, 4, 3, 4);
+  put(bytes, 100, 104, 4);
   if (backing.empty()) return bytes;
   put(bytes, 8, 256, 8);
   put(bytes, 16, backing.size(), 4);
@@ -43,6 +44,16 @@ TEST(Qcow2Header, SaysThatItsDataIsElsewhere) {
   EXPECT_FALSE(read_qcow2_header(test::memory_file(bytes))->has_data_file);
 }
 
+TEST(Qcow2Header, SaysHowItIs) {
+  auto bytes = header();
+  put(bytes, 72, 1, 8);
+  EXPECT_TRUE(read_qcow2_header(test::memory_file(bytes))->is_unclean);
+  put(bytes, 72, 2, 8);
+  EXPECT_TRUE(read_qcow2_header(test::memory_file(bytes))->is_corrupt);
+  put(bytes, 32, 1, 4);
+  EXPECT_TRUE(read_qcow2_header(test::memory_file(bytes))->is_encrypted);
+}
+
 TEST(Qcow2Header, DamagedOnesAreRefused) {
   EXPECT_NE(error_of({}).find("no qcow2"), std::string::npos);
   EXPECT_NE(error_of(Bytes(512)).find("no qcow2"), std::string::npos);
@@ -52,6 +63,9 @@ TEST(Qcow2Header, DamagedOnesAreRefused) {
   for (const auto& [at, value, size] : {std::tuple{16u, 0ull, 4u},
                                         {16u, 1024ull, 4u},
                                         {16u, 0xffffffffull, 4u},
+                                        {100u, 103ull, 4u},
+                                        {100u, 513ull, 4u},
+                                        {8u, 103ull, 8u},
                                         {8u, 510ull, 8u},
                                         {8u, ~0ull, 8u},
                                         {8u, 1ull << 63, 8u}}) {
