@@ -119,16 +119,12 @@ Result<FoundFilesystem> parse_found(const std::string& text) {
 
 Result<MountFd> open_image(const ImageSourceStep& step, const ImageContext& context) {
   const auto& image = step.chain.front();
-  Fd disk = image.format == "raw"
-                ? TRY(open_raw(step, context))
-                : TRY(serve_disk(step, context.helpers, context.proc, context.stage, context.running));
+  const Fd disk = image.format == "raw"
+                      ? TRY(open_raw(step, context))
+                      : TRY(serve_disk(step, context.helpers, context.proc, context.stage, context.running));
   const auto found = TRY(probe(step, context, disk));
-  const bool is_whole_device = step.is_block && step.partition == 0 && step.offset_bytes == 0 && step.size_bytes == 0;
-  if (is_whole_device) {
-    disk.reset();  // the mount wants it for itself
-    return mount_found(step, found, image.path);
-  }
-  // Until it is mounted its descriptor keeps it; afterwards the mount does, and frees it by itself.
+  // Also of a whole block device: by its path another one could be mounted than was looked at. Until it is mounted its
+  // descriptor keeps it; afterwards the mount does, and frees it by itself.
   const auto loop = TRY(
       kernel::attach_loop({disk, image.path, access_of(step), found.offset_bytes, found.size_bytes}), "loop device");
   return mount_found(step, found, loop.path);
