@@ -18,7 +18,9 @@
 #include <sys/vfs.h>
 #include <sys/wait.h>
 
+#include <atomic>
 #include <fstream>
+#include <thread>
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
@@ -58,7 +60,8 @@ std::string hex16(std::uint64_t value) {
 
 #if defined(__x86_64__)
 
-// A process that is made to do system calls: stopped in one of its own, at the instruction behind it.
+// A process that is made to do system calls: stopped in one of its own, at the instruction behind it. One that is found
+// between two calls has another instruction there, so it goes on until it waits in one.
 class TakenOver {
  public:
   struct Outcome {
@@ -67,10 +70,17 @@ class TakenOver {
   };
 
   explicit TakenOver(pid_t pid) : pid_(pid) {
-    if (::ptrace(PTRACE_SEIZE, pid, 0, 0) != 0 || ::ptrace(PTRACE_INTERRUPT, pid, 0, 0) != 0) return;
-    int status = 0;
-    is_ours_ = ::waitpid(pid, &status, __WALL) == pid && WIFSTOPPED(status) &&
-               ::ptrace(PTRACE_GETREGS, pid, 0, &registers_) == 0;
+    if (::ptrace(PTRACE_SEIZE, pid, 0, 0) != 0) return;
+    for (int i = 0; i < 5000 * time_factor() && !is_ours_; ++i) {
+      if (i > 0 && ::ptrace(PTRACE_CONT, pid, 0, 0) != 0) return;
+      if (i > 0) ::usleep(1000);
+      int status = 0;
+      if (::ptrace(PTRACE_INTERRUPT, pid, 0, 0) != 0 || ::waitpid(pid, &status, __WALL) != pid ||
+          !WIFSTOPPED(status) || ::ptrace(PTRACE_GETREGS, pid, 0, &registers_) != 0)
+        return;
+      is_ours_ = static_cast<long>(registers_.orig_rax) >= 0;
+    }
+    if (!is_ours_) ::ptrace(PTRACE_DETACH, pid_, 0, 0);
   }
   ~TakenOver() {
     if (!is_ours_) return;
@@ -100,6 +110,10 @@ class TakenOver {
       if (::waitpid(pid_, &status, __WALL) != pid_ || !WIFSTOPPED(status)) {
         is_ours_ = false;
         ADD_FAILURE() << "it died of system call " << number;
+        return {};
+      }
+      if (WSTOPSIG(status) != SIGTRAP && WSTOPSIG(status) != SIGSYS) {
+        ADD_FAILURE() << "signal " << WSTOPSIG(status) << " came of system call " << number;
         return {};
       }
       ::ptrace(PTRACE_GETREGS, pid_, 0, &registers);
@@ -192,6 +206,32 @@ std::vector<Forbidden> forbidden_calls(long path) {
           {"rt_sigaction", SYS_rt_sigaction, {SIGSYS, 0, 0, 8}},
           {"ioctl of terminals", SYS_ioctl, {0, TIOCSTI, path}},
           {"perf_event_open", SYS_perf_event_open, {path}}};
+}
+
+TEST(TakenOver, WaitsUntilItIsInACall) {
+  void* const shared = ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(shared, MAP_FAILED);
+  auto& may_wait = *new (shared) std::atomic<bool>(false);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    while (!may_wait) {
+    }
+    for (;;) ::pause();
+  }
+  std::thread later([&] {
+    ::usleep(100'000);
+    may_wait = true;
+  });
+  ::usleep(20'000);
+  {
+    TakenOver process(pid);
+    EXPECT_TRUE(process);
+    EXPECT_EQ(process ? process.call(SYS_getpid).result : 0, pid);
+  }
+  later.join();
+  ::kill(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
+  ::munmap(shared, 4096);
 }
 
 TEST(Cage, ATakenOverControllerIsStopped) {
