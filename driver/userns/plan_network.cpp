@@ -88,6 +88,7 @@ Result<std::string> bridge_of(const Draft& draft, const InterfaceDef& interface)
 // has it. Whatever it is, passt answers for it.
 std::string first_of_network(const AddressStep& ip) {
   auto bytes = ip.address;
+  if (bytes.empty()) return {};
   for (std::uint32_t bit = ip.prefix; bit < bytes.size() * 8; ++bit)
     bytes[bit / 8] = static_cast<std::uint8_t>(bytes[bit / 8] & ~(0x80u >> bit % 8));
   ++bytes.back();
