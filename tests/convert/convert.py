@@ -232,6 +232,81 @@ def a_full_disk_can_be_left(env):
     lab.expect_nothing()
 
 
+@test(("userns",))
+def files_that_say_they_are_small_do_not_fill_the_folder(env):
+    """How many blocks a file has is what its file system says: the copy counts for itself, and leaves room for others."""
+    lab = Lab(env)
+    tree = guests.busybox_tree(lab.path("tree"))
+    (tree / "var/bomb").write_bytes(os.urandom(100 * guests.MIB))
+    root = guests.filesystem(lab.path("root.fs"), "ext4", tree, 160)
+    guests.run("debugfs", "-w", "-R", "set_inode_field /var/bomb blocks 0", root)
+    disk = guests.partitioned(lab.path("disk.raw"), "gpt", root)
+    lab.jobs.mkdir()
+    guests.run("mount", "-t", "tmpfs", "-o", "size=130m", "tmpfs", lab.jobs)
+    try:
+        watched = subprocess.Popen(lab.argv("convert", "--name", "web1", "--copy", "tree", disk), stderr=subprocess.PIPE, text=True)
+        free = lambda: os.statvfs(lab.jobs).f_bavail * os.statvfs(lab.jobs).f_frsize  # noqa: E731
+        least = free()
+        while watched.poll() is None:
+            least = min(least, free())
+        equal(watched.returncode, 1)
+        contains(watched.stderr.read(), "than there is room for")
+        check(least > 48 * guests.MIB, f"{least} bytes were left to others")
+        equal(os.listdir(lab.jobs), [])
+    finally:
+        guests.run("umount", lab.jobs)
+    lab.expect_nothing()
+
+
+@test(("userns",))
+def a_mount_point_that_is_missing_is_made(env):
+    """As systemd makes it at every boot of the machine."""
+    lab = Lab(env)
+    tree = guests.busybox_tree(lab.path("tree"))
+    with open(tree / "etc/fstab", "a") as fstab:
+        fstab.write("LABEL=data /srv/deep/data ext4 defaults 0 2\n")
+    content = lab.path("content")
+    content.mkdir()
+    (content / "note").write_text("of the volume")
+    disk = guests.partitioned(
+        lab.path("disk.raw"), "gpt", guests.filesystem(lab.path("root.fs"), "ext4", tree, 48),
+        guests.filesystem(lab.path("data.fs"), "ext4", content, 16, label="data", uuid="5d1c9a34-7d5a-4f4e-9a53-2f6f1d3f0a02"))
+    before = checksum(disk)
+    contains(" ".join(lab.convert("plan", disk).stdout.split()), "/srv/deep/data': is not there to be mounted on, and will be made")
+    for how in ((), ("--copy", "tree")):
+        lab.ok("convert", "--name", "web1", "--start", *how, disk)
+        eventually(lambda: in_container(env, "web1", "cat /srv/deep/data/note") == "of the volume", "the volume is there")
+        env.virsh("destroy", "web1").ok()
+        lab.ok("rollback", "web1")
+    lab.expect_nothing()
+    equal(checksum(disk), before, "the disk of the machine")
+
+
+@test(("userns",))
+def a_report_comes_also_when_the_container_does_not_start(env):
+    lab = Lab(env)
+    tree = guests.busybox_tree(lab.path("tree"))
+    (tree / "sbin/init").write_text("no program\n")
+    disk = guests.partitioned(lab.path("disk.raw"), "gpt", guests.filesystem(lab.path("root.fs"), "ext4", tree, 48))
+    done = lab.convert("convert", "--name", "web1", "--start", disk)
+    equal(done.returncode, 1, done.stderr)
+    contains(done.stderr, "'web1' is converted, and does not start: ")
+    contains(done.stdout, "device node")
+    equal(env.state("web1")[0], "shut off")
+    lab.ok("rollback", "web1")
+    lab.expect_nothing()
+
+
+@test(("userns",))
+def options_of_other_commands_are_refused(env):
+    lab = Lab(env)
+    contains(lab.refused("rollback", "--copy", "tree", "web1"), "'rollback' has no use for --copy")
+    contains(lab.refused("plan", "--start", "web1"), "'plan' has no use for --start")
+    contains(lab.refused("convert", "--output", "/x", "web1"), "'convert' has no use for --output")
+    contains(lab.refused("back", "--name", "x", "web1"), "'back' has no use for --name")
+    contains(lab.refused("convret", "web1"), "'convret' is no command")
+
+
 DISKS = {
     "mbr-raw": lambda lab: small_disk(lab, table="dos", form="raw"),
     "xfs-vmdk": lambda lab: small_disk(lab, kind="xfs", form="vmdk", mib=320),

@@ -394,19 +394,28 @@ def events_of_ones_own(env):
     anna = env.anna
     with system() as daemon:
         root = anna.root("web")
-        watcher = subprocess.Popen(["stdbuf", "-oL", "virsh", "-c", URI, "event", "--all", "--loop", "--timeout", "30"],
-                                   stdout=subprocess.PIPE, text=True, **anna.account())
-        time.sleep(0.5 * daemon_module.TIME_FACTOR)
-        define(env.elsa, "shop", env.elsa.root("shop")).ok()
-        her(env.elsa, "start", "shop").ok()
-        her(env.elsa, "destroy", "shop").ok()
-        daemon.define(anna, anna.xml("own", root)).ok()
-        define(anna, "web", root).ok()
-        her(anna, "undefine", "web").ok()
-        time.sleep(0.5 * daemon_module.TIME_FACTOR)
-        watcher.terminate()
-        lines = watcher.communicate()[0].splitlines()
-        equal([matches(line, r"domain '?([\w-]+)").group(1) for line in lines if "event" in line and "received" not in line], ["web", "web"])
+        heard = pathlib.Path(env.folder, "events")
+        with open(heard, "w") as output:
+            watcher = subprocess.Popen(["stdbuf", "-oL", "virsh", "-c", URI, "event", "--all", "--loop"], stdout=output,
+                                       **anna.account())
+
+        def define_and_undefine(name):
+            define(anna, name, root).ok()
+            her(anna, "undefine", name).ok()
+            return f"'{name}'" in heard.read_text()
+
+        try:
+            eventually(lambda: define_and_undefine("web"), "it listens")
+            define(env.elsa, "shop", env.elsa.root("shop")).ok()
+            her(env.elsa, "start", "shop").ok()
+            her(env.elsa, "destroy", "shop").ok()
+            daemon.define(anna, anna.xml("own", root)).ok()
+            eventually(lambda: define_and_undefine("last"), "what came after that of others")
+        finally:
+            watcher.terminate()
+            watcher.wait()
+        names = [matches(line, r"domain '?([\w-]+)").group(1) for line in heard.read_text().splitlines() if "event" in line and "received" not in line]
+        equal(set(names), {"web", "last"})
 
 
 @test

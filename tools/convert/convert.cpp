@@ -105,11 +105,14 @@ Result<Report> convert_machine(const std::string& word, const Settings& settings
       return fail(done.error().code, done.error().text + "; and it could not be undone: " + undone.error().text);
     return std::move(done).error();
   }
-  if (settings.is_started) {
-    settings.say("starting the container");
-    TRY(start_domain(settings.uri, uuid), quote(report.domain) + " is converted, and does not start");
-  }
   return std::move(report);
+}
+
+Result<void> start_converted(const std::string& name, const Settings& settings) {
+  settings.say("starting the container");
+  const auto job = TRY(Job::open(settings.folder, name));
+  TRY(start_domain(settings.uri, job.state().domain_uuid), quote(name) + " is converted, and does not start");
+  return {};
 }
 
 }  // namespace virtuserns::convert

@@ -85,7 +85,8 @@ class Copier {
 
   // A damaged file system can show one directory below many, and one block in many files.
   static Error too_much() {
-    return fail(VIR_ERR_OPERATION_FAILED, "there is more than such a disk can hold; see 'fsck'");
+    return fail(VIR_ERR_OPERATION_FAILED,
+                "there is more than such a disk can hold, or than there is room for; see 'fsck' and 'df'");
   }
 
   Result<void> copy_below(const DirFd& from, const DirFd& to, const std::string& path, std::size_t depth) {

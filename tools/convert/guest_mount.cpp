@@ -210,10 +210,17 @@ Result<GuestMount> GuestMount::mount(const DisksByName& disks, std::span<const P
   GuestMount guest(path);
   for (const auto& place : places.subspan(1)) {
     const std::string what = "mount " + quote(place.target) + " of the guest";
-    const auto mount = TRY(devices.mount(place), what);
-    const auto on =
-        TRY(kernel::resolve_in_root(guest.root(), place.target, kernel::Symlinks::kFollowInRoot, O_DIRECTORY), what);
-    TRY(kernel::attach_mount(mount, on), what);
+    auto on = kernel::resolve_in_root(guest.root(), place.target, kernel::Symlinks::kFollowInRoot, O_DIRECTORY);
+    if (!on && on.error().sys_errno == ENOENT) {
+      if (access == Access::kRead) {
+        guest.left_out_.push_back(place.target);
+        continue;
+      }
+      on = kernel::make_target(guest.root(), place.target, kernel::TargetKind::kDirectory,
+                               kernel::Symlinks::kFollowInRoot);
+    }
+    if (!on) return fail(on.error().code, what + ": " + on.error().text);
+    TRY(kernel::attach_mount(TRY(devices.mount(place), what), *on), what);
   }
   return guest;
 }

@@ -36,21 +36,25 @@ using DisksByName = std::map<std::string, OpenDisk>;
 
 class GuestMount {
  public:
-  // kRead: as in find_layout. kWrite: journals are replayed first, by the kernel. `path` is made, in the workplace.
+  // kRead: as in find_layout; a place whose mount point is missing is left out. kWrite: journals are replayed first, by the
+  // kernel, and such a mount point is made, as systemd does it. `path` is made, in the workplace.
   [[nodiscard]] static Result<GuestMount> mount(const DisksByName& disks, std::span<const Placed> places,
                                                 Access access, const std::string& path);
-  GuestMount(GuestMount&& other) noexcept : path_(std::exchange(other.path_, "")) {}
+  GuestMount(GuestMount&& other) noexcept
+      : path_(std::exchange(other.path_, "")), left_out_(std::move(other.left_out_)) {}
   GuestMount& operator=(GuestMount&&) = delete;
   ~GuestMount();
 
   [[nodiscard]] DirFd root() const;  // a new descriptor of it
   [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] const std::vector<std::string>& left_out() const { return left_out_; }
   // An error: something still uses it, or what was written could not be.
   [[nodiscard]] Result<void> unmount();
 
  private:
   explicit GuestMount(std::string path) : path_(std::move(path)) {}
-  std::string path_;  // empty: not mounted
+  std::string path_;                   // empty: not mounted
+  std::vector<std::string> left_out_;  // targets
 };
 
 }  // namespace virtuserns::convert

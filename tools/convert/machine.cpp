@@ -47,6 +47,12 @@ Result<void> study_guest(const GuestMount& guest, const Settings& settings, Mach
   if (settings.is_clone)
     for (auto& nic : machine.nics) nic.former_mac = std::exchange(nic.mac, TRY(make_mac()));
   machine.shares = find_shares(files);
+  for (const auto& target : guest.left_out())
+    machine.findings.push_back(
+        {Severity::kChange, "fstab '" + target + "'",
+         "is not there to be mounted on, and will be made, as systemd does it; what is on the volume was not "
+         "looked at",
+         "mkdir it in the VM, to have it looked at"});
   const auto walked = TRY(walk(guest.root(), settings.id_count), "look at the files of the guest");
   append(machine.findings, findings_of(walked, settings.id_count));
   machine.file_bytes = walked.bytes;
@@ -87,7 +93,7 @@ Result<Machine> study_machine(const std::string& word, const Settings& settings,
   DisksByName disks;
   for (const auto& disk : machine.vm.disks) {
     disks.emplace(disk.target, TRY(OpenDisk::open(disk.chain, Access::kRead, workplace)));
-    TRY(check_image(disk.chain.front()), "disk '" + disk.target + "'");
+    TRY(check_image(disk.chain.front(), workplace), "disk '" + disk.target + "'");
   }
   std::vector<DiskView> views;
   for (const auto& [name, disk] : disks) views.push_back({name, &disk.file(), disk.reader()});

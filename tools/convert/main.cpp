@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "conf/base/text.h"
@@ -58,10 +59,51 @@ enum LongOnly {
   kFolder
 };
 
+constexpr option kLong[] = {{"connect", required_argument, nullptr, 'c'},
+                            {"xml", required_argument, nullptr, 'x'},
+                            {"target", required_argument, nullptr, 't'},
+                            {"name", required_argument, nullptr, 'n'},
+                            {"copy", required_argument, nullptr, kCopy},
+                            {"size", required_argument, nullptr, kSize},
+                            {"clone", no_argument, nullptr, kClone},
+                            {"start", no_argument, nullptr, kStart},
+                            {"force", no_argument, nullptr, kForce},
+                            {"root", required_argument, nullptr, kRoot},
+                            {"id-count", required_argument, nullptr, kIdCount},
+                            {"format", required_argument, nullptr, kFormat},
+                            {"backing-folder", required_argument, nullptr, kBackingFolder},
+                            {"memory", required_argument, nullptr, kMemory},
+                            {"vcpus", required_argument, nullptr, kVcpus},
+                            {"folder", required_argument, nullptr, kFolder},
+                            {"output", required_argument, nullptr, 'o'},
+                            {"json", no_argument, nullptr, 'j'},
+                            {"quiet", no_argument, nullptr, 'q'},
+                            {"help", no_argument, nullptr, 'h'},
+                            {"version", no_argument, nullptr, 'V'},
+                            {nullptr, 0, nullptr, 0}};
+
+// What means nothing to a command is refused: it would be taken as obeyed.
+bool is_option_of(std::string_view command, int option) {
+  switch (option) {
+    case 'j':
+    case 'q':
+    case kFolder:
+      return true;
+    case 'o':
+      return command == "back";
+    case kStart:
+    case kForce:
+      return command == "convert";
+    default:
+      return command == "plan" || command == "convert";
+  }
+}
+
 struct Options {
   Settings settings;
   std::string output;
   std::vector<std::string> words;
+  std::vector<int> given;
   bool is_json = false, is_quiet = false, is_help = false, is_version = false;
 };
 
@@ -134,6 +176,7 @@ Result<void> take_long(Options& options, int option, const std::string& value) {
 }
 
 Result<void> take_option(Options& options, int option, std::string value) {
+  options.given.push_back(option);
   switch (option) {
     case 'c':
       options.settings.source.uri = value;
@@ -162,28 +205,6 @@ Result<void> take_option(Options& options, int option, std::string value) {
 }
 
 Result<Options> parse_options(int argc, char** argv) {
-  static const option kLong[] = {{"connect", required_argument, nullptr, 'c'},
-                                 {"xml", required_argument, nullptr, 'x'},
-                                 {"target", required_argument, nullptr, 't'},
-                                 {"name", required_argument, nullptr, 'n'},
-                                 {"copy", required_argument, nullptr, kCopy},
-                                 {"size", required_argument, nullptr, kSize},
-                                 {"clone", no_argument, nullptr, kClone},
-                                 {"start", no_argument, nullptr, kStart},
-                                 {"force", no_argument, nullptr, kForce},
-                                 {"root", required_argument, nullptr, kRoot},
-                                 {"id-count", required_argument, nullptr, kIdCount},
-                                 {"format", required_argument, nullptr, kFormat},
-                                 {"backing-folder", required_argument, nullptr, kBackingFolder},
-                                 {"memory", required_argument, nullptr, kMemory},
-                                 {"vcpus", required_argument, nullptr, kVcpus},
-                                 {"folder", required_argument, nullptr, kFolder},
-                                 {"output", required_argument, nullptr, 'o'},
-                                 {"json", no_argument, nullptr, 'j'},
-                                 {"quiet", no_argument, nullptr, 'q'},
-                                 {"help", no_argument, nullptr, 'h'},
-                                 {"version", no_argument, nullptr, 'V'},
-                                 {nullptr, 0, nullptr, 0}};
   Options options;
   options.settings.source.uri = "qemu:///system";
   TRY(exec::read_options(argc, argv, "c:x:t:n:o:jqh", kLong, options, take_option));
@@ -202,6 +223,17 @@ Result<Options> parse_options(int argc, char** argv) {
       std::fprintf(stderr, "%s\n", printable(text, 1024).c_str());
     };
   return options;
+}
+
+Result<void> check_options(std::string_view command, const Options& options) {
+  constexpr std::string_view kCommands[] = {"plan", "convert", "commit", "rollback", "back"};
+  if (std::find(std::begin(kCommands), std::end(kCommands), command) == std::end(kCommands))
+    return wrong(quote(command) + " is no command");
+  for (const int given : options.given)
+    if (!is_option_of(command, given))
+      for (const auto& name : kLong)
+        if (name.val == given) return wrong(quote(command) + " has no use for --" + name.name);
+  return {};
 }
 
 Result<void> show(const Options& options, const std::vector<Report>& reports) {
@@ -234,8 +266,10 @@ Result<int> plan(const Options& options, const std::vector<std::string>& machine
 Result<int> convert(const Options& options, const std::string& machine, const std::string& workplace) {
   const auto report = TRY(convert_machine(machine, options.settings, workplace));
   TRY(show(options, {report}));
-  const bool is_blocked = worst(report.findings) == Severity::kBlock && !options.settings.is_forced;
-  return is_blocked ? kBlocked : kDone;
+  if (worst(report.findings) == Severity::kBlock && !options.settings.is_forced) return kBlocked;
+  // After the report, which is true whatever comes of it.
+  if (options.settings.is_started) TRY(start_converted(report.domain, options.settings));
+  return kDone;
 }
 
 Result<int> finish(const Options& options, const Result<Report>& report) {
@@ -250,6 +284,7 @@ Result<int> run(int argc, char** argv) {
     return exec::say(options.is_help ? kUsage : "virt-userns-convert " VIRTUSERNS_VERSION "\n");
   ::signal(SIGPIPE, SIG_IGN);
   const auto& command = options.words.front();
+  TRY(check_options(command, options));
   std::vector<std::string> words(options.words.begin() + 1, options.words.end());
   const bool is_of_machine = command == "plan" || command == "convert";
   const bool has_xml = !options.settings.source.xml_file.empty();
@@ -260,10 +295,8 @@ Result<int> run(int argc, char** argv) {
   if (command == "plan") return plan(options, words, workplace);
   if (command == "convert") return convert(options, words.front(), workplace);
   if (command == "rollback") return finish(options, roll_back(words.front(), options.settings));
-  if (command == "commit") return finish(options, commit_conversion(words.front(), options.settings));
-  if (command == "back")
-    return finish(options, bring_back(words.front(), options.output, options.settings, workplace));
-  return wrong(quote(command) + " is no command");
+  if (command == "commit") return finish(options, commit_conversion(words.front(), options.settings, workplace));
+  return finish(options, bring_back(words.front(), options.output, options.settings, workplace));
 }
 
 }  // namespace

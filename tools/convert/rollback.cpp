@@ -17,30 +17,26 @@
 namespace virtuserns::convert {
 namespace {
 
-constexpr int kCopyMs = 24 * 3600 * 1000;
-
-std::string option_value(const std::string& text) {
-  std::string value;
-  for (const char c : text) value += c == ',' ? ",," : std::string(1, c);
-  return value;
+// The overlay of a volume, and what it lies on.
+Result<std::vector<Image>> chain_of(const Job& job, const Placed& place) {
+  std::vector<Image> chain{TRY(read_image(job.path(overlay_name(place)), "qcow2"))};
+  for (const auto& disk : job.state().disks)
+    if (disk.target == place.volume.disk) chain.insert(chain.end(), disk.chain.begin(), disk.chain.end());
+  return chain;
 }
 
 // The volume alone, out of the overlay and all that it is based on.
-Result<void> make_own(const Job& job, const Placed& place) {
+Result<void> make_own(const Job& job, const Placed& place, const std::string& workplace) {
   const auto path = job.path(own_name(place)), partial = path + ".new";
   // What a run has left that was cut short or refused is older than the overlay: the container may have run since.
   for (const auto& older : {path, partial})
     if (::unlink(older.c_str()) != 0 && errno != ENOENT) return sys_fail("remove " + quote(older));
-  (void)TRY(need_program({"qemu-img", "convert", "--image-opts", "-O", "qcow2",
-                          "driver=raw,offset=" + std::to_string(place.volume.offset) +
-                              ",size=" + std::to_string(place.volume.size) +
-                              ",file.driver=qcow2,file.file.driver=file,file.file.filename=" +
-                              option_value(job.path(overlay_name(place))),
-                          partial},
-                         kCopyMs),
-            "copy volume " + quote(place.volume.name));
-  const Fd file(::open(partial.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file || ::fsync(file.get()) != 0) return sys_fail("write " + quote(partial));
+  auto chain = TRY(chain_of(job, place));
+  auto from = TRY(OpenDisk::open(chain, Access::kRead, workplace));
+  auto to = TRY(OpenDisk::open({TRY(make_disk(partial, place.volume.size))}, Access::kWrite, workplace));
+  TRY(copy_part(from, place.volume.offset, place.volume.size, to), "copy volume " + quote(place.volume.name));
+  TRY(to.close());
+  TRY(from.close());
   if (::rename(partial.c_str(), path.c_str()) != 0) return sys_fail("rename " + quote(partial));
   return sync_directory(job.path("."));
 }
@@ -88,20 +84,20 @@ Result<std::vector<Fd>> lock_overlays(const Job& job) {
   return locks;
 }
 
-Result<void> copy_volumes(const Job& job, const Settings& settings) {
+Result<void> copy_volumes(const Job& job, const Settings& settings, const std::string& workplace) {
   for (const auto& disk : job.state().disks)
     for (const auto& image : disk.chain) TRY(check_unchanged(image));
   for (const auto& place : job.state().places) {
     settings.say("copying volume " + quote(place.volume.name));
-    TRY(make_own(job, place));
+    TRY(make_own(job, place, workplace));
   }
   return {};
 }
 
-Result<void> leave_disks(Job& job, const Settings& settings) {
+Result<void> leave_disks(Job& job, const Settings& settings, const std::string& workplace) {
   if (TRY(has_own(job))) return {};
   const auto locks = TRY(lock_overlays(job));
-  if (auto copied = copy_volumes(job, settings); !copied) {
+  if (auto copied = copy_volumes(job, settings, workplace); !copied) {
     for (const auto& place : job.state().places)
       for (const auto* end : {"", ".new"}) (void)::unlink((job.path(own_name(place)) + end).c_str());
     return copied;
@@ -148,7 +144,7 @@ Result<Report> roll_back(const std::string& name, const Settings& settings) {
   return report;
 }
 
-Result<Report> commit_conversion(const std::string& name, const Settings& settings) {
+Result<Report> commit_conversion(const std::string& name, const Settings& settings, const std::string& workplace) {
   auto job = TRY(Job::open(settings.folder, name));
   auto state = job.state();
   if (state.phase == Phase::kCommitted)
@@ -159,7 +155,7 @@ Result<Report> commit_conversion(const std::string& name, const Settings& settin
                                                name + "'");
   if (TRY(look_up_domain(state.uri, state.domain_uuid)) == DomainState::kMissing)
     return fail(VIR_ERR_OPERATION_INVALID, "container " + quote(name) + " is not defined any more");
-  if (state.mode == Mode::kInPlace) TRY(leave_disks(job, settings));
+  if (state.mode == Mode::kInPlace) TRY(leave_disks(job, settings, workplace));
   // What is needed no more goes first: once it says that it is done nobody looks for it.
   std::vector<std::string> kept{"originals", "root", "root.img"};
   for (const auto& place : state.places) kept.push_back(own_name(place));

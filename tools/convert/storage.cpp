@@ -3,10 +3,14 @@
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#include <algorithm>
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "driver/controller/jail.h"
 #include "driver/controller/storage.h"
 #include "driver/kernel/mount.h"
 #include "driver/kernel/seccomp_filter.h"
@@ -16,7 +20,9 @@ namespace {
 
 // A folder that every machine has and that neither we nor what we run needs; hidden from this process only.
 constexpr const char* kWorkplace = "/sys/kernel";
-constexpr int kEndMs = 120'000;
+constexpr const char* kQemuImg = "/usr/bin/qemu-img";
+constexpr int kEndMs = 120'000, kCheckMs = 600'000;
+constexpr std::size_t kCopyBytes = 1024 * 1024;
 
 // The programs that read images, and what they may call of the kernel.
 const ImageHelpersStep& helpers() {
@@ -54,6 +60,25 @@ Error say_in_use(Error error) {
 Result<void> sync_file(const std::string& path) {
   const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd || ::fsync(fd.get()) != 0) return sys_fail("write " + quote(path) + " to its disk");
+  return {};
+}
+
+Result<Image> create(const std::string& path, const std::vector<std::string>& rest) {
+  if (::access(path.c_str(), F_OK) == 0) return fail(VIR_ERR_OPERATION_FAILED, quote(path) + " is there already");
+  std::vector<std::string> argv{"qemu-img", "create", "-q", "-f", "qcow2"};
+  argv.insert(argv.end(), rest.begin(), rest.end());
+  (void)TRY(need_program(argv));
+  TRY(sync_file(path));
+  return read_image(path, "qcow2");
+}
+
+Result<void> write_at(const Fd& file, std::string_view bytes, off_t at) {
+  while (!bytes.empty()) {
+    const auto put = ::pwrite(file.get(), bytes.data(), bytes.size(), at);
+    if (put < 0) return sys_fail("write");
+    bytes.remove_prefix(static_cast<std::size_t>(put));
+    at += put;
+  }
   return {};
 }
 
@@ -97,20 +122,58 @@ Result<void> OpenDisk::close() {
 }
 
 Result<Image> make_overlay(const std::string& path, const Image& base) {
-  if (::access(path.c_str(), F_OK) == 0) return fail(VIR_ERR_OPERATION_FAILED, quote(path) + " is there already");
-  (void)TRY(
-      need_program({"qemu-img", "create", "-q", "-f", "qcow2", "-F", base.format, "-b", base.path, "--", path}));
-  TRY(sync_file(path));
-  return read_image(path, "qcow2");
+  return create(path, {"-F", base.format, "-b", base.path, "--", path});
 }
 
-Result<void> check_image(const Image& image) {
+Result<Image> make_disk(const std::string& path, std::uint64_t size) {
+  return create(path, {"--", path, std::to_string(size)});
+}
+
+Result<void> check_image(const Image& image, const std::string& workplace) {
   if (image.format != "qcow2") return {};
+  const auto found = TRY(controller::find_image(image.path));
+  std::vector<MountFd> mounts;
+  mounts.push_back(TRY(kernel::clone_mount(found.file, "", kernel::Depth::kTopOnly)));
+  TRY(kernel::set_mount_attributes(mounts.front(),
+                                   MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY, 0,
+                                   kernel::Depth::kTopOnly));
+  const std::string what = "check image " + quote(image.path);
+  // Without what its header says that it lies on: that is checked by itself.
+  auto jailed =
+      TRY(controller::start_in_jail(
+              {kQemuImg,
+               {"check", "-q", "--",
+                R"(json:{"driver":"qcow2","backing":null,"file":{"driver":"file","filename":"/images/0"}})"},
+               {},
+               std::move(mounts),
+               controller::OpensFiles::kYes,
+               helpers().filter,
+               workplace}),
+          what);
+  const auto said = TRY(controller::await_jailed(std::move(jailed), kCheckMs), what);
   // 3: clusters that nobody uses, which is no harm.
-  const auto ended = TRY(run_program({"qemu-img", "check", "-q", "-f", "qcow2", "--", image.path}, 600'000));
-  if (ended.status == 0 || ended.status == 3) return {};
+  if (WIFEXITED(said.status) && (WEXITSTATUS(said.status) == 0 || WEXITSTATUS(said.status) == 3)) return {};
   return fail(VIR_ERR_OPERATION_FAILED, "image " + quote(image.path) + " is damaged; see 'qemu-img check': " +
-                                            printable(trim(ended.errors), 300));
+                                            printable(trim(said.errors), 300));
+}
+
+Result<void> copy_part(const OpenDisk& from, std::uint64_t offset, std::uint64_t size, const OpenDisk& to) {
+  std::string buffer(kCopyBytes, '\0');
+  const auto end = static_cast<off_t>(offset + size);
+  for (auto at = static_cast<off_t>(offset); at < end;) {
+    const off_t data = ::lseek(from.file().get(), at, SEEK_DATA);
+    if (data < 0 && errno == ENXIO) return {};
+    at = std::max(at, data);
+    if (at >= end) return {};
+    const auto wanted = std::min(buffer.size(), static_cast<std::size_t>(end - at));
+    const auto got = ::pread(from.file().get(), buffer.data(), wanted, at);
+    if (got <= 0) return got < 0 ? sys_fail("read") : fail(VIR_ERR_OPERATION_FAILED, "it ends before its size");
+    const std::string_view part(buffer.data(), static_cast<std::size_t>(got));
+    if (part.find_first_not_of('\0') != std::string_view::npos)
+      TRY(write_at(to.file(), part, at - static_cast<off_t>(offset)));
+    at += got;
+  }
+  return {};
 }
 
 Result<kernel::LoopDevice> attach_part(const Fd& file, std::uint64_t offset, std::uint64_t size, Access access) {

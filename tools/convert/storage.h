@@ -46,8 +46,13 @@ class OpenDisk {
 
 // An empty qcow2 on top of `base`, durable. The file must not exist.
 [[nodiscard]] Result<Image> make_overlay(const std::string& path, const Image& base);
-// qcow2 only: its tables, without reading data.
-[[nodiscard]] Result<void> check_image(const Image& image);
+// An empty one on top of nothing.
+[[nodiscard]] Result<Image> make_disk(const std::string& path, std::uint64_t size);
+// qcow2 only: its tables, without reading data; by qemu-img, in the jail as well.
+[[nodiscard]] Result<void> check_image(const Image& image, const std::string& workplace);
+// What is in [offset, offset + size) of `from`, to the start of `to`, which is empty: zeroes are not written.
+[[nodiscard]] Result<void> copy_part(const OpenDisk& from, std::uint64_t offset, std::uint64_t size,
+                                     const OpenDisk& to);
 
 // A block device over a part of the file; it goes when it is neither open nor mounted.
 [[nodiscard]] Result<kernel::LoopDevice> attach_part(const Fd& file, std::uint64_t offset, std::uint64_t size,

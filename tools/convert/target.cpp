@@ -16,6 +16,7 @@ namespace virtuserns::convert {
 namespace {
 
 constexpr const char* kWorkFolder = "work";
+constexpr std::uint64_t kReserve = 64u << 20;  // of the file system of the folder, for everybody else
 
 Result<std::vector<Finding>> edit(const DirFd& root, const Machine& machine, const Settings& settings,
                                   const Job& job) {
@@ -39,13 +40,18 @@ Result<void> sync_filesystem(const DirFd& dir) {
 
 std::string mebibytes(std::uint64_t bytes) { return std::to_string(bytes / 1024 / 1024) + " MiB"; }
 
-Result<void> check_space(const std::string& path, std::uint64_t needed) {
+Result<std::uint64_t> room_in(const std::string& path) {
   struct statvfs space {};
   if (::statvfs(path.c_str(), &space) != 0) return sys_fail("look at " + quote(path));
   const auto free = std::uint64_t{space.f_bavail} * space.f_frsize;
+  return free > kReserve ? free - kReserve : 0;
+}
+
+Result<void> check_space(const std::string& path, std::uint64_t needed) {
+  const auto free = TRY(room_in(path));
   if (free >= needed) return {};
-  return fail(VIR_ERR_OPERATION_FAILED, quote(path) + " has " + mebibytes(free) + " free, and " + mebibytes(needed) +
-                                            " are needed; choose another --folder");
+  return fail(VIR_ERR_OPERATION_FAILED, quote(path) + " has " + mebibytes(free) + " to spare, and " +
+                                            mebibytes(needed) + " are needed; choose another --folder");
 }
 
 Result<std::vector<Finding>> copy_into(const DirFd& to, const Machine& machine, const Settings& settings,
@@ -59,7 +65,9 @@ Result<std::vector<Finding>> copy_into(const DirFd& to, const Machine& machine, 
     auto guest = TRY(GuestMount::mount(disks, places, Access::kWrite, workplace + "/guest"));
     std::uint64_t said = 0;
     const std::uint64_t step = std::max<std::uint64_t>(machine.file_bytes / 10, 1);
-    copied = TRY(copy_tree(guest.root(), to, 16 * machine.volume_bytes,
+    // What the files seem to need is what they say themselves; a block that is in many of them is copied as often.
+    const auto most = std::min(16 * machine.volume_bytes, TRY(room_in(job.path("."))));
+    copied = TRY(copy_tree(guest.root(), to, most,
                            [&](const CopyCount& count) {
                              if (count.bytes / step <= said) return;
                              said = count.bytes / step;
