@@ -41,6 +41,8 @@ namespace virtuserns::userns {
 struct UsernsDomain;
 
 inline constexpr std::chrono::milliseconds kFirstPause{50};  // before connecting again
+// Of a controller: what it answers at once, and what takes a boot.
+inline constexpr int kRequestTimeoutMs = 5'000, kStartTimeoutMs = 60'000;
 
 // One life of a domain, from before the spawn of its controller until nothing is left of it.
 struct Run {

@@ -7,7 +7,6 @@ namespace virtuserns::userns {
 
 namespace {
 
-constexpr int kRequestTimeoutMs = 5'000;
 constexpr int kExecTimeoutMs = 30'000;  // beyond the controller's own
 
 }  // namespace

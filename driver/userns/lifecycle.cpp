@@ -18,10 +18,7 @@ namespace virtuserns::userns {
 
 namespace {
 
-constexpr int kStartTimeoutMs = 60'000;
 constexpr int kSpawnTimeoutMs = 15'000;
-constexpr int kRequestTimeoutMs = 5'000;
-constexpr int kFreezeTimeoutMs = 15'000;
 constexpr std::size_t kMaxFilters = 64;  // kept; definitions may differ without end
 
 std::uint64_t realtime_ms() {
@@ -339,87 +336,6 @@ Result<void> Backend::end_by_destroy(const Job& job) { return destroy_run(TRY(ac
 Result<void> Backend::destroy(const Caller&, const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_DESTROY_GRACEFUL, "virDomainDestroyFlags"));
   return end_by_destroy(TRY(take_job(uuid)));
-}
-
-Result<void> Backend::ask(const Uuid& uuid, const controller::ShutdownRequest& request) {
-  const Job job = TRY(take_job(uuid));
-  const RunPtr run = TRY(active_run(job));
-  (void)TRY(run->channel->request(request, kRequestTimeoutMs));
-  return {};
-}
-
-Result<void> Backend::shutdown(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_SHUTDOWN_INITCTL | VIR_DOMAIN_SHUTDOWN_SIGNAL,
-                           "virDomainShutdownFlags"));
-  using enum controller::ShutdownWay;
-  return ask(uuid, {false, flags == VIR_DOMAIN_SHUTDOWN_INITCTL  ? kInitctl
-                           : flags == VIR_DOMAIN_SHUTDOWN_SIGNAL ? kSignal
-                                                                 : kAny});
-}
-
-Result<void> Backend::reboot(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_REBOOT_INITCTL | VIR_DOMAIN_REBOOT_SIGNAL, "virDomainReboot"));
-  using enum controller::ShutdownWay;
-  return ask(uuid, {true, flags == VIR_DOMAIN_REBOOT_INITCTL  ? kInitctl
-                          : flags == VIR_DOMAIN_REBOOT_SIGNAL ? kSignal
-                                                              : kAny});
-}
-
-Result<void> Backend::reset(const Caller&, const Uuid& uuid, unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "virDomainReset"));
-  const Job job = TRY(take_job(uuid));
-  (void)TRY(TRY(active_run(job))->channel->request(controller::ResetRequest{}, kStartTimeoutMs));
-  return {};
-}
-
-// ---- pause ------------------------------------------------------------------------------------------------------
-
-// Recorded as the answer is read: a reboot that follows thaws the domain, and is told right after it.
-Result<void> Backend::freeze(const Job& job, const RunPtr& run, bool is_frozen) {
-  const auto record = [this, run, object = job.domain, is_frozen](const ReplyBody&) {
-    const Locked domain = lock(object);
-    if (domain->run != run || !domain->is_active()) return;
-    if (is_frozen) {
-      domain->set_state(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER);
-      emit_lifecycle_locked(*domain, VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
-    } else {
-      domain->set_state(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_UNPAUSED);
-      emit_lifecycle_locked(*domain, VIR_DOMAIN_EVENT_RESUMED, VIR_DOMAIN_EVENT_RESUMED_UNPAUSED);
-    }
-  };
-  (void)TRY(run->channel->request(controller::FreezeRequest{is_frozen}, kFreezeTimeoutMs, {}, record));
-  TRY(require_active(*job.look()));
-  save_status(job.domain);
-  return {};
-}
-
-Result<void> Backend::suspend(const Caller&, const Uuid& uuid) {
-  const Job job = TRY(take_job(uuid));
-  const RunPtr run = TRY(active_run(job));
-  if (job.look()->state == VIR_DOMAIN_PAUSED) return {};
-  return freeze(job, run, true);
-}
-
-Result<void> Backend::resume(const Caller&, const Uuid& uuid) {
-  const Job job = TRY(take_job(uuid));
-  const RunPtr run = TRY(active_run(job));
-  if (job.look()->state != VIR_DOMAIN_PAUSED) return fail(VIR_ERR_OPERATION_INVALID, "domain is already running");
-  return freeze(job, run, false);
-}
-
-Result<void> Backend::send_process_signal(const Caller&, const Uuid& uuid, std::int64_t pid, unsigned signal,
-                                          unsigned flags) {
-  TRY(refuse_unknown_flags(flags, 0, "virDomainSendProcessSignal"));
-  if (signal > VIR_DOMAIN_PROCESS_SIGNAL_RT32)
-    return fail(VIR_ERR_INVALID_ARG, "signum value " + std::to_string(signal) + " is out of range");
-  if (pid < 1 || pid > 0x7fffffff) return fail(VIR_ERR_INVALID_ARG, "there is no process " + std::to_string(pid));
-  const Job job = TRY(take_job(uuid));
-  const RunPtr run = TRY(active_run(job));
-  // libvirt numbers signals as Linux does up to 31, and real-time ones from 32 (RT0).
-  (void)TRY(run->channel->request(
-      controller::SignalRequest{static_cast<std::int32_t>(pid), static_cast<std::int32_t>(signal)},
-      kRequestTimeoutMs));
-  return {};
 }
 
 }  // namespace virtuserns::userns

@@ -14,8 +14,6 @@ namespace virtuserns::userns {
 
 namespace {
 
-constexpr int kRequestTimeoutMs = 5'000;
-
 // The files of the limits that were given and no others, as libvirt does: where <memtune> says nothing, what holds is the
 // size of the memory, or what was set since. "Unlimited" takes the element out of the definition, so that the next start
 // has the size as its limit again; a domain that runs really loses its limit.

@@ -15,7 +15,6 @@ namespace virtuserns::userns {
 
 namespace {
 
-constexpr int kRequestTimeoutMs = 5'000;
 constexpr std::uint64_t kNsPerTick = 10'000'000;  // USER_HZ is 100 on every Linux
 
 std::optional<std::uint64_t> read_number(const std::string& path) {

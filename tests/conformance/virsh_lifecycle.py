@@ -64,6 +64,22 @@ def shutdown(env):
     equal(env.state("web"), ("shut off", "shutdown"))
 
 
+@test(("userns",))
+def shutdown_of_an_init_that_does_not_listen_yet(env):
+    """As one that a script asks for right after the start; of one that never listens it is an error that says so."""
+    xml = env.domain_xml("web")
+    env.virsh("define", env.write_xml(xml)).ok()
+    script = pathlib.Path(matches(xml, "source dir='([^']+)'").group(1), "sbin/init")
+    script.write_text("#!/bin/sh\nsleep 0.5\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n")
+    env.virsh("start", "web").ok()
+    env.virsh("shutdown", "web").ok()
+    eventually(lambda: env.state("web")[0] == "shut off", "shut off after shutdown")
+    script.write_text("#!/bin/sh\nexec sleep 1000\n")
+    env.virsh("start", "web").ok()
+    contains(env.virsh("shutdown", "web").fails().err, "init handles none of the signals")
+    env.virsh("destroy", "web").ok()
+
+
 @test(OURS)
 def shutdown_by_signal(env):
     env.start("web")
