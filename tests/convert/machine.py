@@ -24,7 +24,7 @@ GUEST = pathlib.Path(os.environ.get("VIRTUSERNS_GUEST") or SOURCE / "build-check
 ROOT_PARTITION = 3
 DEFINITION = """<domain type='kvm'><name>guest</name><uuid>0d2f7a52-6d0c-4a38-8a0e-6a5f0f1f0b01</uuid>
 <memory unit='MiB'>768</memory><vcpu>2</vcpu><os><type arch='x86_64'>hvm</type></os><features><acpi/></features>
-<devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk>
+<devices><disk type='file' device='disk'><driver name='qemu' type='{form}'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk>
 <interface type='bridge'><mac address='{mac}'/><source bridge='br0'/><model type='virtio'/>
 <address type='pci' domain='0x0000' bus='0x00' slot='0x03' function='0x0'/></interface>
 <serial type='pty'><target port='0'/></serial><console type='pty'><target type='serial' port='0'/></console>
@@ -39,9 +39,12 @@ class Guest:
             raise Skip(f"there is no {GUEST}: tools/check --full makes it")
         self.env, self.lab = env, Lab(env)
         self.told = json.loads(pathlib.Path(f"{GUEST}.json").read_text())
-        self.disk = self.lab.path("disk.qcow2")
-        shutil.copyfile(GUEST, self.disk)
-        self.lab.path("vm.xml").write_text(DEFINITION.format(disk=self.disk, mac=guest_machine.MAC))
+        self.take(shutil.copyfile(GUEST, self.lab.path("disk.qcow2")))
+
+    def take(self, disk, form="qcow2"):
+        """The machine has this disk from now on."""
+        self.disk = disk
+        self.lab.path("vm.xml").write_text(DEFINITION.format(disk=disk, mac=guest_machine.MAC, form=form))
 
     def __enter__(self):
         for words in (("link", "add", "br0", "type", "bridge"), ("address", "add", "10.0.2.2/24", "dev", "br0"), ("link", "set", "br0", "up")):
@@ -132,6 +135,72 @@ def as_a_tree(env):
         guest.lab.ok("rollback", "guest")
         guest.lab.expect_nothing()
         equal(checksum(guest.disk), checksum_before, "the disk of the machine")
+
+
+ROOT_MIB = 1400
+VARIANTS = {
+    "mbr": ("ext4", "raw", f"UUID={guests.ROOT_UUID} / ext4 errors=remount-ro 0 1\n"),
+    "lvm": ("ext4", "qcow2", "/dev/mapper/my--vg-root / ext4 errors=remount-ro 0 1\n/dev/my-vg/srv /srv ext4 defaults 0 2\n"),
+    "xfs": ("xfs", "qcow2", f"UUID={guests.ROOT_UUID} / xfs defaults 0 1\n"),
+    "btrfs": ("btrfs", "qcow2", f"UUID={guests.ROOT_UUID} / btrfs subvol=@ 0 0\nUUID={guests.ROOT_UUID} /home btrfs subvol=@home 0 0\n"),
+}
+
+
+def repack(guest, name):
+    """The same system on a disk of another kind."""
+    kind, form, fstab = VARIANTS[name]
+    lab, tree = guest.lab, guest.lab.path("tree")
+    with guest.volume() as place:
+        guests.run("cp", "-a", place, tree)
+    guest.disk.unlink()
+    (tree / "etc/fstab").write_text(fstab)
+    if name == "lvm":  # some of it on a volume of its own
+        os.rename(tree / "srv", lab.path("srv"))
+        (tree / "srv").mkdir()
+    root = guests.filesystem(lab.path("root.fs"), kind, tree, ROOT_MIB, subvolumes=("@", "@home") if kind == "btrfs" else ())
+    shutil.rmtree(tree)
+    if name == "lvm":
+        srv = guests.filesystem(lab.path("srv.fs"), "ext4", lab.path("srv"), 64, uuid="random")
+        physical = guests.logical(lab.path("pv"), "my-vg", root=root, srv=srv)
+        root.unlink()
+        root = physical
+    raw = guests.partitioned(lab.path("disk.raw"), "dos" if name == "mbr" else "gpt", root)
+    root.unlink()
+    guest.take(raw if form == "raw" else guests.to_format(raw, lab.path("again.qcow2"), form), form)
+
+
+def a_variant(env, name):
+    with Guest(env) as guest:
+        repack(guest, name)
+        before = checksum(guest.disk)
+        guest.convert("--start", *(("--copy", "tree") if name == "btrfs" else ()))  # in place one subvolume is possible
+        guest.seconds_to_answer()
+        guest.expect_itself(guest.told["page"])
+        reboots(guest)
+        env.virsh("destroy", "guest").ok()
+        guest.lab.ok("rollback", "guest")
+        guest.lab.expect_nothing()
+        equal(checksum(guest.disk), before, "the disk of the machine")
+
+
+@test(("userns",))
+def on_a_raw_disk_with_an_mbr(env):
+    a_variant(env, "mbr")
+
+
+@test(("userns",))
+def on_logical_volumes(env):
+    a_variant(env, "lvm")
+
+
+@test(("userns",))
+def on_xfs(env):
+    a_variant(env, "xfs")
+
+
+@test(("userns",))
+def on_subvolumes_of_btrfs(env):
+    a_variant(env, "btrfs")
 
 
 @test(("userns",))
