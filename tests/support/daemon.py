@@ -12,6 +12,7 @@ import pathlib
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -150,9 +151,10 @@ class Daemon:
     def start(self) -> None:
         # A suite that is killed leaves no daemon behind. Not by a function of ours in the child: where a thread of this process
         # was inside a lock at the fork, Python would wait for it there.
+        former = self.process.pid if self.process else None
         self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.argv()], stdin=subprocess.DEVNULL,
                                         stdout=open(self.log.name, "a"), stderr=subprocess.STDOUT, env=self._environment())
-        self._wait_for_socket()
+        self._wait_for_socket(former)
         if self.is_reference:
             self._hold_reference_open()
 
@@ -162,14 +164,18 @@ class Daemon:
         environment.update(self.environment)
         return environment
 
-    def _wait_for_socket(self, timeout_s: float = 15.0) -> None:
+    def _wait_for_socket(self, former: int | None, timeout_s: float = 15.0) -> None:
+        """Not on that of the `former` daemon: a child that it was about to make a controller of holds it for a moment more, and
+        who has connected to it is hung up on."""
         deadline = time.monotonic() + timeout_s * TIME_FACTOR
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise RuntimeError(f"daemon ended with {self.process.returncode}:\n{self.log_text()}")
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
                 client.connect(self.socket)
-                return
+                listener, _, _ = struct.unpack("iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                if listener != former:
+                    return
             time.sleep(0.01)
         raise RuntimeError(f"daemon does not listen on {self.socket}:\n{self.log_text()}")
 
