@@ -181,8 +181,10 @@ Verdict cgroup_names() {
       return failed("is outside of its groups: " + line);
   }
   struct stat st {};
+  // Of v2 only the first group of all has no type, and of v1 only that one has an agent.
   for (const auto& mount : mounts())
-    if (mount.type == "cgroup2" && ::stat((mount.place + "/cgroup.type").c_str(), &st) != 0)
+    if ((mount.type == "cgroup2" && ::stat((mount.place + "/cgroup.type").c_str(), &st) != 0) ||
+        (mount.type == "cgroup" && ::stat((mount.place + "/release_agent").c_str(), &st) == 0))
       return failed("the host's groups are seen at " + mount.place);
   return held("groups start at the container's own");
 }
