@@ -49,6 +49,7 @@ Paths session_paths() {
   // Where libvirt's client looks: the runtime directory, else the cache directory.
   const std::string runtime = xdg("XDG_RUNTIME_DIR", "");
   paths.run = runtime.empty() ? cache : runtime + "/libvirt";
+  if (!runtime.empty()) paths.user_systemd = runtime + "/systemd/private";
   paths.definitions = config + "/userns";
   paths.state = state + "/userns";
   const auto boot = read_kernel_file(paths.proc + "/sys/kernel/random/boot_id", 64);

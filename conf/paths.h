@@ -19,6 +19,7 @@ struct Paths {
   std::string subuid = "/etc/subuid", subgid = "/etc/subgid", passwd = "/etc/passwd", group = "/etc/group";
   std::string proc = "/proc", sys = "/sys", cgroup = "/sys/fs/cgroup";
   std::string link_broker = "/run/libvirt/virtusernsd-link-sock";  // the system's, also for sessions
+  std::string user_systemd;  // of a session: where the user's own systemd listens; empty: there is none
   bool is_session = false;
 };
 

@@ -202,6 +202,8 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
 
   // scopes.cpp: among systemd's units
   [[nodiscard]] bool wants_scope() const;
+  [[nodiscard]] std::optional<Scope> scope_of(const Run& run);
+  [[nodiscard]] std::vector<CgroupHierarchy> hierarchies_below(const std::string& root) const;
   [[nodiscard]] Result<void> place(const Scope& scope, const Launched& launched, const std::string& name);
   void remember_scope(const Run& run);
   void forget_scope(const Uuid& uuid);
@@ -253,7 +255,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
 
   TaskThread housekeeper_, spawner_;
 
-  Systemd systemd_;
+  Systemd systemd_{paths_.user_systemd};
   Machines machines_;
   mutable std::mutex scopes_mutex_;           // taken last
   std::map<Uuid, std::string> scope_groups_;  // of what runs in a scope

@@ -122,13 +122,14 @@ Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const FilesPtr& fil
   run->live = std::move(def);
 
   const bool persistent = job.look()->persistent;
-  if (wants_scope()) {
-    const Scope scope = make_scope(run->live, run->started_ms, host_.cgroup_mode);
-    run->scope_group = context.scope_group = scope.group();
-    const MadePlan made = TRY(make_plan(run->live, run->maps, context));
-    if (TRY(begin(*run, made, persistent, *launch, &scope))) return run;
+  if (const auto scope = scope_of(*run)) {
+    PlanContext scoped = context;
+    run->scope_group = scoped.scope_group = scope->group();
+    if (paths_.is_session) scoped.host.hierarchies = hierarchies_below(scope->root);
+    const MadePlan made = TRY(make_plan(run->live, run->maps, scoped));
+    if (TRY(begin(*run, made, persistent, *launch, &*scope))) return run;
     // systemd does not do it: as on a host without it.
-    run->scope_group = context.scope_group = "";
+    run->scope_group = "";
     launch = std::make_unique<Launch>(spawner_, request);
   }
   const MadePlan made = TRY(make_plan(run->live, run->maps, context));

@@ -131,8 +131,8 @@ void plan_groups(Draft& draft) {
     step.is_v2 = hierarchy.is_v2;
     step.path = group_path(draft.def, context.config, context.scope_group, hierarchy);
     if (!context.scope_group.empty() && is_systemds(hierarchy)) step.scope = context.scope_group;
-    // A user's own daemon has the groups that were delegated to it, or none.
-    step.is_optional = draft.context.paths.is_session;
+    // A user's own daemon has a scope of the user's systemd, or the groups that were delegated to it, or none.
+    step.is_optional = draft.context.paths.is_session && step.scope.empty();
     step.delegate = hierarchy.is_v2;
     const auto& wanted = hierarchy.is_v2 ? kControllersV2 : kControllersV1;
     for (const auto& controller : hierarchy.controllers) {

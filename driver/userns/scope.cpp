@@ -36,7 +36,7 @@ std::string group_of_unit(const std::string& unit) {
 
 std::string Scope::group() const {
   // "machine-a-b.slice" is in "machine-a.slice", and that in "machine.slice".
-  std::string path;
+  std::string path = root.empty() ? "" : root + "/";
   const std::string stem = slice.substr(0, slice.size() - std::string_view(".slice").size());
   for (auto end = stem.find('-');; end = stem.find('-', end + 1)) {
     path += group_of_unit(stem.substr(0, end) + ".slice") + "/";

@@ -17,7 +17,9 @@ struct Scope {
   std::string unit;   // "virtuserns-<uuid>-<life>.scope"
   std::string slice;  // "machine.slice"; of <partition>/machine/a-b</partition> "machine-a\x2db.slice"
   Controllers controllers = Controllers::kV2;
-  [[nodiscard]] std::string group() const;  // "machine.slice/virtuserns-<uuid>-<life>.scope"
+  std::string
+      root;  // the group of the systemd that makes it: "" of pid 1, "user.slice/..../user@1000.service" of a user's
+  [[nodiscard]] std::string group() const;  // "machine.slice/virtuserns-<uuid>-<life>.scope", below `root`
 };
 
 [[nodiscard]] Scope make_scope(const DomainDef& def, std::uint64_t life, CgroupMode mode);

@@ -1,6 +1,7 @@
 // Domains among systemd's units.
 #include <utility>
 
+#include "conf/base/file.h"
 #include "conf/base/log.h"
 #include "conf/base/text.h"
 #include "driver/userns/backend.h"
@@ -9,8 +10,36 @@ namespace virtuserns::userns {
 
 // An administrator who names a parent of all groups has groups without systemd in mind.
 bool Backend::wants_scope() const {
-  return !paths_.is_session && config_.cgroup_parent.empty() && paths_.cgroup == "/sys/fs/cgroup" &&
-         is_systemd_here();
+  if (!config_.cgroup_parent.empty() || paths_.cgroup != "/sys/fs/cgroup" || !is_systemd_here()) return false;
+  // A user's systemd has groups of v2 to give, and none of v1.
+  return !paths_.is_session || (host_.cgroup_mode == CgroupMode::kV2 && !paths_.user_systemd.empty());
+}
+
+// None: nobody makes one here.
+std::optional<Scope> Backend::scope_of(const Run& run) {
+  if (!wants_scope()) return std::nullopt;
+  Scope scope = make_scope(run.live, run.started_ms, host_.cgroup_mode);
+  if (!paths_.is_session) return scope;
+  auto root = systemd_.own_group();
+  if (!root) {
+    log_info("userns", "no systemd of the user gives groups to domains: " + root.error().text);
+    return std::nullopt;
+  }
+  scope.root = std::move(*root);
+  return scope;
+}
+
+// What the user's systemd was given, of which a scope gets all.
+std::vector<CgroupHierarchy> Backend::hierarchies_below(const std::string& root) const {
+  std::vector<CgroupHierarchy> hierarchies;
+  for (auto hierarchy : host_.hierarchies) {
+    if (!hierarchy.is_v2) continue;
+    hierarchy.controllers.clear();
+    if (const auto names = read_kernel_file(hierarchy.mount + "/" + root + "/cgroup.controllers", 4096))
+      for (const auto name : split_blanks(*names)) hierarchy.controllers.emplace_back(name);
+    hierarchies.push_back(std::move(hierarchy));
+  }
+  return hierarchies;
 }
 
 // The controller has opened its sources meanwhile, and now makes its groups.
@@ -39,7 +68,7 @@ std::string Backend::scope_group_of(const Uuid& uuid) const {
 // Only what is in a scope: machined counts the unit that a machine's init is in as the machine.
 void Backend::list_machine(const RunPtr& run) {
   const auto domain = run->domain.lock();
-  if (!domain || run->scope_group.empty()) return;
+  if (!domain || run->scope_group.empty() || paths_.is_session) return;
   Machine machine;
   {
     const Locked locked = lock(domain);
@@ -54,7 +83,7 @@ void Backend::list_machine(const RunPtr& run) {
 
 void Backend::unlist_machine(const Run& run) {
   const auto domain = run.domain.lock();
-  if (!domain || run.scope_group.empty()) return;
+  if (!domain || run.scope_group.empty() || paths_.is_session) return;
   std::string name;
   {
     const Locked locked = lock(domain);

@@ -1,10 +1,15 @@
 #include "driver/userns/systemd.h"
 
 #include <net/if.h>
+#include <sys/socket.h>
 #include <systemd/sd-bus.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
+#include <cctype>
 #include <chrono>
+#include <climits>
+#include <cstdlib>
 #include <limits>
 
 #include "conf/base/log.h"
@@ -39,6 +44,36 @@ Result<sd_bus*> open_system_bus() {
   sd_bus* bus = nullptr;
   if (const int rc = sd_bus_open_system(&bus); rc < 0) return bus_fail("connect to the system bus", rc);
   return bus;
+}
+
+// Of a D-Bus address: all that is not plain as %XX.
+std::string escape_address(const std::string& path) {
+  constexpr char kHex[] = "0123456789abcdef";
+  std::string escaped;
+  for (const char c : path) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (std::isalnum(byte) != 0 || c == '/' || c == '_' || c == '.' || c == '-')
+      escaped += c;
+    else
+      escaped += std::string("%") + kHex[byte >> 4] + kHex[byte & 15];
+  }
+  return escaped;
+}
+
+// As systemctl --user does it: there need not be a message bus. Whoever listens there is to be the user.
+Result<sd_bus*> open_user_systemd(const std::string& socket) {
+  sd_bus* raw = nullptr;
+  int rc = sd_bus_new(&raw);
+  std::unique_ptr<sd_bus, Unref> bus(raw);
+  if (rc >= 0) rc = sd_bus_set_address(bus.get(), ("unix:path=" + escape_address(socket)).c_str());
+  if (rc >= 0) rc = sd_bus_start(bus.get());
+  const std::string what = "connect to " + quote(socket);
+  if (rc < 0) return bus_fail(what.c_str(), rc);
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (::getsockopt(sd_bus_get_fd(bus.get()), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return sys_fail(what);
+  if (peer.uid != ::geteuid()) return fail(VIR_ERR_OPERATION_DENIED, what + ": another user listens there");
+  return bus.release();
 }
 
 // "Yes" means v2's controllers to systemd. With v1 the others are named too: one that is not delegated is taken away from
@@ -117,14 +152,33 @@ Result<Systemd::Bus> Systemd::take() {
       if (rc == 0 && sd_bus_is_ready(bus.get()) > 0) return bus;
     }
   }
-  return Bus(TRY(open_system_bus()));
+  return Bus(TRY(user_socket_.empty() ? open_system_bus() : open_user_systemd(user_socket_)));
+}
+
+void Systemd::give_back(Bus bus) {
+  const std::lock_guard lock(mutex_);
+  if (idle_.size() < kMaxIdle) idle_.push_back(std::move(bus));
+}
+
+Result<std::string> Systemd::own_group() {
+  Bus bus = TRY(take());
+  sd_bus_error error = SD_BUS_ERROR_NULL;
+  char* text = nullptr;
+  const int rc = sd_bus_get_property_string(bus.get(), "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+                                            "org.freedesktop.systemd1.Manager", "ControlGroup", &error, &text);
+  if (rc < 0) return bus_fail("ask systemd for its group", rc, &error);
+  const std::unique_ptr<char, decltype(&std::free)> owned(text, &std::free);
+  const std::string group(text);
+  if (group.size() < 2 || group.front() != '/' || group.find("/../") != std::string::npos || group.size() > PATH_MAX)
+    return fail(VIR_ERR_OPERATION_FAILED, "systemd says that its group is " + quote(group));
+  give_back(std::move(bus));
+  return group.substr(1);
 }
 
 Result<void> Systemd::start_scope(const Scope& scope, pid_t pid, const std::string& description) {
   Bus bus = TRY(take());
   TRY(start_scope_on(bus.get(), scope, pid, description), "scope " + quote(scope.unit));
-  const std::lock_guard lock(mutex_);
-  if (idle_.size() < kMaxIdle) idle_.push_back(std::move(bus));
+  give_back(std::move(bus));
   return {};
 }
 
@@ -134,8 +188,10 @@ Result<void> Systemd::start_scope_on(sd_bus* bus, const Scope& scope, pid_t pid,
   JobEnd end{scope.unit, ""};
   sd_bus_slot* raw_slot = nullptr;
   if (const int rc =
-          sd_bus_match_signal_async(bus, &raw_slot, "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
-                                    "org.freedesktop.systemd1.Manager", "JobRemoved", on_job_removed, nullptr, &end);
+          // Without a bus between us nobody writes down who has sent it.
+      sd_bus_match_signal_async(bus, &raw_slot, sd_bus_is_bus_client(bus) > 0 ? "org.freedesktop.systemd1" : nullptr,
+                                "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", "JobRemoved",
+                                on_job_removed, nullptr, &end);
       rc < 0)
     return bus_fail("watch jobs", rc);
   const Slot slot(raw_slot);

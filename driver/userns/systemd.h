@@ -21,11 +21,14 @@ namespace virtuserns::userns {
 // Thread-safe. Connections are kept, so that a scope costs one call and the wait for its job.
 class Systemd {
  public:
-  Systemd() = default;
+  // `user_socket`: where a user's own systemd listens; empty: pid 1, by the system bus.
+  explicit Systemd(std::string user_socket) : user_socket_(std::move(user_socket)) {}
   ~Systemd();
   Systemd(const Systemd&) = delete;
   Systemd& operator=(const Systemd&) = delete;
 
+  // The group of a user's systemd, below which it makes all of its own, without a '/' in front.
+  [[nodiscard]] Result<std::string> own_group();
   // The scope, delegated and without limits, with this process in it. Returns when the process is in its groups.
   [[nodiscard]] Result<void> start_scope(const Scope& scope, pid_t pid, const std::string& description);
 
@@ -35,8 +38,10 @@ class Systemd {
   };
   using Bus = std::unique_ptr<sd_bus, Closer>;
   [[nodiscard]] Result<Bus> take();
+  void give_back(Bus bus);
   [[nodiscard]] static Result<void> start_scope_on(sd_bus* bus, const Scope& scope, pid_t pid,
                                                    const std::string& description);
+  const std::string user_socket_;
   std::mutex mutex_;
   std::vector<Bus> idle_;
 };

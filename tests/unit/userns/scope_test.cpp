@@ -24,6 +24,12 @@ TEST(Scope, HasANameForEachLifeInTheSliceOfThePartition) {
   EXPECT_NE(make_scope(domain_in(""), 18, CgroupMode::kV2).unit, scope.unit);
 }
 
+TEST(Scope, OfAUsersSystemdIsBelowItsGroup) {
+  auto scope = make_scope(domain_in(""), 17, CgroupMode::kV2);
+  scope.root = "user.slice/user-1000.slice/user@1000.service";
+  EXPECT_EQ(scope.group(), scope.root + "/machine.slice/" + scope.unit);
+}
+
 // As systemd.slice(5), systemd-escape(1) and libvirt's virSystemdMakeSliceName have it.
 TEST(Scope, PartitionsBecomeSlices) {
   EXPECT_EQ(slice_of_partition("/machine"), "machine.slice");
