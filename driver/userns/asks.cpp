@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kFreezeTimeoutMs = 15'000;
 // An init that is younger than this may not have come to say which signals it handles.
-constexpr std::int64_t kYouthMs = 5'000;
+constexpr std::int64_t kYouthMs = 2'000;
 
 // Since its clone. `start_time` is field 22 of /proc/PID/stat.
 std::int64_t age_ms(std::uint64_t start_time) {
@@ -32,8 +32,9 @@ Result<void> Backend::ask(const Uuid& uuid, const controller::ShutdownRequest& r
     auto done = run->channel->request(request, kRequestTimeoutMs);
     if (done) return {};
     // Of the init that there is now: it may have booted again meanwhile.
-    const bool is_young = age_ms(job.look()->boot.init_start_time) < kYouthMs;
-    if (done.error().code != VIR_ERR_OPERATION_FAILED || !is_young) return std::move(done).error();
+    const bool may_come = request.way != controller::ShutdownWay::kInitctl &&
+                          age_ms(job.look()->boot.init_start_time) < kYouthMs;
+    if (done.error().code != VIR_ERR_OPERATION_FAILED || !may_come) return std::move(done).error();
     std::unique_lock lock(run->mutex);
     if (run->changed.wait_for(lock, pause, [&] { return run->has_ended; })) return std::move(done).error();
   }
