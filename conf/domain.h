@@ -347,6 +347,14 @@ struct ImagePartDef {
   auto operator<=>(const ImagePartDef&) const = default;
 };
 
+// <userns:overlay target=''>: the directory of a <filesystem type='mount'> is what an overlay writes to, and these directories,
+// <userns:lower dir=''/>, are what it lies over and only reads.
+struct OverlayDef {
+  std::string target;               // that of the <filesystem>
+  std::vector<std::string> lowers;  // from the top to the bottom
+  auto operator<=>(const OverlayDef&) const = default;
+};
+
 // Our extensions: the children of one element <userns:domain xmlns:userns="urn:virtuserns:domain:1.0"> inside
 // <metadata>, the one place where libvirt's schema and every client keep a foreign element. The text stays in
 // DomainDef::metadata, which is what is formatted; this struct is what the parser read in it.
@@ -357,6 +365,7 @@ struct UsernsDef {
   SeccompDef seccomp;
   std::optional<OwnerDef> owner;
   std::vector<ImagePartDef> images;
+  std::vector<OverlayDef> overlays;
   bool operator==(const UsernsDef&) const = default;
 };
 

@@ -40,6 +40,9 @@ Result<void> check_filesystem(const FilesystemDef& fs) {
 Result<void> check_devices(const DomainDef& def) {
   for (const auto& fs : def.filesystems) TRY(check_filesystem(fs));
   if (!def.userns.images.empty()) return refuse("<userns:image> is about an image", "use a directory (type='mount')");
+  // What lies below is opened as the host's root and shown to the domain as its own, whatever it is.
+  if (!def.userns.overlays.empty())
+    return refuse("<userns:overlay> shows directories of the host", "use a directory of your own (type='mount')");
   if (!def.disks.empty()) return refuse("<disk> gives a block device of the host", "use a <filesystem>");
   if (!def.hostdevs.empty()) return refuse("<hostdev> gives a device of the host", kAsk);
   if (!def.interfaces.empty())
@@ -110,7 +113,7 @@ Result<void> check_owned(const DomainDef& def, const OwnedRules& rules) {
                                 features, clock, on_poweroff, on_reboot, on_crash, emulator, disks, filesystems,
                                 interfaces, consoles, hostdevs, kept_devices, seclabels, shared_namespaces, userns,
                                 kept] = def;
-  [[maybe_unused]] const auto& [pids_limit, id_count, seccomp, owner, images] = def.userns;
+  [[maybe_unused]] const auto& [pids_limit, id_count, seccomp, owner, images, overlays] = def.userns;
   if (!def.userns.owner) return refuse("no <userns:owner>", "name yourself there");
   if (def.userns.owner->has_host_sources)
     return refuse("<userns:owner sources='host'>", "leave 'sources' out, or have an administrator define the domain");

@@ -27,10 +27,16 @@ namespace virtuserns {
            CAP_NET_ADMIN,     // links
            CAP_SYS_PTRACE,    // namespaces and program of init, by /proc
            CAP_KILL,          // its processes
-           CAP_SYS_NICE,      // switching on cpuset of v2 in a group whose processes have capabilities that we have not
+           CAP_SYS_NICE,  // switching on cpuset of v2 in a group whose processes have capabilities that we have not
        })
     set |= capability_bit(capability);
   return set;
+}
+
+// Of a controller while it opens sources: what the kernel then does to the layers of an overlay it does with these (decision 0023).
+[[nodiscard]] constexpr std::uint64_t privileges_of_controller() {
+  return privileges_of_stem() | capability_bit(CAP_FSETID) |  // set-group-id bits of what is copied up
+         capability_bit(CAP_SETFCAP);                         // file capabilities, the same
 }
 
 // Of the threads that decode what clients say, and only while they look at a source that a definition names: it may lie
@@ -40,7 +46,7 @@ namespace virtuserns {
 // Of the daemon as a whole. Its own part is small (the group of a socket, the mark of a controller in /proc, systemd, which
 // asks for CAP_SYS_ADMIN); the rest is handed to controllers by exec.
 [[nodiscard]] constexpr std::uint64_t privileges_of_daemon() {
-  return privileges_of_stem() | privileges_of_workers();
+  return privileges_of_controller() | privileges_of_workers();
 }
 
 }  // namespace virtuserns

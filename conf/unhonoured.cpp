@@ -78,6 +78,8 @@ std::vector<std::string> unhonoured(const DomainDef& def) {
   for (const auto& target : unused_image_parts(def))
     lines.add("<userns:image> " + quote(target) +
               " has no effect: no <filesystem type='file'> or 'block' has this target");
+  for (const auto& target : unused_overlays(def))
+    lines.add("<userns:overlay> " + quote(target) + " has no effect: no <filesystem type='mount'> has this target");
   for (const auto& label : def.seclabels) lines.add("seclabel " + quote(label.model) + ": ", label.kept);
   return lines.take();
 }

@@ -331,6 +331,7 @@ Result<void> validate(const DomainDef& def) {
   TRY(validate_idmap(def.idmap));
   TRY(validate_features(def.features));
   TRY(validate_devices(def));
+  TRY(validate_overlay_sources(def));
   return validate_shared_namespaces(def);
 }
 

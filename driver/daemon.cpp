@@ -54,8 +54,7 @@ bool is_read_only_socket(const Fd& socket) {
 Result<void> limit_privileges() {
   TRY(kernel::leave_session_keyring());
   if (::geteuid() != 0) return {};
-  TRY(kernel::limit_bounding_set(privileges_of_daemon()));
-  return kernel::limit_capabilities(privileges_of_daemon());
+  return kernel::limit_privileges(privileges_of_daemon());
 }
 
 // What a client says is decoded without any privilege. A controller that such a thread spawns has its own again: exec as

@@ -135,6 +135,22 @@ Result<ImagePartDef> parse_image(const Node& node) {
   return def;
 }
 
+// The same: conf/validate_overlay.cpp.
+Result<OverlayDef> parse_overlay(const Node& node) {
+  OverlayDef def;
+  TRY(only_attributes(node, {"target"}));
+  def.target = node.attribute_or("target");
+  if (def.target.empty()) return node.error("<userns:overlay> needs target='DIR', that of a <filesystem>");
+  for (const Node child : node.children()) {
+    if (child.uri() != kUsernsUri || child.name() != "lower")
+      return child.error("unknown element <" + std::string(child.name()) +
+                         "> in <userns:overlay>: known is <userns:lower dir=''/>");
+    TRY(only_attributes(child, {"dir"}));
+    def.lowers.push_back(child.attribute_or("dir"));
+  }
+  return def;
+}
+
 }  // namespace
 
 std::vector<MetadataElement> parse_metadata(const Node& node) {
@@ -161,6 +177,10 @@ Result<UsernsDef> parse_userns(const Node& node) {
       def.images.push_back(TRY(parse_image(child)));
       continue;
     }
+    if (is_ours && child.name() == "overlay") {
+      def.overlays.push_back(TRY(parse_overlay(child)));
+      continue;
+    }
     const bool is_repeated = is_ours && !seen.insert(child.name()).second;
     if (is_repeated) return child.error("<userns:" + std::string(child.name()) + "> appears twice");
     if (is_ours && child.name() == "pids")
@@ -172,11 +192,14 @@ Result<UsernsDef> parse_userns(const Node& node) {
     else if (is_ours && child.name() == "owner")
       def.owner = TRY(parse_owner(child));
     else
-      return child.error("unknown element <" + std::string(child.name()) +
-                         "> in <userns:domain>: known are <userns:pids limit=''/>, <userns:ids count=''/>, "
-                         "<userns:seccomp>, <userns:image target=''> and <userns:owner user=''/>");
+      return child.error(
+          "unknown element <" + std::string(child.name()) +
+          "> in <userns:domain>: known are <userns:pids limit=''/>, <userns:ids count=''/>, "
+          "<userns:seccomp>, <userns:image target=''>, <userns:overlay target=''> and <userns:owner user=''/>");
   }
   if (const auto valid = validate_images(def.images); !valid)
+    return node.error(valid.error().code, valid.error().text);
+  if (const auto valid = validate_overlays(def.overlays); !valid)
     return node.error(valid.error().code, valid.error().text);
   return def;
 }

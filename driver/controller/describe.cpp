@@ -43,6 +43,12 @@ std::string lines(const IdMapLines& map) {
 std::string shift(OwnerShift shift) { return shift == OwnerShift::kIdmappedMount ? " idmapped" : " already-shifted"; }
 std::string after(AfterExit action) { return action == AfterExit::kDestroy ? "destroy" : "restart"; }
 
+std::string overlay(const OverlaySourceStep& s) {
+  std::string text = "overlay " + number(s.id) + " " + quote(s.own.host_source) + shift(s.own.shift);
+  for (const auto& lower : s.lowers) text += " over " + quote(lower.host_source) + shift(lower.shift);
+  return text + when(s.has_user_xattrs, " user-xattrs");
+}
+
 std::string line(const BeforeStep& step) {
   return std::visit(Overloaded{[](const CgroupStep& s) {
                                  std::string text = "cgroup " + quote(s.mount) + " " + quote(s.path) +
@@ -80,7 +86,8 @@ std::string line(const BeforeStep& step) {
                                  if (s.size_bytes) text += " size " + number(s.size_bytes);
                                  if (!s.subvolume.empty()) text += " subvolume " + quote(s.subvolume);
                                  return text + when(s.is_readonly, " readonly");
-                               }},
+                               },
+                               [](const OverlaySourceStep& s) { return overlay(s); }},
                     step);
 }
 

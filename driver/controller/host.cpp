@@ -10,6 +10,7 @@
 #include "conf/base/undo.h"
 #include "driver/controller/image.h"
 #include "driver/controller/network.h"
+#include "driver/controller/overlay.h"
 #include "driver/controller/protocol.h"
 #include "driver/controller/scope.h"
 #include "driver/kernel/clone.h"
@@ -123,6 +124,14 @@ Result<void> take_source(const SourceStep& step, const LaunchPlan& plan, Host& h
   return {};
 }
 
+Result<void> take_overlay(const OverlaySourceStep& step, const LaunchPlan& plan, Host& host, const DirFd& stage) {
+  auto overlay = TRY(open_overlay(step, {plan, host.proc, stage}), "overlay");
+  for (auto& lock : overlay.locks) host.overlay_locks.push_back(std::move(lock));
+  TRY(keep_source(host, stage, step.id, overlay.mount), "overlay");
+  host.sources[step.id].is_overlay = true;
+  return {};
+}
+
 Result<void> take_device(const DeviceSourceStep& step, Host& host, const DirFd& stage) {
   const std::string context = "device " + quote(step.host_source);
   auto mount = kernel::clone_mount(step.host_source, kernel::Depth::kTopOnly);
@@ -166,6 +175,13 @@ void release_images(const std::map<std::uint32_t, Source>& sources) {
       ::syncfs(place.get());
     if (::umount2(source.place.c_str(), UMOUNT_NOFOLLOW) != 0) ::umount2(source.place.c_str(), MNT_DETACH);
   }
+}
+
+// Before the locks go: whoever has them next is to find nobody else there.
+void release_overlays(Host& host) {
+  for (const auto& [id, source] : host.sources)
+    if (source.is_overlay) ::umount2(source.place.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+  host.overlay_locks.clear();
 }
 
 Result<DirFd> make_stage(const std::string& path) {
@@ -294,6 +310,7 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   for (const auto& step : plan.before) {
     if (const auto* source = std::get_if<SourceStep>(&step)) TRY(take_source(*source, plan, host, stage));
     if (const auto* device = std::get_if<DeviceSourceStep>(&step)) TRY(take_device(*device, host, stage));
+    if (const auto* overlay = std::get_if<OverlaySourceStep>(&step)) TRY(take_overlay(*overlay, plan, host, stage));
   }
   // After the sources, which need no group: systemd makes the scope meanwhile.
   if (needs_scope(plan)) TRY(await_scope(kChannelFd));
@@ -312,6 +329,7 @@ std::vector<int> Host::descriptors() const {
   for (const auto& group : groups)
     for (const int fd : group.descriptors()) all.push_back(fd);
   for (const auto& daemon : storage) all.push_back(daemon.process.get());
+  for (const auto& lock : overlay_locks) all.push_back(lock.get());
   for (const auto* file : {&socket, &exit_record, &stage}) all.push_back(file->dir.get());
   for (const auto& log : console_logs) all.push_back(log.dir.get());
   return all;
@@ -323,6 +341,7 @@ void Host::keep_only_views() {
   network.reset();
   for (auto* file : {&socket, &exit_record, &stage}) file->dir.reset();
   for (auto& log : console_logs) log.dir.reset();
+  overlay_locks.clear();
   sources.clear();
 }
 
@@ -331,6 +350,7 @@ Result<void> Host::release() {
   network.reset();
   auto removed = kernel::remove_cgroups(groups, kRemoveTimeoutMs);
   release_images(sources);
+  release_overlays(*this);
   end_storage(storage);
   socket.remove();
   // A directory that was a mount point in our namespace only may be removed (rmdir(2), since Linux 3.19).

@@ -27,7 +27,7 @@ inline constexpr const char* kEmptyPath = "/empty";  // an empty read-only direc
 
 struct Source {
   std::string place;  // "/src/3"; empty: an optional one that the host does not have
-  bool is_image = false;
+  bool is_image = false, is_overlay = false;
   struct stat facts {};  // of what is there
   [[nodiscard]] bool is_directory() const { return S_ISDIR(facts.st_mode); }
 };
@@ -39,6 +39,7 @@ struct Host {
   std::vector<kernel::Cgroup> groups;
   std::map<std::uint32_t, Source> sources;
   std::vector<StorageDaemon> storage;
+  std::vector<Fd> overlay_locks;
   HostFile socket, exit_record, stage;
   std::vector<HostFile> console_logs;  // parallel to LaunchPlan::consoles; empty name: none
 
@@ -48,7 +49,7 @@ struct Host {
   [[nodiscard]] std::vector<int> descriptors() const;
   // Keeps what supervising reads: procfs and the groups. A directory of the host leads to all of it by "..".
   void keep_only_views();
-  // Kills what is in the groups, removes them, unmounts images and ends what serves them, removes the socket and the stage's
+  // Kills what is in the groups, removes them, unmounts images and overlays and ends what serves them, removes the socket and the stage's
   // directory.
   [[nodiscard]] Result<void> release();
   [[nodiscard]] const kernel::Cgroup* find_group(const std::string& controller) const;

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -70,14 +71,21 @@ Result<void> make_own_session() {
   // newuidmap with file capabilities alone could not open them.
   if (::geteuid() != 0) return {};
   ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-  TRY(kernel::limit_bounding_set(privileges_of_stem()));
-  return kernel::limit_capabilities(privileges_of_stem());
+  return kernel::limit_privileges(privileges_of_controller());
+}
+
+bool has_overlay(const LaunchPlan& plan) {
+  return std::any_of(plan.before.begin(), plan.before.end(),
+                     [](const BeforeStep& step) { return std::holds_alternative<OverlaySourceStep>(step); });
 }
 
 Result<int> start(LaunchPlan plan, SocketFd& channel) {
   std::vector<Fd> files = take_files(plan);
   Host host;
-  auto prepared = Host::prepare(plan, host);
+  // What only overlays take is given up with the last of them.
+  auto prepared = has_overlay(plan) ? Result<void>() : kernel::limit_privileges(privileges_of_stem());
+  if (prepared) prepared = Host::prepare(plan, host);
+  if (prepared) prepared = kernel::limit_privileges(privileges_of_stem());
   auto listener = prepared ? listen_at(host.socket) : Result<SocketFd>(prepared.error());
   if (!listener) {
     auto error = std::move(listener).error().with_context("start domain " + quote(plan.name));

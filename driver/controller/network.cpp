@@ -15,11 +15,13 @@
 #include <variant>
 
 #include "conf/base/text.h"
+#include "conf/privileges.h"
 #include "driver/controller/boot.h"
 #include "driver/controller/enter.h"
 #include "driver/controller/protocol.h"
 #include "driver/controller/refusals.h"
 #include "driver/controller/stem.h"
+#include "driver/kernel/caps.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/pidfd.h"
 #include "driver/links/request.h"
@@ -248,7 +250,8 @@ Result<Carried> ask(const SocketFd& keeper, const KeeperAsk& request, std::span<
   std::vector<int> kept = {0, 1, 2, socket.get()};
   for (const auto& log : logs)
     if (log.dir) kept.push_back(log.dir.get());
-  if (close_all_but(std::move(kept))) {
+  // Forked before the controller has given up what it opens sources with.
+  if (kernel::limit_privileges(privileges_of_stem()) && close_all_but(std::move(kept))) {
     Keeper keeper(plan, std::move(logs), std::move(socket));
     ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     if (::getppid() == controller) keeper.run();

@@ -4,6 +4,7 @@
 
 #include "conf/base/text.h"
 #include "conf/image_formats.h"
+#include "conf/validate.h"
 
 namespace virtuserns {
 
@@ -70,6 +71,13 @@ Result<void> check(const ImageSourceStep& step) {
     if (!is_image_format(file.format)) return refuse(quote(file.format) + " is no format of images");
   }
   return {};
+}
+
+Result<void> check(const OverlaySourceStep& step) {
+  if (step.lowers.empty() || step.lowers.size() > kMaxOverlayLowers)
+    return refuse("an overlay over " + std::to_string(step.lowers.size()) + " directories");
+  for (const auto& lower : step.lowers) TRY(check_source(lower.host_source));
+  return check_source(step.own.host_source);
 }
 
 Result<void> check_before(const BeforeStep& step) {

@@ -38,9 +38,11 @@
 
 namespace virtuserns {
 
-inline constexpr std::uint32_t kPlanVersion = 7;
+inline constexpr std::uint32_t kPlanVersion = 8;
 
 // ---- before -------------------------------------------------------------------------------------------------------
+
+enum class OwnerShift { kIdmappedMount, kAlreadyShifted };
 
 struct FileWrite {
   std::string file, value;
@@ -102,6 +104,19 @@ struct ImageSourceStep {
   bool is_readonly = false;
 };
 
+// An overlay, kept under `id` (driver/controller/overlay.h): what is written goes to `own`, in which `upper` and `work` are made when
+// they are missing, and which is one running domain's alone; what is below is only read.
+struct OverlayLayer {
+  std::string host_source;
+  OwnerShift shift = OwnerShift::kIdmappedMount;
+};
+struct OverlaySourceStep {
+  std::uint32_t id = 0;
+  OverlayLayer own;
+  std::vector<OverlayLayer> lowers;  // from the top to the bottom
+  bool has_user_xattrs = false;  // its marks are user.overlay.*: root of the machine alone writes trusted.overlay.*
+};
+
 // A host device node (character or block) kept under `id` as a mount, for DeviceNodeStep.
 struct DeviceSourceStep {
   std::uint32_t id = 0;
@@ -109,7 +124,8 @@ struct DeviceSourceStep {
   bool is_optional = false;  // a host without /dev/fuse is no error
 };
 
-using BeforeStep = std::variant<CgroupStep, SourceStep, DeviceSourceStep, ImageHelpersStep, ImageSourceStep>;
+using BeforeStep =
+    std::variant<CgroupStep, SourceStep, DeviceSourceStep, ImageHelpersStep, ImageSourceStep, OverlaySourceStep>;
 
 // ---- from_parent --------------------------------------------------------------------------------------------------
 
@@ -117,8 +133,6 @@ using BeforeStep = std::variant<CgroupStep, SourceStep, DeviceSourceStep, ImageH
 struct IdMapStep {
   IdMaps maps;
 };
-
-enum class OwnerShift { kIdmappedMount, kAlreadyShifted };
 
 // The root of the tree. kIdmappedMount uses the child's own user namespace (mount_setattr(2)).
 struct RootStep {

@@ -7,6 +7,16 @@ namespace virtuserns::kernel {
 
 namespace {
 constexpr std::size_t kMaxProfiles = 4 * 1024 * 1024;
+
+// Of the calling thread.
+Result<void> write_attribute(const DirFd& proc, const std::string& name, const std::string& word) {
+  auto written = write_kernel_file_at(proc, "thread-self/attr/apparmor/" + name, word);
+  if (written || written.error().sys_errno != ENOENT) return written;
+  // ENOENT: the profile is not loaded, or the kernel is older than 5.8 and knows only the other name.
+  if (write_kernel_file_at(proc, "thread-self/attr/" + name, word)) return {};
+  return written;
+}
+
 }  // namespace
 
 std::optional<ApparmorLabel> parse_apparmor_label(std::string_view text) {
@@ -34,12 +44,11 @@ std::optional<ApparmorLabel> read_apparmor_label(const std::string& proc, pid_t 
 }
 
 Result<void> set_exec_profile(const DirFd& proc, const std::string& profile) {
-  const std::string word = "exec " + profile;
-  auto written = write_kernel_file_at(proc, "thread-self/attr/apparmor/exec", word);
-  if (written || written.error().sys_errno != ENOENT) return written;
-  // ENOENT: the profile is not loaded, or the kernel is older than 5.8 and knows only the other name.
-  if (write_kernel_file_at(proc, "thread-self/attr/exec", word)) return {};
-  return written;
+  return write_attribute(proc, "exec", "exec " + profile);
+}
+
+Result<void> change_profile(const DirFd& proc, const std::string& profile) {
+  return write_attribute(proc, "current", "changeprofile " + profile);
 }
 
 }  // namespace virtuserns::kernel

@@ -24,6 +24,8 @@ struct ApparmorLabel {
 // What the calling thread becomes at its next exec, and what a child that it clones before becomes at its own. `proc`: a
 // procfs in which the caller is seen.
 [[nodiscard]] Result<void> set_exec_profile(const DirFd& proc, const std::string& profile);
+// What it is from now on.
+[[nodiscard]] Result<void> change_profile(const DirFd& proc, const std::string& profile);
 
 // "virtuserns-container (enforce)", "unconfined".
 [[nodiscard]] std::optional<ApparmorLabel> parse_apparmor_label(std::string_view text);

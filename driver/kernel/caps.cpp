@@ -57,6 +57,11 @@ Result<void> limit_bounding_set(std::uint64_t keep) {
 
 Result<void> limit_capabilities(std::uint64_t keep) { return set_capabilities(keep, keep); }
 
+Result<void> limit_privileges(std::uint64_t keep) {
+  TRY(limit_bounding_set(keep));
+  return limit_capabilities(keep);
+}
+
 Result<void> hand_on_capabilities(std::uint64_t keep) {
   TRY(limit_capabilities(keep));
   Sets sets;

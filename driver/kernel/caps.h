@@ -11,7 +11,9 @@ namespace virtuserns::kernel {
 [[nodiscard]] Result<void> limit_bounding_set(std::uint64_t keep);
 // Permitted and effective become `keep` as far as they are permitted now; inheritable and ambient become empty.
 [[nodiscard]] Result<void> limit_capabilities(std::uint64_t keep);
-// The same, but as far as they are in the bounding set, exec hands them on to whatever program it runs.
+// Both.
+[[nodiscard]] Result<void> limit_privileges(std::uint64_t keep);
+// As limit_capabilities, but as far as they are in the bounding set, exec hands them on to whatever program it runs.
 [[nodiscard]] Result<void> hand_on_capabilities(std::uint64_t keep);
 // As limit_capabilities, and none of them is effective until it is raised.
 [[nodiscard]] Result<void> hold_capabilities(std::uint64_t keep);

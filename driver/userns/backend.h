@@ -157,6 +157,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   [[nodiscard]] kernel::SeccompFilter seccomp_filter(const kernel::SeccompPolicy& policy);
   class Launch;
   [[nodiscard]] Result<PlanContext> context_of(const DomainDef& def, std::size_t passed_files);
+  [[nodiscard]] Result<void> refuse_written_bases(const DomainDef& def);
   [[nodiscard]] Result<RunPtr> spawn(const Job& job, DomainDef def, const FilesPtr& files);
   [[nodiscard]] Result<bool> begin(Run& run, const MadePlan& made, bool persistent, Launch& launch,
                                    const Scope* scope);

@@ -9,9 +9,8 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
-#include "conf/privileges.h"
-#include "driver/kernel/caps.h"
 #include "driver/userns/accounts.h"
+#include "driver/userns/observe.h"
 
 namespace virtuserns::userns {
 
@@ -160,19 +159,15 @@ void RangeBroker::restore(const DomainDef& def) {
 std::optional<IdMaps> RangeBroker::range_of_root(const DomainDef& def, const IdClaims& claims,
                                                  const TargetRules& rules) const {
   if (!def.idmap.uid.empty() || !def.idmap.gid.empty()) return std::nullopt;
-  for (const auto& fs : def.filesystems) {
-    struct stat st {};
-    const kernel::Raised raised(privileges_of_workers());  // it may lie in a folder that only its owner may enter
-    if (fs.target != "/" || fs.type != FilesystemType::kMount || ::stat(fs.source.c_str(), &st) != 0) continue;
-    const std::uint32_t count = def.userns.id_count.value_or(config_.id_range_size);
-    const IdRange range{st.st_uid, count};
-    if (st.st_uid != st.st_gid || !is_in(range, rules.granted_uid) || !is_in(range, rules.granted_gid))
-      return std::nullopt;
-    if (find_conflict(range, claims.uid, def.uuid) || find_conflict(range, claims.gid, def.uuid)) return std::nullopt;
-    const IdMapLines lines = {{0, st.st_uid, count}};
-    return IdMaps{lines, lines};
-  }
-  return std::nullopt;
+  const auto st = stat_root_tree(def);
+  if (!st) return std::nullopt;
+  const std::uint32_t count = def.userns.id_count.value_or(config_.id_range_size);
+  const IdRange range{st->st_uid, count};
+  if (st->st_uid != st->st_gid || !is_in(range, rules.granted_uid) || !is_in(range, rules.granted_gid))
+    return std::nullopt;
+  if (find_conflict(range, claims.uid, def.uuid) || find_conflict(range, claims.gid, def.uuid)) return std::nullopt;
+  const IdMapLines lines = {{0, st->st_uid, count}};
+  return IdMaps{lines, lines};
 }
 
 // In a session the pool is what /etc/subuid and /etc/subgid both delegate.

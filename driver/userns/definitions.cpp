@@ -1,6 +1,7 @@
 // What the base asks of this module about definitions: files, and what is said of a run.
 #include "conf/base/log.h"
 #include "conf/base/text.h"
+#include "conf/validate.h"
 #include "driver/userns/backend.h"
 #include "xml/domain.h"
 
@@ -54,6 +55,26 @@ void Backend::autodestroy(const Uuid& uuid) {
     if (!job) return;
     if (auto ended = end_by_destroy(*job); !ended) log_error("userns", "autodestroy: " + ended.error().text);
   });
+}
+
+// The directories of a running domain's overlays are written by nobody else. Two that start at the same moment may miss one
+// another; what they write in the manner of overlays is locked by their controllers besides.
+Result<void> Backend::refuse_written_bases(const DomainDef& def) {
+  for (const auto& object : domains_.all()) {
+    const auto other = lock_domain(object);
+    if (!other->is_active() || other->def.uuid == def.uuid) continue;
+    // Owners are not told of domains that are not theirs.
+    const std::string name = def.userns.owner ? "another domain" : "domain " + quote(other->def.name);
+    if (const auto base = find_written_base(def, other->def))
+      return fail(VIR_ERR_RESOURCE_BUSY, quote(*base) + " of <userns:overlay> is written to by " + name +
+                                             ", which runs: end that, or name another directory");
+    if (const auto base = find_written_base(other->def, def))
+      return fail(VIR_ERR_RESOURCE_BUSY,
+                  name + ", which runs, has " + quote(*base) +
+                      " in an overlay, and nobody else writes there meanwhile: end that, or let "
+                      "this one have <readonly/> or an overlay over it");
+  }
+  return {};
 }
 
 }  // namespace virtuserns::userns

@@ -110,6 +110,7 @@ class Backend::Launch {
 
 // Everything up to a controller that is at work. On failure nothing of it is left.
 Result<RunPtr> Backend::spawn(const Job& job, DomainDef def, const FilesPtr& files) {
+  TRY(refuse_written_bases(def));
   auto run = std::make_shared<Run>();
   run->domain = job.domain;
   run->uuid = def.uuid;

@@ -35,6 +35,9 @@ inline constexpr const char* kApparmorProfile = "virtuserns-container";  // tool
 // What stands behind DomainDef::filesystems[i].
 struct FilesystemFacts {
   std::uint32_t owner_uid = 0, owner_gid = 0;  // of the root of the tree (kMount; kFile and kBlock: unknown, 0)
+  // Of an overlay: those of what the controller made in the directory; nothing is there yet; and of what lies below.
+  bool is_new = false;
+  std::vector<FilesystemFacts> lowers;
 };
 
 struct DeviceNumber {

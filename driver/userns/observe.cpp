@@ -23,31 +23,57 @@ namespace {
 // Nowhere else: it runs in a jail that has /usr and nothing more of the host.
 constexpr const char* kStorageDaemon = "/usr/bin/qemu-storage-daemon";
 
-Result<FilesystemFacts> observe_filesystem(const FilesystemDef& fs) {
+// By identity, because "/." and links name it too: shifted to the domain's ids, all files of the host would be owned by
+// container root.
+bool is_host_root(const struct stat& st) {
+  struct stat host {};
+  return ::stat("/", &host) == 0 && st.st_dev == host.st_dev && st.st_ino == host.st_ino;
+}
+
+// `name` is how errors call it.
+Result<FilesystemFacts> observe_directory(const std::string& path, const std::string& name) {
+  struct stat st {};
+  if (::stat(path.c_str(), &st) != 0) return sys_fail(name);
+  if (!S_ISDIR(st.st_mode)) return fail(VIR_ERR_CONFIG_UNSUPPORTED, name + " is no directory");
+  if (is_host_root(st))
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED, name + " is the host's own root directory, which no domain is given");
+  FilesystemFacts facts;
+  facts.owner_uid = st.st_uid;
+  facts.owner_gid = st.st_gid;
+  return facts;
+}
+
+// Of what is there of an overlay, which the controller makes under these names and in this order.
+bool stat_own_part(const std::string& source, struct stat& st) {
+  for (const char* name : {"/work", "/upper"})
+    if (::lstat((source + name).c_str(), &st) == 0) return true;
+  return false;
+}
+
+Result<FilesystemFacts> observe_overlay(const FilesystemDef& fs, const OverlayDef& overlay, const std::string& name) {
+  FilesystemFacts facts = TRY(observe_directory(fs.source, name));
+  struct stat st {};
+  facts.is_new = !stat_own_part(fs.source, st);
+  facts.owner_uid = st.st_uid;
+  facts.owner_gid = st.st_gid;
+  for (const auto& lower : overlay.lowers)
+    facts.lowers.push_back(
+        TRY(observe_directory(lower, "<userns:lower> " + quote(lower) + " of <filesystem> at " + quote(fs.target))));
+  return facts;
+}
+
+Result<FilesystemFacts> observe_filesystem(const DomainDef& def, const FilesystemDef& fs) {
   FilesystemFacts facts;
   if (fs.type != FilesystemType::kMount && fs.type != FilesystemType::kFile && fs.type != FilesystemType::kBlock)
     return facts;
   // It may lie in a folder that only its owner may enter; the controller will open it with all privileges.
   const kernel::Raised raised(privileges_of_workers());
+  const std::string name = "source " + quote(fs.source) + " of <filesystem> at " + quote(fs.target);
+  if (const auto* overlay = find_overlay(def, fs)) return observe_overlay(fs, *overlay, name);
+  if (fs.type == FilesystemType::kMount) return observe_directory(fs.source, name);
   struct stat st {};
-  if (::stat(fs.source.c_str(), &st) != 0)
-    return sys_fail("source " + quote(fs.source) + " of <filesystem> at " + quote(fs.target));
-  const auto wrong = [&](const char* wanted) {
-    return fail(VIR_ERR_CONFIG_UNSUPPORTED,
-                "source " + quote(fs.source) + " of <filesystem> at " + quote(fs.target) + " is no " + wanted);
-  };
-  if (fs.type == FilesystemType::kMount) {
-    if (!S_ISDIR(st.st_mode)) return wrong("directory");
-    // By identity, because "/." and links name it too: shifted to the domain's ids, all files of the host would be owned
-    // by container root.
-    if (struct stat host{}; ::stat("/", &host) == 0 && st.st_dev == host.st_dev && st.st_ino == host.st_ino)
-      return fail(VIR_ERR_CONFIG_UNSUPPORTED, "source " + quote(fs.source) + " of <filesystem> at " +
-                                                  quote(fs.target) +
-                                                  " is the host's own root directory, which no domain is given");
-    facts.owner_uid = st.st_uid;
-    facts.owner_gid = st.st_gid;
-    return facts;
-  }
+  if (::stat(fs.source.c_str(), &st) != 0) return sys_fail(name);
+  const auto wrong = [&](const char* wanted) { return fail(VIR_ERR_CONFIG_UNSUPPORTED, name + " is no " + wanted); };
   if (fs.type == FilesystemType::kFile && !S_ISREG(st.st_mode)) return wrong("regular file");
   if (fs.type == FilesystemType::kBlock && !S_ISBLK(st.st_mode)) return wrong("block device");
   return facts;
@@ -91,6 +117,19 @@ bool is_delegated(const CgroupHierarchy& hierarchy, const std::string& group) {
 
 }  // namespace
 
+std::optional<struct stat> stat_root_tree(const DomainDef& def) {
+  for (const auto& fs : def.filesystems) {
+    if (fs.target != "/" || fs.type != FilesystemType::kMount) continue;
+    struct stat st {};
+    const kernel::Raised raised(privileges_of_workers());  // it may lie in a folder that only its owner may enter
+    const auto* overlay = find_overlay(def, fs);
+    if (overlay && stat_own_part(fs.source, st)) return st;
+    const auto& path = overlay ? overlay->lowers.front() : fs.source;
+    if (::stat(path.c_str(), &st) == 0) return st;
+  }
+  return std::nullopt;
+}
+
 std::optional<DeviceNumber> device_number(const std::string& path) {
   struct stat st {};
   if (path.empty() || ::stat(path.c_str(), &st) != 0 || !(S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode)))
@@ -127,7 +166,7 @@ Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const D
     context.source_user = SourceUser{account.uid, account.gid};
     context.filesystems.resize(def.filesystems.size());
   } else {
-    for (const auto& fs : def.filesystems) context.filesystems.push_back(TRY(observe_filesystem(fs)));
+    for (const auto& fs : def.filesystems) context.filesystems.push_back(TRY(observe_filesystem(def, fs)));
   }
   if (std::any_of(def.filesystems.begin(), def.filesystems.end(), is_image)) {
     context.image_prober = paths.controller.substr(0, paths.controller.rfind('/')) + "/virtuserns-image";

@@ -128,9 +128,11 @@ Result<void> plan_filesystem(Draft& draft, const FilesystemDef& fs, const Filesy
     case FilesystemType::kFile:
     case FilesystemType::kBlock: {
       if (is_image(fs)) TRY(check_host_for_images(draft, fs));
-      const auto shift = TRY(owner_shift(draft, fs, facts));
+      const auto* overlay = find_overlay(draft.def, fs);
+      // The layers of an overlay are shifted, not the whole: that the kernel refuses.
+      const auto shift = overlay ? OwnerShift::kAlreadyShifted : TRY(owner_shift(draft, fs, facts));
       const std::uint32_t id = draft.next_source++;
-      TRY(add_source(draft, fs, id));
+      TRY(overlay ? plan_overlay(draft, fs, *overlay, facts, id) : add_source(draft, fs, id));
       if (fs.target == "/")
         plan.from_parent.push_back(RootStep{id, shift, fs.readonly});
       else

@@ -27,6 +27,9 @@ void plan_groups(Draft& draft);                         // plan_groups.cpp
 [[nodiscard]] Result<void> plan_devices(Draft& draft);  // plan_mounts.cpp
 [[nodiscard]] Result<void> plan_network(Draft& draft);  // plan_network.cpp
 [[nodiscard]] Result<void> plan_init(Draft& draft);     // plan_init.cpp
+// Of the overlay at `fs`, to be kept under `id`: plan_overlay.cpp.
+[[nodiscard]] Result<void> plan_overlay(Draft& draft, const FilesystemDef& fs, const OverlayDef& overlay,
+                                        const FilesystemFacts& facts, std::uint32_t id);
 
 [[nodiscard]] inline Error unsupported(std::string text) { return fail(VIR_ERR_CONFIG_UNSUPPORTED, std::move(text)); }
 

@@ -4,6 +4,7 @@
 #include "conf/base/file.h"
 #include "conf/base/log.h"
 #include "conf/base/text.h"
+#include "conf/validate.h"
 #include "driver/userns/backend.h"
 
 namespace virtuserns::userns {
@@ -76,7 +77,8 @@ void Backend::list_machine(const RunPtr& run) {
     machine = {machine_name(run->pid, locked->def.name), run->uuid, locked->boot.init_pid, "",
                locked->boot.host_links};
     for (const auto& fs : locked->def.filesystems)
-      if (fs.type == FilesystemType::kMount && fs.target == "/") machine.root_directory = fs.source;
+      if (fs.type == FilesystemType::kMount && fs.target == "/" && !find_overlay(locked->def, fs))
+        machine.root_directory = fs.source;
   }
   machines_.add(std::move(machine));
 }

@@ -153,6 +153,7 @@ def goes_into_the_background_when_it_serves(env):
 # conf/privileges.h
 OF_STEM = {"chown": 0, "dac_override": 1, "fowner": 3, "kill": 5, "setgid": 6, "setuid": 7, "setpcap": 8, "net_admin": 12,
            "sys_chroot": 18, "sys_ptrace": 19, "sys_admin": 21, "sys_nice": 23, "mknod": 27}
+OF_CONTROLLER = {"fsetid": 4, "setfcap": 31}
 OF_WORKERS = {"dac_read_search": 2}
 
 
@@ -173,7 +174,7 @@ def of_threads(pid):
 @test(("userns",))
 def holds_the_privileges_that_it_uses(env):
     threads = of_threads(env.daemon.process.pid)
-    all_of_it = capabilities((OF_STEM | OF_WORKERS).values())
+    all_of_it = capabilities((OF_STEM | OF_CONTROLLER | OF_WORKERS).values())
     for name, sets in threads.items():
         for each in sets:
             equal((each["CapBnd"], each["CapInh"], each["CapAmb"]), (all_of_it, 0, 0), name)

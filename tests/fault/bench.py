@@ -268,9 +268,17 @@ class Bench:
         self.devices, lacking, self.image = rich_devices(env.folder, is_served)
         for what in lacking:
             print(f"note: this machine lacks {what}", flush=True)
-        self.template = env.domain_xml("@NAME@", memory_kib=MEMORY_KIB, devices=self.devices, uuid="@UUID@")
+        # And an overlay, of which each domain has what it writes for itself.
+        lower = pathlib.Path(env.folder, "lower")
+        lower.mkdir(exist_ok=True)
+        self.written = f"{env.folder}/written"
+        self.devices += f"<filesystem type='mount'><source dir='{self.written}.@NAME@'/><target dir='/laid'/></filesystem>"
+        top = ("<metadata><userns:domain xmlns:userns='urn:virtuserns:domain:1.0'><userns:overlay target='/laid'>"
+               f"<userns:lower dir='{lower}'/></userns:overlay></userns:domain></metadata>")
+        self.template = env.domain_xml("@NAME@", memory_kib=MEMORY_KIB, devices=self.devices, uuid="@UUID@", top=top)
         root = matches(self.template, r"<source dir='([^']+)'/><target dir='/'/>").group(1)
-        pathlib.Path(root, "disk").mkdir()
+        for place in ("disk", "laid"):
+            pathlib.Path(root, place).mkdir()
         self.neighbour = Neighbour(env, PREFIX)
         self.restart()
         self.connection = env.open()
@@ -295,6 +303,8 @@ class Bench:
 
     def xml(self, name, memory_kib=MEMORY_KIB):
         uuid = str(uuid_module.uuid5(uuid_module.NAMESPACE_OID, name))
+        if self.written:
+            pathlib.Path(f"{self.written}.{name}").mkdir(exist_ok=True)
         if self.image and not os.path.exists(f"{self.image}.{name}"):
             shutil.copy(self.image, f"{self.image}.{name}")
         return self.template.replace("@NAME@", name).replace("@UUID@", uuid).replace(f">{MEMORY_KIB}<", f">{memory_kib}<")

@@ -166,6 +166,7 @@ class Recorder:
 
     def __init__(self, env):
         self.env, self.connection, self.devices, self.image = env, env.open(), "", None
+        self.written = None
         self.template = env.domain_xml("@NAME@", uuid="@UUID@")
 
     xml = Bench.xml

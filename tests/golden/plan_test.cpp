@@ -24,6 +24,8 @@ userns::PlanContext made_up_host(const std::string& name, const DomainDef& def) 
   auto& host = context.host;
   host.node.arch = "x86_64";
   host.is_initial_user_namespace = host.has_idmapped_mounts = true;
+  host.kernel_major = 6;
+  host.kernel_minor = 1;
   host.cgroup_mode = name.ends_with("-v2")   ? CgroupMode::kV2
                      : name.ends_with("-v1") ? CgroupMode::kV1
                                              : CgroupMode::kHybrid;
@@ -38,7 +40,14 @@ userns::PlanContext made_up_host(const std::string& name, const DomainDef& def) 
   }
   for (const auto& fs : def.filesystems) {
     userns::FilesystemFacts facts;
-    if (fs.source == "/srv/shifted") facts.owner_uid = facts.owner_gid = 2'000'000;
+    const auto own = [](const std::string& path, userns::FilesystemFacts& of) {
+      if (path.starts_with("/srv/shifted")) of.owner_uid = of.owner_gid = 2'000'000;
+    };
+    own(fs.source, facts);
+    if (const auto* overlay = find_overlay(def, fs)) {
+      facts.is_new = fs.source.ends_with("new");
+      for (const auto& lower : overlay->lowers) own(lower, facts.lowers.emplace_back());
+    }
     context.filesystems.push_back(facts);
   }
   context.devices = {{"/dev/sda", {true, 8, 0}}, {"/dev/fuse", {false, 10, 229}}};
@@ -172,6 +181,39 @@ TEST(PlanRefusals, NameTheCause) {
   EXPECT_NE(refusal(def, nothing).find("<userns:backing>"), std::string::npos);
   def.filesystems[0].type = FilesystemType::kBlock;
   EXPECT_NE(refusal(def, nothing).find("block device"), std::string::npos);
+  def = *good;
+  def.userns.overlays = {{"/", {"/srv/base"}}};
+  EXPECT_EQ(refusal(def, nothing), "");
+  EXPECT_NE(refusal(def,
+                    [](userns::PlanContext& c) {
+                      c.host.kernel_major = 5;
+                      c.filesystems[0].is_new = true;
+                    })
+                .find("Linux 5.19"),
+            std::string::npos);
+  const auto is_session = [](userns::PlanContext& c) { c.paths.is_session = true; };
+  EXPECT_NE(refusal(def, is_session).find("what the domain has written"), std::string::npos);
+  EXPECT_NE(refusal(def,
+                    [&](userns::PlanContext& c) {
+                      is_session(c);
+                      c.host.kernel_major = 4;
+                    })
+                .find("Linux 5.11"),
+            std::string::npos);
+  EXPECT_NE(refusal(def,
+                    [](userns::PlanContext& c) {
+                      c.source_user = SourceUser{1001, 1001};
+                    })
+                .find("without an owner"),
+            std::string::npos);
+  def.filesystems[0].access_mode = "mapped";
+  EXPECT_NE(refusal(def,
+                    [&](userns::PlanContext& c) {
+                      is_session(c);
+                      c.filesystems[0].is_new = true;
+                    })
+                .find("leave out accessmode='mapped'"),
+            std::string::npos);
   const auto to_root = make_plan(*good, {{{0, 0, 65'536}}, {{0, 0, 65'536}}}, made_up_host("x", *good));
   EXPECT_FALSE(to_root);
 }

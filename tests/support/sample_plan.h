@@ -27,7 +27,11 @@ inline LaunchPlan make_full_plan() {
       SourceStep{1, "/srv/web", true, false, SourceUser{1001, 1002}},
       ImageHelpersStep{"/usr/libexec/image", "/usr/bin/storage", std::vector<std::uint8_t>(16)},
       ImageSourceStep{2, false, {{"/srv/web.qcow2", "qcow2"}, {"/srv/base.vdi", "vdi"}}, 3, 512, 1024, "@", true},
-      DeviceSourceStep{3, "/dev/null", false}};
+      DeviceSourceStep{3, "/dev/null", false},
+      OverlaySourceStep{4,
+                        {"/srv/own", OwnerShift::kIdmappedMount},
+                        {{"/srv/top", OwnerShift::kAlreadyShifted}, {"/srv/base", OwnerShift::kIdmappedMount}},
+                        true}};
   plan.from_parent = {IdMapStep{{{{0, 2000000, 65536}}, {{0, 2000000, 65536}}}},
                       RootStep{1, OwnerShift::kIdmappedMount, true},
                       BindStep{2, "/data", OwnerShift::kAlreadyShifted, true},

@@ -118,9 +118,10 @@ class Walker {
     if (!S_ISLNK(facts.mode)) facts.acl = read_acl(file);
     for (const auto& mount : mounts_) {
       if (mount.id != stx.stx_mnt_id) continue;
-      // What such a mount does not map is shown as the overflow id.
-      if (mount.is_idmapped && facts.uid == kOverflowId) facts.uid = kNoId;
-      if (mount.is_idmapped && facts.gid == kOverflowId) facts.gid = kNoId;
+      // What such a mount does not map is shown as the overflow id; of an overlay the layers can be such mounts.
+      const bool is_idmapped = mount.is_idmapped || mount.type == "overlay";
+      if (is_idmapped && facts.uid == kOverflowId) facts.uid = kNoId;
+      if (is_idmapped && facts.gid == kOverflowId) facts.gid = kNoId;
       facts.has_nodev = mount.has_nodev;
       facts.has_noexec = mount.has_noexec;
       facts.is_read_only_mount = mount.is_read_only;

@@ -64,6 +64,7 @@ TEST(Owned, EverythingElseIsRefusedByName) {
       {[](auto& d) { d.filesystems[0].driver_type = "loop"; }, "<driver>"},
       {[](auto& d) { d.filesystems[0].source_pool = "p"; }, "pool"},
       {[](auto& d) { d.userns.images.emplace_back(); }, "<userns:image>"},
+      {[](auto& d) { d.userns.overlays.emplace_back(); }, "<userns:overlay>"},
       {[](auto& d) { d.disks.emplace_back(); }, "<disk>"},
       {[](auto& d) { d.hostdevs.emplace_back(); }, "<hostdev>"},
       {[](auto& d) { d.interfaces.emplace_back(); }, "<interface>"},

@@ -169,6 +169,52 @@ TEST(Validate, FilesystemsDoNotCoverProcSysAndDev) {
   }
 }
 
+TEST(Validate, WhatAnOverlayLiesOverIsNotWritten) {
+  const auto over = [](const std::string& lower) {
+    auto def = good();  // with the source /srv/web
+    def.userns.overlays = {{"/", {"/srv/top", lower}}};
+    return def;
+  };
+  EXPECT_TRUE(validate(over("/srv/webbase")));
+  for (const char* lower : {"/srv/web", "/srv/./web//", "/srv", "/srv/web/upper"}) {
+    const auto result = validate(over(lower));
+    ASSERT_FALSE(result) << lower;
+    EXPECT_EQ(result.error().text, "'" + std::string(lower) +
+                                       "' of <userns:overlay> and a source that the domain writes to are in one "
+                                       "another: what is written needs a directory of its own");
+  }
+  auto def = over("/srv/base");
+  def.filesystems.push_back(filesystem("/data"));
+  def.filesystems.back().source = "/srv/base/data";
+  EXPECT_FALSE(validate(def));
+  def.filesystems.back().readonly = true;
+  EXPECT_TRUE(validate(def));
+  // An overlay writes, at least 'work', also where it is mounted read-only.
+  def.userns.overlays.push_back({"/data", {"/srv/other"}});
+  EXPECT_FALSE(validate(def));
+  def.userns.overlays = {{"/", {"/srv/base"}}};
+  auto writer = good();
+  writer.filesystems[0].source = "/srv/another";
+  EXPECT_EQ(find_written_base(def, writer), std::nullopt);
+  writer.filesystems[0].source = "/srv/base";
+  EXPECT_EQ(find_written_base(def, writer), "/srv/base");
+  EXPECT_EQ(find_written_base(writer, def), std::nullopt);
+  // What an overlay writes is not written as it is, by whoever.
+  for (const char* source : {"/srv/web", "/srv/web/upper"}) {
+    writer.filesystems[0].source = source;
+    EXPECT_EQ(find_written_base(def, writer), "/srv/web");
+  }
+  writer.filesystems[0].readonly = true;
+  EXPECT_EQ(find_written_base(def, writer), std::nullopt);
+  auto both = def;
+  both.filesystems.push_back(filesystem("/mine"));
+  both.filesystems.back().source = "/srv/web/upper";
+  EXPECT_FALSE(validate(both));
+  // One that nothing lies at is told.
+  def.userns.overlays.push_back({"/none", {"/srv/base"}});
+  EXPECT_EQ(unused_overlays(def), std::vector<std::string>{"/none"});
+}
+
 TEST(Validate, Devices) {
   const Case cases[] = {
       {[](auto& d) { d.filesystems.clear(); }, VIR_ERR_XML_ERROR,

@@ -73,12 +73,14 @@ TEST(Metadata, OfOursIsReadAnew) {
   EXPECT_FALSE(def.userns.pids_limit);
 }
 
+// A domain with this in its <userns:domain>, whose prefix is u.
+Result<DomainDef> result(const std::string& inside) {
+  return parse_domain(
+      "<domain type='lxc'>\n<name>x</name>\n<metadata>\n<u:domain xmlns:u='urn:virtuserns:domain:1.0'>\n" + inside +
+      "</u:domain>\n</metadata>\n</domain>");
+}
+
 TEST(Metadata, SeccompIsCheckedByNameAndLine) {
-  const auto result = [](const std::string& inside) {
-    return parse_domain(
-        "<domain type='lxc'>\n<name>x</name>\n<metadata>\n<u:domain xmlns:u='urn:virtuserns:domain:1.0'>\n" + inside +
-        "</u:domain>\n</metadata>\n</domain>");
-  };
   const auto error = [&](const std::string& inside) {
     const auto def = result(inside);
     return def ? std::string("accepted") : def.error().text;
@@ -156,11 +158,6 @@ TEST(Metadata, DropsWhatHasNoNamespaceAndRepeats) {
 }
 
 TEST(Metadata, ImagesAreCheckedByName) {
-  const auto result = [](const std::string& inside) {
-    return parse_domain(
-        "<domain type='lxc'>\n<name>x</name>\n<metadata>\n<u:domain xmlns:u='urn:virtuserns:domain:1.0'>\n" + inside +
-        "</u:domain>\n</metadata>\n</domain>");
-  };
   const auto good = result(
       "<u:image target='/' partition='3' subvolume='@'><u:backing file='/a' format='qcow2'/>"
       "<u:backing file='/b' format='raw'/></u:image><u:image target='/data' offset='512' size='1024'/>");
@@ -187,6 +184,43 @@ TEST(Metadata, ImagesAreCheckedByName) {
            {"<u:image target='/'><u:backing file='/a' format='raw' x=''/></u:image>", "unknown attribute 'x'"},
            {"<u:image target='/'><u:under/></u:image>", "unknown element <under>"},
        }) {
+    const auto def = result(inside);
+    ASSERT_FALSE(def) << inside;
+    EXPECT_NE(def.error().text.find(said), std::string::npos) << def.error().text;
+  }
+}
+
+TEST(Metadata, OverlaysAreCheckedByName) {
+  const auto good = result(
+      "<u:overlay target='/'><u:lower dir='/a,b:c\\d'/><u:lower dir='/base'/></u:overlay>"
+      "<u:overlay target='/srv'><u:lower dir='/base'/></u:overlay>");
+  ASSERT_TRUE(good) << good.error().text;
+  const auto& overlays = good->userns.overlays;
+  ASSERT_EQ(overlays.size(), 2u);
+  EXPECT_EQ(overlays[0], (OverlayDef{"/", {"/a,b:c\\d", "/base"}}));
+  EXPECT_EQ(overlays[1], (OverlayDef{"/srv", {"/base"}}));
+  std::string many;
+  for (int i = 0; i < 32; ++i) many += "<u:lower dir='/" + std::to_string(i) + "'/>";
+  EXPECT_TRUE(result("<u:overlay target='/'>" + many + "</u:overlay>"));
+  for (
+      const auto& [inside, said] : {
+          std::pair<std::string, const char*>{"<u:overlay><u:lower dir='/a'/></u:overlay>", "needs target"},
+          {"<u:overlay target='x'><u:lower dir='/a'/></u:overlay>", "absolute path"},
+          {"<u:overlay target='/'/>", "has nothing below"},
+          {"<u:overlay target='/'><u:lower/></u:overlay>", "absolute path"},
+          {"<u:overlay target='/'><u:lower dir='a'/></u:overlay>", "absolute path"},
+          {"<u:overlay target='/'><u:lower dir='/a&#10;b'/></u:overlay>", "control character"},
+          {"<u:overlay target='/'><u:lower dir='/a/../b'/></u:overlay>", "must not have '..'"},
+          {"<u:overlay target='/'><u:lower dir='//.'/></u:overlay>", "host's own root directory"},
+          {"<u:overlay target='/'><u:lower dir='/a'/><u:lower dir='/a/'/></u:overlay>", "appears twice"},
+          {"<u:overlay target='/'>" + many + "<u:lower dir='/a'/></u:overlay>",
+           "has 33 directories below: at most 32"},
+          {"<u:overlay target='/'><u:lower dir='/a'/></u:overlay><u:overlay target='//'><u:lower dir='/a'/></u:overlay>",
+           "appears twice"},
+          {"<u:overlay target='/' x='1'><u:lower dir='/a'/></u:overlay>", "unknown attribute 'x'"},
+          {"<u:overlay target='/'><u:lower dir='/a' x=''/></u:overlay>", "unknown attribute 'x'"},
+          {"<u:overlay target='/'><u:upper dir='/a'/></u:overlay>", "unknown element <upper>"},
+      }) {
     const auto def = result(inside);
     ASSERT_FALSE(def) << inside;
     EXPECT_NE(def.error().text.find(said), std::string::npos) << def.error().text;

@@ -106,6 +106,39 @@ def with_an_image():
     did("define it without an image", "virsh", "-c", URI, "define", "/run/web-plain.xml")
 
 
+def with_an_overlay():
+    """What the kernel does to layers it does by the label of whoever made the overlay, and at paths that begin at the layer: what
+    that one may not do to the host's /etc, /usr and /boot, the container still may to its own."""
+    denied = denials()
+    plain = virsh("dumpxml", "web", "--inactive").stdout
+    for place in ("usr", "boot"):
+        pathlib.Path("/var/lib/web", place).mkdir(exist_ok=True)
+        pathlib.Path("/var/lib/web", place, "old").write_text("old\n")
+    pathlib.Path("/var/lib/web/etc/old").write_text("old\n")
+    pathlib.Path("/var/lib/web-written").mkdir()
+    overlay = ("<metadata><userns:domain xmlns:userns='urn:virtuserns:domain:1.0'><userns:overlay target='/'>"
+               "<userns:lower dir='/var/lib/web'/></userns:overlay></userns:domain></metadata>")
+    pathlib.Path("/run/web-overlay.xml").write_text(plain.replace("</uuid>", "</uuid>" + overlay).replace(
+        "<source dir='/var/lib/web'/>", "<source dir='/var/lib/web-written'/>"))
+    did("define it with an overlay", "virsh", "-c", URI, "define", "/run/web-overlay.xml")
+    did("start it from the overlay", "virsh", "-c", URI, "start", "web")
+    check(label(init_pid()) == "virtuserns-container (enforce)", "its init is confined", label(init_pid()))
+    for place in ("etc", "usr", "boot", "tmp"):
+        said = inside(f"cd /{place} && echo new >new && /bin/busybox ln new link && /bin/busybox mv link moved && "
+                      "/bin/busybox chmod 4755 new && /bin/busybox cat new moved && /bin/busybox mkdir d && "
+                      "/bin/busybox cp /bin/busybox d/echo && d/echo runs")
+        check(said.stdout == "new\nnew\nruns\n", f"it writes its own /{place}", said.stdout + said.stderr)
+        if place == "tmp":
+            continue
+        said = inside(f"cd /{place} && echo more >>old && /bin/busybox cat old && /bin/busybox rm old && /bin/busybox mkdir old && echo gone")
+        check(said.stdout == "old\nmore\ngone\n", f"it changes what is in /{place} of the base", said.stdout + said.stderr)
+    check(denials() == denied, "nothing was denied to the overlay", denials())
+    check(pathlib.Path("/var/lib/web/etc/old").read_text() == "old\n", "the base is as it was")
+    did("destroy it with its overlay", "virsh", "-c", URI, "destroy", "web")
+    pathlib.Path("/run/web-plain.xml").write_text(plain)
+    did("define it without an overlay", "virsh", "-c", URI, "define", "/run/web-plain.xml")
+
+
 def seclabel_is_heard():
     xml = virsh("dumpxml", "web", "--inactive").stdout
     for text, why in (("<seclabel type='none' model='apparmor'/>", "starts nothing unconfined"),
@@ -169,6 +202,7 @@ def main():
     make_domain_after_load()
     with_profiles()
     with_an_image()
+    with_an_overlay()
     seclabel_is_heard()
     of_an_ordinary_user()
     without_profiles()
