@@ -1,6 +1,25 @@
-# Making trees of Debian's packages, for tests/vm/build-image and tests/support/make-debian-tree. Sourced, after
-# tools/steps.sh.
+# Making trees of Debian's packages, for tests/vm/build-image, tests/support/make-debian-tree and make-vm-kernel. Sourced,
+# after tools/steps.sh.
 # shellcheck shell=bash
+
+# kernel_package DIRECTORY: the file of Debian's newest kernel in there, which is fetched when it is missing. Only the flavour
+# of real machines: the one for clouds has no 9p.
+kernel_package() {
+  local name file
+  name=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1)
+  [[ -n $name ]] || fail "apt knows no kernel package linux-image-amd64"
+  mkdir -p "$1"
+  exec 8>"$1/lock"
+  flock 8 # two runs at once fetch it once
+  file=$(find "$1" -name "${name}_*.deb" | head -1)
+  if [[ -z $file ]]; then
+    # As apt's own user it may not write here.
+    (cd "$1" && run apt-get -o APT::Sandbox::User=root download "$name" >&2)
+    file=$(find "$1" -name "${name}_*.deb" | head -1)
+  fi
+  exec 8>&-
+  echo "$file"
+}
 
 # debian_tree TARGET SOURCES NAME...: with mmdebstrap, from the sources that this machine's apt has, which are written to
 # SOURCES (a name in .list). TARGET ends in .tar or is a directory. Without manuals, locales and documentation.
