@@ -83,7 +83,9 @@ ConsoleDef console_of(const Node& node, Mapped& mapped) {
   if (const auto append = log.attribute("append"); append && !console.log_file.empty())
     console.log_append = *append == "on";
   if (type == "file" && console.log_file.empty()) {
-    console.log_file = node.child("source").attribute_or("path");
+    const auto source = node.child("source");
+    console.log_file = source.attribute_or("path");
+    if (const auto append = source.attribute("append")) console.log_append = *append == "on";
     mapped.findings.push_back({Severity::kChange, object, "what it wrote to a file is the log of a console now", ""});
   } else if (type != "pty") {
     mapped.findings.push_back({Severity::kLoss, object,

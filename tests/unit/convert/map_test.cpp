@@ -189,6 +189,21 @@ TEST(MapDomain, AShareCannotTakeThePlaceOfAnother) {
   EXPECT_EQ(about(mapped->findings, "is left out").size(), 3u);
 }
 
+TEST(MapDomain, AFileThatIsAppendedToIsNotCutOff) {
+  const auto append_of = [](const std::string& attribute) {
+    const auto mapped = map_domain(
+        "<domain type='kvm'><name>x</name><memory>1000</memory><devices><serial type='file'>"
+        "<source path='/var/log/x'" +
+            attribute + "/></serial></devices></domain>",
+        small_options());
+    EXPECT_TRUE(mapped && mapped->def.consoles.size() == 1 && mapped->def.consoles[0].log_file == "/var/log/x");
+    return mapped ? mapped->def.consoles.at(0).log_append : std::nullopt;
+  };
+  EXPECT_EQ(append_of(" append='on'"), true);
+  EXPECT_EQ(append_of(" append='off'"), false);
+  EXPECT_EQ(append_of(""), std::nullopt);
+}
+
 TEST(MapDomain, QuotaIsForAllProcessors) {
   const auto quota_of = [](const std::string& tune) {
     auto mapped =
