@@ -60,10 +60,20 @@ bool is_same_file(const struct stat& a, const struct stat& b) {
          a.st_mtim.tv_sec == b.st_mtim.tv_sec && a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
 }
 
+bool is_before(const timespec& a, const timespec& b) {
+  return a.tv_sec != b.tv_sec ? a.tv_sec < b.tv_sec : a.tv_nsec < b.tv_nsec;
+}
+
 class Copier {
  public:
-  Copier(const DirFd& to, Onto onto, std::uint64_t max_bytes, const std::function<void(const CopyCount&)>& progress)
-      : root_(to), onto_(onto), max_bytes_(max_bytes), progress_(progress), buffer_(kBuffer, '\0') {}
+  Copier(const DirFd& to, Onto onto, std::uint64_t max_bytes, const std::function<void(const CopyCount&)>& progress,
+         std::optional<timespec> doubtful_since = std::nullopt)
+      : root_(to),
+        onto_(onto),
+        max_bytes_(max_bytes),
+        progress_(progress),
+        doubtful_since_(doubtful_since),
+        buffer_(kBuffer, '\0') {}
 
   Result<Copied> copy(const DirFd& from, const DirFd& to) {
     struct stat st {};
@@ -107,9 +117,10 @@ class Copier {
                           std::size_t depth) {
     struct stat st {};
     if (::fstatat(from.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) return sys_fail("look at " + quote(path));
+    if (is_before(copied_.newest_change, st.st_ctim)) copied_.newest_change = st.st_ctim;
     if (is_node(st)) {
       devices_.add(path);
-      return {};
+      return onto_ == Onto::kOlder ? remove_former(to, name) : Result<void>();
     }
     if (++copied_.entries % kProgressEvery == 0) progress_(copied_);
     if (copied_.entries > kMaxEntries) return too_much();
@@ -149,11 +160,19 @@ class Copier {
     return {};
   }
 
+  // What was in the place of a device node before.
+  Result<void> remove_former(const DirFd& to, const std::string& name) {
+    struct stat there {};
+    if (::fstatat(to.get(), name.c_str(), &there, AT_SYMLINK_NOFOLLOW) != 0 || is_node(there)) return {};
+    return remove_tree(to, name);
+  }
+
   // True: what is there stays, and gets its attributes. Otherwise there is nothing now.
   Result<bool> make_room(const DirFd& to, const std::string& name, const struct stat& st) {
     struct stat there {};
     if (::fstatat(to.get(), name.c_str(), &there, AT_SYMLINK_NOFOLLOW) != 0) return false;
-    if (is_same_file(st, there) || (S_ISDIR(st.st_mode) && S_ISDIR(there.st_mode))) return true;
+    const bool is_doubtful = doubtful_since_ && !is_before(st.st_ctim, *doubtful_since_);
+    if ((is_same_file(st, there) && !is_doubtful) || (S_ISDIR(st.st_mode) && S_ISDIR(there.st_mode))) return true;
     TRY(remove_tree(to, name));
     return false;
   }
@@ -308,6 +327,7 @@ class Copier {
   Onto onto_;
   std::uint64_t max_bytes_;
   const std::function<void(const CopyCount&)>& progress_;
+  std::optional<timespec> doubtful_since_;
   std::string buffer_, names_ = std::string(kMaxXattrs, '\0');
   std::map<std::pair<dev_t, ino_t>, std::string> links_;
   Left devices_, flags_, apart_;
@@ -332,9 +352,10 @@ Result<Copied> copy_tree(const DirFd& from, const DirFd& to, std::uint64_t max_b
 }
 
 Result<Copied> update_tree(const DirFd& from, const DirFd& to, std::uint64_t max_bytes,
-                           const std::function<void(const CopyCount&)>& progress) {
+                           const std::function<void(const CopyCount&)>& progress,
+                           const std::optional<timespec>& doubtful_since) {
   raise_descriptor_limit();
-  return Copier(to, Onto::kOlder, max_bytes, progress).copy(from, to);
+  return Copier(to, Onto::kOlder, max_bytes, progress, doubtful_since).copy(from, to);
 }
 
 }  // namespace virtuserns::convert

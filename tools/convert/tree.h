@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <ctime>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,7 @@ struct CopyCount {
 };
 
 struct Copied : CopyCount {
+  timespec newest_change{};       // of all that was looked at in the source: the latest ctime
   std::vector<Finding> findings;  // what was left out: device nodes, flags, security labels
 };
 
@@ -29,8 +32,10 @@ struct Copied : CopyCount {
 // As copy_tree, onto an older state of the same tree: files of the same size and time are not written again, so that those
 // which a boot loader finds by their blocks stay where they are, and immutable where they are; what `from` has not is removed,
 // device nodes excepted. Hard links from one mount below `to` to another become files of their own, with a finding.
+// `doubtful_since`: a file whose inode has changed then or later (ctime) is written again, whatever its size and time say.
 [[nodiscard]] Result<Copied> update_tree(const DirFd& from, const DirFd& to, std::uint64_t max_bytes,
-                                         const std::function<void(const CopyCount&)>& progress);
+                                         const std::function<void(const CopyCount&)>& progress,
+                                         const std::optional<timespec>& doubtful_since = std::nullopt);
 
 // The entry `name` of `parent` and everything below; one that is missing is no error. Stays on its file system: a mount
 // below is an error.

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "conf/base/file.h"
@@ -62,6 +63,44 @@ TEST(Tree, CopyHasALimit) {
   const Trees trees;
   ASSERT_TRUE(write_atomic(trees.path("from/a"), std::string(4096, 'x')));
   EXPECT_FALSE(copy(trees, 1000));
+}
+
+// Bytes that change while size and time do not: what a database does, and what a crash leaves.
+TEST(Tree, UpdateTakesWhatIsDoubtfulAgain) {
+  const Trees trees;
+  const auto write = [&](const char* content) {
+    const Fd file(::open(trees.path("from/file").c_str(), O_WRONLY | O_CREAT, 0600));
+    const timespec times[2] = {{1000, 7}, {2000, 8}};
+    EXPECT_EQ(::pwrite(file.get(), content, 3, 0), 3);
+    EXPECT_EQ(::futimens(file.get(), times), 0);
+  };
+  const auto update = [&](std::optional<timespec> since) {
+    const auto done = update_tree(
+        trees.from, trees.to, 1u << 20, [](const CopyCount&) {}, since);
+    EXPECT_TRUE(done) << done.error().text;
+    return read_file(trees.path("to/file")).value();
+  };
+  write("old");
+  const auto copied = copy(trees);
+  ASSERT_TRUE(copied) << copied.error().text;
+  struct stat st {};
+  ASSERT_EQ(::stat(trees.path("from/file").c_str(), &st), 0);
+  EXPECT_EQ(copied->newest_change.tv_sec, st.st_ctim.tv_sec);
+  EXPECT_EQ(copied->newest_change.tv_nsec, st.st_ctim.tv_nsec);
+  write("new");
+  EXPECT_EQ(update(std::nullopt), "old");
+  EXPECT_EQ(update(timespec{st.st_ctim.tv_sec + 3600, 0}), "old");
+  EXPECT_EQ(update(st.st_ctim), "new");
+}
+
+TEST(Tree, UpdateLeavesNothingInThePlaceOfADevice) {
+  const Trees trees;
+  ASSERT_TRUE(write_atomic(trees.path("from/node"), "x"));
+  ASSERT_TRUE(copy(trees));
+  ASSERT_EQ(::unlink(trees.path("from/node").c_str()), 0);
+  if (::mknod(trees.path("from/node").c_str(), S_IFCHR | 0600, makedev(1, 3)) != 0) GTEST_SKIP() << "not root";
+  ASSERT_TRUE(update_tree(trees.from, trees.to, 1u << 20, [](const CopyCount&) {}));
+  EXPECT_TRUE(list_directory(trees.path("to"))->empty());
 }
 
 // Deeper than a path could name.
