@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "conf/base/result.h"
 
@@ -22,6 +23,13 @@ enum class DomainState { kMissing, kShutOff, kActive };
 
 [[nodiscard]] Result<void> define_domain(const std::string& uri, const std::string& xml, bool autostart);
 [[nodiscard]] Result<void> start_domain(const std::string& uri, const std::string& uuid);
+// A link of a container that the host has an end of.
+struct ContainerLink {
+  std::string name;  // of the host's end
+  std::string mac;   // of the container's
+  std::vector<std::string> addresses;
+};
+[[nodiscard]] Result<std::vector<ContainerLink>> list_links(const std::string& uri, const std::string& uuid);
 // One that is missing is no error, one that is active is.
 [[nodiscard]] Result<void> undefine_domain(const std::string& uri, const std::string& uuid);
 

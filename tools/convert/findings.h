@@ -1,6 +1,8 @@
 // What a conversion maps, changes, drops or cannot do: one finding each, and the worst of them as an exit code.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,11 +26,19 @@ struct Finding {
   bool operator==(const Finding&) const = default;
 };
 
+// How long nobody answered, from the moment when the machine was asked to shut down.
+struct Downtime {
+  std::uint64_t machine_off_ms = 0, init_runs_ms = 0;
+  std::uint16_t port = 0;                        // that was waited for; 0: none
+  std::optional<std::uint64_t> port_answers_ms;  // nothing: it did not in time
+};
+
 // All that is to say of one virtual machine.
 struct Report {
   std::string domain;  // its name, or that of its disk
   std::vector<Finding> findings;
-  std::string done = "ready";  // the verdict where nothing is lost: "rolled back"
+  std::string done = "ready";                       // the verdict where nothing is lost: "rolled back"
+  std::optional<Downtime> downtime = std::nullopt;  // of a machine that ran
 };
 
 [[nodiscard]] const char* word_of(Severity severity);  // "note", "change", "loss", "block"

@@ -8,9 +8,10 @@
 //   FOLDER/NAME/root/        the tree of a container that was copied
 //   FOLDER/NAME/root.img     its image
 //
-// All that a job makes is in its folder, but for the definition, which is known by its uuid.
+// All that a job makes is in its folder, but for the definition, which is known by its uuid, and overlays of a machine that runs.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,21 @@ struct JobDisk {
   bool operator==(const JobDisk&) const = default;
 };
 
+// A machine that ran when the conversion began. Since then it writes to overlays of libvirt's, outside of the job's folder, as
+// qemu has to reach them.
+struct LiveDisk {
+  std::string target;   // "vda"
+  std::string overlay;  // made by libvirt, on top of what was the disk
+  bool operator==(const LiveDisk&) const = default;
+};
+struct LiveMachine {
+  std::string uri, uuid, name;
+  std::vector<LiveDisk> disks;
+  bool is_stopped = false;    // by us, or about to be: whoever undoes the job starts it again
+  std::uint32_t limit_s = 0;  // it may still be on its way for so long
+  bool operator==(const LiveMachine&) const = default;
+};
+
 struct JobState {
   Phase phase = Phase::kConverting;
   Mode mode = Mode::kInPlace;
@@ -41,6 +57,7 @@ struct JobState {
   std::vector<JobDisk> disks;
   std::vector<Placed> places;
   std::string source_xml;  // of the VM; "": it was a disk alone
+  std::optional<LiveMachine> live;
   bool operator==(const JobState&) const = default;
 };
 

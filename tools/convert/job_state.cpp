@@ -86,6 +86,35 @@ Placed decode_place(const json& object) {
   return place;
 }
 
+json encode(const LiveMachine& live) {
+  json disks = json::array();
+  for (const auto& disk : live.disks) disks.push_back({{"target", disk.target}, {"overlay", disk.overlay}});
+  return {{"uri", live.uri},
+          {"uuid", live.uuid},
+          {"name", live.name},
+          {"disks", disks},
+          {"is_stopped", live.is_stopped},
+          {"limit_s", live.limit_s}};
+}
+
+// Nothing where it is none: what it says is what libvirt is asked to do with a machine.
+std::optional<LiveMachine> decode_live(const json& object) {
+  LiveMachine live{text_of(object, "uri"),
+                   text_of(object, "uuid"),
+                   text_of(object, "name"),
+                   {},
+                   false,
+                   number_of<std::uint32_t>(object, "limit_s")};
+  const auto stopped = object.find("is_stopped");
+  if (live.uuid.empty() || stopped == object.end() || !stopped->is_boolean()) return std::nullopt;
+  live.is_stopped = stopped->get<bool>();
+  for (const auto& disk : list_of(object, "disks")) {
+    live.disks.push_back({text_of(disk, "target"), text_of(disk, "overlay")});
+    if (live.disks.back().target.empty() || !live.disks.back().overlay.starts_with('/')) return std::nullopt;
+  }
+  return live;
+}
+
 }  // namespace
 
 const char* word_of(Mode mode) { return kModes[static_cast<std::size_t>(mode)]; }
@@ -99,9 +128,10 @@ std::string format_state(const JobState& state) {
     disks.push_back({{"target", disk.target}, {"chain", chain}});
   }
   for (const auto& place : state.places) places.push_back(encode(place));
-  const json object{{"version", kVersion}, {"phase", word_of(state.phase)},    {"mode", word_of(state.mode)},
-                    {"uri", state.uri},    {"domain_uuid", state.domain_uuid}, {"disks", disks},
-                    {"places", places},    {"source_xml", state.source_xml}};
+  json object{{"version", kVersion}, {"phase", word_of(state.phase)},    {"mode", word_of(state.mode)},
+              {"uri", state.uri},    {"domain_uuid", state.domain_uuid}, {"disks", disks},
+              {"places", places},    {"source_xml", state.source_xml}};
+  if (state.live) object["live"] = encode(*state.live);
   // Bytes that are no UTF-8 (names of a guest) do not come back: nothing is found by them again.
   return object.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }
@@ -127,6 +157,10 @@ Result<JobState> parse_state(std::string_view text) {
     state.disks.push_back(std::move(decoded));
   }
   for (const auto& place : list_of(object, "places")) state.places.push_back(decode_place(place));
+  if (const auto live = object.find("live"); live != object.end()) {
+    state.live = live->is_object() ? decode_live(*live) : std::nullopt;
+    if (!state.live) return fail(VIR_ERR_OPERATION_FAILED, "what it says of the machine that ran is none");
+  }
   return state;
 }
 

@@ -86,9 +86,9 @@ GuestOptions guest_options(const Machine& machine, const Settings& settings) {
   return options;
 }
 
-Result<Machine> study_machine(const std::string& word, const Settings& settings, const std::string& workplace) {
+Result<Machine> study_machine(SourceVm vm, const Settings& settings, const std::string& workplace) {
   Machine machine;
-  machine.vm = TRY(read_source(word, settings.source));
+  machine.vm = std::move(vm);
   append(machine.findings, machine.vm.findings);
   DisksByName disks;
   for (const auto& disk : machine.vm.disks) {

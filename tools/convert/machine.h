@@ -1,4 +1,4 @@
-// A machine that is shut off, looked at without writing anything.
+// A machine, looked at without writing anything: its disks are written by nobody meanwhile.
 #pragma once
 
 #include <string>
@@ -21,8 +21,7 @@ struct Machine {
   std::vector<Finding> rule_findings;  // what the rules would do
 };
 
-[[nodiscard]] Result<Machine> study_machine(const std::string& word, const Settings& settings,
-                                            const std::string& workplace);
+[[nodiscard]] Result<Machine> study_machine(SourceVm vm, const Settings& settings, const std::string& workplace);
 [[nodiscard]] GuestOptions guest_options(const Machine& machine, const Settings& settings);
 // The definition that serves the guest's places by `filesystems` and `parts`, and what comes of each element of the VM's.
 [[nodiscard]] Result<Mapped> map_machine(const Machine& machine, const Settings& settings,

@@ -31,6 +31,12 @@ constexpr const char* kUsage =
     "      --size N[M|G|T]     of the image\n"
     "      --clone             the machine will go on to be used: other ids and addresses\n"
     "      --start             start the container\n"
+    "      --live              of a DOMAIN that runs: copy (--copy tree) while it does, then shut it down, copy what is\n"
+    "                          new, and start the container\n"
+    "      --shutdown-limit S  how long it may take to shut down (120); then it goes on as it was, or\n"
+    "      --destroy           is destroyed\n"
+    "      --wait-port PORT    of the container, until it answers\n"
+    "      --overlay-folder DIR  where the machine writes while it is copied (beside its disks)\n"
     "      --force             also when something says that it will not work\n"
     "      --root VOLUME       which volume is '/' (vda2, vg/root)\n"
     "      --id-count N        how many ids the container has (65536)\n"
@@ -56,6 +62,11 @@ enum LongOnly {
   kBackingFolder,
   kMemory,
   kVcpus,
+  kLive,
+  kShutdownLimit,
+  kDestroy,
+  kWaitPort,
+  kOverlayFolder,
   kFolder
 };
 
@@ -74,6 +85,11 @@ constexpr option kLong[] = {{"connect", required_argument, nullptr, 'c'},
                             {"backing-folder", required_argument, nullptr, kBackingFolder},
                             {"memory", required_argument, nullptr, kMemory},
                             {"vcpus", required_argument, nullptr, kVcpus},
+                            {"live", no_argument, nullptr, kLive},
+                            {"shutdown-limit", required_argument, nullptr, kShutdownLimit},
+                            {"destroy", no_argument, nullptr, kDestroy},
+                            {"wait-port", required_argument, nullptr, kWaitPort},
+                            {"overlay-folder", required_argument, nullptr, kOverlayFolder},
                             {"folder", required_argument, nullptr, kFolder},
                             {"output", required_argument, nullptr, 'o'},
                             {"json", no_argument, nullptr, 'j'},
@@ -93,6 +109,11 @@ bool is_option_of(std::string_view command, int option) {
       return command == "back";
     case kStart:
     case kForce:
+    case kLive:
+    case kShutdownLimit:
+    case kDestroy:
+    case kWaitPort:
+    case kOverlayFolder:
       return command == "convert";
     default:
       return command == "plan" || command == "convert";
@@ -132,6 +153,26 @@ Result<std::uint32_t> parse_count(const std::string& text, std::uint32_t most) {
   return *number;
 }
 
+Result<void> take_live(LiveSettings& live, int option, const std::string& value) {
+  switch (option) {
+    case kShutdownLimit:
+      live.limit_s = TRY(parse_count(value, 24 * 3600));
+      return {};
+    case kDestroy:
+      live.is_destroyed = true;
+      return {};
+    case kWaitPort:
+      live.port = static_cast<std::uint16_t>(TRY(parse_count(value, 65535)));
+      return {};
+    case kOverlayFolder:
+      live.folder = value;
+      return {};
+    default:
+      live.is_wanted = true;
+      return {};
+  }
+}
+
 Result<void> take_long(Options& options, int option, const std::string& value) {
   auto& settings = options.settings;
   switch (option) {
@@ -169,6 +210,12 @@ Result<void> take_long(Options& options, int option, const std::string& value) {
     case kVcpus:
       settings.source.vcpus = TRY(parse_count(value, 4096));
       return {};
+    case kLive:
+    case kShutdownLimit:
+    case kDestroy:
+    case kWaitPort:
+    case kOverlayFolder:
+      return take_live(settings.live, option, value);
     default:
       settings.folder = value;
       return {};
@@ -204,6 +251,17 @@ Result<void> take_option(Options& options, int option, std::string value) {
   }
 }
 
+Result<void> check_live(const Settings& settings) {
+  const auto& live = settings.live;
+  if (!live.is_wanted && live == LiveSettings{}) return {};
+  if (!live.is_wanted) return wrong("--shutdown-limit, --destroy, --wait-port and --overlay-folder are of --live");
+  if (settings.mode != Mode::kTree) return wrong("--live needs --copy tree");
+  if (settings.is_clone || !settings.source.xml_file.empty())
+    return wrong("--live is of a DOMAIN that ends, and goes with neither --clone nor --xml");
+  if (!live.folder.empty() && live.folder.front() != '/') return wrong("--overlay-folder needs an absolute path");
+  return {};
+}
+
 Result<Options> parse_options(int argc, char** argv) {
   Options options;
   options.settings.source.uri = "qemu:///system";
@@ -213,6 +271,7 @@ Result<Options> parse_options(int argc, char** argv) {
   if (options.words.empty()) return wrong("name a command");
   if ((options.settings.mode == Mode::kImage) != (options.settings.image_bytes != 0))
     return wrong("--copy image needs --size, and nothing else has it");
+  TRY(check_live(options.settings));
   if (options.settings.folder.empty() || options.settings.folder.front() != '/' ||
       options.settings.folder.size() > 2000)
     return wrong("--folder needs an absolute path");
@@ -268,7 +327,8 @@ Result<int> convert(const Options& options, const std::string& machine, const st
   TRY(show(options, {report}));
   if (worst(report.findings) == Severity::kBlock && !options.settings.is_forced) return kBlocked;
   // After the report, which is true whatever comes of it.
-  if (options.settings.is_started) TRY(start_converted(report.domain, options.settings));
+  if (options.settings.is_started && !options.settings.live.is_wanted)
+    TRY(start_converted(report.domain, options.settings));
   return kDone;
 }
 

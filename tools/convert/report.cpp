@@ -85,12 +85,32 @@ std::string counts_of(const Report& report) {
   return text.empty() ? "nothing to say" : text;
 }
 
+std::string describe(const Downtime& downtime) {
+  std::string text = "downtime: the machine was off after " + std::to_string(downtime.machine_off_ms) +
+                     " ms, init of the container ran after " + std::to_string(downtime.init_runs_ms) + " ms";
+  if (downtime.port == 0) return text;
+  text += ", port " + std::to_string(downtime.port);
+  return downtime.port_answers_ms ? text + " answered after " + std::to_string(*downtime.port_answers_ms) + " ms"
+                                  : text + " has not answered";
+}
+
+nlohmann::ordered_json to_json(const Downtime& downtime) {
+  nlohmann::ordered_json json = {{"machine_off_ms", downtime.machine_off_ms},
+                                 {"init_runs_ms", downtime.init_runs_ms}};
+  if (downtime.port == 0) return json;
+  json["port"] = downtime.port;
+  json["port_answers_ms"] = nullptr;
+  if (downtime.port_answers_ms) json["port_answers_ms"] = *downtime.port_answers_ms;
+  return json;
+}
+
 }  // namespace
 
 std::string format_report(const Report& report, std::size_t columns) {
   columns = std::max<std::size_t>(columns, 40);
   std::string out;
   wrap(out, clean(report.domain) + ": " + verdict_of(report) + " (" + counts_of(report) + ")", 0, columns, kIndent);
+  if (report.downtime) wrap(out, describe(*report.downtime), 0, columns, kIndent);
   for (const auto severity : kWorstFirst) {
     for (const auto& finding : report.findings) {
       if (finding.severity != severity) continue;
@@ -147,6 +167,7 @@ std::string format_reports_json(std::span<const Report> reports) {
                               {"remedy", clean(f.remedy)},
                               {"rule", clean(f.rule)}});
     list.push_back({{"domain", clean(report.domain)}, {"verdict", verdict_of(report)}, {"findings", findings}});
+    if (report.downtime) list.back()["downtime"] = to_json(*report.downtime);
   }
   return list.dump(2) + "\n";
 }

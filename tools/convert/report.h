@@ -12,7 +12,8 @@ namespace virtuserns::convert {
 [[nodiscard]] std::string format_report(const Report& report, std::size_t columns = 80);
 // One line for each machine: name, verdict, how many of each severity.
 [[nodiscard]] std::string format_reports_table(std::span<const Report> reports);
-// [{"domain": ..., "verdict": ..., "findings": [{"severity", "object", "text", "remedy", "rule"}]}]
+// [{"domain": ..., "verdict": ..., "findings": [{"severity", "object", "text", "remedy", "rule"}]}], and of a machine that ran
+// "downtime": {"machine_off_ms", "init_runs_ms", "port", "port_answers_ms"}; the last is null where none answered in time.
 [[nodiscard]] std::string format_reports_json(std::span<const Report> reports);
 
 }  // namespace virtuserns::convert

@@ -12,6 +12,7 @@
 #include "tools/convert/domains.h"
 #include "tools/convert/images_xml.h"
 #include "tools/convert/machine.h"
+#include "tools/convert/way_back.h"
 #include "xml/domain.h"
 
 namespace virtuserns::convert {
@@ -116,13 +117,17 @@ std::string own_name(const Placed& place) {
   return name.substr(0, name.rfind('.')) + ".own.qcow2";
 }
 
-Result<void> undo_job(Job& job) {
+Result<std::vector<Finding>> undo_job(Job& job, const Settings& settings) {
   auto state = job.state();
+  const auto live = state.live;
   if (!state.domain_uuid.empty()) TRY(undefine_domain(state.uri, state.domain_uuid));
   state.phase = Phase::kRollingBack;
-  // A disk that is full is a reason to undo, and has no room for a state.
-  if (!job.save(std::move(state))) TRY(job.forget());
-  return job.remove();
+  // A disk that is full is a reason to undo, and has no room for a state. What is known of a machine that ran is needed still.
+  if (!job.save(std::move(state)) && !live) TRY(job.forget());
+  std::vector<Finding> findings;
+  if (live) findings = TRY(restore_machine(*live, settings.say));
+  TRY(job.remove());
+  return findings;
 }
 
 Result<Report> roll_back(const std::string& name, const Settings& settings) {
@@ -137,10 +142,13 @@ Result<Report> roll_back(const std::string& name, const Settings& settings) {
     for (const auto& image : disk.chain)
       if (auto same = check_unchanged(image); !same)
         report.findings.push_back({Severity::kNote, "disk '" + disk.target + "'", same.error().text, ""});
-  TRY(undo_job(job));
-  report.findings.push_back({Severity::kNote, "container '" + name + "'",
-                             "is gone with all that was made for it; the disks of the machine were never written",
-                             ""});
+  const bool is_live = job.state().live.has_value();
+  for (auto& finding : TRY(undo_job(job, settings))) report.findings.push_back(std::move(finding));
+  report.findings.push_back(
+      {Severity::kNote, "container '" + name + "'",
+       is_live ? "is gone with all that was made for it"
+               : "is gone with all that was made for it; the disks of the machine were never written",
+       ""});
   return report;
 }
 
@@ -161,11 +169,17 @@ Result<Report> commit_conversion(const std::string& name, const Settings& settin
   for (const auto& place : state.places) kept.push_back(own_name(place));
   TRY(job.remove_but(kept));
   state.phase = Phase::kCommitted;
-  TRY(job.save(std::move(state)));
-  return Report{name,
+  TRY(job.save(state));
+  Report report{name,
                 {{Severity::kNote, "container '" + name + "'", "needs the disks of the machine no more",
                   "keep them for 'virt-userns-convert back', or remove them with the machine"}},
                 "committed"};
+  if (state.live)
+    for (const auto& disk : state.live->disks)
+      report.findings.push_back({Severity::kNote, "disk '" + disk.target + "'",
+                                 "of the machine is the overlay " + quote(disk.overlay) + " and what that lies on",
+                                 ""});
+  return report;
 }
 
 }  // namespace virtuserns::convert

@@ -14,6 +14,16 @@ namespace virtuserns::convert {
 
 inline constexpr std::uint32_t kUsualIds = 65536;  // what the daemon leases by itself
 
+// Of a machine that is taken over while it runs.
+struct LiveSettings {
+  bool is_wanted = false;
+  std::string folder;           // of the overlays it goes on with; empty: that of each disk
+  std::uint32_t limit_s = 120;  // to shut down
+  bool is_destroyed = false;    // where it does not
+  std::uint16_t port = 0;       // waited for at the end; 0: none
+  bool operator==(const LiveSettings&) const = default;
+};
+
 struct Settings {
   SourceOptions source;
   std::string uri = "userns:///system";  // where the container is defined
@@ -23,6 +33,7 @@ struct Settings {
   Mode mode = Mode::kInPlace;
   std::uint64_t image_bytes = 0;  // of Mode::kImage
   std::uint32_t id_count = kUsualIds;
+  LiveSettings live;
   bool is_clone = false;   // the VM goes on to exist beside the container
   bool is_forced = false;  // also with findings that say it will not work
   bool is_started = false;

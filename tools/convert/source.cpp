@@ -57,13 +57,18 @@ Result<SourceVm> read_lone_disk(const std::string& path, const SourceOptions& op
   return vm;
 }
 
+bool is_disk_device(const SourceDisk& disk) {
+  return disk.device == "disk" || disk.device == "lun" || disk.device.empty();
+}
+
+bool is_path(const SourceDisk& disk) { return (disk.type == "file" || disk.type == "block") && !disk.source.empty(); }
+
 Result<void> take_disks(const SourceOptions& options, SourceVm& vm) {
   for (const auto& disk : vm.domain.disks) {
-    if (disk.device != "disk" && disk.device != "lun" && !disk.device.empty()) continue;  // map_domain speaks of them
-    const bool is_path = (disk.type == "file" || disk.type == "block") && !disk.source.empty();
-    if (!is_path || disk.has_encryption) {
+    if (!is_disk_device(disk)) continue;  // map_domain speaks of them
+    if (!is_readable(disk)) {
       vm.findings.push_back({Severity::kLoss, "disk '" + disk.target + "'",
-                             is_path ? "is encrypted by qemu and not opened" : "is no file and no block device",
+                             is_path(disk) ? "is encrypted by qemu and not opened" : "is no file and no block device",
                              "copy it to a qcow2 file, by 'qemu-img convert'"});
       continue;
     }
@@ -79,22 +84,27 @@ Result<void> take_disks(const SourceOptions& options, SourceVm& vm) {
 
 }  // namespace
 
-Result<SourceVm> read_source(const std::string& word, const SourceOptions& options) {
+bool is_readable(const SourceDisk& disk) { return is_disk_device(disk) && is_path(disk) && !disk.has_encryption; }
+
+Result<SourceVm> read_definition(std::string xml, std::optional<bool> autostart, const SourceOptions& options) {
   SourceVm vm;
-  if (!options.xml_file.empty()) {
-    vm.xml = TRY(read_file(options.xml_file, kMaxXmlBytes));
-  } else if (is_disk(word)) {
-    return read_lone_disk(word, options);
-  } else {
-    auto domain = TRY(read_domain(options.uri, word), quote(word) + " is no disk here, and as a domain");
-    if (domain.is_active)
-      return fail(VIR_ERR_OPERATION_INVALID, "domain " + quote(domain.name) + " is active; shut it off first");
-    vm.xml = std::move(domain.xml);
-    vm.autostart = domain.autostart;
-  }
+  vm.xml = std::move(xml);
+  vm.autostart = autostart;
   vm.domain = TRY(read_kvm_domain(vm.xml));
   TRY(take_disks(options, vm));
   return vm;
+}
+
+Result<SourceVm> read_source(const std::string& word, const SourceOptions& options) {
+  if (!options.xml_file.empty())
+    return read_definition(TRY(read_file(options.xml_file, kMaxXmlBytes)), std::nullopt, options);
+  if (is_disk(word)) return read_lone_disk(word, options);
+  auto domain = TRY(read_domain(options.uri, word), quote(word) + " is no disk here, and as a domain");
+  if (domain.is_active)
+    return fail(
+        VIR_ERR_OPERATION_INVALID,
+        "domain " + quote(domain.name) + " is active; shut it off first, or take it over as it runs, by --live");
+  return read_definition(std::move(domain.xml), domain.autostart, options);
 }
 
 }  // namespace virtuserns::convert

@@ -33,6 +33,11 @@ struct SourceVm {
   std::vector<Finding> findings;  // disks that are left out
 };
 
+// A disk whose files can be read here.
+[[nodiscard]] bool is_readable(const SourceDisk& disk);
+// The machine of a definition, with its disks as they are now.
+[[nodiscard]] Result<SourceVm> read_definition(std::string xml, std::optional<bool> autostart,
+                                               const SourceOptions& options);
 // `word`: a domain of options.uri, or the path of a disk; with options.xml_file it is not looked at. An error: it
 // runs, or one of its disks cannot be read.
 [[nodiscard]] Result<SourceVm> read_source(const std::string& word, const SourceOptions& options);

@@ -15,7 +15,7 @@
 namespace virtuserns::convert {
 namespace {
 
-constexpr const char* kWorkFolder = "work";
+constexpr const char *kWorkFolder = "work", *kRoot = "root";
 constexpr std::uint64_t kReserve = 64u << 20;  // of the file system of the folder, for everybody else
 
 Result<std::vector<Finding>> edit(const DirFd& root, const Machine& machine, const Settings& settings,
@@ -54,8 +54,10 @@ Result<void> check_space(const std::string& path, std::uint64_t needed) {
                                             mebibytes(needed) + " are needed; choose another --folder");
 }
 
-Result<std::vector<Finding>> copy_into(const DirFd& to, const Machine& machine, const Settings& settings,
-                                       const std::string& workplace, const Job& job) {
+// The guest's files, into what is empty, or onto what is older.
+Result<Copied> copy_files(const DirFd& to, const Machine& machine, const Settings& settings,
+                          const std::string& workplace, const Job& job,
+                          const std::optional<timespec>& doubtful_since = std::nullopt) {
   // Journals are replayed on overlays that are thrown away.
   if (::mkdir(job.path(kWorkFolder).c_str(), 0700) != 0) return sys_fail("make " + quote(job.path(kWorkFolder)));
   auto places = job.state().places;
@@ -65,32 +67,44 @@ Result<std::vector<Finding>> copy_into(const DirFd& to, const Machine& machine, 
     auto guest = TRY(GuestMount::mount(disks, places, Access::kWrite, workplace + "/guest"));
     std::uint64_t said = 0;
     const std::uint64_t step = std::max<std::uint64_t>(machine.file_bytes / 10, 1);
+    const auto progress = [&](const CopyCount& count) {
+      if (count.bytes / step <= said) return;
+      said = count.bytes / step;
+      settings.say("copied " + std::to_string(count.entries) + " files, " + mebibytes(count.bytes) + " of about " +
+                   mebibytes(machine.file_bytes));
+    };
     // What the files seem to need is what they say themselves; a block that is in many of them is copied as often.
     const auto most = std::min(16 * machine.volume_bytes, TRY(room_in(job.path("."))));
-    copied = TRY(copy_tree(guest.root(), to, most,
-                           [&](const CopyCount& count) {
-                             if (count.bytes / step <= said) return;
-                             said = count.bytes / step;
-                             settings.say("copied " + std::to_string(count.entries) + " files, " +
-                                          mebibytes(count.bytes) + " of about " + mebibytes(machine.file_bytes));
-                           }),
+    copied = TRY(doubtful_since ? update_tree(guest.root(), to, most, progress, doubtful_since)
+                                : copy_tree(guest.root(), to, most, progress),
                  "copy the guest's files");
     TRY(guest.unmount());
   }
   TRY(close_all(disks));
   TRY(remove_tree(TRY(open_directory(job.path("."))), kWorkFolder));
-  settings.say("copied " + std::to_string(copied.entries) + " files, " + mebibytes(copied.bytes));
+  settings.say((doubtful_since ? "looked at " : "copied ") + std::to_string(copied.entries) + " files, " +
+               mebibytes(copied.bytes) + (doubtful_since ? " were copied" : ""));
+  return copied;
+}
+
+Result<std::vector<Finding>> copy_into(const DirFd& to, const Machine& machine, const Settings& settings,
+                                       const std::string& workplace, const Job& job) {
+  const auto copied = TRY(copy_files(to, machine, settings, workplace, job));
   auto findings = TRY(edit(to, machine, settings, job));
   findings.insert(findings.end(), copied.findings.begin(), copied.findings.end());
   return findings;
 }
 
+Result<DirFd> make_root(const Machine& machine, const Job& job) {
+  TRY(check_space(job.path("."), machine.file_bytes));
+  const auto path = job.path(kRoot);
+  if (::mkdir(path.c_str(), 0755) != 0) return sys_fail("make " + quote(path));
+  return open_directory(path);
+}
+
 Result<std::vector<Finding>> make_tree(const Machine& machine, const Settings& settings, const std::string& workplace,
                                        const Job& job) {
-  TRY(check_space(job.path("."), machine.file_bytes));
-  const auto path = job.path("root");
-  if (::mkdir(path.c_str(), 0755) != 0) return sys_fail("make " + quote(path));
-  const auto root = TRY(open_directory(path));
+  const auto root = TRY(make_root(machine, job));
   auto findings = TRY(copy_into(root, machine, settings, workplace, job));
   TRY(sync_filesystem(root));
   return findings;
@@ -140,6 +154,27 @@ Result<std::vector<Finding>> make_in_place(const Machine& machine, const Setting
 }
 
 }  // namespace
+
+Result<Copied> copy_bulk(const Machine& machine, const Settings& settings, const std::string& workplace,
+                         const Job& job) {
+  const auto root = TRY(make_root(machine, job));
+  auto copied = TRY(copy_files(root, machine, settings, workplace, job));
+  // Not when nobody answers.
+  TRY(sync_filesystem(root));
+  return copied;
+}
+
+Result<Copied> copy_delta(const Machine& machine, const Settings& settings, const std::string& workplace,
+                          const Job& job, const timespec& doubtful_since) {
+  return copy_files(TRY(open_directory(job.path(kRoot))), machine, settings, workplace, job, doubtful_since);
+}
+
+Result<std::vector<Finding>> finish_tree(const Machine& machine, const Settings& settings, const Job& job) {
+  const auto root = TRY(open_directory(job.path(kRoot)));
+  auto findings = TRY(edit(root, machine, settings, job));
+  TRY(sync_filesystem(root));
+  return findings;
+}
 
 Result<DisksByName> open_overlays(const std::vector<JobDisk>& disks, std::vector<Placed>& places,
                                   const std::string& folder, const std::string& workplace) {

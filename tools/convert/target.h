@@ -6,6 +6,7 @@
 
 #include "tools/convert/job.h"
 #include "tools/convert/machine.h"
+#include "tools/convert/tree.h"
 
 namespace virtuserns::convert {
 
@@ -13,6 +14,16 @@ namespace virtuserns::convert {
 // to whoever removes the folder; nothing stays mounted or open. The answer: what was done to the guest's files.
 [[nodiscard]] Result<std::vector<Finding>> make_target(const Machine& machine, const Settings& settings,
                                                        const std::string& workplace, const Job& job);
+
+// The same in parts, for a machine that runs (Mode::kTree). The tree is made, and has what the job's disks have now.
+[[nodiscard]] Result<Copied> copy_bulk(const Machine& machine, const Settings& settings, const std::string& workplace,
+                                       const Job& job);
+// What the job's disks have now, onto what copy_bulk() has made; `doubtful_since` as of update_tree().
+[[nodiscard]] Result<Copied> copy_delta(const Machine& machine, const Settings& settings,
+                                        const std::string& workplace, const Job& job, const timespec& doubtful_since);
+// The edits of the rules in that tree, and all of it durable.
+[[nodiscard]] Result<std::vector<Finding>> finish_tree(const Machine& machine, const Settings& settings,
+                                                       const Job& job);
 
 // A new qcow2 on top of the disk of each volume, named by overlay_name() in `folder`, open for writing. The keys are
 // the names of the volumes, and `places` are changed to match.

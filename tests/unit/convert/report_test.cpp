@@ -51,6 +51,20 @@ TEST(Report, JsonIsRead) {
   EXPECT_EQ(json[0]["findings"].size(), 3u);
 }
 
+TEST(Report, DowntimeIsThere) {
+  Report report{"web1", {}};
+  EXPECT_EQ(format_reports_json({{report}}).find("downtime"), std::string::npos);
+  report.downtime = {1200, 1500, 80, 1700};
+  EXPECT_NE(format_report(report).find("off after 1200 ms"), std::string::npos) << format_report(report);
+  auto json = nlohmann::json::parse(format_reports_json({{report}}), nullptr, false)[0]["downtime"];
+  EXPECT_EQ(json, (nlohmann::json{
+                      {"machine_off_ms", 1200}, {"init_runs_ms", 1500}, {"port", 80}, {"port_answers_ms", 1700}}));
+  report.downtime->port_answers_ms.reset();
+  EXPECT_NE(format_report(report).find("port 80 has not"), std::string::npos) << format_report(report);
+  json = nlohmann::json::parse(format_reports_json({{report}}), nullptr, false)[0]["downtime"];
+  EXPECT_TRUE(json["port_answers_ms"].is_null());
+}
+
 TEST(Report, ExitCodeIsOfTheWorst) {
   EXPECT_EQ(exit_code({{{"a", {}}}}), 0);
   const std::vector<Report> reports = {{"a", {{Severity::kChange, "", "", ""}}},

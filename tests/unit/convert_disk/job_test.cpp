@@ -33,6 +33,24 @@ TEST(Job, StateComesBack) {
   EXPECT_EQ(*read, state);
 }
 
+TEST(Job, AMachineThatRanComesBack) {
+  auto state = some_state();
+  state.live = {"qemu:///system", state.domain_uuid, "web1", {{"vda", "/images/web1.qcow2.cutover"}}, true, 120};
+  const auto read = parse_state(format_state(state));
+  ASSERT_TRUE(read) << read.error().text;
+  EXPECT_EQ(*read, state);
+  // What is removed later is named by it.
+  for (const auto& [whole, damaged] :
+       {std::pair{"/images/web1.qcow2.cutover", "images"}, std::pair{"\"is_stopped\": true", "\"is_stopped\": 1"},
+        std::pair{"\"target\": \"vda\"", "\"target\": \"\""}}) {
+    auto text = format_state(state);
+    const auto at = text.rfind(whole);
+    ASSERT_NE(at, std::string::npos) << whole;
+    text.replace(at, std::string(whole).size(), damaged);
+    EXPECT_FALSE(parse_state(text)) << text;
+  }
+}
+
 TEST(Job, StateThatIsNoneIsRefused) {
   for (const auto* text : {"", "[]", "{}", "{\"version\":2}", "{\"version\":1,\"phase\":\"x\",\"mode\":\"tree\"}",
                            "{\"version\":1,\"phase\":3,\"mode\":[]}",
