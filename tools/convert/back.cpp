@@ -28,10 +28,18 @@ std::string parent_of(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
-Result<void> update(const DirFd& from, const DirFd& to, std::uint64_t disk_bytes, const Settings& settings,
-                    std::vector<Finding>& findings) {
+// From when on a change is the container's own: the guest was edited last of all. Nothing to edit: all of it may be.
+timespec born_at(const Job& job) {
+  struct stat st {};
+  return ::stat(job.path(kOriginals).c_str(), &st) == 0 ? st.st_mtim : timespec{};
+}
+
+Result<void> update(const Job& job, const DirFd& from, const DirFd& to, std::uint64_t disk_bytes,
+                    const Settings& settings, std::vector<Finding>& findings) {
   settings.say("bringing the container's files back");
-  const auto copied = TRY(update_tree(from, to, 16 * disk_bytes, [](const CopyCount&) {}), "bring back the files");
+  // A file of the same size and time that was changed since has other contents maybe.
+  const auto copied =
+      TRY(update_tree(from, to, 16 * disk_bytes, [](const CopyCount&) {}, born_at(job)), "bring back the files");
   settings.say("brought back " + std::to_string(copied.entries) + " files");
   findings.insert(findings.end(), copied.findings.begin(), copied.findings.end());
   return {};
@@ -55,7 +63,7 @@ Result<void> update_from_volumes(const Job& job, const DirFd& to, std::uint64_t 
   }
   auto disks = TRY(open_overlays(volumes, places, job.path(kWork), workplace));
   auto guest = TRY(GuestMount::mount(disks, places, Access::kWrite, workplace + "/container"));
-  TRY(update(guest.root(), to, disk_bytes, settings, findings));
+  TRY(update(job, guest.root(), to, disk_bytes, settings, findings));
   TRY(guest.unmount());
   for (auto& [_, disk] : disks) TRY(disk.close());
   return {};
@@ -66,7 +74,7 @@ Result<void> update_from(const Job& job, const DirFd& to, std::uint64_t disk_byt
   if (job.state().mode == Mode::kInPlace)
     return update_from_volumes(job, to, disk_bytes, settings, workplace, findings);
   if (job.state().mode == Mode::kTree)
-    return update(TRY(open_directory(job.path("root"))), to, disk_bytes, settings, findings);
+    return update(job, TRY(open_directory(job.path("root"))), to, disk_bytes, settings, findings);
   const Fd file(::open(job.path("root.img").c_str(), O_RDWR | O_CLOEXEC));
   struct stat st {};
   if (!file || ::fstat(file.get(), &st) != 0) return sys_fail("open " + quote(job.path("root.img")));
@@ -74,7 +82,7 @@ Result<void> update_from(const Job& job, const DirFd& to, std::uint64_t disk_byt
   const auto device = TRY(attach_part(file, 0, static_cast<std::uint64_t>(st.st_size), Access::kWrite));
   auto mounted =
       TRY(ImageMount::mount(device, Access::kWrite, workplace + "/container"), "mount the container's image");
-  TRY(update(TRY(open_directory(workplace + "/container")), to, disk_bytes, settings, findings));
+  TRY(update(job, TRY(open_directory(workplace + "/container")), to, disk_bytes, settings, findings));
   return mounted.unmount();
 }
 
