@@ -12,24 +12,24 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from host_support import (BUILD, CGROUPS, FACTOR, MEMORY_BYTES, SOURCE, cgroup_mounts, check, did, eventually, finish,  # noqa: E402
                           groups_of, install, limit_of, run)
 
-UID, HOME, RUN = 1234, pathlib.Path("/home/anna"), pathlib.Path("/run/user/1234")
+UID, HOME, RUN = 1234, pathlib.Path("/home/berta"), pathlib.Path("/run/user/1234")
 INIT = "#!/bin/sh\ntrap 'exit 0' TERM INT PWR USR2\nwhile :; do sleep 1000 & wait $!; done\n"
 
 
-def as_anna(*argv):
-    environment = {"HOME": str(HOME), "USER": "anna", "LOGNAME": "anna", "XDG_RUNTIME_DIR": str(RUN), "LC_ALL": "C",
+def as_berta(*argv):
+    environment = {"HOME": str(HOME), "USER": "berta", "LOGNAME": "berta", "XDG_RUNTIME_DIR": str(RUN), "LC_ALL": "C",
                    "PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     return subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=60 * FACTOR, cwd=HOME, user=UID,
                           group=UID, extra_groups=[UID], env=environment)
 
 
-def anna_did(what, *argv):
-    result = as_anna(*argv)
+def berta_did(what, *argv):
+    result = as_berta(*argv)
     return check(result.returncode == 0, what, (result.stderr + result.stdout).strip())
 
 
 def virsh(*words):
-    return as_anna("virsh", "-c", "userns:///session", *words)
+    return as_berta("virsh", "-c", "userns:///session", *words)
 
 
 def controller():
@@ -58,10 +58,11 @@ def set_up():
     units = pathlib.Path("/etc/systemd/user")
     shutil.copy(SOURCE / "tools/data/user/virtusernsd.socket", units)
     shutil.copy(BUILD / "tools/virtusernsd.user.service", units / "virtusernsd.service")
-    did("an account", "useradd", "--create-home", "--uid", str(UID), "--user-group", "anna")
+    did("an account", "useradd", "--create-home", "--uid", str(UID), "--user-group", "berta")
     for name in ("subuid", "subgid"):
-        pathlib.Path("/etc", name).write_text("anna:2000000:1000000\n")
-    did("a systemd of her own", "loginctl", "enable-linger", "anna")
+        lines = [line for line in pathlib.Path("/etc", name).read_text().splitlines() if not line.startswith("berta:")]
+        pathlib.Path("/etc", name).write_text("\n".join([*lines, "berta:2000000:1000000", ""]))
+    did("a systemd of her own", "loginctl", "enable-linger", "berta")
     check(eventually((RUN / "systemd/private").exists), "and it is there")
     plain = pathlib.Path("/run/plain")
     for part in ("bin", "sbin", "proc", "sys", "dev", "tmp", "etc"):
@@ -71,15 +72,15 @@ def set_up():
         (plain / "bin" / name).symlink_to("busybox")
     (plain / "sbin/init").write_text(INIT)
     (plain / "sbin/init").chmod(0o755)
-    run("chown", "-R", "anna:", str(plain))
-    anna_did("a root filesystem", "virt-userns-rootfs", "create", "--from", plain, HOME / "web")
+    run("chown", "-R", "berta:", str(plain))
+    berta_did("a root filesystem", "virt-userns-rootfs", "create", "--from", plain, HOME / "web")
     xml = pathlib.Path("/run/session-web.xml")
     xml.write_text(f"<domain type='lxc'><name>web</name><memory unit='b'>{MEMORY_BYTES}</memory><os><type>exe</type>"
                    f"<init>/sbin/init</init></os><devices><filesystem type='mount'><source dir='{HOME}/web'/>"
                    "<target dir='/'/></filesystem><console type='pty'/></devices></domain>")
-    anna_did("start the socket", "systemctl", "--user", "start", "virtusernsd.socket")
-    anna_did("the first call starts the daemon", "virsh", "-c", "userns:///session", "define", xml)
-    state = as_anna("systemctl", "--user", "is-active", "virtusernsd.service").stdout.strip()
+    berta_did("start the socket", "systemctl", "--user", "start", "virtusernsd.socket")
+    berta_did("the first call starts the daemon", "virsh", "-c", "userns:///session", "define", xml)
+    state = as_berta("systemctl", "--user", "is-active", "virtusernsd.service").stdout.strip()
     check(state == "active", "as a unit of hers", state)
 
 
@@ -100,14 +101,14 @@ def is_held(pid, what):
 
 def main():
     set_up()
-    if not anna_did("start it", "virsh", "-c", "userns:///session", "start", "web"):
-        print(as_anna("journalctl", "--user", "--no-pager", "-n", "20").stdout)
+    if not berta_did("start it", "virsh", "-c", "userns:///session", "start", "web"):
+        print(as_berta("journalctl", "--user", "--no-pager", "-n", "20").stdout)
         return finish("user_manager")
     pid = init_pid()
     check(pid is not None, "init runs")
     is_held(pid, "started")
     for verb in ("restart", "stop", "start"):
-        anna_did(f"{verb} her service", "systemctl", "--user", verb, "virtusernsd.service")
+        berta_did(f"{verb} her service", "systemctl", "--user", verb, "virtusernsd.service")
         check(pathlib.Path(f"/proc/{pid}").exists(), f"after {verb}: init is there")
         if verb != "stop":
             check(eventually(lambda: init_pid() == pid), f"after {verb}: the same init runs", str(init_pid()))
@@ -115,7 +116,7 @@ def main():
     for what, argv in {"daemon-reload of hers": ["systemctl", "--user", "daemon-reload"],
                        "a limit of her service": ["systemctl", "--user", "set-property", "--runtime", "virtusernsd.service",
                                                   "MemoryHigh=900M"]}.items():
-        anna_did(what, *argv)
+        berta_did(what, *argv)
         is_held(pid, f"after {what}")
     did("daemon-reload of the machine", "systemctl", "daemon-reload")
     is_held(pid, "after daemon-reload of the machine")
@@ -128,19 +129,19 @@ def main():
     did("she logs out", "systemctl", "stop", f"user@{UID}.service")
     check(eventually(lambda: not pathlib.Path(f"/proc/{pid}").exists()), "the domain has ended with it")
     did("she comes again", "systemctl", "start", f"user@{UID}.service")
-    anna_did("her socket", "systemctl", "--user", "start", "virtusernsd.socket")
+    berta_did("her socket", "systemctl", "--user", "start", "virtusernsd.socket")
     state = virsh("domstate", "web")
     check(state.stdout.strip() == "shut off", "it is shut off", state.stdout + state.stderr)
-    anna_did("start it again", "virsh", "-c", "userns:///session", "start", "web")
+    berta_did("start it again", "virsh", "-c", "userns:///session", "start", "web")
     pid = init_pid()
     is_held(pid, "started again")
     place = CGROUPS / groups_of(pid).get("", "none").lstrip("/")
-    anna_did("destroy it", "virsh", "-c", "userns:///session", "destroy", "web")
+    berta_did("destroy it", "virsh", "-c", "userns:///session", "destroy", "web")
     check(eventually(lambda: not pathlib.Path(f"/proc/{pid}").exists()), "init has ended")
     if len(cgroup_mounts()) == 1:
         check(eventually(lambda: not place.exists()), "and its group is gone", str(place))
-    anna_did("undefine it", "virsh", "-c", "userns:///session", "undefine", "web")
-    run("loginctl", "disable-linger", "anna")
+    berta_did("undefine it", "virsh", "-c", "userns:///session", "undefine", "web")
+    run("loginctl", "disable-linger", "berta")
     run("systemctl", "stop", f"user@{UID}.service")
     return finish("user_manager")
 
