@@ -405,6 +405,30 @@ def T39_T40_outside_they_are_processes(env):
 
 
 @test
+def T41_a_container_moves_to_another_owner(env):
+    """Packed from inside, where the ids are its own, and unpacked into those of another: as onto another machine. What runs is
+    not moved: docs/talk.md says why."""
+    start(env, "anna-c1")
+    env.anna.exec("anna-c1", "/bin/sh", "-c", "echo kept >/out/of-500 && /bin/busybox chown 500:501 /out/of-500 && "
+                  "cd / && /bin/busybox tar -cf /out/move.tar --no-recursion $(/bin/busybox find . -xdev ! -name move.tar)").ok()
+    env.anna.virsh("destroy", "anna-c1").ok()
+    xml = env.anna.virsh("dumpxml", "--inactive", "anna-c1").ok().out
+    env.elsa.serve()
+    archive, root = env.elsa.home / "move.tar", env.elsa.home / "moved"
+    shutil.copy(env.anna.home / "anna-c1/out/move.tar", archive)
+    os.chown(archive, env.elsa.uid, env.elsa.uid)
+    env.elsa.run(built("tools/virt-userns-rootfs"), "create", "--first", 3_200_000, "--from", archive, root).ok()
+    archive.unlink()
+    xml = re.sub(r"source dir='[^']+'", f"source dir='{root}'", re.sub(r"<idmap>.*</idmap>", idmap(3_200_000), xml, flags=re.S))
+    env.elsa.virsh("define", env.elsa.write_xml(xml)).ok()
+    env.elsa.virsh("start", "anna-c1").ok()
+    contains(env.elsa.exec("anna-c1", "/bin/sh", "-c", "cat /out/of-500; /bin/busybox stat -c %u:%g /out/of-500").ok().out, "kept\n500:501")
+    moved = (root / "out/of-500").stat()
+    equal((moved.st_uid, moved.st_gid), (3_200_500, 3_200_501))
+    check(env.elsa.virsh("domuuid", "anna-c1").ok().out == env.anna.virsh("domuuid", "anna-c1").ok().out, "it is the same domain")
+
+
+@test
 def T42_nothing_of_the_host_is_open(env):
     start(env, "anna-c1")
     links = env.anna.exec("anna-c1", "sh", "-c", "ls -l /proc/1/fd /proc/1/cwd /proc/1/root /proc/1/exe /proc/self/fd").ok().out
