@@ -100,6 +100,18 @@ def is_held(pid, what):
 
 
 def main():
+    delegated = {path: path.read_text() for path in (pathlib.Path("/etc", name) for name in ("subuid", "subgid"))}
+    try:
+        return check_all()
+    finally:
+        run("loginctl", "disable-linger", "berta")
+        run("systemctl", "stop", f"user@{UID}.service")
+        # Where they are hers, domains of the system may not have ids of them.
+        for path, text in delegated.items():
+            path.write_text(text)
+
+
+def check_all():
     set_up()
     if not berta_did("start it", "virsh", "-c", "userns:///session", "start", "web"):
         print(as_berta("journalctl", "--user", "--no-pager", "-n", "20").stdout)
@@ -141,8 +153,6 @@ def main():
     if len(cgroup_mounts()) == 1:
         check(eventually(lambda: not place.exists()), "and its group is gone", str(place))
     berta_did("undefine it", "virsh", "-c", "userns:///session", "undefine", "web")
-    run("loginctl", "disable-linger", "berta")
-    run("systemctl", "stop", f"user@{UID}.service")
     return finish("user_manager")
 
 
