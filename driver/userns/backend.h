@@ -175,6 +175,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   void watch_channel(const RunPtr& run);
   void on_hang_up(const RunPtr& run);
   void connect_later_locked(const RunPtr& run);
+  void ask_status(const RunPtr& run);
   // No-op unless it has hung up. Does not wait: what is asked next is answered after the status.
   void connect_again(const RunPtr& run);
   // What a controller says of itself to a daemon that has just connected to it; called by whoever reads the channel.

@@ -64,6 +64,10 @@ void Backend::connect_again(const RunPtr& run) {
     watch_channel(run);
   }
   log_warning("userns", "the controller of domain " + format_uuid(run->uuid) + " had hung up: connected again");
+  ask_status(run);
+}
+
+void Backend::ask_status(const RunPtr& run) {
   (void)run->channel->tell(controller::StatusRequest{}, kTellTimeoutMs,
                            [this, weak = std::weak_ptr(run)](const ReplyBody& body) {
                              const auto* status = std::get_if<controller::StatusReply>(&body);

@@ -20,6 +20,7 @@ namespace virtuserns::userns {
 
 namespace {
 
+constexpr std::chrono::milliseconds kSecondLook{300};
 constexpr int kStatusTimeoutMs = 2'000;
 constexpr std::size_t kRecoverers = 8;
 constexpr std::size_t kMaxStatusBytes = 8 * 1024 * 1024;
@@ -222,6 +223,11 @@ bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
     // It is watched already, and the last thing it said may be its end: then that is recorded, once.
     return run->is_ending;
   }
+  // Once more: what the former daemon had asked for may be done only now, by a controller that did not see it die because a
+  // child of it still had its connection.
+  housekeeper_.submit_later(kSecondLook, [this, weak = std::weak_ptr(run)] {
+    if (const auto alive = weak.lock()) ask_status(alive);
+  });
   // The client that asked for it went with the daemon that served it.
   if (status.autodestroy)
     housekeeper_.submit([this, uuid = run->uuid] {
