@@ -4,6 +4,7 @@
 
 #include "conf/base/text.h"
 #include "conf/validate.h"
+#include "conf/validate_parts.h"
 
 namespace virtuserns {
 
@@ -19,6 +20,8 @@ const char* kAsk = "leave it out, or have an administrator define the domain";
 
 Result<void> check_filesystem(const FilesystemDef& fs) {
   const std::string element = "<filesystem> at " + quote(fs.target);
+  // Others are told apart from it by its name.
+  if (has_dot_dot(fs.source)) return refuse(element + " has '..' in its source", "name the directory itself");
   switch (fs.type) {
     case FilesystemType::kMount:  // opened as the owner, see SourceStep::user
     case FilesystemType::kBind:   // of the container's own tree

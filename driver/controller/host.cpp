@@ -44,7 +44,7 @@ Result<void> write_files(const CgroupStep& step, const kernel::Cgroup& group) {
 }
 
 Result<void> make_group(const CgroupStep& step, const LaunchPlan& plan, Host& host) {
-  if (step.is_v2 && !step.scope.empty()) TRY(enter_supervisor(step));
+  if (step.is_v2 && !step.scope.empty()) TRY(enter_supervisor(step, host.proc));
   auto made = kernel::Cgroup::make({step.mount, step.is_v2, step.controllers, step.path});
   if (!made) {
     if (step.is_optional) return {};

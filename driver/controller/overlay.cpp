@@ -84,9 +84,9 @@ class Attached {
 };
 
 // What the mounts of the layers forbid, which the kernel does not look at again.
-std::uint64_t inherited(const MountFd& layer) {
+Result<std::uint64_t> inherited(const MountFd& layer) {
   struct statvfs facts {};
-  if (::fstatvfs(layer.get(), &facts) != 0) return 0;
+  if (::fstatvfs(layer.get(), &facts) != 0) return sys_fail("look at its mount");
   return ((facts.f_flag & ST_NOSUID) != 0 ? std::uint64_t{MOUNT_ATTR_NOSUID} : 0) |
          ((facts.f_flag & ST_NOEXEC) != 0 ? std::uint64_t{MOUNT_ATTR_NOEXEC} : 0);
 }
@@ -215,7 +215,7 @@ Result<Overlay> open_overlay(const OverlaySourceStep& step, const OverlayContext
     TRY(shift(mount, layer), name);
     TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV, 0, kernel::Depth::kTopOnly), name);
     TRY(places.add(mount), name);
-    attributes |= inherited(mount);
+    attributes |= TRY(inherited(mount), name);
     lowers.push_back(std::move(mount));
   }
   if (!model) return fail(VIR_ERR_INTERNAL_ERROR, "an overlay over nothing");
@@ -224,7 +224,7 @@ Result<Overlay> open_overlay(const OverlaySourceStep& step, const OverlayContext
   overlay.locks.push_back(std::move(parts.lock));
   TRY(shift(parts.mount, step.own), quote(step.own.host_source));
   TRY(places.add(parts.mount), quote(step.own.host_source));
-  overlay.mount = TRY(make_overlay(step, context, parts, lowers, attributes | inherited(parts.mount)));
+  overlay.mount = TRY(make_overlay(step, context, parts, lowers, attributes | TRY(inherited(parts.mount))));
   undo.commit();
   return overlay;
 }

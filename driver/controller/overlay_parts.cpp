@@ -19,6 +19,7 @@ namespace virtuserns::controller {
 
 namespace {
 
+constexpr int kMaxHeight = 4096;
 constexpr const char *kUpper = "upper", *kWork = "work", *kUpperInMaking = ".upper.new", *kWorkInMaking = ".work.new";
 
 Result<DirFd> open_directory(const std::string& path) {
@@ -82,6 +83,7 @@ Result<void> check_work(const Fd& work, const NewUpper& how) {
     return fail(VIR_ERR_CONFIG_UNSUPPORTED,
                 "'work' belongs to " + std::to_string(found.st_uid) + ":" + std::to_string(found.st_gid) +
                     " and is not of the domain's making: remove it, or name another directory");
+  if ((found.st_mode & 077) != 0 && ::fchmod(work.get(), 0700) != 0) return sys_fail("keep others out of 'work'");
   Fd copy = reopen(work);
   DIR* list = copy ? ::fdopendir(copy.get()) : nullptr;
   if (!list) return sys_fail("list 'work'");
@@ -112,17 +114,46 @@ Result<void> check_user_xattrs(const Fd& work) {
       "ext4, xfs or btrfs");
 }
 
-// Nobody but its owner and root come by: what container root makes a set-user-id program is one of root's on disk where owners
-// are shifted.
+// Where owners are shifted, a set-user-id program of container root's is one of host root's on disk: then the wall around it is
+// host root's as well, at every start, whoever has made what is in it.
+Result<void> check_owner(const DirFd& place) {
+  struct stat st {};
+  if (::fstat(place.get(), &st) != 0) return sys_fail("stat");
+  if (st.st_uid == 0) return {};
+  return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+              "it belongs to user " + std::to_string(st.st_uid) +
+                  ", for whom set-user-id programs of the domain's root would be host root's: chown it to root, or "
+                  "name another directory");
+}
+
+// Nobody but its owner and root come by.
 Result<void> keep_private(const std::shared_ptr<const DirFd>& place, Undo& undo) {
   const auto set_mode = [place](mode_t mode) {
     const Fd folder = reopen(*place);
     return folder && ::fchmod(folder.get(), mode) == 0;
   };
   struct stat st {};
-  if (::fstat(place->get(), &st) != 0 || !set_mode(0700)) return sys_fail("keep others out");
+  if (::fstat(place->get(), &st) != 0) return sys_fail("stat");
+  if ((st.st_mode & 07777) == 0700) return {};
+  if (!set_mode(0700)) return sys_fail("keep others out");
   undo.add([set_mode, mode = st.st_mode & 07777] { (void)set_mode(mode); });
   return {};
+}
+
+bool is_same(const Fd& a, const Fd& b) {
+  struct stat first {
+  }, second{};
+  return ::fstat(a.get(), &first) == 0 && ::fstat(b.get(), &second) == 0 && first.st_dev == second.st_dev &&
+         first.st_ino == second.st_ino;
+}
+
+// No descriptor: `place` in `parent` is no `upper`, or one that no overlay has.
+Result<DirFd> work_beside(const DirFd& parent, const DirFd& place) {
+  const DirFd upper(::openat(parent.get(), kUpper, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!upper || !is_same(upper, place)) return DirFd();
+  DirFd work(::openat(parent.get(), kWork, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!work && errno != ENOENT) return sys_fail("open 'work' beside it");
+  return work;
 }
 
 }  // namespace
@@ -135,15 +166,21 @@ Result<const IdMaps*> find_maps(const LaunchPlan& plan) {
 
 Result<MountFd> open_lower(const OverlayLayer& layer, std::vector<Fd>& locks) {
   const DirFd place = TRY(open_directory(layer.host_source));
-  struct stat own {};
-  struct stat upper {};
-  const DirFd parent(::openat(place.get(), "..", O_PATH | O_DIRECTORY | O_CLOEXEC));
-  const bool is_upper = parent && ::fstat(place.get(), &own) == 0 &&
-                        ::fstatat(parent.get(), kUpper, &upper, AT_SYMLINK_NOFOLLOW) == 0 &&
-                        own.st_dev == upper.st_dev && own.st_ino == upper.st_ino;
-  if (is_upper)
-    if (const DirFd work(::openat(parent.get(), kWork, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)); work)
+  DirFd at(::fcntl(place.get(), F_DUPFD_CLOEXEC, 3));
+  for (int height = 0; height < kMaxHeight; ++height) {
+    DirFd parent(::openat(at.get(), "..", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!parent) return sys_fail("open what it is in");
+    if (is_same(parent, at)) break;  // the host's root
+    if (const DirFd work = TRY(work_beside(parent, at)); work) {
+      // The way to it is one that the other domain's root can change.
+      if (height > 0)
+        return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+                    "it is in 'upper' of an overlay, where that domain's root writes: name 'upper' itself, or a "
+                    "directory elsewhere");
       locks.push_back(TRY(lock(work, LOCK_SH)));
+    }
+    at = std::move(parent);
+  }
   return kernel::clone_mount(place, "", kernel::Depth::kTopOnly);
 }
 
@@ -168,7 +205,20 @@ Result<OwnParts> open_own(const OverlaySourceStep& step, const NewUpper& model, 
   parts.mount = TRY(kernel::clone_mount(*parts.place, "", kernel::Depth::kTopOnly), context);
   const bool is_shifted = layer.shift == OwnerShift::kIdmappedMount;
   const NewUpper of_work{is_shifted ? 0 : plan.host_uid, is_shifted ? 0 : plan.host_gid, 0700};
+  if (is_shifted) {
+    TRY(check_owner(*parts.place), context);
+    TRY(keep_private(parts.place, undo), context);
+  }
+  parts.upper = TRY(open_part(parts.mount, kUpper), context);
   parts.work = TRY(open_part(parts.mount, kWork), context);
+  // By whose ids `upper` is, is said by the owner of 'work': container root can change that of `upper`.
+  if (parts.upper && !parts.work)
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED,
+                context +
+                    ": it has 'upper' and no 'work': make an empty one with mode 0700, of root where the files in "
+                    "'upper' have the ids of inside, and of " +
+                    std::to_string(plan.host_uid) + ":" + std::to_string(plan.host_gid) +
+                    " where they have those of the host");
   const bool is_work_new = !parts.work;
   if (is_work_new) parts.work = TRY(make_part(parts.mount, kWork, kWorkInMaking, of_work), context);
   parts.lock = TRY(lock(parts.work, LOCK_EX), context);
@@ -180,7 +230,6 @@ Result<OwnParts> open_own(const OverlaySourceStep& step, const NewUpper& model, 
     });
   TRY(check_work(parts.lock, of_work), context);
   if (step.has_user_xattrs) TRY(check_user_xattrs(parts.lock), context);
-  parts.upper = TRY(open_part(parts.mount, kUpper), context);
   if (!parts.upper) {
     TRY(keep_private(parts.place, undo), context);
     parts.upper = TRY(make_part(parts.mount, kUpper, kUpperInMaking, model), context);

@@ -15,7 +15,8 @@ namespace virtuserns::controller {
 
 [[nodiscard]] Result<const IdMaps*> find_maps(const LaunchPlan& plan);
 
-// A detached mount of a directory that is only read. If it is what another domain writes to, it is locked against that.
+// A detached mount of a directory that is only read. If it is what another domain writes to, it is locked against
+// that; it may not be inside of such a one.
 [[nodiscard]] Result<MountFd> open_lower(const OverlayLayer& layer, std::vector<Fd>& locks);
 
 // Who `upper` belongs to on disk when it is made, and its mode: those of the top directory below it, because it is what the
@@ -35,6 +36,7 @@ struct OwnParts {
   Fd lock;
 };
 // Makes what is missing, and keeps others than its owner out of the directory before `upper` is there; `undo` takes that back.
+// Where owners are shifted the directory has to be host root's.
 [[nodiscard]] Result<OwnParts> open_own(const OverlaySourceStep& step, const NewUpper& model, const LaunchPlan& plan,
                                         Undo& undo);
 

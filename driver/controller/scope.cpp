@@ -13,8 +13,19 @@
 namespace virtuserns::controller {
 
 namespace {
+
 // Longer than the daemon waits for systemd itself, which may be busy with a reload.
 constexpr int kPlacedTimeoutMs = 45'000;
+
+// The network's keeper, which was forked before the scope was there: in the scope's own group it would keep controllers from being
+// switched on. It may be outside, where it is not ours to be moved, and does no harm.
+void take_along(const DirFd& scope, const DirFd& proc) {
+  const auto children = read_kernel_file_at(proc, "thread-self/children", 4096);
+  if (!children) return;
+  for (const auto pid : split_blanks(*children))
+    (void)write_kernel_file_at(scope, "supervisor/cgroup.procs", std::string(pid));
+}
+
 }  // namespace
 
 bool needs_scope(const LaunchPlan& plan) {
@@ -37,12 +48,13 @@ Result<void> await_scope(int channel) {
   return {};
 }
 
-Result<void> enter_supervisor(const CgroupStep& step) {
+Result<void> enter_supervisor(const CgroupStep& step, const DirFd& proc) {
   const std::string path = step.mount + "/" + step.scope;
   const DirFd scope = TRY(open_directory(path), "scope");
   if (::mkdirat(scope.get(), "supervisor", 0755) != 0 && errno != EEXIST)
     return sys_fail("create group 'supervisor' in " + quote(path));
   TRY(write_kernel_file_at(scope, "supervisor/cgroup.procs", "0"), "enter group 'supervisor' in " + quote(path));
+  take_along(scope, proc);
   return {};
 }
 

@@ -104,18 +104,29 @@ void observe_groups(PlanContext& context) {
   }
 }
 
-// Of a user's own daemon: where it may make the domain's group, that is below the nearest part of its path that is there.
-bool is_delegated(const CgroupHierarchy& hierarchy, const std::string& group) {
+// Of a user's own daemon: where it may make the domain's group, that is below the nearest part of its path that is there. Of v2
+// only what reaches that part can be limited there.
+bool take_delegated(CgroupHierarchy& hierarchy, const std::string& group) {
   std::string path = hierarchy.mount + "/" + group;
   while (path.size() > hierarchy.mount.size()) {
     path.resize(path.rfind('/'));
-    if (::faccessat(AT_FDCWD, path.c_str(), W_OK | X_OK, AT_EACCESS) == 0) return true;
+    if (::faccessat(AT_FDCWD, path.c_str(), W_OK | X_OK, AT_EACCESS) == 0) {
+      if (hierarchy.is_v2) hierarchy.controllers = read_controllers(path);
+      return true;
+    }
     if (errno != ENOENT) return false;
   }
   return false;
 }
 
 }  // namespace
+
+std::vector<std::string> read_controllers(const std::string& group) {
+  std::vector<std::string> controllers;
+  if (const auto names = read_kernel_file(group + "/cgroup.controllers", 4096))
+    for (const auto name : split_blanks(*names)) controllers.emplace_back(name);
+  return controllers;
+}
 
 std::optional<struct stat> stat_root_tree(const DomainDef& def) {
   for (const auto& fs : def.filesystems) {
@@ -155,9 +166,12 @@ Result<PlanContext> observe(const DomainDef& def, const HostFacts& host, const D
                             const Paths& paths) {
   PlanContext context;
   context.host = host;
-  if (paths.is_session)
-    std::erase_if(context.host.hierarchies,
-                  [group = group_path(def, config)](const auto& h) { return !is_delegated(h, group); });
+  if (paths.is_session) {
+    context.host.hierarchies.clear();
+    for (auto hierarchy : host.hierarchies)
+      if (take_delegated(hierarchy, group_path(def, config)))
+        context.host.hierarchies.push_back(std::move(hierarchy));
+  }
   context.config = config;
   context.paths = paths;
   if (def.userns.owner && !def.userns.owner->has_host_sources) {

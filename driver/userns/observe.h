@@ -14,6 +14,8 @@ namespace virtuserns::userns {
                                           const Paths& paths);
 // Whose the directory is that is the root, where it is one: of an overlay what the domain has written, or else what is below.
 [[nodiscard]] std::optional<struct stat> stat_root_tree(const DomainDef& def);
+// cgroup.controllers of a group of v2: what can be switched on below it.
+[[nodiscard]] std::vector<std::string> read_controllers(const std::string& group);
 // What a path is: a device node, or nothing of the kind.
 [[nodiscard]] std::optional<DeviceNumber> device_number(const std::string& path);
 // <sysinfo type='smbios'> from below `sys`; VIR_ERR_CONFIG_UNSUPPORTED where the firmware tells nothing.

@@ -6,6 +6,7 @@
 #include "conf/base/text.h"
 #include "conf/validate.h"
 #include "driver/userns/backend.h"
+#include "driver/userns/observe.h"
 
 namespace virtuserns::userns {
 
@@ -35,9 +36,7 @@ std::vector<CgroupHierarchy> Backend::hierarchies_below(const std::string& root)
   std::vector<CgroupHierarchy> hierarchies;
   for (auto hierarchy : host_.hierarchies) {
     if (!hierarchy.is_v2) continue;
-    hierarchy.controllers.clear();
-    if (const auto names = read_kernel_file(hierarchy.mount + "/" + root + "/cgroup.controllers", 4096))
-      for (const auto name : split_blanks(*names)) hierarchy.controllers.emplace_back(name);
+    hierarchy.controllers = read_controllers(hierarchy.mount + "/" + root);
     hierarchies.push_back(std::move(hierarchy));
   }
   return hierarchies;

@@ -6,6 +6,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
 #include <chrono>
 #include <climits>
@@ -22,7 +23,9 @@ namespace {
 // systemd answers within milliseconds, but not while it reloads its units. Less than the controller waits.
 constexpr std::uint64_t kScopeTimeoutUs = 30'000'000;
 constexpr std::uint64_t kMachinedTimeoutUs = 10'000'000;
+constexpr std::uint64_t kGroupTimeoutUs = 5'000'000;
 constexpr std::size_t kMaxIdle = 4;
+constexpr int kMostStale = 1000;  // messages that an idle connection has collected
 
 struct Unref {
   void operator()(sd_bus_message* message) const { sd_bus_message_unref(message); }
@@ -140,38 +143,46 @@ void Systemd::Closer::operator()(sd_bus* bus) const { sd_bus_flush_close_unref(b
 Systemd::~Systemd() = default;
 
 Result<Systemd::Bus> Systemd::take() {
-  {
-    const std::lock_guard lock(mutex_);
-    while (!idle_.empty()) {
-      Bus bus = std::move(idle_.back());
-      idle_.pop_back();
-      // What has come since; one whose bus has gone says so.
-      int rc = 0;
-      while ((rc = sd_bus_process(bus.get(), nullptr)) > 0) {
-      }
-      if (rc == 0 && sd_bus_is_ready(bus.get()) > 0) return bus;
-    }
+  while (Bus bus = take_idle()) {
+    // What has come since; one whose bus has gone says so, and one that does not end is left.
+    int rc = 1;
+    for (int i = 0; i < kMostStale && rc > 0; ++i) rc = sd_bus_process(bus.get(), nullptr);
+    if (rc == 0 && sd_bus_is_ready(bus.get()) > 0) return bus;
   }
   return Bus(TRY(user_socket_.empty() ? open_system_bus() : open_user_systemd(user_socket_)));
 }
 
+Systemd::Bus Systemd::take_idle() {
+  const std::lock_guard lock(mutex_);
+  if (idle_.empty()) return {};
+  Bus bus = std::move(idle_.back());
+  idle_.pop_back();
+  return bus;
+}
+
+// A user's systemd sends all its signals to whoever is connected, also to one who does not read.
 void Systemd::give_back(Bus bus) {
+  if (!user_socket_.empty()) return;
   const std::lock_guard lock(mutex_);
   if (idle_.size() < kMaxIdle) idle_.push_back(std::move(bus));
 }
 
 Result<std::string> Systemd::own_group() {
   Bus bus = TRY(take());
+  (void)sd_bus_set_method_call_timeout(bus.get(), kGroupTimeoutUs);
   sd_bus_error error = SD_BUS_ERROR_NULL;
   char* text = nullptr;
   const int rc = sd_bus_get_property_string(bus.get(), "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
                                             "org.freedesktop.systemd1.Manager", "ControlGroup", &error, &text);
   if (rc < 0) return bus_fail("ask systemd for its group", rc, &error);
   const std::unique_ptr<char, decltype(&std::free)> owned(text, &std::free);
-  const std::string group(text);
-  if (group.size() < 2 || group.front() != '/' || group.find("/../") != std::string::npos || group.size() > PATH_MAX)
-    return fail(VIR_ERR_OPERATION_FAILED, "systemd says that its group is " + quote(group));
   give_back(std::move(bus));
+  const std::string group(text);
+  const auto parts = split(std::string_view(group).substr(group.empty() ? 0 : 1), '/');
+  const bool is_plain =
+      group.starts_with('/') && group.size() < PATH_MAX &&
+      std::none_of(parts.begin(), parts.end(), [](auto part) { return part.empty() || part == "." || part == ".."; });
+  if (!is_plain) return fail(VIR_ERR_OPERATION_FAILED, "systemd says that its group is " + quote(group));
   return group.substr(1);
 }
 
@@ -198,17 +209,15 @@ Result<void> Systemd::start_scope_on(sd_bus* bus, const Scope& scope, pid_t pid,
   const Message call = TRY(scope_call(bus, scope, pid, description));
   sd_bus_error error = SD_BUS_ERROR_NULL;
   sd_bus_message* raw_reply = nullptr;
+  const std::uint64_t deadline = now_us() + kScopeTimeoutUs;  // of both, the answer and the job
   if (const int rc = sd_bus_call(bus, call.get(), kScopeTimeoutUs, &error, &raw_reply); rc < 0)
     return bus_fail("ask systemd", rc, &error);
   const Message reply(raw_reply);
-  const std::uint64_t deadline = now_us() + kScopeTimeoutUs;
   while (end.result.empty()) {
+    const auto now = now_us();
+    if (now >= deadline) return fail(VIR_ERR_OPERATION_TIMEOUT, "systemd does not start it in time");
     int rc = sd_bus_process(bus, nullptr);
-    if (rc == 0) {
-      const auto now = now_us();
-      if (now >= deadline) return fail(VIR_ERR_OPERATION_TIMEOUT, "systemd does not start it in time");
-      rc = sd_bus_wait(bus, deadline - now);
-    }
+    if (rc == 0) rc = sd_bus_wait(bus, deadline - now);
     if (rc < 0) return bus_fail("wait for systemd", rc);
   }
   if (end.result != "done") return fail(VIR_ERR_OPERATION_FAILED, "systemd: job " + printable(end.result));

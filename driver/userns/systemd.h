@@ -38,6 +38,7 @@ class Systemd {
   };
   using Bus = std::unique_ptr<sd_bus, Closer>;
   [[nodiscard]] Result<Bus> take();
+  [[nodiscard]] Bus take_idle();
   void give_back(Bus bus);
   [[nodiscard]] static Result<void> start_scope_on(sd_bus* bus, const Scope& scope, pid_t pid,
                                                    const std::string& description);

@@ -177,7 +177,10 @@ def its_life(env):
     check("overlay" not in env.virsh("dominfo", "web").ok().out, "messages about it")
     for _ in range(2):
         env.virsh("destroy", "web").ok()
+        own.chmod(0o755)
+        (own / "work").chmod(0o755)
         env.virsh("start", "web").ok()
+        equal([stat.S_IMODE(os.lstat(path).st_mode) for path in (own, own / "work")], [0o700] * 2, "the wall around it")
         equal(sh(env, "web", "cat /kept /more"), "kept\nmore\nmore\n")
     os.kill(controller(env, "web"), signal.SIGKILL)
     eventually(lambda: env.state("web") == ("shut off", "crashed"), "it has died with its controller")
@@ -302,6 +305,12 @@ def what_is_wrong_is_said(env):
     case("upper-file", "'upper' is no directory", prepare=write("upper"))
     case("work-file", "'work' is no directory", prepare=write("work"))
     case("work-full", "'work' holds 'thesis.tex'", "empty it", prepare=foreign_work)
+    case("foreign", "belongs to user 12345", "chown it to root", prepare=lambda own: os.chown(own, 12345, 12345))
+    case("upper-alone", "it has 'upper' and no 'work'", "make an empty one with mode 0700", prepare=lambda own: (own / "upper").mkdir())
+    for name in ("upper/sub", "work"):
+        folder(env, f"of-another/{name}")
+    case("inside-upper", f"lower '{env.place}/of-another/upper/sub'", "it is in 'upper' of an overlay",
+         lowers=(env.place / "of-another/upper/sub",))
     case("work-foreign", "'work' belongs to 12345:12345", "remove it", prepare=work_of_another)
     define(env, "bad", filesystem(file), parts=overlay(root))
     refused(env, f"'{file}'", "is no directory")

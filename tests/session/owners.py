@@ -214,6 +214,7 @@ def what_an_owner_may_not_write(env):
         "elsa's": (dict(extra=owner("user='elsa'")), "names user 'elsa'"),
         "elsa's, by number": (dict(extra=owner("uid='1002'")), "names uid 1002"),
         "directories of the host": (dict(extra=owner("user='anna' sources='host'")), "sources='host'"),
+        "a way back": (dict(devices=f"<filesystem type='mount'>{host.replace('/srv', '/srv/base/..', 1)}</filesystem>"), "has '..' in its source"),
         "an image": (dict(devices=f"<filesystem type='file'>{host.replace('dir=', 'file=', 1)}</filesystem>"), "host's kernel would read"),
         "a device as a tree": (dict(devices=f"<filesystem type='block'>{host.replace('dir=', 'dev=', 1)}</filesystem>"), "host's kernel would read"),
         "a disk": (dict(devices=disk), "<disk>"),

@@ -58,6 +58,10 @@ def set_up():
     units = pathlib.Path("/etc/systemd/user")
     shutil.copy(SOURCE / "tools/data/user/virtusernsd.socket", units)
     shutil.copy(BUILD / "tools/virtusernsd.user.service", units / "virtusernsd.service")
+    # passt takes over addresses of the host: this machine has none, but these.
+    for words in (("link", "add", "out0", "type", "dummy"), ("address", "add", "192.0.2.2/24", "dev", "out0"), ("link", "set", "out0", "up"),
+                  ("route", "add", "default", "via", "192.0.2.1")):
+        did(f"a way out: {words[0]}", "ip", *words)
     did("an account", "useradd", "--create-home", "--uid", str(UID), "--user-group", "berta")
     for name in ("subuid", "subgid"):
         lines = [line for line in pathlib.Path("/etc", name).read_text().splitlines() if not line.startswith("berta:")]
@@ -77,11 +81,26 @@ def set_up():
     xml = pathlib.Path("/run/session-web.xml")
     xml.write_text(f"<domain type='lxc'><name>web</name><memory unit='b'>{MEMORY_BYTES}</memory><os><type>exe</type>"
                    f"<init>/sbin/init</init></os><devices><filesystem type='mount'><source dir='{HOME}/web'/>"
-                   "<target dir='/'/></filesystem><console type='pty'/></devices></domain>")
+                   "<target dir='/'/></filesystem><interface type='user'/><console type='pty'/></devices></domain>")
     berta_did("start the socket", "systemctl", "--user", "start", "virtusernsd.socket")
     berta_did("the first call starts the daemon", "virsh", "-c", "userns:///session", "define", xml)
     state = as_berta("systemctl", "--user", "is-active", "virtusernsd.service").stdout.strip()
     check(state == "active", "as a unit of hers", state)
+
+
+def helpers_are_beside(what):
+    """The network's keeper and both passt are the controller's: with it, not with the daemon, and not in the domain's limits."""
+    names = ("virtuserns-net", "pasta", "passt")
+    places = {}
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            name = (process / "comm").read_text().strip()
+            if name.startswith(names) and process.stat().st_uid >= UID:
+                places[f"{name} {process.name}"] = groups_of(process.name).get("", "none")
+        except OSError:
+            pass
+    check(len(places) >= 3 and all(re.search(r"/virtuserns-[^/]*\.scope/supervisor$", place) for place in places.values()),
+          f"{what}: its network's helpers are beside the controller", str(places))
 
 
 def is_held(pid, what):
@@ -104,6 +123,7 @@ def main():
     try:
         return check_all()
     finally:
+        run("ip", "link", "del", "out0")
         run("loginctl", "disable-linger", "berta")
         run("systemctl", "stop", f"user@{UID}.service")
         # Where they are hers, domains of the system may not have ids of them.
@@ -119,6 +139,8 @@ def check_all():
     pid = init_pid()
     check(pid is not None, "init runs")
     is_held(pid, "started")
+    if len(cgroup_mounts()) == 1:
+        helpers_are_beside("started")
     for verb in ("restart", "stop", "start"):
         berta_did(f"{verb} her service", "systemctl", "--user", verb, "virtusernsd.service")
         check(pathlib.Path(f"/proc/{pid}").exists(), f"after {verb}: init is there")
