@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -66,6 +67,8 @@ def a_machine_that_runs_becomes_a_container_and_goes_back(env):
     with running_guest(env) as (lab, guest):
         eventually(lambda: live_guest.fetch() == "of the guest\n", "the machine's server answers", 30)
         live_guest.frames(guest.neighbour)
+        former = lab.path("vm-former.xml")
+        former.write_text(guest.virsh("dumpxml", "--inactive", "vm1"))
         report = json.loads(lab.ok(*take_over(guest, "--json", "--wait-port", live_guest.PORT)).stdout)[0]
         last = guest.said("last")
         equal(expect_container(guest), last[-1], "what the machine counted last")
@@ -79,9 +82,32 @@ def a_machine_that_runs_becomes_a_container_and_goes_back(env):
         contains(lab.refused(*take_over(guest)), "converted already")
         contains(lab.refused("rollback", "vm1"), "shut it off")
         env.virsh("destroy", "vm1").ok()
+        what_would_lose_data_is_refused(env, guest, former)
         contains(lab.ok("rollback", "vm1").stdout, "runs again")
         guest.await_count(last[-1] + 1)
         expect_machine_as_before(guest)
+
+
+def what_would_lose_data_is_refused(env, guest, former):
+    """Of the container that is off: rollback takes away what a new machine lies on, or would start the old one without its last
+    data. Container and overlay stay."""
+    lab, name = guest.lab, guest.name
+
+    def refuses(part):
+        contains(lab.refused("rollback", name), part)
+        check(guest.overlay.exists() and (lab.jobs / name / "root/told").exists(), "something is gone")
+        equal(env.state(name)[0], "shut off")
+
+    lab.ok("back", "--output", lab.path("new"), name)
+    refuses(f"the disks of the machine in '{lab.path('new')}', which 'back' has made, lie on what would be taken away")
+    shutil.rmtree(lab.path("new"))
+    definition = lab.path("vm-now.xml")
+    definition.write_text(guest.virsh("dumpxml", "--inactive", name))
+    guest.virsh("define", former)  # as somebody had saved it
+    refuses(f"is defined without '{guest.overlay}', which has what it wrote last")
+    guest.virsh("undefine", name)
+    refuses("is not defined any more")
+    guest.virsh("define", definition)
 
 
 @test(("userns",))
@@ -104,6 +130,25 @@ def a_machine_that_does_not_shut_down_goes_on(env):
         check(guest.overlay.exists() and guest.disk.exists(), "the machine's disks are gone")
         env.virsh("undefine", "vm1").ok()
         expect_unused(lab.folder)
+
+
+@test(("userns",))
+def one_that_somebody_else_ends_is_started_again(env):
+    """It has lost what it had in memory: that is no cut-over."""
+    with running_guest(env, words="deaf") as (lab, guest):
+        process = subprocess.Popen(lab.argv(*take_over(guest, "--shutdown-limit", "60")), stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        said = ""
+        for text in process.stderr:
+            said += text
+            if "shutting the machine down" in text:
+                guest.virsh("destroy", "vm1")
+        equal(process.wait(), 1)
+        contains(said, "went off, and not by shutting down")
+        guest.goes_on()
+        equal(guest.sources(), [str(guest.disk)], "what it writes to")
+        check(not guest.overlay.exists(), "the overlay is still there")
+        lab.expect_nothing()
 
 
 def killed_at(lab, words, line):
@@ -138,6 +183,11 @@ def one_that_is_killed_leaves_the_machine_running(env):
                 equal(guest.state(), "running")
             lab.ok("rollback", "vm1")
             expect_machine_as_before(guest)
+        # Of two conversions of one machine each would take away what the other needs.
+        killed_at(lab, take_over(guest), "looking at its disks")
+        contains(lab.refused(*take_over(guest, "--name", "other")), "was taken over by the conversion of 'vm1' already")
+        lab.ok("rollback", "vm1")
+        expect_machine_as_before(guest)
         # What somebody else has put on top of the overlay stays, and so does the overlay.
         killed_at(lab, take_over(guest), "looking at its disks")
         top = lab.path("top.qcow2")

@@ -87,6 +87,14 @@ class Guest:
         raw.unlink()
 
 
+def goes_back(guest, before):
+    """Rolled back, and the disk is the one of `before`."""
+    guest.env.virsh("destroy", "guest").ok()
+    guest.lab.ok("rollback", "guest")
+    guest.lab.expect_nothing()
+    equal(checksum(guest.disk), before, "the disk of the machine")
+
+
 def reboots(guest):
     before = guest.boot_id()
     in_container(guest.env, "guest", "systemctl reboot")
@@ -108,10 +116,7 @@ def in_place(env):
         env.virsh("start", "guest").ok()
         print(f"     in place, and started, after {took[0]:.2f} s; answered after {took[1]:.2f} s more; a start of the container, to its "
               f"answer: {guest.seconds_to_answer():.2f} s; as a machine: {guest.told['boot_s']} s")
-        env.virsh("destroy", "guest").ok()
-        guest.lab.ok("rollback", "guest")
-        guest.lab.expect_nothing()
-        equal(checksum(guest.disk), before, "the disk of the machine")
+        goes_back(guest, before)
 
 
 @test(("userns",))
@@ -129,10 +134,7 @@ def as_a_tree(env):
         env.virsh("start", "guest").ok()
         guest.seconds_to_answer()
         guest.expect_itself(guest.told["page"])
-        env.virsh("destroy", "guest").ok()
-        guest.lab.ok("rollback", "guest")
-        guest.lab.expect_nothing()
-        equal(checksum(guest.disk), checksum_before, "the disk of the machine")
+        goes_back(guest, checksum_before)
 
 
 ROOT_MIB = 1400
@@ -175,10 +177,7 @@ def a_variant(env, name):
         guest.seconds_to_answer()
         guest.expect_itself(guest.told["page"])
         reboots(guest)
-        env.virsh("destroy", "guest").ok()
-        guest.lab.ok("rollback", "guest")
-        guest.lab.expect_nothing()
-        equal(checksum(guest.disk), before, "the disk of the machine")
+        goes_back(guest, before)
 
 
 @test(("userns",))

@@ -38,8 +38,9 @@ Result<void> update(const Job& job, const DirFd& from, const DirFd& to, std::uin
                     const Settings& settings, std::vector<Finding>& findings) {
   settings.say("bringing the container's files back");
   // A file of the same size and time that was changed since has other contents maybe.
-  const auto copied =
-      TRY(update_tree(from, to, 16 * disk_bytes, [](const CopyCount&) {}, born_at(job)), "bring back the files");
+  const auto copied = TRY(update_tree(
+                              from, to, 16 * disk_bytes, [](const CopyCount&) {}, born_at(job)),
+                          "bring back the files");
   settings.say("brought back " + std::to_string(copied.entries) + " files");
   findings.insert(findings.end(), copied.findings.begin(), copied.findings.end());
   return {};
@@ -150,6 +151,12 @@ Result<Report> bring_back(const std::string& name, const std::string& output, co
     return remove_tree(parent, partial);
   };
   TRY(clear());
+  // Its disks lie on those of the machine: who takes these away has to know of it.
+  if (job.state().live) {
+    auto state = job.state();
+    if (std::find(state.backs.begin(), state.backs.end(), output) == state.backs.end()) state.backs.push_back(output);
+    TRY(job.save(std::move(state)));
+  }
   for (const auto& path : {folder, job.path(kWork)})
     if (::mkdir(path.c_str(), 0700) != 0) return sys_fail("make " + quote(path));
   auto findings = fill_disks(job, folder, settings, workplace);

@@ -30,7 +30,7 @@ Result<void> clear_way(const std::string& name, const Settings& settings) {
 Result<void> carry_out(Planned& planned, const Settings& settings, const std::string& workplace, Job& job) {
   set_done(planned, TRY(make_target(planned.machine, settings, workplace, job)));
   settings.say("defining the container");
-  TRY(define_container(planned, job));
+  TRY(define_container(planned, job, planned.machine.vm.autostart.value_or(false)));
   auto state = job.state();
   state.phase = Phase::kConverted;
   return job.save(std::move(state));

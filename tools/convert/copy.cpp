@@ -20,6 +20,7 @@ namespace virtuserns::convert {
 namespace {
 
 constexpr std::size_t kMaxXattrs = 64 * 1024, kMaxDepth = 900, kBuffer = 256 * 1024, kExamples = 5;
+constexpr time_t kNever = std::numeric_limits<time_t>::max();
 constexpr std::uint64_t kProgressEvery = 1024, kMaxEntries = 50'000'000;
 
 struct CloseDir {
@@ -67,12 +68,13 @@ bool is_before(const timespec& a, const timespec& b) {
 class Copier {
  public:
   Copier(const DirFd& to, Onto onto, std::uint64_t max_bytes, const std::function<void(const CopyCount&)>& progress,
-         std::optional<timespec> doubtful_since = std::nullopt)
+         std::optional<timespec> doubtful_since, time_t own_since)
       : root_(to),
         onto_(onto),
         max_bytes_(max_bytes),
         progress_(progress),
         doubtful_since_(doubtful_since),
+        own_since_(own_since),
         buffer_(kBuffer, '\0') {}
 
   Result<Copied> copy(const DirFd& from, const DirFd& to) {
@@ -117,7 +119,8 @@ class Copier {
                           std::size_t depth) {
     struct stat st {};
     if (::fstatat(from.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) return sys_fail("look at " + quote(path));
-    if (is_before(copied_.newest_change, st.st_ctim)) copied_.newest_change = st.st_ctim;
+    if (st.st_ctim.tv_sec < own_since_ && is_before(copied_.newest_change, st.st_ctim))
+      copied_.newest_change = st.st_ctim;
     if (is_node(st)) {
       devices_.add(path);
       return onto_ == Onto::kOlder ? remove_former(to, name) : Result<void>();
@@ -222,7 +225,7 @@ class Copier {
       if (data < 0 && errno == ENXIO) break;
       if (data < 0) data = at;
       off_t hole = ::lseek(source.get(), data, SEEK_HOLE);
-      if (hole < 0 || hole > st.st_size) hole = st.st_size;
+      if (hole <= data || hole > st.st_size) hole = st.st_size;
       TRY(copy_range(source, target, data, hole));
       at = hole;
     }
@@ -328,6 +331,7 @@ class Copier {
   std::uint64_t max_bytes_;
   const std::function<void(const CopyCount&)>& progress_;
   std::optional<timespec> doubtful_since_;
+  time_t own_since_;
   std::string buffer_, names_ = std::string(kMaxXattrs, '\0');
   std::map<std::pair<dev_t, ino_t>, std::string> links_;
   Left devices_, flags_, apart_;
@@ -346,16 +350,16 @@ void raise_descriptor_limit() {
 }  // namespace
 
 Result<Copied> copy_tree(const DirFd& from, const DirFd& to, std::uint64_t max_bytes,
-                         const std::function<void(const CopyCount&)>& progress) {
+                         const std::function<void(const CopyCount&)>& progress, time_t own_since) {
   raise_descriptor_limit();
-  return Copier(to, Onto::kNothing, max_bytes, progress).copy(from, to);
+  return Copier(to, Onto::kNothing, max_bytes, progress, std::nullopt, own_since).copy(from, to);
 }
 
 Result<Copied> update_tree(const DirFd& from, const DirFd& to, std::uint64_t max_bytes,
                            const std::function<void(const CopyCount&)>& progress,
                            const std::optional<timespec>& doubtful_since) {
   raise_descriptor_limit();
-  return Copier(to, Onto::kOlder, max_bytes, progress, doubtful_since).copy(from, to);
+  return Copier(to, Onto::kOlder, max_bytes, progress, doubtful_since, kNever).copy(from, to);
 }
 
 }  // namespace virtuserns::convert

@@ -21,8 +21,8 @@ namespace virtuserns::convert {
 namespace {
 
 // A guest that was not frozen writes data of a file out later than the inode that says when it was written: on the disk as it
-// was, such a file has its new times and its old bytes. Linux keeps data back for half a minute.
-constexpr time_t kKeptBackS = 120;
+// was, such a file has its new times and its old bytes. Linux keeps data back for half a minute, and longer when there is much of it.
+constexpr time_t kKeptBackS = 3600;
 constexpr std::uint32_t kPortLimitMs = 60'000, kAddressLimitMs = 10'000;
 constexpr std::chrono::milliseconds kLookAgain{20};
 
@@ -55,13 +55,33 @@ Result<LiveMachine> plan_live(const RunningMachine& machine, const Settings& set
     if (!is_same)
       return fail(VIR_ERR_OPERATION_INVALID, "machine " + quote(domain.name) + " runs with another disk " +
                                                  quote(disk.target) + " than its definition has; make them the same");
-    if (!disk.is_readonly) live.disks.push_back(TRY(plan_overlay(disk, settings.live)));
+    if (disk.is_readonly) continue;
+    auto planned = TRY(plan_overlay(disk, settings.live));
+    for (const auto& other : live.disks)
+      if (other.overlay == planned.overlay)
+        return fail(VIR_ERR_OPERATION_INVALID, "disks " + quote(other.target) + " and " + quote(disk.target) +
+                                                   " have one name, and their overlays would be one; choose no "
+                                                   "--overlay-folder, or rename a disk");
+    live.disks.push_back(std::move(planned));
   }
   return live;
 }
 
-// A run that was cut short. A report: all was done but to say so.
-Result<std::optional<Report>> clear_way(const std::string& name, const Settings& settings) {
+// A machine is taken over once: of two jobs each would start it again, or take away what the other lies on.
+Result<void> check_is_alone(const std::string& folder, const std::string& name, const std::string& uuid) {
+  for (const auto& other : Job::list(folder)) {
+    if (other == name) continue;
+    const auto state = Job::look(folder, other);
+    if (!state || !state->live || state->live->uuid != uuid) continue;
+    return fail(VIR_ERR_OPERATION_INVALID, "the machine was taken over by the conversion of " + quote(other) +
+                                               " already: 'virt-userns-convert rollback " + other + "' undoes that");
+  }
+  return {};
+}
+
+// A run that was cut short. A report: all was done but to say so. What could not be undone is added to `left`.
+Result<std::optional<Report>> clear_way(const std::string& name, const Settings& settings,
+                                        std::vector<Finding>& left) {
   if (!Job::exists(settings.folder, name)) return std::optional<Report>();
   auto job = TRY(Job::open(settings.folder, name));
   auto state = job.state();
@@ -70,9 +90,13 @@ Result<std::optional<Report>> clear_way(const std::string& name, const Settings&
                         TRY(look_up_domain(state.uri, state.domain_uuid)) == DomainState::kActive;
   if (!is_there) {
     settings.say("undoing what a conversion that was cut short has done");
-    (void)TRY(undo_job(job, settings));
+    left = TRY(undo_job(job, settings));
     return std::optional<Report>();
   }
+  if (TRY(runs_machine(*state.live)))
+    return fail(VIR_ERR_OPERATION_INVALID, "container " + quote(name) + " and machine " + quote(state.live->name) +
+                                               " both run: end one of them; the machine's overlay goes back by "
+                                               "'rollback', and the container stays by running this again");
   state.phase = Phase::kConverted;
   TRY(job.save(std::move(state)));
   return std::optional<Report>(
@@ -98,7 +122,7 @@ class TakeOver {
     auto state = first_state(planned_, settings_);
     state.live = job_.state().live;
     TRY(job_.save(std::move(state)));
-    bulk_ = TRY(copy_bulk(planned_.machine, settings_, workplace_, job_));
+    bulk_ = TRY(copy_bulk(planned_.machine, settings_, workplace_, job_, moved_at));
     // Whichever clock is behind: to copy a file too many does no harm.
     doubtful_since_ = {std::min(moved_at, bulk_.newest_change.tv_sec) - kKeptBackS, 0};
     return true;
@@ -109,16 +133,29 @@ class TakeOver {
     TRY(stop());
     downtime_.machine_off_ms = elapsed();
     TRY(take_final_disks());
+    // One that was not shut down in order has maybe written what its inodes do not tell of.
+    if (!is_orderly_) doubtful_since_ = {};
     (void)TRY(copy_delta(planned_.machine, settings_, workplace_, job_, doubtful_since_),
               "what was written meanwhile");
     set_done(planned_, TRY(finish_tree(planned_.machine, settings_, job_)));
     settings_.say("starting the container");
-    TRY(define_container(planned_, job_));
+    // Not started with the host before it is written down as done: the machine would be, too.
+    TRY(define_container(planned_, job_, false));
     TRY(start_domain(settings_.uri, job_.state().domain_uuid), "the container does not start");
     downtime_.init_runs_ms = elapsed();
     auto state = job_.state();
     state.phase = Phase::kConverted;
-    return job_.save(std::move(state));
+    // It runs, whatever can be written down of it.
+    if (auto saved = job_.save(std::move(state)); !saved)
+      planned_.report.findings.push_back({Severity::kLoss, "conversion '" + job_.name() + "'",
+                                          "is not written down as done: " + saved.error().text,
+                                          "make room, and run this command again while the container runs"});
+    else if (auto set = set_autostart(settings_.uri, job_.state().domain_uuid,
+                                      planned_.machine.vm.autostart.value_or(false));
+             !set)
+      planned_.report.findings.push_back(
+          {Severity::kLoss, "container", "does not start with the host: " + set.error().text, ""});
+    return {};
   }
 
   Report blocked() { return std::move(planned_.report); }
@@ -155,11 +192,17 @@ class TakeOver {
     settings_.say("shutting the machine down");
     began_ms_ = Loop::now_ms();
     const auto on_timeout = settings_.live.is_destroyed ? OnTimeout::kDestroy : OnTimeout::kGiveUp;
-    auto off = shut_down(*state.live, settings_.live.limit_s, on_timeout);
-    // Waited for long enough: not once more.
-    state.live->limit_s = 0;
-    if (!off) (void)job_.save(std::move(state));
-    return off;
+    const auto off = shut_down(*state.live, settings_.live.limit_s, on_timeout);
+    if (off) {
+      is_orderly_ = *off;
+      return {};
+    }
+    // Waited for long enough: not once more. After another error it may still be on its way.
+    if (off.error().code == VIR_ERR_OPERATION_TIMEOUT) {
+      state.live->limit_s = 0;
+      (void)job_.save(std::move(state));
+    }
+    return off.error();
   }
 
   // Nobody writes to them any more: the overlays, and all that they lie on.
@@ -214,7 +257,7 @@ class TakeOver {
   const Settings& settings_;
   const std::string& workplace_;
   Job& job_;
-  bool is_frozen_ = false;
+  bool is_frozen_ = false, is_orderly_ = false;
   Planned planned_;
   Copied bulk_;
   timespec doubtful_since_{};
@@ -237,8 +280,10 @@ Error give_up(Job& job, const Settings& settings, Error error) {
 Result<Report> take_over(const std::string& word, const Settings& settings, const std::string& workplace) {
   const auto name = settings.name.empty() ? TRY(read_domain(settings.source.uri, word)).name : settings.name;
   TRY(check_job_name(name));
-  if (auto finished = TRY(clear_way(name, settings))) return std::move(*finished);
+  std::vector<Finding> left;
+  if (auto finished = TRY(clear_way(name, settings, left))) return std::move(*finished);
   const auto source = TRY(read_running(settings.source.uri, word));
+  TRY(check_is_alone(settings.folder, name, source.domain.uuid));
   TRY(check_is_free(settings.uri, name, source.domain.uuid));
   JobState state;
   state.mode = settings.mode;
@@ -256,7 +301,9 @@ Result<Report> take_over(const std::string& word, const Settings& settings, cons
     return report;
   }
   if (auto changed = taken.change_over(); !changed) return give_up(job, settings, changed.error());
-  return taken.finish();
+  auto report = taken.finish();
+  report.findings.insert(report.findings.end(), left.begin(), left.end());
+  return report;
 }
 
 }  // namespace virtuserns::convert

@@ -60,6 +60,14 @@ Result<void> define_domain(const std::string& uri, const std::string& xml, bool 
   return {};
 }
 
+Result<void> set_autostart(const std::string& uri, const std::string& uuid, bool is_wanted) {
+  const auto connection = TRY(open_connection(uri));
+  const auto domain = TRY(find_domain(connection, uuid));
+  if (!domain) return fail(VIR_ERR_NO_DOMAIN, "the container is not defined any more");
+  if (::virDomainSetAutostart(domain.get(), is_wanted ? 1 : 0) != 0) return last_error("set autostart");
+  return {};
+}
+
 Result<void> start_domain(const std::string& uri, const std::string& uuid) {
   const auto connection = TRY(open_connection(uri));
   const auto domain = TRY(find_domain(connection, uuid));

@@ -22,6 +22,7 @@ enum class DomainState { kMissing, kShutOff, kActive };
 [[nodiscard]] Result<void> check_is_free(const std::string& uri, const std::string& name, const std::string& uuid);
 
 [[nodiscard]] Result<void> define_domain(const std::string& uri, const std::string& xml, bool autostart);
+[[nodiscard]] Result<void> set_autostart(const std::string& uri, const std::string& uuid, bool is_wanted);
 [[nodiscard]] Result<void> start_domain(const std::string& uri, const std::string& uuid);
 // A link of a container that the host has an end of.
 struct ContainerLink {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
@@ -43,6 +44,20 @@ Result<void> check_job_name(const std::string& name) {
 bool Job::exists(const std::string& folder, const std::string& name) {
   struct stat st {};
   return ::lstat((folder + "/" + name).c_str(), &st) == 0;
+}
+
+std::vector<std::string> Job::list(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    auto name = entry.path().filename().string();
+    if (check_job_name(name)) names.push_back(std::move(name));
+  }
+  return names;
+}
+
+Result<JobState> Job::look(const std::string& folder, const std::string& name) {
+  return parse_state(TRY(read_file(folder + "/" + name + "/" + kState)));
 }
 
 Result<Job> Job::open(const std::string& folder, const std::string& name) {

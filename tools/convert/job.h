@@ -37,8 +37,9 @@ struct JobDisk {
 // A machine that ran when the conversion began. Since then it writes to overlays of libvirt's, outside of the job's folder, as
 // qemu has to reach them.
 struct LiveDisk {
-  std::string target;   // "vda"
-  std::string overlay;  // made by libvirt, on top of what was the disk
+  std::string target;       // "vda"
+  std::string overlay;      // made by libvirt, on top of what was the disk
+  bool is_merging = false;  // on the way back: then a machine that does not use it has its data
   bool operator==(const LiveDisk&) const = default;
 };
 struct LiveMachine {
@@ -58,6 +59,7 @@ struct JobState {
   std::vector<Placed> places;
   std::string source_xml;  // of the VM; "": it was a disk alone
   std::optional<LiveMachine> live;
+  std::vector<std::string> backs;  // folders of machines that `back` has made, or was about to, on top of `disks`
   bool operator==(const JobState&) const = default;
 };
 
@@ -72,6 +74,9 @@ class Job {
   // Makes the folder, which must not have a job. Its state is on the disk when this returns.
   [[nodiscard]] static Result<Job> create(const std::string& folder, const std::string& name, const JobState& state);
   [[nodiscard]] static bool exists(const std::string& folder, const std::string& name);
+  // Of all jobs, whoever works on them.
+  [[nodiscard]] static std::vector<std::string> list(const std::string& folder);
+  [[nodiscard]] static Result<JobState> look(const std::string& folder, const std::string& name);
 
   [[nodiscard]] const JobState& state() const { return state_; }
   [[nodiscard]] const std::string& name() const { return name_; }

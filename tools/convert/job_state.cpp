@@ -88,7 +88,8 @@ Placed decode_place(const json& object) {
 
 json encode(const LiveMachine& live) {
   json disks = json::array();
-  for (const auto& disk : live.disks) disks.push_back({{"target", disk.target}, {"overlay", disk.overlay}});
+  for (const auto& disk : live.disks)
+    disks.push_back({{"target", disk.target}, {"overlay", disk.overlay}, {"is_merging", disk.is_merging}});
   return {{"uri", live.uri},
           {"uuid", live.uuid},
           {"name", live.name},
@@ -109,7 +110,7 @@ std::optional<LiveMachine> decode_live(const json& object) {
   if (live.uuid.empty() || stopped == object.end() || !stopped->is_boolean()) return std::nullopt;
   live.is_stopped = stopped->get<bool>();
   for (const auto& disk : list_of(object, "disks")) {
-    live.disks.push_back({text_of(disk, "target"), text_of(disk, "overlay")});
+    live.disks.push_back({text_of(disk, "target"), text_of(disk, "overlay"), disk.value("is_merging", false)});
     if (live.disks.back().target.empty() || !live.disks.back().overlay.starts_with('/')) return std::nullopt;
   }
   return live;
@@ -132,6 +133,7 @@ std::string format_state(const JobState& state) {
               {"uri", state.uri},    {"domain_uuid", state.domain_uuid}, {"disks", disks},
               {"places", places},    {"source_xml", state.source_xml}};
   if (state.live) object["live"] = encode(*state.live);
+  if (!state.backs.empty()) object["backs"] = state.backs;
   // Bytes that are no UTF-8 (names of a guest) do not come back: nothing is found by them again.
   return object.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }
@@ -156,6 +158,8 @@ Result<JobState> parse_state(std::string_view text) {
       return fail(VIR_ERR_OPERATION_FAILED, "a disk without a name");
     state.disks.push_back(std::move(decoded));
   }
+  for (const auto& back : list_of(object, "backs"))
+    if (back.is_string()) state.backs.push_back(back.get<std::string>());
   for (const auto& place : list_of(object, "places")) state.places.push_back(decode_place(place));
   if (const auto live = object.find("live"); live != object.end()) {
     state.live = live->is_object() ? decode_live(*live) : std::nullopt;

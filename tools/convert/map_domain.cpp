@@ -87,8 +87,7 @@ Result<void> map_identity(const Node& root, const MapOptions& options, Mapped& m
   std::string ours = options.userns_children;
   if (options.id_count > 0) ours += "<ids count='" + std::to_string(options.id_count) + "'/>";
   if (!ours.empty())
-    TRY(xml::set_metadata(def, "<domain>" + ours + "</domain>", "userns", kUsernsUri),
-        "extensions of the domain");
+    TRY(xml::set_metadata(def, "<domain>" + ours + "</domain>", "userns", kUsernsUri), "extensions of the domain");
   return {};
 }
 

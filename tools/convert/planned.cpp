@@ -54,13 +54,13 @@ void set_done(Planned& planned, std::vector<Finding> done) {
   append(findings, std::move(done));
 }
 
-Result<void> define_container(const Planned& planned, Job& job) {
+Result<void> define_container(const Planned& planned, Job& job, bool is_autostarted) {
   auto state = job.state();
   // Written down before it is there: whoever undoes this finds it by its uuid.
   state.domain_uuid = format_uuid(planned.mapped.def.uuid);
   TRY(job.save(state));
   const auto xml = xml::format_domain(planned.mapped.def, xml::FormatKind::kInactive, xml::Secrets::kShow);
-  return define_domain(state.uri, xml, planned.machine.vm.autostart.value_or(false));
+  return define_domain(state.uri, xml, is_autostarted);
 }
 
 }  // namespace virtuserns::convert

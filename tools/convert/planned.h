@@ -24,6 +24,6 @@ struct Planned {
 // What the rules would do, in the report, becomes what was done.
 void set_done(Planned& planned, std::vector<Finding> done);
 // Its uuid is in the journal before it is there.
-[[nodiscard]] Result<void> define_container(const Planned& planned, Job& job);
+[[nodiscard]] Result<void> define_container(const Planned& planned, Job& job, bool is_autostarted);
 
 }  // namespace virtuserns::convert

@@ -120,12 +120,25 @@ std::string own_name(const Placed& place) {
 Result<std::vector<Finding>> undo_job(Job& job, const Settings& settings) {
   auto state = job.state();
   const auto live = state.live;
+  // Before anything is taken away.
+  if (live)
+    TRY(check_way_back(*live), "the way back (the machine's definition is in " + quote(job.path("state.json")) + ")");
   if (!state.domain_uuid.empty()) TRY(undefine_domain(state.uri, state.domain_uuid));
+  const bool was_converting = state.phase == Phase::kConverting;
   state.phase = Phase::kRollingBack;
   // A disk that is full is a reason to undo, and has no room for a state. What is known of a machine that ran is needed still.
   if (!job.save(std::move(state)) && !live) TRY(job.forget());
   std::vector<Finding> findings;
-  if (live) findings = TRY(restore_machine(*live, settings.say));
+  if (live) {
+    // Room for what goes back into the machine's disks, which may have stopped for want of it. A container that was in use is
+    // there until the machine runs.
+    if (was_converting) TRY(job.remove_but({}));
+    findings = TRY(restore_machine(*live, settings.say, [&](const LiveDisk& merged) {
+      auto now = job.state();
+      for (auto& disk : now.live->disks) disk.is_merging = disk.is_merging || disk.target == merged.target;
+      (void)job.save(std::move(now));  // without it one overlay may be left, and named
+    }));
+  }
   TRY(job.remove());
   return findings;
 }
@@ -143,6 +156,11 @@ Result<Report> roll_back(const std::string& name, const Settings& settings) {
       if (auto same = check_unchanged(image); !same)
         report.findings.push_back({Severity::kNote, "disk '" + disk.target + "'", same.error().text, ""});
   const bool is_live = job.state().live.has_value();
+  for (const auto& back : job.state().backs)
+    if (::access(back.c_str(), F_OK) == 0)
+      return fail(VIR_ERR_OPERATION_INVALID, "the disks of the machine in " + quote(back) +
+                                                 ", which 'back' has made, lie on what would be taken away: remove "
+                                                 "that machine first, or keep it and 'commit'");
   for (auto& finding : TRY(undo_job(job, settings))) report.findings.push_back(std::move(finding));
   report.findings.push_back(
       {Severity::kNote, "container '" + name + "'",

@@ -107,7 +107,13 @@ Result<bool> move_to_overlays(const LiveMachine& live) {
   return false;
 }
 
-Result<void> shut_down(const LiveMachine& live, std::uint32_t limit_s, OnTimeout on_timeout) {
+Result<bool> runs_machine(const LiveMachine& live) {
+  const auto connection = TRY(open_connection(live.uri));
+  const auto domain = TRY(find_domain(connection, live.uuid));
+  return domain ? is_active(domain) : Result<bool>(false);
+}
+
+Result<bool> shut_down(const LiveMachine& live, std::uint32_t limit_s, OnTimeout on_timeout) {
   const auto connection = TRY(open_connection(live.uri));
   const auto domain = TRY(find_machine(connection, live));
   const std::string what = "machine " + quote(live.name);
@@ -119,7 +125,13 @@ Result<void> shut_down(const LiveMachine& live, std::uint32_t limit_s, OnTimeout
     if (TRY(is_active(domain))) return error;
   }
   for (const auto& disk : live.disks) TRY(await_jobs(domain, disk.target), what);
-  return {};
+  int state = VIR_DOMAIN_NOSTATE, reason = 0;
+  if (::virDomainGetState(domain.get(), &state, &reason, 0) != 0) return last_error("look at " + what);
+  const bool is_saved = ::virDomainHasManagedSaveImage(domain.get(), 0) == 1;
+  if (is_off && (is_saved || reason != VIR_DOMAIN_SHUTOFF_SHUTDOWN))
+    return fail(VIR_ERR_OPERATION_FAILED, what + (is_saved ? " was saved" : " went off, and not by shutting down") +
+                                              ": what it had in memory is not on its disks");
+  return is_off;
 }
 
 }  // namespace virtuserns::convert

@@ -23,7 +23,9 @@ struct RunningMachine {
 [[nodiscard]] Result<bool> move_to_overlays(const LiveMachine& live);
 
 enum class OnTimeout { kGiveUp, kDestroy };
-// Asks the guest to power off, and waits until it has.
-[[nodiscard]] Result<void> shut_down(const LiveMachine& live, std::uint32_t limit_s, OnTimeout on_timeout);
+[[nodiscard]] Result<bool> runs_machine(const LiveMachine& live);
+// Asks the guest to power off, and waits until it has. False: it was ended, by us as was wanted. One that somebody else has ended
+// or saved, or that died, is an error.
+[[nodiscard]] Result<bool> shut_down(const LiveMachine& live, std::uint32_t limit_s, OnTimeout on_timeout);
 
 }  // namespace virtuserns::convert

@@ -57,7 +57,8 @@ Result<void> check_space(const std::string& path, std::uint64_t needed) {
 // The guest's files, into what is empty, or onto what is older.
 Result<Copied> copy_files(const DirFd& to, const Machine& machine, const Settings& settings,
                           const std::string& workplace, const Job& job,
-                          const std::optional<timespec>& doubtful_since = std::nullopt) {
+                          const std::optional<timespec>& doubtful_since = std::nullopt,
+                          time_t own_since = std::numeric_limits<time_t>::max()) {
   // Journals are replayed on overlays that are thrown away.
   if (::mkdir(job.path(kWorkFolder).c_str(), 0700) != 0) return sys_fail("make " + quote(job.path(kWorkFolder)));
   auto places = job.state().places;
@@ -76,7 +77,7 @@ Result<Copied> copy_files(const DirFd& to, const Machine& machine, const Setting
     // What the files seem to need is what they say themselves; a block that is in many of them is copied as often.
     const auto most = std::min(16 * machine.volume_bytes, TRY(room_in(job.path("."))));
     copied = TRY(doubtful_since ? update_tree(guest.root(), to, most, progress, doubtful_since)
-                                : copy_tree(guest.root(), to, most, progress),
+                                : copy_tree(guest.root(), to, most, progress, own_since),
                  "copy the guest's files");
     TRY(guest.unmount());
   }
@@ -156,9 +157,9 @@ Result<std::vector<Finding>> make_in_place(const Machine& machine, const Setting
 }  // namespace
 
 Result<Copied> copy_bulk(const Machine& machine, const Settings& settings, const std::string& workplace,
-                         const Job& job) {
+                         const Job& job, time_t own_since) {
   const auto root = TRY(make_root(machine, job));
-  auto copied = TRY(copy_files(root, machine, settings, workplace, job));
+  auto copied = TRY(copy_files(root, machine, settings, workplace, job, std::nullopt, own_since));
   // Not when nobody answers.
   TRY(sync_filesystem(root));
   return copied;

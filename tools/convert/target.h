@@ -17,7 +17,7 @@ namespace virtuserns::convert {
 
 // The same in parts, for a machine that runs (Mode::kTree). The tree is made, and has what the job's disks have now.
 [[nodiscard]] Result<Copied> copy_bulk(const Machine& machine, const Settings& settings, const std::string& workplace,
-                                       const Job& job);
+                                       const Job& job, time_t own_since);
 // What the job's disks have now, onto what copy_bulk() has made; `doubtful_since` as of update_tree().
 [[nodiscard]] Result<Copied> copy_delta(const Machine& machine, const Settings& settings,
                                         const std::string& workplace, const Job& job, const timespec& doubtful_since);

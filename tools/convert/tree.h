@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <ctime>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,15 +20,16 @@ struct CopyCount {
 };
 
 struct Copied : CopyCount {
-  timespec newest_change{};       // of all that was looked at in the source: the latest ctime
+  timespec newest_change{};       // of all that was looked at in the source: the latest ctime before `own_since`
   std::vector<Finding> findings;  // what was left out: device nodes, flags, security labels
 };
 
 // Everything below `from` into the empty directory `to`, with its own mode, owner, xattrs and times too: holes, hard links,
 // ACLs, capabilities, setuid bits, fifos and sockets are kept. Paths longer than 4095 bytes, and more data than
-// `max_bytes`, end it with an error. `progress` is called now and then.
+// `max_bytes`, end it with an error. `progress` is called now and then. What was changed at `own_since` or later was changed by us.
 [[nodiscard]] Result<Copied> copy_tree(const DirFd& from, const DirFd& to, std::uint64_t max_bytes,
-                                       const std::function<void(const CopyCount&)>& progress);
+                                       const std::function<void(const CopyCount&)>& progress,
+                                       time_t own_since = std::numeric_limits<time_t>::max());
 
 // As copy_tree, onto an older state of the same tree: files of the same size and time are not written again, so that those
 // which a boot loader finds by their blocks stay where they are, and immutable where they are; what `from` has not is removed,

@@ -1,6 +1,7 @@
 #include "tools/convert/way_back.h"
 
 #include <libvirt/virterror.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +18,8 @@ namespace virtuserns::convert {
 namespace {
 
 constexpr std::chrono::milliseconds kLookAgain{100};
+// What a qcow2 of libvirt's making has before anything is written to it: header, reference counts, the first table.
+constexpr off_t kEmptyOverlay = 4 * 65536;
 
 Finding left(const LiveMachine& live, const LiveDisk& disk, const std::string& why) {
   return {Severity::kLoss, "machine '" + live.name + "'", "keeps the overlay " + quote(disk.overlay) + ": " + why,
@@ -66,25 +69,74 @@ Result<void> merge(const Domain& domain, const LiveDisk& disk) {
   return {};
 }
 
+// Nobody uses it; and yet it may be all that there is of what the machine last wrote.
+bool has_data(const LiveDisk& disk) {
+  struct stat st {};
+  return ::stat(disk.overlay.c_str(), &st) == 0 && st.st_size > kEmptyOverlay;
+}
+
 // The reason why it stays, or nothing.
-Result<std::string> remove_overlay(const Domain& domain, const LiveDisk& disk) {
+Result<std::string> remove_overlay(const Domain& domain, const LiveDisk& disk,
+                                   const std::function<void(const LiveDisk&)>& merging) {
+  bool is_merged = disk.is_merging;
   if (TRY(is_active(domain))) {
     const auto use = TRY(use_of(domain, disk, 0));
     if (use == Use::kBelow) return std::string("something lies on top of it");
-    if (use == Use::kTop)
+    if (use == Use::kTop) {
+      merging(disk);
       if (auto merged = merge(domain, disk); !merged) return merged.error().text;
+      is_merged = true;
+    }
     if (TRY(use_of(domain, disk, 0)) != Use::kNone) return std::string("libvirt has not let go of it");
   }
   if (TRY(use_of(domain, disk, VIR_DOMAIN_XML_INACTIVE)) != Use::kNone)
     return std::string("only of a machine that runs it can be put back into the disk below");
+  if (!is_merged && has_data(disk))
+    return std::string("the machine is on another disk now, and what it wrote before is in there");
   if (::unlink(disk.overlay.c_str()) != 0 && errno != ENOENT) return sys_fail("remove it").text;
   return std::string();
 }
 
+// One whose overlay found no room was paused by qemu, and is not woken up by the room that there is now.
+Result<void> wake_up(const Domain& domain, const LiveMachine& live, std::vector<Finding>& findings) {
+  int state = VIR_DOMAIN_NOSTATE, reason = 0;
+  if (::virDomainGetState(domain.get(), &state, &reason, 0) != 0) return last_error("look at " + quote(live.name));
+  if (state != VIR_DOMAIN_PAUSED) return {};
+  const bool is_ours = reason == VIR_DOMAIN_PAUSED_IOERROR && ::virDomainResume(domain.get()) == 0;
+  findings.push_back(
+      is_ours ? Finding{Severity::kNote, "machine '" + live.name + "'",
+                        "was paused, as its disk had no room, and goes on", ""}
+              : Finding{Severity::kLoss, "machine '" + live.name + "'", "is paused", "virsh resume " + live.name});
+  return {};
+}
+
 }  // namespace
 
+Result<void> check_way_back(const LiveMachine& live) {
+  const auto connection = TRY(open_connection(live.uri), "machine " + quote(live.name));
+  const auto domain = TRY(find_domain(connection, live.uuid));
+  for (const auto& disk : live.disks) {
+    if (::access(disk.overlay.c_str(), F_OK) != 0 || disk.is_merging) continue;
+    if (!domain)
+      return fail(VIR_ERR_OPERATION_INVALID,
+                  "machine " + quote(live.name) +
+                      " is not defined any more: define it again, or keep the container by 'commit'");
+    if (!live.is_stopped || TRY(is_active(domain))) continue;
+    if (TRY(use_of(domain, disk, VIR_DOMAIN_XML_INACTIVE)) == Use::kNone)
+      return fail(VIR_ERR_OPERATION_INVALID,
+                  "machine " + quote(live.name) + " is defined without " + quote(disk.overlay) +
+                      ", which has what it wrote last, and would start without that: define it with it");
+  }
+  if (!domain && live.is_stopped)
+    return fail(VIR_ERR_OPERATION_INVALID,
+                "machine " + quote(live.name) +
+                    " is not defined any more: define it again, or keep the container by 'commit'");
+  return {};
+}
+
 Result<std::vector<Finding>> restore_machine(const LiveMachine& live,
-                                             const std::function<void(const std::string&)>& say) {
+                                             const std::function<void(const std::string&)>& say,
+                                             const std::function<void(const LiveDisk&)>& merging) {
   std::vector<Finding> findings;
   const auto connection = TRY(open_connection(live.uri), "machine " + quote(live.name));
   const auto domain = TRY(find_domain(connection, live.uuid));
@@ -104,11 +156,12 @@ Result<std::vector<Finding>> restore_machine(const LiveMachine& live,
   }
   for (const auto& disk : live.disks) {
     say("putting overlay " + quote(disk.overlay) + " into the disk below");
-    if (auto why = TRY(remove_overlay(domain, disk), "overlay " + quote(disk.overlay)); !why.empty())
+    if (auto why = TRY(remove_overlay(domain, disk, merging), "overlay " + quote(disk.overlay)); !why.empty())
       findings.push_back(left(live, disk, why));
   }
   // It may have gone off after all.
   if (live.is_stopped) (void)TRY(start_again(domain, live));
+  TRY(wake_up(domain, live, findings));
   return findings;
 }
 
