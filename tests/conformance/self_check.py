@@ -288,6 +288,22 @@ def the_run_directories_are_private():
         harness.check(not os.path.exists(f"/proc/{os.getppid()}/root{folder}/mark"), f"{folder} is the machine's")
 
 
+def two_references_run_at_once():
+    """Suites run beside each other, and libvirtd locks a pid file."""
+    first = daemon_module.Daemon("reference", ".")
+    try:
+        first.start()
+    except daemon_module.NotPossible as reason:
+        raise harness.Skip(str(reason)) from reason
+    try:
+        suite = pathlib.Path(__file__).with_name("virsh_query.py")
+        done = subprocess.run([sys.executable, suite, "--driver", "reference", "-k", "^hostname"], capture_output=True, text=True)
+        harness.equal(done.returncode, 0, done.stdout + done.stderr)
+        harness.contains(done.stdout, " 1 passed")
+    finally:
+        first.stop()
+
+
 def checks_that_should_fail_do():
     for claim in (lambda: harness.equal(1, 2), lambda: harness.contains("abc", "x"), lambda: harness.check(False),
                   lambda: harness.matches("abc", "^x"), lambda: harness.eventually(lambda: False, "never", 0.1)):
@@ -308,7 +324,8 @@ def main():
     for function in (nothing_is_no_difference, an_orphaned_daemon_is_seen, a_zombie_is_no_process, a_zombie_that_stays_is_seen,
                      a_namespace_is_seen, a_mount_is_seen, a_link_is_seen, an_address_is_seen, a_table_is_seen, a_key_is_seen,
                      a_changed_owner_is_seen, a_group_and_its_new_owner_are_seen, a_loop_device_is_seen, files_are_seen,
-                     what_a_daemon_keeps_is_seen, a_root_test_that_leaks_fails, the_run_directories_are_private, checks_that_should_fail_do):
+                     what_a_daemon_keeps_is_seen, a_root_test_that_leaks_fails, the_run_directories_are_private, two_references_run_at_once,
+                     checks_that_should_fail_do):
         try:
             function()
             print(f"ok   self_check.{function.__name__}")

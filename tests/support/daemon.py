@@ -113,7 +113,8 @@ class Daemon:
             program = shutil.which("libvirtd", path="/usr/sbin:/usr/bin")
             if not program:
                 raise NotPossible("libvirtd is not installed")
-            return [program, "--config", self._libvirtd_config()]
+            # Its own place for the pid file is /run, where the daemon of a suite that runs beside this one has it locked.
+            return [program, "--config", self._libvirtd_config(), "--pid-file", "/run/libvirt/libvirtd.pid"]
         program = os.path.join(self.build, "driver", "virtusernsd")
         if not os.access(program, os.X_OK):
             raise NotPossible(f"{program} is not built")
