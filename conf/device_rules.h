@@ -18,6 +18,7 @@ struct DeviceRule {
   std::uint32_t major = 0;
   std::optional<std::uint32_t> minor;  // nothing: every minor
   std::uint32_t access = kRead | kWrite | kMakeNode;
+  friend bool operator==(const DeviceRule&, const DeviceRule&) = default;
 };
 
 // What every domain may use: null, zero, full, random, urandom, tty, console, ptmx and the pseudo terminals.

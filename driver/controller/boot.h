@@ -11,6 +11,7 @@
 
 #include "driver/controller/host.h"
 #include "driver/controller/protocol.h"
+#include "driver/controller/tree.h"
 #include "driver/kernel/console.h"
 
 namespace virtuserns::controller {
@@ -21,6 +22,7 @@ struct Boot {
   std::vector<kernel::Pty> consoles;
   Fd refusals;  // the listener of init's filter; empty: there is none
   Fd devpts;    // the container's own instance, for terminals of commands
+  LooseMounts loose;
 };
 
 // What the starter and the child say to the controller.

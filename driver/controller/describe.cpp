@@ -210,8 +210,8 @@ void append(std::string& text, const char* title, const Steps& steps) {
 std::string describe(const LaunchPlan& plan) {
   std::string text = "plan " + number(plan.version) + " " + quote(plan.name) + " " + format_uuid(Uuid{plan.uuid}) +
                      " as " + number(plan.host_uid) + ":" + number(plan.host_gid) + "\n";
-  text += "paths socket " + quote(plan.socket_path) + " exit-record " + quote(plan.exit_record_path) + " stage " +
-          quote(plan.stage_path) + "\n";
+  text += "paths socket " + quote(plan.socket_path) + " plug " + quote(plan.plug_path) + " exit-record " +
+          quote(plan.exit_record_path) + " stage " + quote(plan.stage_path) + "\n";
   text += "after poweroff " + after(plan.after_poweroff) + ", reboot " + after(plan.after_reboot) + ", crash " +
           after(plan.after_crash) + "\n";
   for (const auto& console : plan.consoles)

@@ -33,13 +33,6 @@ Result<void> die_with_controller() {
   return {};
 }
 
-Result<void> become(uid_t uid, gid_t gid) {
-  if (::setgroups(0, nullptr) != 0) return sys_fail("drop groups");
-  if (::setresgid(gid, gid, gid) != 0) return sys_fail("take group id " + std::to_string(gid));
-  if (::setresuid(uid, uid, uid) != 0) return sys_fail("take user id " + std::to_string(uid));
-  return die_with_controller();
-}
-
 // A command's three descriptors, and the ends that whoever asked gets.
 struct Stdio {
   std::array<Fd, 3> inner;
@@ -288,6 +281,13 @@ Result<Fd> open_v2_tasks(const Host& host, const kernel::Cgroup& group, pid_t in
 }
 
 }  // namespace
+
+Result<void> become(uid_t uid, gid_t gid) {
+  if (::setgroups(0, nullptr) != 0) return sys_fail("drop groups");
+  if (::setresgid(gid, gid, gid) != 0) return sys_fail("take group id " + std::to_string(gid));
+  if (::setresuid(uid, uid, uid) != 0) return sys_fail("take user id " + std::to_string(uid));
+  return die_with_controller();
+}
 
 Result<void> close_all_but(std::vector<int> kept) {
   std::sort(kept.begin(), kept.end());

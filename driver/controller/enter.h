@@ -25,6 +25,8 @@ struct Doors {
 };
 // `init`: the caller makes sure that the number was its own all the time.
 [[nodiscard]] Result<Doors> open_doors(const Host& host, pid_t init, const Fd& devpts);
+// Every id of the caller, and no other group; it dies with its parent.
+[[nodiscard]] Result<void> become(uid_t uid, gid_t gid);
 // For a process that is to have nothing else open.
 [[nodiscard]] Result<void> close_all_but(std::vector<int> kept);
 

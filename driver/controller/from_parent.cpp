@@ -7,13 +7,11 @@
 #include <unistd.h>
 
 #include "conf/base/text.h"
-#include "conf/base/undo.h"
 #include "driver/controller/boot.h"
-#include "driver/controller/network.h"
+#include "driver/controller/child_links.h"
 #include "driver/controller/tree.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/idmap.h"
-#include "driver/kernel/link.h"
 #include "driver/kernel/mount.h"
 #include "driver/kernel/pidfd.h"
 
@@ -144,71 +142,6 @@ class MountsOfNamespaces {
   NamespaceMounts mounts_;
 };
 
-// The name that the kernel made of "vnet%d". The guest's end knows the host's by index, and nobody else has touched it.
-Result<std::string> name_of_peer(const Host& host, const NsFd& net_ns, const std::string& guest_name,
-                                 kernel::RouteSocket& route) {
-  TRY(kernel::enter_namespace(net_ns, CLONE_NEWNET));
-  auto inside = kernel::RouteSocket::open();
-  TRY(kernel::enter_namespace(host.net_ns, CLONE_NEWNET), "come back");
-  if (!inside) return std::move(inside).error();
-  const auto guest = TRY(kernel::find_link(*inside, guest_name));
-  return TRY(kernel::find_link(route, guest.peer_index)).name;
-}
-
-// Links, whose sockets and handles are opened at the first one.
-class Links {
- public:
-  Links(const Host& host, const Child& child, Boot& result) : host_(host), child_(child), result_(result) {}
-
-  Result<void> apply(const VethStep& step) {
-    auto& route = *TRY(socket());
-    TRY(kernel::create_veth(
-        route, {step.host_name, step.guest_name, step.guest_mac, step.bridge, step.mtu, step.is_up}, net_ns_));
-    std::string name = step.host_name;
-    if (name.find('%') != std::string::npos)
-      name = TRY(name_of_peer(host_, net_ns_, step.guest_name, route), "name of the veth");
-    // On success the link dies with the namespace. After a failure it is removed at once: "nothing is left" is then true.
-    undo_.add([this, name] { (void)kernel::remove_link(*route_, name); });
-    result_.record.host_links.push_back(name);
-    return {};
-  }
-  Result<void> apply(const MacvlanStep& step) {
-    return kernel::create_macvlan(*TRY(socket()), {step.host_device, step.guest_name, step.mode, step.mac}, net_ns_);
-  }
-  Result<void> apply(const MoveLinkStep& step) {
-    return kernel::move_link(*TRY(socket()), step.host_device, step.guest_name, net_ns_);
-  }
-  Result<void> apply(const UserLinkStep&) {
-    const NamespacePair container{TRY(kernel::open_namespace(host_.proc, child_.pid, "user")),
-                                  TRY(kernel::open_namespace(host_.proc, child_.pid, "net"))};
-    return attach_link(host_.network, user_links_++, container);
-  }
-  // No undo: the host's end is not ours to remove, and goes with the namespace.
-  Result<void> apply(const LentLinkStep& step) {
-    const auto net = TRY(kernel::open_namespace(host_.proc, child_.pid, "net"));
-    result_.record.host_links.push_back(
-        TRY(borrow_link(host_.network, lent_links_++, net), "interface " + quote(step.guest_name)));
-    return {};
-  }
-  void commit() { undo_.commit(); }
-
- private:
-  Result<kernel::RouteSocket*> socket() {
-    if (!route_) {
-      route_.emplace(TRY(kernel::RouteSocket::open()));
-      net_ns_ = TRY(kernel::open_namespace(host_.proc, child_.pid, "net"));
-    }
-    return &*route_;
-  }
-  const Host& host_;
-  const Child& child_;
-  Boot& result_;
-  std::optional<kernel::RouteSocket> route_;
-  NsFd net_ns_;
-  std::uint32_t user_links_ = 0, lent_links_ = 0;
-  Undo undo_;
-};
-
 // In the container's network namespace: below /proc/sys/net every one of them finds directories of its own, so what the
 // controller mounts there from its own would lie on the host's, where the container never comes by.
 Result<void> apply_proc(Tree& tree, const ProcStep& step, const NamespaceMounts& mounts, const Host& host,
@@ -230,7 +163,7 @@ Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const C
   MountsOfNamespaces mounts;
   TRY(mounts.begin(plan, host, child), "mounts of the container's namespaces");
   Tree tree(plan, host, user_ns);
-  Links links(host, child, result);
+  Links links(host, child.pid, result.record.host_links);
   for (const auto& step : plan.from_parent) {
     TRY(std::visit(
         [&](const auto& s) -> Result<void> {
@@ -253,6 +186,7 @@ Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const C
   TRY(tree.finish());
   result.consoles = tree.take_consoles();
   result.devpts = tree.take_devpts();
+  result.loose = tree.take_loose();
   links.commit();
   return {};
 }

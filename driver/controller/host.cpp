@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
@@ -117,9 +118,13 @@ Result<MountFd> open_source_as_user(const SourceStep& step, const LaunchPlan& pl
   return mount;
 }
 
+Result<MountFd> open_source(const SourceStep& step, const LaunchPlan& plan) {
+  return step.user ? open_source_as_user(step, plan) : open_source(step);
+}
+
 Result<void> take_source(const SourceStep& step, const LaunchPlan& plan, Host& host, const DirFd& stage) {
   const std::string context = "source " + quote(step.host_source);
-  const MountFd mount = TRY(step.user ? open_source_as_user(step, plan) : open_source(step), context);
+  const MountFd mount = TRY(open_source(step, plan), context);
   TRY(keep_source(host, stage, step.id, mount), context);
   return {};
 }
@@ -132,17 +137,23 @@ Result<void> take_overlay(const OverlaySourceStep& step, const LaunchPlan& plan,
   return {};
 }
 
+Result<MountFd> open_device(const DeviceSourceStep& step) {
+  MountFd mount = TRY(kernel::clone_mount(step.host_source, kernel::Depth::kTopOnly));
+  struct stat st {};
+  if (::fstat(mount.get(), &st) != 0) return sys_fail("stat");
+  if (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode)) return fail(VIR_ERR_CONFIG_UNSUPPORTED, "it is no device node");
+  return mount;
+}
+
 Result<void> take_device(const DeviceSourceStep& step, Host& host, const DirFd& stage) {
   const std::string context = "device " + quote(step.host_source);
-  auto mount = kernel::clone_mount(step.host_source, kernel::Depth::kTopOnly);
+  auto mount = open_device(step);
   if (!mount && step.is_optional && mount.error().sys_errno == ENOENT) {
     host.sources[step.id] = {};
     return {};
   }
   if (!mount) return std::move(mount).error().with_context(context);
   TRY(keep_source(host, stage, step.id, *mount), context);
-  const auto mode = host.sources[step.id].facts.st_mode;
-  if (!S_ISCHR(mode) && !S_ISBLK(mode)) return fail(VIR_ERR_CONFIG_UNSUPPORTED, context + " is no device node");
   return {};
 }
 
@@ -192,8 +203,10 @@ Result<DirFd> make_stage(const std::string& path) {
       TRY(kernel::make_filesystem("tmpfs", {{"size", "1m"}, {"mode", "0711"}}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
   TRY(kernel::attach_mount(tmpfs, place), "stage " + quote(path));
   DirFd stage(tmpfs.release());
-  for (const char* name : {"src", "tree", "empty"})
+  for (const char* name : {"src", "tree", "empty", kPlugFolder + 1, kPlugNodes + 1, kLoosePath + 1})
     if (::mkdirat(stage.get(), name, 0755) != 0) return sys_fail(std::string("create '") + name + "' of the stage");
+  if (::fchmodat(stage.get(), kLoosePath + 1, 0711, 0) != 0) return sys_fail("open a folder of the stage");
+  if (::mknodat(stage.get(), kPlugFile + 1, S_IFREG | 0600, 0) != 0) return sys_fail("create a file of the stage");
   return stage;
 }
 
@@ -279,6 +292,7 @@ Result<void> keep_returnable(Host& host) {
 Result<void> open_own(const LaunchPlan& plan, Host& host) {
   host.stage = TRY(HostFile::open(plan.stage_path));
   if (!plan.socket_path.empty()) host.socket = TRY(HostFile::open(plan.socket_path));
+  if (!plan.plug_path.empty()) host.plug = TRY(HostFile::open(plan.plug_path));
   if (!plan.exit_record_path.empty()) host.exit_record = TRY(HostFile::open(plan.exit_record_path));
   for (const auto& console : plan.consoles) {
     host.console_logs.emplace_back();
@@ -290,6 +304,10 @@ Result<void> open_own(const LaunchPlan& plan, Host& host) {
 }
 
 }  // namespace
+
+void remove_place(const std::string& path) {
+  if (::rmdir(path.c_str()) != 0) ::unlink(path.c_str());
+}
 
 Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   TRY(open_own(plan, host));
@@ -324,13 +342,45 @@ Result<void> Host::prepare(const LaunchPlan& plan, Host& host) {
   return {};
 }
 
+Result<std::uint32_t> Host::add_source(const MountFd& mount) {
+  const DirFd top(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!top) return sys_fail("open the stage");
+  const std::uint32_t id = sources.empty() ? 0 : sources.rbegin()->first + 1;
+  auto kept = keep_source(*this, top, id, mount);
+  if (kept) return id;
+  remove_place("/src/" + std::to_string(id));
+  return std::move(kept).error();
+}
+
+void Host::forget_source(std::uint32_t id) {
+  const auto found = sources.find(id);
+  if (found == sources.end()) return;
+  const auto& place = found->second.place;
+  ::umount2(place.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+  remove_place(place);
+  sources.erase(found);
+}
+
+Result<std::vector<MountFd>> open_sources(const LaunchPlan& plan) {
+  std::vector<MountFd> mounts;
+  for (const auto& step : plan.before) {
+    if (const auto* source = std::get_if<SourceStep>(&step))
+      mounts.push_back(TRY(open_source(*source, plan), "source " + quote(source->host_source)));
+    else if (const auto* device = std::get_if<DeviceSourceStep>(&step))
+      mounts.push_back(TRY(open_device(*device), "device " + quote(device->host_source)));
+    else
+      return fail(VIR_ERR_INTERNAL_ERROR, "a source of this kind is opened at a start only");
+  }
+  return mounts;
+}
+
 std::vector<int> Host::descriptors() const {
   std::vector<int> all = {proc.get(), pid_ns.get(), net_ns.get(), network.get()};
   for (const auto& group : groups)
     for (const int fd : group.descriptors()) all.push_back(fd);
   for (const auto& daemon : storage) all.push_back(daemon.process.get());
   for (const auto& lock : overlay_locks) all.push_back(lock.get());
-  for (const auto* file : {&socket, &exit_record, &stage}) all.push_back(file->dir.get());
+  for (const auto* file : {&socket, &plug, &exit_record, &stage}) all.push_back(file->dir.get());
   for (const auto& log : console_logs) all.push_back(log.dir.get());
   return all;
 }
@@ -339,7 +389,7 @@ void Host::keep_only_views() {
   pid_ns.reset();
   net_ns.reset();
   network.reset();
-  for (auto* file : {&socket, &exit_record, &stage}) file->dir.reset();
+  for (auto* file : {&socket, &plug, &exit_record, &stage}) file->dir.reset();
   for (auto& log : console_logs) log.dir.reset();
   overlay_locks.clear();
   sources.clear();
@@ -353,6 +403,7 @@ Result<void> Host::release() {
   release_overlays(*this);
   end_storage(storage);
   socket.remove();
+  plug.remove();
   // A directory that was a mount point in our namespace only may be removed (rmdir(2), since Linux 3.19).
   if (stage.dir) ::unlinkat(stage.dir.get(), stage.name.c_str(), AT_REMOVEDIR);
   return removed;

@@ -21,8 +21,11 @@
 
 namespace virtuserns::controller {
 
-inline constexpr const char* kTreePath = "/tree";    // where the container's tree is built at every boot
-inline constexpr const char* kNullPath = "/null";    // the host's /dev/null, for masks
+inline constexpr const char* kTreePath = "/tree";  // where the container's tree is built at every boot
+inline constexpr const char* kNullPath = "/null";  // the host's /dev/null, for masks
+// Where a mount is put together that goes into a container that runs (plug_mounts.h): a directory, a file, a directory with devices.
+inline constexpr const char *kPlugFolder = "/plug", *kPlugFile = "/plug-file", *kPlugNodes = "/plug-nodes";
+inline constexpr const char* kLoosePath = "/loose";  // where loose mounts wait for init
 inline constexpr const char* kEmptyPath = "/empty";  // an empty read-only directory, for masks
 
 struct Source {
@@ -40,11 +43,14 @@ struct Host {
   std::map<std::uint32_t, Source> sources;
   std::vector<StorageDaemon> storage;
   std::vector<Fd> overlay_locks;
-  HostFile socket, exit_record, stage;
+  HostFile socket, plug, exit_record, stage;
   std::vector<HostFile> console_logs;  // parallel to LaunchPlan::consoles; empty name: none
 
   // Fills in `host` step by step, so that after a failure release() undoes exactly what was made.
   [[nodiscard]] static Result<void> prepare(const LaunchPlan& plan, Host& host);
+  // One more source, at /src of the stage, which is the caller's root: `mount`, under an id that none has. forget_source: the reversal.
+  [[nodiscard]] Result<std::uint32_t> add_source(const MountFd& mount);
+  void forget_source(std::uint32_t id);
   // All that is open, for a process that is to have nothing else.
   [[nodiscard]] std::vector<int> descriptors() const;
   // Keeps what supervising reads: procfs and the groups. A directory of the host leads to all of it by "..".
@@ -56,5 +62,11 @@ struct Host {
   // The group through which the domain is frozen: v1's freezer when there is one, else the v2 group.
   [[nodiscard]] const kernel::Cgroup* freezer() const;
 };
+
+// A directory or a file of the stage goes.
+void remove_place(const std::string& path);
+// What a plan names of the host, opened as prepare() does it: detached mounts, in order. Sources of directories and devices alone:
+// images and overlays need what lives as long as the domain. `plan`: its maps and ids.
+[[nodiscard]] Result<std::vector<MountFd>> open_sources(const LaunchPlan& plan);
 
 }  // namespace virtuserns::controller

@@ -12,8 +12,10 @@
 
 #include "conf/base/text.h"
 #include "driver/controller/boot.h"
+#include "driver/controller/child_links.h"
 #include "driver/controller/confine.h"
-#include "driver/kernel/link.h"
+#include "driver/controller/plug.h"
+#include "driver/controller/plug_mounts.h"
 #include "driver/kernel/mount.h"
 #include "driver/kernel/seccomp.h"
 
@@ -83,13 +85,9 @@ class Init {
     return &*route_;
   }
 
-  Result<void> apply(const LinkUpStep& step) { return kernel::set_link_up(*TRY(route()), step.device); }
-  Result<void> apply(const AddressStep& step) {
-    return kernel::add_address(*TRY(route()), {step.device, step.address, step.prefix, step.peer});
-  }
-  Result<void> apply(const RouteStep& step) {
-    return kernel::add_route(*TRY(route()), {step.device, step.network, step.prefix, step.gateway, step.metric});
-  }
+  Result<void> apply(const LinkUpStep& step) { return configure(*TRY(route()), step); }
+  Result<void> apply(const AddressStep& step) { return configure(*TRY(route()), step); }
+  Result<void> apply(const RouteStep& step) { return configure(*TRY(route()), step); }
   Result<void> apply(const HostnameStep& step) {
     if (::sethostname(step.name.data(), step.name.size()) != 0) return sys_fail("set hostname " + quote(step.name));
     return {};
@@ -99,10 +97,27 @@ class Init {
     // Less privileged than the owner of the tree: in this copy the kernel locks every mount and its read-only and nodev
     // flags against us for ever (mount_namespaces(7)).
     if (::unshare(CLONE_NEWNS) != 0) return sys_fail("make a mount namespace");
+    const auto loose = TRY(take_loose());
     // The copy of the tree's top is locked to the stage too and could not be pivoted to; a bind of it is not.
     if (::mount(kTreePath, kTreePath, nullptr, MS_BIND | MS_REC, nullptr) != 0) return sys_fail("bind the root");
     TRY(kernel::change_root(kTreePath), "enter the root");
+    for (const auto& [mount, target, kind] : loose) TRY(attach_here(mount, target, kind), "attach " + quote(target));
     return {};
+  }
+
+  struct Loose {
+    MountFd mount;
+    std::string target;
+    PlaceKind kind;
+  };
+  // Copies without the lock of what is set aside, with that of its flags.
+  Result<std::vector<Loose>> take_loose() {
+    std::vector<Loose> all;
+    for (const auto& step : plan_.from_parent)
+      if (is_loose(step))
+        all.push_back({TRY(kernel::clone_mount(loose_path(all.size()), kernel::Depth::kWithMountsBelow)),
+                       place_of(step), kind_of(step)});
+    return all;
   }
 
   Result<void> apply(const ConsoleStep&) {

@@ -16,6 +16,7 @@
 #include "conf/base/text.h"
 #include "conf/privileges.h"
 #include "driver/controller/outer.h"
+#include "driver/controller/plug.h"
 #include "driver/controller/reap.h"
 #include "driver/controller/stem.h"
 #include "driver/controller/supervise.h"
@@ -58,6 +59,12 @@ Result<SocketFd> listen_at(const HostFile& file) {
   return listener;
 }
 
+Result<void> listen(const Host& host, Supervisor::Listeners& listeners) {
+  listeners.controller = TRY(listen_at(host.socket));
+  listeners.plugs = TRY(listen_at(host.plug));
+  return {};
+}
+
 // No no_new_privs here: init would inherit it, and set-user-id programs in the container would stop working. The rest of
 // what a controller denies itself follows when all that needs privileges has been forked (cage.h).
 Result<void> make_own_session() {
@@ -86,14 +93,14 @@ Result<int> start(LaunchPlan plan, SocketFd& channel) {
   auto prepared = has_overlay(plan) ? Result<void>() : kernel::limit_privileges(privileges_of_stem());
   if (prepared) prepared = Host::prepare(plan, host);
   if (prepared) prepared = kernel::limit_privileges(privileges_of_stem());
-  auto listener = prepared ? listen_at(host.socket) : Result<SocketFd>(prepared.error());
-  if (!listener) {
-    auto error = std::move(listener).error().with_context("start domain " + quote(plan.name));
+  Supervisor::Listeners listeners;
+  if (prepared) prepared = listen(host, listeners);
+  if (!prepared) {
+    auto error = std::move(prepared).error().with_context("start domain " + quote(plan.name));
     if (auto released = host.release(); !released) error.text += " (and clean up: " + released.error().text + ")";
     return error;
   }
-  Supervisor supervisor(std::move(plan), std::move(host), std::move(files), std::move(channel),
-                        std::move(listener).value());
+  Supervisor supervisor(std::move(plan), std::move(host), std::move(files), std::move(channel), std::move(listeners));
   return supervisor.run();
 }
 
@@ -131,6 +138,27 @@ int reap_plan() {
   return reaped ? 0 : 1;
 }
 
+Result<std::vector<MountFd>> open_for_daemon() {
+  TRY(kernel::limit_privileges(privileges_of_stem()));
+  auto ask = TRY(xdr::decode_exact<OpenAsk>(TRY(read_plan_bytes())));
+  if (ask.version != kPlanVersion) return fail(VIR_ERR_INTERNAL_ERROR, "sources of another version");
+  LaunchPlan plan;
+  plan.host_uid = ask.host_uid;
+  plan.host_gid = ask.host_gid;
+  plan.from_parent.emplace_back(IdMapStep{std::move(ask.maps)});
+  plan.before = std::move(ask.sources);
+  return open_sources(plan);
+}
+
+int open_sources_of_plan() {
+  const auto mounts = open_for_daemon();
+  std::vector<int> files;
+  if (mounts)
+    for (const auto& mount : *mounts) files.push_back(mount.get());
+  const OpenerAnswer answer = mounts ? OpenerAnswer(EmptyReply{}) : OpenerAnswer(to_wire(mounts.error()));
+  return send_packet(kChannelFd, xdr::encode(answer), files) ? 0 : 1;
+}
+
 }  // namespace
 }  // namespace virtuserns::controller
 
@@ -138,11 +166,12 @@ int main(int argc, char** argv) {
   using namespace virtuserns::controller;
   if (argc != 2 && argc != 3) {
     std::fputs(
-        "usage: virtuserns-controller NAME [MARK] | --explain | --reap   (the plan is read from descriptor 3)\n",
+        "usage: virtuserns-controller NAME [MARK] | --explain | --reap | --open   (the plan is read from descriptor 3)\n",
         stderr);
     return 2;
   }
   if (std::strcmp(argv[1], "--explain") == 0) return explain();
   if (std::strcmp(argv[1], "--reap") == 0) return reap_plan();
+  if (std::strcmp(argv[1], "--open") == 0) return open_sources_of_plan();
   return run(argv);
 }

@@ -155,7 +155,7 @@ Result<void> check(const LaunchPlan& plan) {
   if (plan.version != kPlanVersion) return refuse("version " + std::to_string(plan.version) + " is not known");
   if (plan.host_uid == 0 || plan.host_gid == 0) return refuse("host id 0 is never a container's");
   if (!is_absolute(plan.stage_path)) return refuse("stage " + quote(plan.stage_path) + " is no absolute path");
-  for (const auto* path : {&plan.socket_path, &plan.exit_record_path})
+  for (const auto* path : {&plan.socket_path, &plan.plug_path, &plan.exit_record_path})
     if (!path->empty() && !is_absolute(*path)) return refuse(quote(*path) + " is no absolute path");
   if (plan.consoles.size() > kMaxConsoles) return refuse("too many consoles");
   for (const auto& console : plan.consoles)

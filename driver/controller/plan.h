@@ -38,7 +38,7 @@
 
 namespace virtuserns {
 
-inline constexpr std::uint32_t kPlanVersion = 8;
+inline constexpr std::uint32_t kPlanVersion = 9;
 
 // ---- before -------------------------------------------------------------------------------------------------------
 
@@ -143,11 +143,15 @@ struct RootStep {
 
 // A source at a target; missing target directories (or an empty file, when the source is none) are made, owned by
 // container root. read-only includes every mount below, or the start fails (bug X1 of libvirt's driver).
+//
+// is_loose, of this and of others: plugged in while the domain ran (plugs.h). Not built into the tree, where the kernel would lock it, but
+// set aside, and put into its place by init: it can be taken away again.
 struct BindStep {
   std::uint32_t source_id = 0;
   std::string target;
   OwnerShift shift = OwnerShift::kIdmappedMount;
   bool is_readonly = false;
+  bool is_loose = false;
 };
 
 // type='bind': a directory of the container at another of its places.
@@ -161,6 +165,7 @@ struct TmpfsStep {
   std::uint64_t size_bytes = 0;
   std::uint32_t mode = 0755;
   bool is_readonly = false;
+  bool is_loose = false;
 };
 
 // /dev: tmpfs owned by container root, standard symlinks (fd, stdin, stdout, stderr, core, ptmx -> pts/ptmx), shm and
@@ -177,6 +182,7 @@ struct DevStep {
 struct DeviceNodeStep {
   std::uint32_t source_id = 0;
   std::string target;
+  bool is_loose = false;
 };
 
 // /proc of the child's pid namespace, mounted from outside (recipe of docs/security.md), then `readonly` paths bound
@@ -339,6 +345,7 @@ struct LaunchPlan {
   std::array<std::uint8_t, 16> uuid{};
   std::uint32_t host_uid = 0, host_gid = 0;  // the domain's own: the targets of container root
   std::string socket_path;                   // where the controller listens for the next daemon
+  std::string plug_path;                     // where its stem listens (plug.h); empty: nowhere
   std::string exit_record_path;              // written when the domain ends (protocol.h, ExitRecord)
   std::string stage_path;                    // an existing empty directory: becomes the controller's root
   std::vector<ConsolePlan> consoles;

@@ -12,6 +12,7 @@
 // Controller -> daemon, unasked: Note. Daemon -> controller: Request; each gets one Reply with the same serial.
 // `virtuserns-controller --reap` with a plan on descriptor 3 cleans up after a dead controller: kills what is left in
 // the cgroups, removes them, the socket and the stage; idempotent; exit status 0 when nothing is left.
+// `virtuserns-controller --open` opens sources for a running domain (plug.h).
 // `virtuserns-controller --explain` prints describe(plan).
 #pragma once
 

@@ -28,8 +28,8 @@ Result<void> reap(const LaunchPlan& plan) {
   TRY(kernel::remove_cgroups(groups, kReapTimeoutMs));
   struct stat st {};
   // Only a socket: the path is ours, but what lies there after a crash may not be.
-  if (!plan.socket_path.empty() && ::lstat(plan.socket_path.c_str(), &st) == 0 && S_ISSOCK(st.st_mode))
-    ::unlink(plan.socket_path.c_str());
+  for (const auto* path : {&plan.socket_path, &plan.plug_path})
+    if (!path->empty() && ::lstat(path->c_str(), &st) == 0 && S_ISSOCK(st.st_mode)) ::unlink(path->c_str());
   if (::rmdir(plan.stage_path.c_str()) != 0 && errno != ENOENT)
     return sys_fail("remove stage " + quote(plan.stage_path));
   return {};

@@ -19,14 +19,16 @@ Error unexpected() { return fail(VIR_ERR_INTERNAL_ERROR, "unexpected answer of t
 
 }  // namespace
 
-Result<Stem> Stem::grow(const LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files, const Boot& boot) {
+Result<Stem> Stem::grow(LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files, const Boot& boot,
+                        SocketFd plugs) {
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
-  SocketFd ours(pair[0]), theirs(pair[1]);
+  SocketFd ours(pair[0]);
+  StemSockets sockets{SocketFd(pair[1]), std::move(plugs)};
   // Born with its name, so that nobody ever takes it for an init.
   ::prctl(PR_SET_NAME, kStemName, 0, 0, 0);
   auto forked = kernel::clone_process({0, nullptr, SIGCHLD});
-  if (forked && forked->pid == 0) run_stem(plan, host, passed_files, boot, theirs);
+  if (forked && forked->pid == 0) run_stem(plan, host, passed_files, boot, sockets);
   ::prctl(PR_SET_NAME, kControllerName, 0, 0, 0);
   auto cloned = TRY(std::move(forked), "clone stem");
   return Stem(std::move(ours), std::move(cloned.pidfd));

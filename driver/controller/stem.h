@@ -4,7 +4,7 @@
 // commands, and those of whoever uses them. A mistake in there must not be a mistake of host root's. So, just before
 // init's first exec, it forks: the fork, the stem, keeps the privileges and waits for requests; the controller
 // gives up its own (cage.h) and asks. The vocabulary is this header. Nothing in it names a path of the host, a process that
-// is not of this domain, or a file of its groups that is no limit.
+// is not of this domain, or a file of its groups that is no limit. Of devices that come and go it hears from the daemon (plug.h).
 //
 // The stem is one child more of the controller, in none of the container's groups, with no descriptor of anybody the
 // controller talks to. What it makes (starters, inits, joiners) are children of the controller, which waits for them. The
@@ -85,8 +85,9 @@ class Stem {
   };
 
   // Forks. `boot` waits at its gate. Until the first request everything else may still fail and release the host itself.
-  [[nodiscard]] static Result<Stem> grow(const LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files,
-                                         const Boot& boot);
+  // `plugs`: where the stem is to listen (plug.h), or empty; the caller's copy is closed.
+  [[nodiscard]] static Result<Stem> grow(LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files,
+                                         const Boot& boot, SocketFd plugs);
   Stem() = default;
   explicit operator bool() const { return static_cast<bool>(socket_); }
   // It has left without having been asked to; and then whoever asked it heard nothing.
@@ -131,7 +132,10 @@ class Stem {
 void change_name(std::string_view name_of_fork);
 
 // The fork, for Stem::grow. `boot`: the present one.
-[[noreturn]] void run_stem(const LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files, const Boot& boot,
-                           const SocketFd& socket);
+struct StemSockets {
+  SocketFd controller, plugs;
+};
+[[noreturn]] void run_stem(LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files, const Boot& boot,
+                           const StemSockets& sockets);
 
 }  // namespace virtuserns::controller

@@ -1,5 +1,6 @@
 // The stem itself: everything that it does for the controller, which it does not trust.
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -15,6 +16,7 @@
 #include "conf/base/text.h"
 #include "driver/controller/enter.h"
 #include "driver/controller/network.h"
+#include "driver/controller/plugs.h"
 #include "driver/controller/stem.h"
 #include "driver/controller/tree.h"
 #include "driver/kernel/caps.h"
@@ -74,21 +76,32 @@ void guard_stem(pid_t controller) {
 
 class StemProcess {
  public:
-  StemProcess(const LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files, const SocketFd& socket,
+  StemProcess(LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files, const StemSockets& sockets,
               pid_t controller)
-      : plan_(plan), host_(host), passed_files_(passed_files), socket_(socket), controller_(controller) {}
+      : plan_(plan),
+        host_(host),
+        passed_files_(passed_files),
+        socket_(sockets.controller),
+        plugs_socket_(sockets.plugs),
+        controller_(controller),
+        plugs_(plan, host) {}
 
   // Of the controller's copy, which nobody in here uses any more.
   void take(const Boot& boot) {
     init_ = PidFd(boot.init.get());
     devpts_ = Fd(boot.devpts.get());
     init_pid_ = boot.record.init_pid;
+    plugs_.booted(boot);
   }
   [[nodiscard]] std::vector<int> descriptors() const { return {init_.get(), devpts_.get()}; }
 
   // Until the controller is gone, or says what none of ours would.
   void run() {
     for (;;) {
+      pollfd entries[] = {{socket_.get(), POLLIN, 0}, {plugs_socket_ ? plugs_socket_.get() : -1, POLLIN, 0}};
+      if (::poll(entries, 2, -1) < 0) continue;
+      if (entries[1].revents != 0) answer_daemon();
+      if (entries[0].revents == 0) continue;
       auto packet = recv_packet(socket_.get());
       if (!packet || packet->bytes.empty()) return;
       auto request = xdr::decode_exact<StemAsk>(packet->bytes, kMaxAskMemory);
@@ -151,11 +164,43 @@ class StemProcess {
     init_ = std::move(waiting.boot.init);
     init_pid_ = waiting.boot.record.init_pid;
     starter_ = std::move(waiting.starter);
+    plugs_.booted(waiting.boot);
     devpts_ = std::move(waiting.boot.devpts);
     is_grown_ = true;
     is_booting_ = false;
     return {};
   }
+
+  // One ask of plug.h. Whoever does not say it at once, or does not listen, is not waited for: everybody else would wait too.
+  void answer_daemon() {
+    const SocketFd daemon(::accept4(plugs_socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    ucred peer{};
+    socklen_t size = sizeof peer;
+    if (!daemon || ::getsockopt(daemon.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 || peer.uid != 0) return;
+    constexpr timeval kPatience{1, 0};
+    ::setsockopt(daemon.get(), SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof kPatience);
+    ::setsockopt(daemon.get(), SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof kPatience);
+    auto packet = recv_packet(daemon.get());
+    if (!packet || packet->bytes.empty()) return;
+    const auto ask = xdr::decode_exact<DeviceAsk>(packet->bytes, kMaxAskMemory);
+    if (!ask) return;
+    const auto answered = std::visit([&](const auto& body) { return handle(body, std::move(packet->files)); }, *ask);
+    (void)send_packet(daemon.get(), xdr::encode(answered ? *answered : DeviceAnswer(to_wire(answered.error()))));
+    kernel::shrink_heap();
+  }
+  Result<DeviceAnswer> handle(const PlugAsk& ask, std::vector<Fd> files) {
+    TRY(check_init());
+    auto plugged = plugs_.plug(ask, std::move(files), init_pid_);
+    if (!plugged) return std::move(plugged).error();
+    return DeviceAnswer(std::move(*plugged));
+  }
+  Result<DeviceAnswer> handle(const UnplugAsk& ask, std::vector<Fd>) {
+    TRY(check_init());
+    auto unplugged = plugs_.unplug(ask, init_pid_);
+    if (!unplugged) return std::move(unplugged).error();
+    return DeviceAnswer(*unplugged);
+  }
+  Result<DeviceAnswer> handle(const PlacesAsk&, std::vector<Fd>) { return DeviceAnswer(plugs_.places()); }
 
   void end_init() {
     if (!init_) return;
@@ -255,14 +300,11 @@ class StemProcess {
 
   Result<void> handle(const AddressesAsk&) {
     TRY(check_init());
-    // A socket belongs to the namespace it was opened in. This thread is the only one, so a short visit is safe.
-    TRY(kernel::enter_namespaces(init_, CLONE_NEWNET));
-    auto route = kernel::RouteSocket::open();
-    if (!kernel::enter_namespace(host_.net_ns, CLONE_NEWNET)) ::_exit(1);  // links would be made in the wrong one
-    if (!route) return std::move(route).error();
+    auto route = TRY(open_route_inside(host_, TRY(kernel::open_namespace(host_.proc, init_pid_, "net"))));
+    TRY(check_init());
     AddressesReply result;
-    const auto addresses = TRY(kernel::list_addresses(*route));
-    for (const auto& link : TRY(kernel::list_links(*route))) {
+    const auto addresses = TRY(kernel::list_addresses(route));
+    for (const auto& link : TRY(kernel::list_links(route))) {
       AddressesReply::Link entry{printable(link.name), format_mac_bytes(link.mac), {}};
       for (const auto& address : addresses)
         if (address.link_index == link.index) entry.addresses.push_back({address.bytes, address.prefix});
@@ -310,11 +352,13 @@ class StemProcess {
     return answer(Done{});
   }
 
-  const LaunchPlan& plan_;
+  LaunchPlan& plan_;
   Host& host_;
   const std::vector<Fd>& passed_files_;
   const SocketFd& socket_;
+  const SocketFd& plugs_socket_;
   pid_t controller_;
+  Plugs plugs_;
   PidFd init_, starter_;
   pid_t init_pid_ = 0;
   std::vector<PidFd> joiners_;
@@ -338,15 +382,15 @@ void change_name(std::string_view name_of_fork) {
     if (std::string_view(*variable).starts_with(kMark)) std::memset(*variable, 0, std::strlen(*variable));
 }
 
-void run_stem(const LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files, const Boot& boot,
-              const SocketFd& socket) {
+void run_stem(LaunchPlan& plan, Host& host, const std::vector<Fd>& passed_files, const Boot& boot,
+              const StemSockets& sockets) {
   const pid_t controller = ::getppid();
   guard_stem(controller);
   change_name(kStemName);
-  StemProcess stem(plan, host, passed_files, socket, controller);
+  StemProcess stem(plan, host, passed_files, sockets, controller);
   stem.take(boot);
   std::vector<int> kept = host.descriptors();
-  for (const int fd : {0, 1, 2, socket.get()}) kept.push_back(fd);
+  for (const int fd : {0, 1, 2, sockets.controller.get(), sockets.plugs.get()}) kept.push_back(fd);
   for (const int fd : stem.descriptors()) kept.push_back(fd);
   for (const auto& file : passed_files) kept.push_back(file.get());
   if (close_all_but(std::move(kept))) stem.run();

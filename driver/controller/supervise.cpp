@@ -46,14 +46,16 @@ Fd open_signals() {
 
 }  // namespace
 
-Supervisor::Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files, SocketFd channel, SocketFd listener)
+Supervisor::Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files, SocketFd channel,
+                       Listeners listeners)
     : plan_(std::move(plan)),
       host_(std::move(host)),
       passed_files_(std::move(passed_files)),
       owner_(::geteuid()),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       signals_(open_signals()),
-      listener_(std::move(listener)),
+      listener_(std::move(listeners.controller)),
+      plugs_(std::move(listeners.plugs)),
       consoles_(plan_, host_, epoll_, [this](std::uint32_t index) { return stem_.rotate_log(index); }),
       refusals_(plan_, host_, epoll_),
       commands_(stem_, epoll_,
@@ -83,7 +85,7 @@ Result<void> Supervisor::boot_first() {
   Waiting waiting = TRY(begin_boot(plan_, host_, passed_files_, Parent::kCaller));
   // Before the fork, so that what is left is shared: afterwards, what either gives back it has made its own first.
   kernel::shrink_heap();
-  auto stem = Stem::grow(plan_, host_, passed_files_, waiting.boot);
+  auto stem = Stem::grow(plan_, host_, passed_files_, waiting.boot, std::move(plugs_));
   if (!stem) {
     abandon(waiting);
     return std::move(stem).error();

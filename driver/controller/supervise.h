@@ -14,8 +14,11 @@ namespace virtuserns::controller {
 
 class Supervisor {
  public:
-  // `channel`: the daemon that started us, the first connection. `listener`: where later ones come from.
-  Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files, SocketFd channel, SocketFd listener);
+  // `channel`: the daemon that started us, the first connection. `listener`: where later ones come from; `plugs`: to the stem.
+  struct Listeners {
+    SocketFd controller, plugs;
+  };
+  Supervisor(LaunchPlan plan, Host host, std::vector<Fd> passed_files, SocketFd channel, Listeners listeners);
 
   // Boots, reports the outcome, and supervises until the domain has ended and everything of it is gone.
   // The exit status of the program.
@@ -88,7 +91,7 @@ class Supervisor {
   std::vector<Fd> request_files_;  // that came with the request that is being handled
   const uid_t owner_;              // who started it, before the cage
   Fd epoll_, signals_;
-  SocketFd listener_;
+  SocketFd listener_, plugs_;  // plugs_: until the stem has it
   Stem stem_;
   Consoles consoles_;
   Refusals refusals_;

@@ -7,6 +7,7 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/reserved_target.h"
+#include "driver/controller/node_folder.h"
 #include "driver/kernel/mount.h"
 
 namespace virtuserns::controller {
@@ -17,6 +18,7 @@ using kernel::TargetKind;
 
 namespace {
 
+constexpr const char* kNodeName = ".node";
 constexpr std::uint64_t kNoSuidDevExec = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
 // The container's group for its terminals, as a host id; container root's when the plan has none or it is not mapped.
@@ -55,9 +57,51 @@ bool is_directory(const Fd& place) {
 
 }  // namespace
 
+Result<std::string> path_of(const DirFd& host_proc, const Fd& place) {
+  char path[4096];
+  const auto size =
+      ::readlinkat(host_proc.get(), ("self/fd/" + std::to_string(place.get())).c_str(), path, sizeof path);
+  if (size < 0 || size == sizeof path) return sys_fail("find the place of the target");
+  return std::string(path, static_cast<std::size_t>(size));
+}
+
+Result<void> refuse_reserved(std::string_view path, std::string_view top) {
+  if (!path.starts_with(top) || (top.empty() && !path.starts_with('/')))
+    return fail(VIR_ERR_INTERNAL_ERROR, "the target is outside of the tree");
+  const auto inside = path.substr(top.size());
+  // A cover of the root would take all of them away.
+  if (inside.empty() || inside == "/") return reserved("/");
+  if (is_reserved_target(inside)) return reserved(inside);
+  return {};
+}
+
+Result<MountIdentity> identity_of(const Fd& mount) {
+  struct stat st {};
+  if (::fstat(mount.get(), &st) != 0) return sys_fail("stat mount");
+  return MountIdentity{st.st_dev, st.st_ino};
+}
+
+std::string loose_path(std::size_t number) { return std::string(kLoosePath) + "/" + std::to_string(number); }
+
+Result<void> Tree::set_aside(const MountFd& mount, const std::string& target) {
+  const std::string path = loose_path(loose_.size());
+  if (is_directory(mount) ? ::mkdir(path.c_str(), 0700) != 0 : ::mknod(path.c_str(), S_IFREG | 0600, 0) != 0)
+    return sys_fail("create place of a loose mount");
+  const Fd place(::open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (!place) return sys_fail("open place of a loose mount");
+  TRY(kernel::attach_mount(mount, place));
+  loose_[target] = TRY(identity_of(mount));
+  return {};
+}
+
 void Tree::clear() {
   // Once for the tree and everything on it; more often when a failed boot had mounted twice.
   while (::umount2(kTreePath, MNT_DETACH) == 0) {
+  }
+  for (std::size_t number = 0;; ++number) {
+    const std::string path = loose_path(number);
+    if (::umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno == ENOENT) break;
+    remove_place(path);
   }
 }
 
@@ -76,20 +120,6 @@ Result<MountFd> Tree::clone_source(const Source& source, OwnerShift shift) const
   return mount;
 }
 
-// Judged by where the place is, not by how it was asked for: a link in the image may lead to /proc.
-Result<void> Tree::refuse_reserved(const Fd& place) const {
-  char path[4096];
-  const auto size =
-      ::readlinkat(host_.proc.get(), ("self/fd/" + std::to_string(place.get())).c_str(), path, sizeof path);
-  if (size < 0) return sys_fail("find the place of the target");
-  const std::string_view where(path, static_cast<std::size_t>(size)), tree(kTreePath);
-  if (!where.starts_with(tree)) return fail(VIR_ERR_INTERNAL_ERROR, "the target is outside of the tree");
-  const auto inside = where.substr(tree.size());
-  if (inside.empty()) return reserved("/");  // a cover of the root would take all of them away
-  if (is_reserved_target(inside)) return reserved(inside);
-  return {};
-}
-
 // `is_system`: /dev, /proc, /sys. Their place must be a plain directory: behind a symbolic link masks would cover
 // something else than what is mounted (CVE-2019-19921), and anything else means a tampered tree.
 Result<void> Tree::attach_at(const MountFd& mount, const std::string& target, bool is_system) {
@@ -101,7 +131,7 @@ Result<void> Tree::attach_at(const MountFd& mount, const std::string& target, bo
   const kernel::OnDiskIdentity as_container_root(plan_.host_uid, plan_.host_gid);
   const DirFd place =
       TRY(kernel::make_target(root_, target, kind, is_system ? Symlinks::kRefuse : Symlinks::kFollowInRoot));
-  if (!is_system) TRY(refuse_reserved(place));
+  if (!is_system) TRY(refuse_reserved(TRY(path_of(host_.proc, place)), kTreePath));
   TRY(kernel::attach_mount(mount, place), "mount on " + quote(target));
   return {};
 }
@@ -143,14 +173,18 @@ Result<void> Tree::finish() {
   return {};
 }
 
+Result<MountFd> Tree::make(const BindStep& step) const {
+  const Source& source = *TRY(find_source(step.source_id));
+  MountFd mount = TRY(clone_source(source, step.shift));
+  // All of the tree or an error: the kernel changes no mount unless it can change every one (mount_setattr(2)).
+  if (step.is_readonly) TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow));
+  return mount;
+}
+
 Result<void> Tree::apply(const BindStep& step) {
   const std::string context = "filesystem " + quote(step.target);
-  const Source& source = *TRY(find_source(step.source_id), context);
-  const MountFd mount = TRY(clone_source(source, step.shift), context);
-  // All of the tree or an error: the kernel changes no mount unless it can change every one (mount_setattr(2)).
-  if (step.is_readonly)
-    TRY(kernel::set_mount_attributes(mount, MOUNT_ATTR_RDONLY, 0, Depth::kWithMountsBelow), context);
-  TRY(attach_at(mount, step.target, false), context);
+  const MountFd mount = TRY(make(step), context);
+  TRY(step.is_loose ? set_aside(mount, step.target) : attach_at(mount, step.target, false), context);
   if (step.is_readonly && !kernel::is_readonly_mount(mount))
     return fail(VIR_ERR_OPERATION_FAILED, context + ": did not become read-only");
   return {};
@@ -167,18 +201,20 @@ Result<void> Tree::apply(const InnerBindStep& step) {
   return {};
 }
 
-Result<void> Tree::apply(const TmpfsStep& step) {
-  const std::string context = "tmpfs " + quote(step.target);
+Result<MountFd> Tree::make(const TmpfsStep& step) const {
   char mode[16];
   std::snprintf(mode, sizeof mode, "%o", step.mode & 07777);
   kernel::MountOptions options = {
       {"mode", mode}, {"uid", std::to_string(plan_.host_uid)}, {"gid", std::to_string(plan_.host_gid)}};
   if (step.size_bytes != 0) options.emplace_back("size", std::to_string(step.size_bytes));
-  const MountFd mount =
-      TRY(kernel::make_filesystem("tmpfs", options,
-                                  MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0)),
-          context);
-  TRY(attach_at(mount, step.target, false), context);
+  return kernel::make_filesystem("tmpfs", options,
+                                 MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (step.is_readonly ? MOUNT_ATTR_RDONLY : 0));
+}
+
+Result<void> Tree::apply(const TmpfsStep& step) {
+  const std::string context = "tmpfs " + quote(step.target);
+  const MountFd mount = TRY(make(step), context);
+  TRY(step.is_loose ? set_aside(mount, step.target) : attach_at(mount, step.target, false), context);
   return {};
 }
 
@@ -227,35 +263,37 @@ Result<void> Tree::apply(const DevStep& step) {
   return {};
 }
 
-// The host's node belongs to the host's root, which is nobody inside: a node of the container root's own, on the tmpfs
-// of /dev, reached by its mount alone (that of /dev has no devices). Which devices is for the plan and its cgroups.
-Result<void> Tree::attach_own_node(const struct stat& host_node, const std::string& target) {
-  static constexpr const char* kName = ".node";
-  if (!dev_) return fail(VIR_ERR_INTERNAL_ERROR, "the plan has devices before its /dev");
-  if (::mknodat(dev_.get(), kName, (host_node.st_mode & S_IFMT) | 0600, host_node.st_rdev) != 0)
+// The host's node belongs to the host's root, which is nobody inside: a node of the container root's own, on a tmpfs that is
+// not reached by it (the mount of /dev has no devices). Which devices is for the plan and its cgroups.
+Result<MountFd> Tree::make_own_node(const struct stat& host_node, const DirFd& folder) const {
+  if (::mknodat(folder.get(), kNodeName, (host_node.st_mode & S_IFMT) | 0600, host_node.st_rdev) != 0)
     return sys_fail("create node");
-  const auto attached = [&]() -> Result<void> {
-    if (::fchownat(dev_.get(), kName, plan_.host_uid, plan_.host_gid, AT_SYMLINK_NOFOLLOW) != 0)
-      return sys_fail("own node");
-    const MountFd mount = TRY(kernel::clone_mount(dev_, kName, Depth::kTopOnly));
-    TRY(kernel::set_mount_attributes(mount, 0, MOUNT_ATTR_NODEV, Depth::kTopOnly));
-    return attach_at(mount, target, true);
-  }();
-  (void)::unlinkat(dev_.get(), kName, 0);  // the mount keeps it
-  return attached;
+  if (::fchownat(folder.get(), kNodeName, plan_.host_uid, plan_.host_gid, AT_SYMLINK_NOFOLLOW) != 0)
+    return sys_fail("own node");
+  MountFd mount = TRY(kernel::clone_mount(folder, kNodeName, Depth::kTopOnly));
+  TRY(kernel::set_mount_attributes(mount, 0, MOUNT_ATTR_NODEV, Depth::kTopOnly));
+  return mount;
+}
+
+Result<MountFd> Tree::make(const DeviceNodeStep& step, const DirFd& folder) const {
+  const Source& source = *TRY(find_source(step.source_id));
+  const bool is_for_everybody = (source.facts.st_mode & 0006) == 0006;
+  return is_for_everybody ? kernel::clone_mount(source.place, Depth::kTopOnly) : make_own_node(source.facts, folder);
 }
 
 Result<void> Tree::apply(const DeviceNodeStep& step) {
   const std::string context = "device " + quote(step.target);
-  const Source& source = *TRY(find_source(step.source_id), context);
-  if (source.place.empty()) return {};  // an optional one
-  const bool is_for_everybody = (source.facts.st_mode & 0006) == 0006;
-  if (!is_for_everybody) {
-    TRY(attach_own_node(source.facts, step.target), context);
+  if (TRY(find_source(step.source_id), context)->place.empty()) return {};  // an optional one
+  if (!dev_) return fail(VIR_ERR_INTERNAL_ERROR, "the plan has devices before its /dev");
+  if (step.is_loose) {
+    const auto folder = TRY(NodeFolder::make(), context);
+    TRY(set_aside(TRY(make(step, folder.dir()), context), step.target), context);
     return {};
   }
-  const MountFd mount = TRY(kernel::clone_mount(source.place, Depth::kTopOnly), context);
-  TRY(attach_at(mount, step.target, true), context);
+  const auto mount = make(step, dev_);
+  auto attached = mount ? attach_at(*mount, step.target, true) : Result<void>(mount.error());
+  (void)::unlinkat(dev_.get(), kNodeName, 0);  // the mount keeps it
+  TRY(std::move(attached), context);
   return {};
 }
 

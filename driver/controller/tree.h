@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,21 @@ namespace virtuserns::controller {
 struct NamespaceMounts {
   MountFd proc, sys, mqueue, cgroup;
 };
+
+// Where in the tree of the process that asks: "/dev/null". `host_proc`: of the machine.
+[[nodiscard]] Result<std::string> path_of(const DirFd& host_proc, const Fd& place);
+// Judged by where the place is, not by how it was asked for: a link in the image may lead to /proc. `top`: of the container's tree.
+[[nodiscard]] Result<void> refuse_reserved(std::string_view path, std::string_view top);
+
+// What a mount is told by as long as it is there.
+struct MountIdentity {
+  dev_t device = 0;
+  ino_t inode = 0;
+};
+[[nodiscard]] Result<MountIdentity> identity_of(const Fd& mount);
+using LooseMounts = std::map<std::string, MountIdentity>;  // by target
+// For init: where the mount of the plan's nth loose step waits.
+[[nodiscard]] std::string loose_path(std::size_t number);
 
 class Tree {
  public:
@@ -31,21 +47,26 @@ class Tree {
   [[nodiscard]] Result<void> apply(const SysStep& step, const NamespaceMounts& mounts);
   [[nodiscard]] Result<void> apply(const CgroupMountStep& step, const NamespaceMounts& mounts);
   [[nodiscard]] Result<void> apply(const MqueueStep& step, const NamespaceMounts& mounts);
+  // The same before it is anywhere, detached. `folder`: where a node can be made, which stays until the mount is attached.
+  [[nodiscard]] Result<MountFd> make(const BindStep& step) const;
+  [[nodiscard]] Result<MountFd> make(const TmpfsStep& step) const;
+  [[nodiscard]] Result<MountFd> make(const DeviceNodeStep& step, const DirFd& folder) const;
   // What has to wait until every target exists: read-only of the root itself.
   [[nodiscard]] Result<void> finish();
 
   [[nodiscard]] std::vector<kernel::Pty> take_consoles() { return std::move(consoles_); }
   [[nodiscard]] Fd take_devpts() { return std::move(devpts_); }
+  [[nodiscard]] LooseMounts take_loose() { return std::move(loose_); }
   // Removes the tree of an earlier boot or of a failed one from the controller's namespace.
   static void clear();
 
  private:
   [[nodiscard]] Result<const Source*> find_source(std::uint32_t id) const;
   [[nodiscard]] Result<MountFd> clone_source(const Source& source, OwnerShift shift) const;
-  [[nodiscard]] Result<void> refuse_reserved(const Fd& place) const;
+  [[nodiscard]] Result<void> set_aside(const MountFd& mount, const std::string& target);
   [[nodiscard]] Result<void> attach_at(const MountFd& mount, const std::string& target, bool is_system);
   [[nodiscard]] Result<void> attach_in_dev(const MountFd& mount, const std::string& name, kernel::TargetKind kind);
-  [[nodiscard]] Result<void> attach_own_node(const struct stat& host_node, const std::string& target);
+  [[nodiscard]] Result<MountFd> make_own_node(const struct stat& host_node, const DirFd& folder) const;
   [[nodiscard]] Result<void> attach_console(const MountFd& pts, const std::string& name, std::uint32_t number);
   [[nodiscard]] Result<void> attach_bare(const MountFd& mount, const char* name);
   [[nodiscard]] Result<void> mask(const MountFd& top, const std::string& top_path,
@@ -58,6 +79,7 @@ class Tree {
   bool is_root_readonly_ = false;
   std::vector<kernel::Pty> consoles_;
   Fd devpts_;
+  LooseMounts loose_;
 };
 
 }  // namespace virtuserns::controller

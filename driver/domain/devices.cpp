@@ -46,14 +46,21 @@ Result<void> DomainDriver::attach_device(const Caller& caller, const Uuid& uuid,
   apply_device_defaults(device, job.look()->def);
   TRY(validate_device(device));
   TRY(admit_change(caller, job, [&](DomainDef& def) { return attach_to(def, device); }));
-  std::string alias;
-  TRY(change_defs(caller, job, flags, [&](const AffectedDefs& defs) -> Result<void> {
-    if (defs.live) alias = TRY(attach_live(*job.domain, *defs.live, device));
-    if (!defs.config) return {};
-    TRY(attach_to(*defs.config, device));
-    return validate(*defs.config);
-  }));
-  if (!alias.empty()) emit(job, DeviceAddedEvent{alias});
+  std::optional<std::string> alias;
+  DomainDef with;
+  auto changed = change_defs(caller, job, flags, [&](const AffectedDefs& defs) -> Result<void> {
+    if (defs.config) {
+      TRY(attach_to(*defs.config, device));
+      TRY(validate(*defs.config));
+    }
+    if (!defs.live) return {};
+    alias = TRY(attach_live(*job.domain, *defs.live, device));
+    with = *defs.live;
+    return {};
+  });
+  if (!changed && alias) (void)detach_live(*job.domain, with, device);  // what could not be recorded is not left
+  TRY(std::move(changed));
+  if (alias && !alias->empty()) emit(job, DeviceAddedEvent{*alias});
   return {};
 }
 
@@ -62,8 +69,8 @@ Result<void> DomainDriver::detach_device(const Caller& caller, const Uuid& uuid,
   const auto job = TRY(domains_.take_job(uuid));
   std::string alias;
   TRY(change_defs(caller, job, flags, [&](const AffectedDefs& defs) -> Result<void> {
-    if (defs.live) alias = TRY(detach_live(*job.domain, *defs.live, device));
     if (defs.config) (void)TRY(detach_from(*defs.config, without_generated_alias(device)));
+    if (defs.live) alias = TRY(detach_live(*job.domain, *defs.live, device));
     return {};
   }));
   if (!alias.empty()) emit(job, DeviceRemovedEvent{alias});

@@ -3,6 +3,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 
 #include "conf/base/text.h"
@@ -71,6 +73,34 @@ int bpf(bpf_cmd command, bpf_attr& attributes) {
   return static_cast<int>(::syscall(SYS_bpf, command, &attributes, sizeof attributes));
 }
 
+// The filters of the group itself, which are all ours.
+Result<std::vector<Fd>> open_filters(const Cgroup& group) {
+  std::array<std::uint32_t, 64> ids{};
+  bpf_attr query_it{};
+  query_it.query.target_fd = static_cast<std::uint32_t>(group.dir().get());
+  query_it.query.attach_type = BPF_CGROUP_DEVICE;
+  query_it.query.prog_ids = reinterpret_cast<std::uintptr_t>(ids.data());
+  query_it.query.prog_cnt = ids.size();
+  if (bpf(BPF_PROG_QUERY, query_it) != 0) return sys_fail("look for the device filter");
+  std::vector<Fd> filters;
+  for (std::size_t i = 0; i < query_it.query.prog_cnt; ++i) {
+    bpf_attr open_it{};
+    open_it.prog_id = ids[i];
+    filters.emplace_back(bpf(BPF_PROG_GET_FD_BY_ID, open_it));
+    if (!filters.back()) return sys_fail("open the device filter");
+  }
+  return filters;
+}
+
+Result<void> detach_program(const Cgroup& group, const Fd& filter) {
+  bpf_attr detach_it{};
+  detach_it.target_fd = static_cast<std::uint32_t>(group.dir().get());
+  detach_it.attach_bpf_fd = static_cast<std::uint32_t>(filter.get());
+  detach_it.attach_type = BPF_CGROUP_DEVICE;
+  if (bpf(BPF_PROG_DETACH, detach_it) != 0) return sys_fail("detach the former device filter");
+  return {};
+}
+
 Result<void> attach_program(const Cgroup& group, const std::vector<DeviceRule>& rules) {
   const auto program = device_program(rules);
   static constexpr char kLicense[] = "GPL";
@@ -92,6 +122,34 @@ Result<void> attach_program(const Cgroup& group, const std::vector<DeviceRule>& 
   // A program of the service manager above it keeps its say, and nobody below can take ours away.
   attach_it.attach_flags = BPF_F_ALLOW_MULTI;
   if (bpf(BPF_PROG_ATTACH, attach_it) != 0) return sys_fail("attach the device filter");
+  return {};
+}
+
+// All have to agree: with both there, what the new one adds is not allowed yet, and what it takes away no more.
+Result<void> replace_program(const Cgroup& group, const std::vector<DeviceRule>& rules) {
+  const auto former = TRY(open_filters(group));
+  TRY(attach_program(group, rules));
+  for (const auto& filter : former) TRY(detach_program(group, filter));
+  return {};
+}
+
+bool has_same_device(const DeviceRule& one, const DeviceRule& other) {
+  return one.kind == other.kind && one.major == other.major && one.minor == other.minor;
+}
+
+Result<void> write_changes(const Cgroup& group, const std::vector<DeviceRule>& from,
+                           const std::vector<DeviceRule>& to) {
+  std::vector<DeviceRule> gone;
+  for (const auto& rule : from)
+    if (std::find(to.begin(), to.end(), rule) == to.end()) gone.push_back(rule);
+  for (const auto& rule : gone) TRY(group.write("devices.deny", format_device_rule(rule)));
+  for (const auto& rule : to) {
+    const bool is_new = std::find(from.begin(), from.end(), rule) == from.end();
+    // What is denied to a device is taken from all that it was allowed (cgroup-v1/devices.rst).
+    const bool is_hit =
+        std::any_of(gone.begin(), gone.end(), [&](const auto& other) { return has_same_device(rule, other); });
+    if (is_new || is_hit) TRY(group.write("devices.allow", format_device_rule(rule)));
+  }
   return {};
 }
 
@@ -127,6 +185,17 @@ Result<void> limit_devices(const Cgroup& group, const std::vector<DeviceRule>& r
     return fail(VIR_ERR_CONFIG_UNSUPPORTED, "limit devices: " + std::to_string(rules.size()) +
                                                 " rules are more than " + std::to_string(kMaxDeviceRules));
   return group.is_v2() ? attach_program(group, rules) : write_rules(group, rules);
+}
+
+Result<void> change_devices(const Cgroup& group, const std::vector<DeviceRule>& from,
+                            const std::vector<DeviceRule>& to) {
+  if (to.size() > kMaxDeviceRules)
+    return fail(VIR_ERR_CONFIG_UNSUPPORTED, "limit devices: " + std::to_string(to.size()) + " rules are more than " +
+                                                std::to_string(kMaxDeviceRules));
+  if (group.is_v2()) return replace_program(group, to);
+  auto changed = write_changes(group, from, to);
+  if (!changed) (void)write_changes(group, to, from);
+  return changed;
 }
 
 }  // namespace virtuserns::kernel

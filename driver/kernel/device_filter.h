@@ -21,5 +21,9 @@ inline constexpr std::size_t kMaxDeviceRules = 256;
 // the devices controller; v2: takes CAP_BPF and CAP_SYS_ADMIN or CAP_NET_ADMIN, and goes with the group.
 // Groups above still have their say. VIR_ERR_CONFIG_UNSUPPORTED: the kernel cannot (CONFIG_CGROUP_BPF).
 [[nodiscard]] Result<void> limit_devices(const Cgroup& group, const std::vector<DeviceRule>& rules);
+// From the rules that limit_devices or this gave the group to others. What both allow is allowed meanwhile, what neither does is
+// not. After an error the former hold. v2: takes CAP_SYS_ADMIN of the machine.
+[[nodiscard]] Result<void> change_devices(const Cgroup& group, const std::vector<DeviceRule>& from,
+                                          const std::vector<DeviceRule>& to);
 
 }  // namespace virtuserns::kernel

@@ -229,6 +229,17 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   void bury(const Uuid& uuid, const xml::DomainStatus* status);
   void clean_leftovers(const std::set<std::string>& known);
 
+  // plug.cpp
+  Result<std::string> attach_live(DriverDomain& domain, DomainDef& live, DeviceDef device) override;
+  Result<std::string> detach_live(DriverDomain& domain, DomainDef& live, const DeviceDef& device) override;
+  [[nodiscard]] static RunPtr run_of(DriverDomain& domain);
+  [[nodiscard]] Result<DevicePlan> plan_device(const DomainDef& live, const IdMaps& maps,
+                                               const DeviceDef& device) const;
+  template <class Wanted>
+  [[nodiscard]] Result<Wanted> ask_stem(const Uuid& uuid, const controller::DeviceAsk& ask,
+                                        std::span<const int> files = {}) const;
+  void settle_devices(const RunPtr& run);
+
   // watching.cpp
   [[nodiscard]] std::string group_file(const DomainDef& def, const char* controller, const char* file) const;
   void sample_live(DriverDomain& domain, const DomainDef& def, StatsSample& sample) override;

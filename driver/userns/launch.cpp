@@ -22,9 +22,8 @@ namespace virtuserns::userns {
 
 namespace {
 
-// A plan on a descriptor that nobody can change any more.
-Result<Fd> sealed_plan(const LaunchPlan& plan) {
-  const auto bytes = encode_plan(plan);
+// On a descriptor that nobody can change any more.
+Result<Fd> sealed(const std::vector<std::uint8_t>& bytes) {
   Fd file(::memfd_create("virtuserns-plan", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!file) return sys_fail("memfd_create");
   if (::write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
@@ -92,6 +91,9 @@ class Spawn {
     TRY(pass(log.get(), 1));
     return pass(log.get(), 2);
   }
+
+  // Which would keep a channel open that the child has closed.
+  void close_sources() { sources_.clear(); }
 
   Result<pid_t> run(const std::string& program, const std::string& argument, std::string mark = {}) {
     ::posix_spawn_file_actions_addclosefrom_np(&actions_, first_unused_);
@@ -220,7 +222,37 @@ Result<void> hand_over_plan(Launched& launched, const std::vector<std::uint8_t>&
 
 Result<void> reap_domain(const std::string& program, const LaunchPlan& plan, const std::string& log_path,
                          int timeout_ms) {
-  return run_reaper(program, plan, TRY(sealed_plan(plan)), log_path, timeout_ms);
+  return run_reaper(program, plan, TRY(sealed(encode_plan(plan))), log_path, timeout_ms);
+}
+
+Result<std::vector<Fd>> open_sources(const std::string& program, const controller::OpenAsk& ask,
+                                     const std::string& log_path, int timeout_ms) {
+  const Fd plan = TRY(sealed(xdr::encode(ask)));
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("socketpair");
+  const SocketFd ours(pair[0]);
+  SocketFd theirs(pair[1]);
+  Spawn spawn(controller::kChannelFd + 1);
+  TRY(spawn.log_to(log_path));
+  TRY(spawn.pass(plan.get(), controller::kPlanFd));
+  TRY(spawn.pass(theirs.get(), controller::kChannelFd));
+  const pid_t pid = TRY(spawn.run(program, "--open"));
+  spawn.close_sources();
+  theirs.reset();
+  pollfd entry{ours.get(), POLLIN, 0};
+  const int ready = ::poll(&entry, 1, timeout_ms);
+  auto packet = ready > 0 ? recv_packet(ours.get())
+                          : fail(VIR_ERR_OPERATION_TIMEOUT, "open the device's source: not finished in time");
+  if (!packet) ::kill(pid, SIGKILL);
+  // A file system that does not answer may hold it for longer; somebody else takes its status then.
+  (void)wait_child(pid, 1000);
+  if (!packet) return std::move(packet).error();
+  if (packet->bytes.empty())
+    return fail(VIR_ERR_OPERATION_FAILED, "open the device's source: see " + quote(log_path));
+  const auto answer = TRY(xdr::decode_exact<controller::OpenerAnswer>(packet->bytes));
+  if (const auto* error = std::get_if<controller::WireError>(&answer))
+    return Error{error->code, error->sys_errno, error->text};
+  return std::move(packet->files);
 }
 
 Result<PidFd> open_pidfd(pid_t pid) {

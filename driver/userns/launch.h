@@ -9,6 +9,7 @@
 #include "conf/base/fd.h"
 #include "conf/base/result.h"
 #include "driver/controller/plan.h"
+#include "driver/controller/plug.h"
 
 namespace virtuserns::userns {
 
@@ -47,6 +48,10 @@ void append_to_log(const std::string& log_path, const std::string& text);
 inline constexpr int kReapTimeoutMs = 150'000;
 [[nodiscard]] Result<void> reap_domain(const std::string& program, const LaunchPlan& plan,
                                        const std::string& log_path, int timeout_ms);
+
+// Runs `program --open` and waits: the mounts of `ask`, in order.
+[[nodiscard]] Result<std::vector<Fd>> open_sources(const std::string& program, const controller::OpenAsk& ask,
+                                                   const std::string& log_path, int timeout_ms);
 
 [[nodiscard]] Result<PidFd> open_pidfd(pid_t pid);
 [[nodiscard]] Result<std::uint64_t> read_start_time(const std::string& proc, pid_t pid);

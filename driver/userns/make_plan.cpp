@@ -23,6 +23,7 @@ void plan_identity(Draft& draft, std::uint32_t host_uid, std::uint32_t host_gid)
   plan.host_gid = host_gid;
   const std::string stem = draft.context.paths.driver_run + "/" + format_uuid(def.uuid);
   plan.socket_path = stem + ".sock";
+  if (!draft.context.paths.is_session) plan.plug_path = stem + ".plug";
   plan.exit_record_path = stem + ".exit";
   plan.stage_path = stem + ".stage";
   for (const auto& console : def.consoles)

@@ -26,6 +26,7 @@
 #include "conf/idmap.h"
 #include "conf/paths.h"
 #include "driver/controller/plan.h"
+#include "driver/controller/plug.h"
 #include "driver/kernel/facts.h"
 
 namespace virtuserns::userns {
@@ -73,6 +74,16 @@ struct MadePlan {
 
 // VIR_ERR_CONFIG_UNSUPPORTED names the element that cannot be done and the remedy.
 [[nodiscard]] Result<MadePlan> make_plan(const DomainDef& def, const IdMaps& maps, const PlanContext& context);
+
+// One device for a domain that runs, by the same rules. `only`: its definition with that device and no other; `context`: of that.
+struct DevicePlan {
+  std::vector<BeforeStep> sources;  // to be opened before it is asked for; their ids are those of `ask`
+  controller::PlugAsk ask;
+  std::vector<std::string> messages;
+};
+// VIR_ERR_OPERATION_UNSUPPORTED names what only a start can do, and --config.
+[[nodiscard]] Result<DevicePlan> make_device_plan(const DomainDef& only, const IdMaps& maps,
+                                                  const PlanContext& context);
 
 // "virtuserns-<uuid>": the group's name in every hierarchy.
 [[nodiscard]] std::string group_name(const DomainDef& def);

@@ -35,19 +35,9 @@ void append(std::vector<FileWrite>& to, std::vector<FileWrite> from) {
 
 // The nodes every domain may use and those of its definition; bound in, never made (mknod is refused anyway).
 std::vector<DeviceRule> device_rules(const Draft& draft) {
-  constexpr std::uint32_t kReadWrite = DeviceRule::kRead | DeviceRule::kWrite;
   std::vector<DeviceRule> rules = standard_device_rules();
-  const auto allow = [&](const std::string& path, std::uint32_t access) {
-    if (const auto found = draft.context.devices.find(path); found != draft.context.devices.end())
-      rules.push_back({found->second.is_block ? DeviceKind::kBlock : DeviceKind::kCharacter, found->second.major,
-                       found->second.minor, access});
-  };
-  for (const auto& disk : draft.def.disks) allow(disk.source, disk.readonly ? DeviceRule::kRead : kReadWrite);
-  for (const auto& hostdev : draft.def.hostdevs) {
-    if (hostdev.type != HostdevType::kCapsNet) allow(hostdev.source, kReadWrite);
-    if (hostdev.source == "/dev/fuse") rules.push_back({DeviceKind::kCharacter, 10, 229});
-    if (hostdev.source == "/dev/net/tun") rules.push_back({DeviceKind::kCharacter, 10, 200});
-  }
+  const auto own = own_device_rules(draft);
+  rules.insert(rules.end(), own.begin(), own.end());
   return rules;
 }
 
@@ -110,6 +100,23 @@ void report_missing(Draft& draft, const std::set<std::string>& present) {
 }
 
 }  // namespace
+
+std::vector<DeviceRule> own_device_rules(const Draft& draft) {
+  constexpr std::uint32_t kReadWrite = DeviceRule::kRead | DeviceRule::kWrite;
+  std::vector<DeviceRule> rules;
+  const auto allow = [&](const std::string& path, std::uint32_t access) {
+    if (const auto found = draft.context.devices.find(path); found != draft.context.devices.end())
+      rules.push_back({found->second.is_block ? DeviceKind::kBlock : DeviceKind::kCharacter, found->second.major,
+                       found->second.minor, access});
+  };
+  for (const auto& disk : draft.def.disks) allow(disk.source, disk.readonly ? DeviceRule::kRead : kReadWrite);
+  for (const auto& hostdev : draft.def.hostdevs) {
+    if (hostdev.type != HostdevType::kCapsNet) allow(hostdev.source, kReadWrite);
+    if (hostdev.source == "/dev/fuse") rules.push_back({DeviceKind::kCharacter, 10, 229});
+    if (hostdev.source == "/dev/net/tun") rules.push_back({DeviceKind::kCharacter, 10, 200});
+  }
+  return rules;
+}
 
 const CgroupHierarchy* device_hierarchy(const HostFacts& host) {
   const CgroupHierarchy* found = nullptr;

@@ -160,6 +160,10 @@ void add_node(Draft& draft, const std::string& host_source, const std::string& t
   draft.plan().from_parent.push_back(DeviceNodeStep{id, target});
 }
 
+FilesystemFacts facts_of(const Draft& draft, std::size_t i) {
+  return i < draft.context.filesystems.size() ? draft.context.filesystems[i] : FilesystemFacts{};
+}
+
 bool has_unified(const HostFacts& host) {
   for (const auto& hierarchy : host.hierarchies)
     if (hierarchy.is_v2) return true;
@@ -174,9 +178,6 @@ std::uint32_t Draft::plan_gid() const { return made.plan.host_gid; }
 Result<void> plan_mounts(Draft& draft) {
   const auto& def = draft.def;
   const FilesystemDef* root = nullptr;
-  const auto facts_of = [&](std::size_t i) {
-    return i < draft.context.filesystems.size() ? draft.context.filesystems[i] : FilesystemFacts{};
-  };
   for (std::size_t i = 0; i < def.filesystems.size(); ++i) {
     if (def.filesystems[i].target != "/") continue;
     if (root) return unsupported("two <filesystem> elements have the target '/'");
@@ -186,7 +187,7 @@ Result<void> plan_mounts(Draft& draft) {
       return unsupported("the root filesystem must be of type 'mount', 'file' or 'block'");
     if (root->type == FilesystemType::kMount && root->source == "/")
       return unsupported("the host's own root directory cannot be the root filesystem of a domain");
-    TRY(plan_filesystem(draft, *root, facts_of(i)));
+    TRY(plan_filesystem(draft, *root, facts_of(draft, i)));
   }
   // libvirt's driver would start such a domain on the host's own files.
   if (!root)
@@ -205,8 +206,13 @@ Result<void> plan_mounts(Draft& draft) {
   steps.push_back(SysStep{kMaskedSys, has_containers});
   if (has_unified(draft.context.host) && !draft.context.paths.is_session) steps.push_back(CgroupMountStep{});
   steps.push_back(MqueueStep{});
-  for (std::size_t i = 0; i < def.filesystems.size(); ++i)
-    if (&def.filesystems[i] != root) TRY(plan_filesystem(draft, def.filesystems[i], facts_of(i)));
+  return plan_filesystems(draft);
+}
+
+Result<void> plan_filesystems(Draft& draft) {
+  for (std::size_t i = 0; i < draft.def.filesystems.size(); ++i)
+    if (const auto& fs = draft.def.filesystems[i]; fs.target != "/")
+      TRY(plan_filesystem(draft, fs, facts_of(draft, i)));
   return {};
 }
 

@@ -22,11 +22,15 @@ struct Draft {
 // The hierarchy whose groups limit devices: v1's if there is one, else cgroup2; null: nobody does.
 [[nodiscard]] const CgroupHierarchy* device_hierarchy(const HostFacts& host);  // plan_groups.cpp
 
-void plan_groups(Draft& draft);                         // plan_groups.cpp
-[[nodiscard]] Result<void> plan_mounts(Draft& draft);   // plan_mounts.cpp
-[[nodiscard]] Result<void> plan_devices(Draft& draft);  // plan_mounts.cpp
-[[nodiscard]] Result<void> plan_network(Draft& draft);  // plan_network.cpp
-[[nodiscard]] Result<void> plan_init(Draft& draft);     // plan_init.cpp
+void plan_groups(Draft& draft);  // plan_groups.cpp
+// Beyond those that every domain has.
+[[nodiscard]] std::vector<DeviceRule> own_device_rules(const Draft& draft);  // plan_groups.cpp
+// Those that are not the root.
+[[nodiscard]] Result<void> plan_filesystems(Draft& draft);  // plan_mounts.cpp
+[[nodiscard]] Result<void> plan_mounts(Draft& draft);       // plan_mounts.cpp
+[[nodiscard]] Result<void> plan_devices(Draft& draft);      // plan_mounts.cpp
+[[nodiscard]] Result<void> plan_network(Draft& draft);      // plan_network.cpp
+[[nodiscard]] Result<void> plan_init(Draft& draft);         // plan_init.cpp
 // Of the overlay at `fs`, to be kept under `id`: plan_overlay.cpp.
 [[nodiscard]] Result<void> plan_overlay(Draft& draft, const FilesystemDef& fs, const OverlayDef& overlay,
                                         const FilesystemFacts& facts, std::uint32_t id);

@@ -91,7 +91,7 @@ std::string Backend::run_file(const Uuid& uuid, const char* suffix) const {
 void Backend::remove_run_files(const Uuid& uuid) const {
   // The status last: while it is there, the next daemon looks for the rest. A directory in place of a file, which would
   // be in the way of the next start, goes too.
-  for (const char* suffix : {".exit", ".exit.new", ".plan", ".sock", ".stage", ".status"}) {
+  for (const char* suffix : {".exit", ".exit.new", ".plan", ".plug", ".sock", ".stage", ".status"}) {
     const std::string path = run_file(uuid, suffix);
     if (::unlink(path.c_str()) != 0 && errno == EISDIR) ::rmdir(path.c_str());
   }

@@ -1,0 +1,39 @@
+// Mounts that come into a container that runs, and leave it.
+//
+// What is done inside is done as container root by a short-lived process, in the container's own namespaces: a hostile tree leads it to
+// nothing that the container has not got already, and a file system that never answers holds nobody but that process. It has nothing
+// open of the host but its /proc.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+
+#include "driver/controller/tree.h"
+
+namespace virtuserns::controller {
+
+// The namespaces of init, who is held by its pidfd as long as this is used.
+struct Inside {
+  NsFd user, mount, net;
+  std::uint32_t host_uid = 0, host_gid = 0;  // of container root
+  [[nodiscard]] static Result<Inside> open(const LaunchPlan& plan, const Host& host, pid_t init);
+};
+
+enum class PlaceKind { kFolder, kNode };  // kNode: in /dev, no link on the way, an empty file below it
+[[nodiscard]] PlaceKind kind_of(const ParentStep& step);
+[[nodiscard]] bool is_loose(const ParentStep& step);
+// In the container's mount namespace, by container root, who is in no other. `mount`: detached.
+[[nodiscard]] Result<void> attach_here(const MountFd& mount, const std::string& target, PlaceKind kind);
+
+// At `target`, which is made when it is missing; owners, errors and what is refused as at a start (Tree). The flags of `mount`
+// (MOUNT_ATTR_RDONLY, MOUNT_ATTR_NODEV) are locked for the container, as everything is that a less privileged mount namespace gets
+// from one above (mount_namespaces(7)); the mount itself is not: container root may unmount it. VIR_ERR_OPERATION_TIMEOUT.
+[[nodiscard]] Result<void> attach_inside(const Host& host, const Inside& inside, const MountFd& mount,
+                                         const std::string& target, PlaceKind kind);
+
+// VIR_ERR_RESOURCE_BUSY: in use, or something else lies on it. What the container has unmounted itself is no error.
+[[nodiscard]] Result<void> detach_inside(const Host& host, const Inside& inside, const MountIdentity& mount,
+                                         const std::string& target, PlaceKind kind);
+
+}  // namespace virtuserns::controller
