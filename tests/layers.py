@@ -14,7 +14,7 @@ RULES = {
     "driver/domain/": ["driver/domain/", "driver/driver.h", "driver/events.h", "conf/"],
     "driver/rpc/": ["driver/rpc/", "driver/driver.h", "driver/events.h", "xml/", "conf/"],
     "driver/kernel/": ["driver/kernel/", "conf/"],
-    "driver/userns/": ["driver/userns/", "driver/domain/", "driver/driver.h", "driver/events.h", "driver/controller/plan.h",
+    "driver/userns/": ["driver/userns/", "driver/domain/", "driver/driver.h", "driver/events.h", "driver/controller/plan.h", "driver/controller/plug.h",
                        "driver/controller/protocol.h", "driver/kernel/apparmor.h", "driver/kernel/caps.h", "driver/kernel/facts.h",
                        "driver/kernel/seccomp_filter.h",
                        "xml/", "conf/"],

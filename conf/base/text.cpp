@@ -14,6 +14,21 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   }
 }
 
+std::string unescape_octal(std::string_view text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto code =
+        text[i] == '\\' && i + 3 < text.size() ? parse_number<std::uint32_t>(text.substr(i + 1, 3), 8) : std::nullopt;
+    if (code && *code < 256) {
+      result += static_cast<char>(*code);
+      i += 3;
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
 std::vector<std::string_view> split_blanks(std::string_view text) {
   constexpr std::string_view kBlanks = " \t\n\r\v\f";
   std::vector<std::string_view> parts;

@@ -24,7 +24,9 @@ template <std::integral T>
 }
 
 [[nodiscard]] std::vector<std::string_view> split(std::string_view text, char separator);  // keeps empty parts
-[[nodiscard]] std::vector<std::string_view> split_blanks(std::string_view text);           // drops empty parts
+// What /proc writes of a path: blank, tab, newline and backslash are \ooo (proc_pid_mountinfo(5)).
+[[nodiscard]] std::string unescape_octal(std::string_view text);
+[[nodiscard]] std::vector<std::string_view> split_blanks(std::string_view text);  // drops empty parts
 [[nodiscard]] std::string_view trim(std::string_view text);
 [[nodiscard]] std::string join(const std::vector<std::string>& parts, std::string_view separator);
 // For messages and logs: control characters and invalid UTF-8 become \xNN, cut at `max_bytes` with "...".

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <functional>
 #include <vector>
@@ -21,6 +22,7 @@
 #include "driver/kernel/caps.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/mount.h"
+#include "driver/kernel/mountinfo.h"
 #include "driver/kernel/pidfd.h"
 
 namespace virtuserns::controller {
@@ -127,34 +129,48 @@ Result<std::string> path_here(const DirFd& place) {
 
 Symlinks links_of(PlaceKind kind) { return kind == PlaceKind::kNode ? Symlinks::kRefuse : Symlinks::kFollowInRoot; }
 
-// Nothing: the container has unmounted it. As a path, because a descriptor of it would be in its own way.
-Result<std::string> find_here(const Host& host, const MountIdentity& mount, const std::string& target,
-                              PlaceKind kind) {
-  const DirFd root = TRY(open_root());
-  const auto place = kernel::resolve_in_root(root, target, links_of(kind));
-  if (!place) return std::string();
-  struct statx facts {};
-  if (::statx(place->get(), "", AT_EMPTY_PATH, STATX_INO, &facts) != 0) return sys_fail("look at " + quote(target));
-  if ((facts.stx_attributes & STATX_ATTR_MOUNT_ROOT) == 0) return std::string();
-  struct stat st {};
-  if (::fstat(place->get(), &st) != 0) return sys_fail("look at " + quote(target));
-  if (st.st_dev != mount.device || st.st_ino != mount.inode)
-    return fail(VIR_ERR_RESOURCE_BUSY, "the container has mounted something else on " + quote(target));
-  return path_of(host.proc, *place);
+constexpr int kMostMoves = 32;  // of a mount, by a container that is at it, between a look and an unmount
+
+// Where it is now, what was put at `target` first. By the list of mounts, because a descriptor would be in its own way and a name may lead
+// elsewhere. Others of the domain may show the same of the same file system.
+Result<std::vector<std::string>> find_here(const Host& host, const PluggedMount& mount) {
+  std::vector<std::string> found;
+  for (const auto& line : TRY(kernel::list_own_mounts(host.proc))) {
+    if (line.device != mount.identity.device || line.root != mount.identity.root) continue;
+    if (std::find(mount.others.begin(), mount.others.end(), line.place) != mount.others.end()) continue;
+    found.insert(line.place == mount.target ? found.begin() : found.end(), line.place);
+  }
+  return found;
 }
 
-Result<void> detach_here(const Host& host, const MountIdentity& mount, const std::string& target, PlaceKind kind) {
-  const auto path = TRY(find_here(host, mount, target, kind));
-  if (path.empty()) return {};
-  if (::umount2(path.c_str(), UMOUNT_NOFOLLOW) != 0) {
-    if (errno != EBUSY) return sys_fail("unmount " + quote(target));
-    return Error{VIR_ERR_RESOURCE_BUSY, EBUSY,
-                 quote(target) + " is busy: a process of the container has a file or its working directory in there"};
+// Whether it is what is to be seen there, or something lies on it.
+Result<bool> is_on_top(const Host& host, const std::string& path, const MountIdentity& identity) {
+  const auto mounts = TRY(kernel::list_own_mounts(host.proc));
+  const auto last =
+      std::find_if(mounts.rbegin(), mounts.rend(), [&](const auto& line) { return line.place == path; });
+  return last != mounts.rend() && last->device == identity.device && last->root == identity.root;
+}
+
+Result<void> detach_here(const Host& host, const PluggedMount& mount) {
+  for (int i = 0; i < kMostMoves; ++i) {
+    const auto places = TRY(find_here(host, mount));
+    if (places.empty()) return {};
+    const std::string& path = places.front();
+    if (!TRY(is_on_top(host, path, mount.identity))) continue;
+    if (::umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0) {
+      if (TRY(find_here(host, mount)).size() >= places.size()) continue;  // the name led elsewhere by then
+      struct stat st {};
+      if (mount.kind == PlaceKind::kNode && ::lstat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
+        ::unlink(path.c_str());
+      return {};
+    }
+    if (errno == EBUSY)
+      return Error{VIR_ERR_RESOURCE_BUSY, EBUSY,
+                   quote(path) + " is busy: a process of the container has a file or its working directory in there"};
+    if (errno != EINVAL && errno != ENOENT) return sys_fail("unmount " + quote(path));
   }
-  struct stat st {};
-  if (kind == PlaceKind::kNode && ::lstat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
-    ::unlink(path.c_str());
-  return {};
+  return fail(VIR_ERR_RESOURCE_BUSY,
+              "the container moves " + quote(mount.target) + " about, or has mounted something else on it");
 }
 
 }  // namespace
@@ -193,28 +209,28 @@ Result<Inside> Inside::open(const LaunchPlan& plan, const Host& host, pid_t init
   return inside;
 }
 
-Result<void> attach_inside(const Host& host, const Inside& inside, const MountFd& mount, const std::string& target,
-                           PlaceKind kind) {
+Result<MountIdentity> attach_inside(const Host& host, const Inside& inside, const MountFd& mount,
+                                    const std::string& target, PlaceKind kind) {
   const char* const stage = kind == PlaceKind::kNode ? kPlugFile : kPlugFolder;
   const Fd place(::open(stage, O_PATH | O_CLOEXEC));
   if (!place) return sys_fail("open " + quote(stage));
   TRY(kernel::attach_mount(mount, place));
   Undo undo;
   undo.add([stage] { ::umount2(stage, MNT_DETACH | UMOUNT_NOFOLLOW); });
+  MountIdentity identity = TRY(identity_at(host.proc, stage));
   MountFd copy;
   const auto take_copy = [&]() -> Result<void> {
     copy = TRY(kernel::clone_mount(stage, kernel::Depth::kWithMountsBelow));
     return {};
   };
   auto [is_told, attached] = send(host, inside, take_copy, [&] { return attach_here(copy, target, kind); });
-  if (!is_told)
-    if (const auto identity = identity_of(mount)) (void)detach_inside(host, inside, *identity, target, kind);
-  return attached;
+  if (!is_told) (void)detach_inside(host, inside, {identity, target, kind, {}});
+  TRY(std::move(attached));
+  return identity;
 }
 
-Result<void> detach_inside(const Host& host, const Inside& inside, const MountIdentity& mount,
-                           const std::string& target, PlaceKind kind) {
-  return send(host, inside, {}, [&] { return detach_here(host, mount, target, kind); }).result;
+Result<void> detach_inside(const Host& host, const Inside& inside, const PluggedMount& mount) {
+  return send(host, inside, {}, [&] { return detach_here(host, mount); }).result;
 }
 
 }  // namespace virtuserns::controller

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include <string>
+#include <vector>
 
 #include "driver/controller/tree.h"
 
@@ -29,11 +30,16 @@ enum class PlaceKind { kFolder, kNode };  // kNode: in /dev, no link on the way,
 // At `target`, which is made when it is missing; owners, errors and what is refused as at a start (Tree). The flags of `mount`
 // (MOUNT_ATTR_RDONLY, MOUNT_ATTR_NODEV) are locked for the container, as everything is that a less privileged mount namespace gets
 // from one above (mount_namespaces(7)); the mount itself is not: container root may unmount it. VIR_ERR_OPERATION_TIMEOUT.
-[[nodiscard]] Result<void> attach_inside(const Host& host, const Inside& inside, const MountFd& mount,
-                                         const std::string& target, PlaceKind kind);
+[[nodiscard]] Result<MountIdentity> attach_inside(const Host& host, const Inside& inside, const MountFd& mount,
+                                                  const std::string& target, PlaceKind kind);
 
+struct PluggedMount {
+  MountIdentity identity;
+  std::string target;  // where it was put; the container may have moved it
+  PlaceKind kind = PlaceKind::kFolder;
+  std::vector<std::string> others;  // where other mounts of the domain were put
+};
 // VIR_ERR_RESOURCE_BUSY: in use, or something else lies on it. What the container has unmounted itself is no error.
-[[nodiscard]] Result<void> detach_inside(const Host& host, const Inside& inside, const MountIdentity& mount,
-                                         const std::string& target, PlaceKind kind);
+[[nodiscard]] Result<void> detach_inside(const Host& host, const Inside& inside, const PluggedMount& mount);
 
 }  // namespace virtuserns::controller

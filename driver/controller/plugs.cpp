@@ -110,8 +110,8 @@ Result<void> Plugs::change_rules(const std::vector<DeviceRule>& gone, const std:
 }
 
 Result<void> Plugs::attach_mount(const MountFd& mount, const ParentStep& step, Job& job) {
-  job.mount = TRY(identity_of(mount));
-  return attach_inside(host_, job.inside, mount, place_of(step), kind_of(step));
+  job.mount = TRY(attach_inside(host_, job.inside, mount, place_of(step), kind_of(step)));
+  return {};
 }
 
 Result<void> Plugs::attach(const ParentStep& step, Job& job) {
@@ -164,8 +164,12 @@ Result<Plugged> Plugs::plug(const PlugAsk& ask, std::vector<Fd> sources, pid_t i
 
 Result<void> Plugs::detach_mount(const std::string& place, PlaceKind kind, const Inside& inside) {
   const auto kept = plugged_.find(place);
-  if (kept != plugged_.end() && kept->second.mount)
-    return detach_inside(host_, inside, *kept->second.mount, place, kind);
+  if (kept != plugged_.end() && kept->second.mount) {
+    PluggedMount mount{*kept->second.mount, place, kind, {}};
+    for (const auto& step : plan_.from_parent)
+      if (auto other = place_of(step); other != place) mount.others.push_back(std::move(other));
+    return detach_inside(host_, inside, mount);
+  }
   // Its node stays as long as this boot, and leads nowhere without the rule.
   if (kind == PlaceKind::kNode) return {};
   return fail(VIR_ERR_OPERATION_UNSUPPORTED,

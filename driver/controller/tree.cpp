@@ -4,11 +4,14 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/reserved_target.h"
 #include "driver/controller/node_folder.h"
 #include "driver/kernel/mount.h"
+#include "driver/kernel/mountinfo.h"
 
 namespace virtuserns::controller {
 
@@ -75,10 +78,12 @@ Result<void> refuse_reserved(std::string_view path, std::string_view top) {
   return {};
 }
 
-Result<MountIdentity> identity_of(const Fd& mount) {
-  struct stat st {};
-  if (::fstat(mount.get(), &st) != 0) return sys_fail("stat mount");
-  return MountIdentity{st.st_dev, st.st_ino};
+Result<MountIdentity> identity_at(const DirFd& host_proc, const std::string& place) {
+  const auto mounts = TRY(kernel::list_own_mounts(host_proc));
+  const auto found =
+      std::find_if(mounts.rbegin(), mounts.rend(), [&](const auto& line) { return line.place == place; });
+  if (found == mounts.rend()) return fail(VIR_ERR_INTERNAL_ERROR, "nothing is mounted at " + quote(place));
+  return MountIdentity{found->device, found->root};
 }
 
 std::string loose_path(std::size_t number) { return std::string(kLoosePath) + "/" + std::to_string(number); }
@@ -90,7 +95,7 @@ Result<void> Tree::set_aside(const MountFd& mount, const std::string& target) {
   const Fd place(::open(path.c_str(), O_PATH | O_CLOEXEC));
   if (!place) return sys_fail("open place of a loose mount");
   TRY(kernel::attach_mount(mount, place));
-  loose_[target] = TRY(identity_of(mount));
+  loose_[target] = TRY(identity_at(host_.proc, path));
   return {};
 }
 

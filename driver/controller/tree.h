@@ -23,12 +23,12 @@ struct NamespaceMounts {
 // Judged by where the place is, not by how it was asked for: a link in the image may lead to /proc. `top`: of the container's tree.
 [[nodiscard]] Result<void> refuse_reserved(std::string_view path, std::string_view top);
 
-// What a mount is told by as long as it is there.
+// What a mount is told by in a list of mounts, wherever it has been moved.
 struct MountIdentity {
-  dev_t device = 0;
-  ino_t inode = 0;
+  std::string device, root;  // as kernel::MountLine
 };
-[[nodiscard]] Result<MountIdentity> identity_of(const Fd& mount);
+// Of what is mounted at a place of the stage.
+[[nodiscard]] Result<MountIdentity> identity_at(const DirFd& host_proc, const std::string& place);
 using LooseMounts = std::map<std::string, MountIdentity>;  // by target
 // For init: where the mount of the plan's nth loose step waits.
 [[nodiscard]] std::string loose_path(std::size_t number);

@@ -17,22 +17,6 @@ namespace kernel {
 
 namespace {
 
-// mountinfo writes blank, tab, newline and backslash of a path as \ooo (proc_pid_mountinfo(5)).
-std::string unescape(std::string_view text) {
-  std::string result;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto code =
-        text[i] == '\\' && i + 3 < text.size() ? parse_number<std::uint32_t>(text.substr(i + 1, 3), 8) : std::nullopt;
-    if (code && *code < 256) {
-      result += static_cast<char>(*code);
-      i += 3;
-    } else {
-      result += text[i];
-    }
-  }
-  return result;
-}
-
 // Options of a v1 superblock that name no controller (cgroup-v1/cgroups.rst).
 bool is_plain_option(std::string_view option) {
   static constexpr std::string_view kPlain[] = {
@@ -54,7 +38,7 @@ std::vector<CgroupHierarchy> parse_cgroup_mounts(std::string_view mountinfo) {
     hierarchy.is_v2 = dash[1] == "cgroup2";
     // A mount of a part of a hierarchy (field 4) is somebody's container: groups are made from the root's mount.
     if ((!hierarchy.is_v2 && dash[1] != "cgroup") || words[3] != "/") continue;
-    hierarchy.mount = unescape(words[4]);
+    hierarchy.mount = unescape_octal(words[4]);
     if (!hierarchy.is_v2)
       for (const auto option : split(dash[3], ','))
         if (!is_plain_option(option)) hierarchy.controllers.emplace_back(option);

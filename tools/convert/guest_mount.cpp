@@ -66,18 +66,6 @@ class Devices {
   std::map<std::pair<std::string, std::uint64_t>, kernel::LoopDevice> devices_;
 };
 
-// mountinfo(5) writes blanks and backslashes as three octal digits.
-std::string decode_octal(std::string_view text) {
-  std::string decoded;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto value =
-        text[i] == '\\' && i + 3 < text.size() ? parse_number<unsigned char>(text.substr(i + 1, 3), 8) : std::nullopt;
-    decoded += value ? static_cast<char>(*value) : text[i];
-    if (value) i += 3;
-  }
-  return decoded;
-}
-
 Result<DirFd> root_of(const MountFd& mount) {
   DirFd root(::openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!root) return sys_fail("open the root");
@@ -237,7 +225,7 @@ Result<void> GuestMount::unmount() {
   std::vector<std::string> below;
   for (const auto line : split(mounts, '\n')) {
     const auto fields = split_blanks(line);
-    const auto place = fields.size() > 4 ? decode_octal(fields[4]) : "";
+    const auto place = fields.size() > 4 ? unescape_octal(fields[4]) : "";
     if (place == path_ || place.starts_with(path_ + "/")) below.push_back(place);
   }
   for (; !below.empty(); below.pop_back())

@@ -1,4 +1,5 @@
 // Messages between daemon and controller, and to the link broker, and the texts that the controller reads of /proc, netlink and the container.
+#include "driver/controller/plug.h"
 #include "driver/controller/protocol.h"
 #include "driver/controller/users.h"
 #include "driver/kernel/netlink.h"
@@ -13,6 +14,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (const auto command = xdr::decode_exact<ExecDef>(bytes, 4 * 1024 * 1024)) (void)validate_exec(*command);
   (void)xdr::decode_exact<ExecSignal>(bytes, kMaxExecMessage);
   (void)xdr::decode_exact<controller::FromController>(bytes, 4 * 1024 * 1024);
+  (void)xdr::decode_exact<controller::DeviceAsk>(bytes, 4 * 1024 * 1024);
+  (void)xdr::decode_exact<controller::DeviceAnswer>(bytes);
+  (void)xdr::decode_exact<controller::OpenAsk>(bytes);
+  (void)xdr::decode_exact<controller::OpenerAnswer>(bytes);
   (void)xdr::decode_exact<controller::ExitRecord>(bytes, 65536);
   (void)links::decode_request(bytes);
   (void)xdr::decode_exact<links::LinkAnswer>(bytes, 8192);
