@@ -2,6 +2,7 @@
 #include "driver/controller/plug.h"
 #include "driver/controller/protocol.h"
 #include "driver/controller/users.h"
+#include "driver/kernel/mountinfo.h"
 #include "driver/kernel/netlink.h"
 #include "driver/kernel/process.h"
 #include "driver/links/request.h"
@@ -23,6 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)xdr::decode_exact<links::LinkAnswer>(bytes, 8192);
   (void)kernel::parse_process_status(text);
   (void)kernel::parse_start_time(text);
+  (void)kernel::parse_mountinfo(text);
   (void)kernel::read_answers(bytes, 0, [](std::uint16_t, std::span<const std::uint8_t> payload) {
     (void)kernel::parse_attributes(payload);
   });

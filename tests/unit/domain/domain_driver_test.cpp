@@ -6,13 +6,17 @@
 
 #include <thread>
 
+#include "conf/domain_devices.h"
 #include "tests/support/sample_def.h"
 
 namespace virtuserns {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
+using ::testing::IsSupersetOf;
+using ::testing::Not;
 
 const Caller kCaller{.connection_id = 7};
 
@@ -41,7 +45,7 @@ class FailingDriver final : public TypedDomainDriver<Thing> {
   Result<int> max_vcpus(const std::string&) override { return 8; }
 
   using TypedDomainDriver<Thing>::take_job;
-  bool fails_reserve = false, fails_store = false, fails_limits = false;
+  bool fails_reserve = false, fails_store = false, fails_limits = false, attaches = false;
   std::vector<std::string> calls;
 
  private:
@@ -60,6 +64,17 @@ class FailingDriver final : public TypedDomainDriver<Thing> {
   Result<void> store_autostart(const Uuid&, bool) override { return answer(fails_store, "autostart"); }
   Result<void> apply_limits(DriverDomain&, DomainDef&, Limits, const TypedParams&) override {
     return answer(fails_limits, "limits");
+  }
+  Result<std::string> attach_live(DriverDomain& domain, DomainDef& live, DeviceDef device) override {
+    if (!attaches) return TypedDomainDriver<Thing>::attach_live(domain, live, std::move(device));
+    calls.push_back("attach");
+    TRY(attach_to(live, std::move(device)));
+    return std::string("fs1");
+  }
+  Result<std::string> detach_live(DriverDomain& domain, DomainDef& live, const DeviceDef& device) override {
+    if (!attaches) return TypedDomainDriver<Thing>::detach_live(domain, live, device);
+    calls.push_back("detach");
+    return alias_of(TRY(detach_from(live, device)));
   }
   void sample_live(DriverDomain&, const DomainDef&, StatsSample&) override {}
 };
@@ -147,6 +162,33 @@ TEST_F(DomainDriverTest, DevicesOfARunningDomainAreTheModulesToRefuse) {
   EXPECT_EQ(live.error().code, VIR_ERR_OPERATION_UNSUPPORTED);
   EXPECT_EQ(driver_.definition(kCaller, web, VIR_DOMAIN_XML_INACTIVE)->filesystems.size(), 1U);
   EXPECT_TRUE(driver_.attach_device(kCaller, web, data, VIR_DOMAIN_AFFECT_CONFIG));
+}
+
+TEST_F(DomainDriverTest, ADeviceThatCannotBeStoredIsTakenBack) {
+  const Uuid web = define();
+  ASSERT_TRUE(driver_.create(kCaller, web, {}, 0));
+  FilesystemDef data;
+  data.source = "/srv/data";
+  data.target = "/data";
+  driver_.attaches = driver_.fails_store = true;
+  driver_.calls.clear();
+  event_count_ = 0;
+  constexpr unsigned kBoth = VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG;
+  EXPECT_FALSE(driver_.attach_device(kCaller, web, data, kBoth));
+  EXPECT_THAT(driver_.calls, IsSupersetOf({"attach", "detach"}));
+  EXPECT_EQ(driver_.definition(kCaller, web, 0)->filesystems.size(), 1U);
+  EXPECT_EQ(event_count_, 0);
+  driver_.fails_store = false;
+  ASSERT_TRUE(driver_.attach_device(kCaller, web, data, kBoth));
+  EXPECT_EQ(event_count_, 1);
+  EXPECT_EQ(driver_.definition(kCaller, web, 0)->filesystems.size(), 2U);
+  // One that the stored definition does not take never reaches what runs.
+  driver_.calls.clear();
+  EXPECT_FALSE(driver_.attach_device(kCaller, web, data, kBoth));
+  EXPECT_THAT(driver_.calls, Not(Contains("attach")));
+  ASSERT_TRUE(driver_.detach_device(kCaller, web, data, VIR_DOMAIN_AFFECT_LIVE));
+  EXPECT_EQ(driver_.definition(kCaller, web, 0)->filesystems.size(), 1U);
+  EXPECT_EQ(driver_.definition(kCaller, web, VIR_DOMAIN_XML_INACTIVE)->filesystems.size(), 2U);
 }
 
 TEST_F(DomainDriverTest, WhoeverWaitedForADomainThatWentIsTold) {
