@@ -3,7 +3,7 @@
 
     tests/isolation/hostile_roots.py --driver userns [-k NAME]
 
-Each case prepares a tree, then: define, start, console, information calls, reboot and shutdown by initctl and by
+Each case prepares a tree, then: define, start, console, devices that come and go, information calls, reboot and shutdown by initctl and by
 signal, a second start, destroy, undefine. Whatever the tree is, the canary outside is neither read nor written, the
 host's nodes and mounts are as before, every call returns in time, nothing is left, and an error names cause and object.
 """
@@ -170,6 +170,24 @@ def greeting(env, name, timeout_s=5.0):
         connection.close()
 
 
+def plug(env, name, runs):
+    """Devices for a domain that runs, at places that the tree has made what it likes. Whatever becomes of it, they can be taken away."""
+    source = pathlib.Path(env.folder, "plugged")
+    source.mkdir(exist_ok=True)
+    devices = [f"<filesystem type='mount'><source dir='{source}'/><target dir='{target}'/></filesystem>"
+               for target in ("/a/plugged", "/run", "/etc/plugged")]
+    devices += ["<interface type='ethernet'><guest dev='plug0'/><mac address='52:54:00:00:01:02'/></interface>",
+                "<hostdev mode='capabilities' type='misc'><source><char>/dev/fuse</char></source></hostdev>"]
+    for device in devices:
+        path = env.write_xml(device)
+        attached = call(env, "attach-device", name, path, "--live")
+        if attached.code == 0:
+            gone = call(env, "detach-device", name, path, "--live")
+            check(gone.code == 0 or "not running" in gone.err, f"detach: {gone.err.strip()}")
+        elif runs and "<interface" in device:
+            raise Failure(f"attach: {attached.err.strip()}")
+
+
 def information(env, name):
     for words in (("dominfo", name), ("domstats", name), ("domifaddr", name), ("domfsinfo", name), ("dumpxml", name),
                   ("guestinfo", name), ("domhostname", name)):
@@ -201,6 +219,7 @@ def live(env, tree, name, refused, runs):
         said = greeting(env, name, 5.0 if runs else 0.5)
         if runs:
             contains(said, "hello")
+        plug(env, name, runs)
         information(env, name)
         for verb in ("reboot", "shutdown"):
             for way in ("initctl", "signal"):

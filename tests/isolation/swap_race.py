@@ -243,6 +243,52 @@ def nothing_is_written_outside(env):
     print("     " + ", ".join(f"/{place}: {yes} started, {no} refused" for place, (yes, no) in sorted(counts.items())))
     check(sum(yes for yes, _ in counts.values()) > 0 and sum(no for _, no in counts.values()) > 0,
           f"only one outcome was seen, nothing raced: {counts}")
+    shutil.rmtree(race.canary.path)
+    race.close()
+
+
+@test(["userns"])
+def nothing_that_is_attached_comes_outside(env):
+    """The same with a domain that runs, and a filesystem that comes and goes."""
+    import libvirt
+    race = Race(env)
+    race.watch.events()
+    target = "/data/below/new"
+    device = f"<filesystem type='mount'><source dir='{race.data}'/><target dir='{target}'/></filesystem>"
+    places = [race.canary.path, f"../../../../../../..{race.canary.path}", f"/proc/1/root{race.canary.path}", "/proc", "/"]
+    connection = env.open()
+    env.start("race-plug")
+    domain = connection.lookupByName("race-plug")
+    root = pathlib.Path(harness.matches(domain.XMLDesc(0), r"<source dir='([^']+)'/>\s*<target dir='/'/>").group(1))
+    (root / "data").mkdir()
+    race.root = root
+    counts = [0, 0]
+    try:
+        for number in range(wanted_starts() // 2):
+            pairs = race.pairs("data", places[number % len(places)])
+            swapper = Swapper(pairs, number)
+            try:
+                domain.attachDeviceFlags(device, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+                counts[0] += 1
+            except libvirt.libvirtError:
+                counts[1] += 1
+            else:
+                check(not mounts_of_everybody(race.canary.path), f"mounted outside: {mounts_of_everybody(race.canary.path)}")
+                domain.detachDeviceFlags(device, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            finally:
+                swapper.end()
+                if os.path.islink(root / "data"):
+                    exchange(*pairs[0])
+                race.restore(pairs)
+            check(target not in domain.XMLDesc(0), "it is still said to be there")
+            shutil.rmtree(root / "data/below", ignore_errors=True)
+            wrong = outside(race)
+            check(not wrong, f"attach {number}: {wrong}")
+    finally:
+        domain.destroy()
+        connection.close()
+    print(f"     {counts[0]} attached, {counts[1]} refused")
+    check(all(counts), f"only one outcome was seen, nothing raced: {counts}")
     race.close()
 
 
