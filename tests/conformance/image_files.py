@@ -129,6 +129,10 @@ def filesystem(path, target="/", driver="<driver type='loop'/>", more="", kind="
 NBD = "<driver type='nbd' format='qcow2'/>"
 
 
+def directory(path, target="/", more=""):
+    return f"<filesystem type='mount'><source dir='{path}'/><target dir='{target}'/>{more}</filesystem>"
+
+
 def define(env, name, *filesystems, parts=""):
     metadata = f"<metadata><userns:domain xmlns:userns='urn:virtuserns:domain:1.0'>{parts}</userns:domain></metadata>"
     xml = (f"<domain type='lxc'><name>{name}</name>{metadata if parts else ''}<memory unit='MiB'>256</memory><vcpu>1</vcpu>"
@@ -164,10 +168,13 @@ def naming(what):
         raise Failure(f"{what}: {failure}") from failure
 
 
+def exec_argv(env, name, script):
+    return [os.path.join(env.daemon.build, "driver", "exec", "virt-userns-exec"), "-c", env.uri, name, "--", "sh", "-c", script]
+
+
 def sh(env, name, script, fails=False):
-    program = os.path.join(env.daemon.build, "driver", "exec", "virt-userns-exec")
-    result = subprocess.run([program, "-c", env.uri, name, "--", "sh", "-c", script], capture_output=True, text=True,
-                            timeout=60 * daemon_module.TIME_FACTOR, check=False)
+    result = subprocess.run(exec_argv(env, name, script), capture_output=True, text=True, timeout=60 * daemon_module.TIME_FACTOR,
+                            check=False)
     if not fails:
         equal(result.returncode, 0, f"{script}: {result.stdout}{result.stderr}")
     return result.stdout
@@ -181,6 +188,10 @@ def reboot(env, name):
 
 def controller(env, name):
     return int(env.virsh("domid", name).ok().out)
+
+
+def init_of(env, name):
+    return host_state.init_of(controller(env, name))
 
 
 def servers(env):

@@ -12,7 +12,7 @@ import struct
 import subprocess
 
 from harness import check, contains, daemon_module, equal, eventually, main, test
-from image_files import USERNS, controller, define, reboot, sh, tree
+from image_files import USERNS, controller, define, directory as filesystem, init_of, reboot, sh, tree
 
 NET_BIND_SERVICE = 1 << 10
 
@@ -25,10 +25,6 @@ def test_of_overlays(function):
         env.place.mkdir()
         function(env)
     return test(drivers=USERNS)(in_its_place)
-
-
-def filesystem(own, target="/", more=""):
-    return f"<filesystem type='mount'><source dir='{own}'/><target dir='{target}'/>{more}</filesystem>"
 
 
 def overlay(*lowers, target="/"):
@@ -147,12 +143,6 @@ def one_base_for_domains_with_ids_of_their_own(env):
     equal((own / "upper/etc/shared").read_text(), "one\n")
     gone = os.lstat(own / "upper/etc/of-user")
     check(stat.S_ISCHR(gone.st_mode) and gone.st_rdev == 0, "a mark of what is gone")
-
-
-def init_of(env, name):
-    pid = controller(env, name)
-    return next(int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-                if len(pathlib.Path(f"/proc/{child}/status").read_text().split("NSpid:")[1].split("\n")[0].split()) > 1)
 
 
 @test_of_overlays

@@ -139,15 +139,20 @@ def metadata_change(env):
         equal(watcher.seen(), ["metadata-change web type title, uri <null>", "metadata-change web type element, uri urn:x"])
 
 
-@test(("test",))
+@test(OURS)
 def devices_added_and_removed(env):
     env.start("web")
-    nic = env.write_xml("<interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/></interface>")
+    nic = env.write_xml("<interface type='ethernet'><mac address='52:54:00:00:00:01'/></interface>")
+    ram = env.write_xml("<filesystem type='ram'><source usage='1024'/><target dir='/plugged'/></filesystem>")
     with watching(env) as watcher:
-        env.virsh("attach-device", "web", nic, "--live").ok()
-        env.virsh("detach-device", "web", nic, "--live").ok()
-        eventually(lambda: len(watcher.seen()) >= 2, "two events")
-        equal(watcher.seen(), ["device-added web net0", "device-removed web net0"])
+        for device in (nic, ram):
+            env.virsh("attach-device", "web", device, "--live").ok()
+            env.virsh("attach-device", "web", device, "--live").fails()
+        for device in (ram, nic):
+            env.virsh("detach-device", "web", device, "--live").ok()
+        env.virsh("attach-device", "web", nic, "--config").ok()
+        eventually(lambda: len(watcher.seen()) >= 4, "four events")
+        equal(watcher.seen(), ["device-added web net0", "device-added web fs1", "device-removed web fs1", "device-removed web net0"])
 
 
 @test()

@@ -19,7 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from users import comm_of, main, namespace, pids_of, test  # noqa: E402
 import daemon as daemon_module  # noqa: E402
 from harness import check, contains, equal, eventually  # noqa: E402
-from world import INIT, ask, ip  # noqa: E402
+from world import INIT, ask, bridge, ip  # noqa: E402
 
 SOCKET = pathlib.Path("/run/libvirt/virtusernsd-link-sock")
 CONFIG = pathlib.Path("/etc/libvirt/virtusernsd.conf")
@@ -63,20 +63,15 @@ def listens():
 
 @contextlib.contextmanager
 def host(*grants):
-    for number, name in enumerate(("br0", "br1")):
-        ip("link", "add", name, "type", "bridge")
-        ip("addr", "add", f"10.9.{number}.1/24", "dev", name)
-        ip("link", "set", name, "up")
-    system = System(*grants)
-    try:
-        yield system
-    finally:
-        system.end()
-        for name in ("br0", "br1"):
-            ip("link", "del", name)
-        for folder in daemon_module.PRIVATE_FOLDERS:
-            for path in pathlib.Path(folder).iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with bridge("br0", "10.9.0.1/24"), bridge("br1", "10.9.1.1/24"):
+        system = System(*grants)
+        try:
+            yield system
+        finally:
+            system.end()
+            for folder in daemon_module.PRIVATE_FOLDERS:
+                for path in pathlib.Path(folder).iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def links(bridge=None):

@@ -60,6 +60,17 @@ def ip(*words, pid=None):
 
 
 @contextlib.contextmanager
+def bridge(name, address):
+    ip("link", "add", name, "type", "bridge")
+    try:
+        ip("addr", "add", address, "dev", name)
+        ip("link", "set", name, "up")
+        yield name
+    finally:
+        ip("link", "del", name)
+
+
+@contextlib.contextmanager
 def world():
     """The way out of this namespace, and a device that users may open, as udev makes it."""
     if not shutil.which("pasta"):
