@@ -13,6 +13,7 @@ import uuid as uuid_module
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import invariants  # noqa: E402
 import harness  # noqa: E402
+import plugged  # noqa: E402
 from harness import check, matches  # noqa: E402
 from invariants import BRIDGE, Leftovers, Neighbour, controllers, disagreements, known, rich_devices, settled, stems  # noqa: E402
 from tracer import Plan, Tracer, collect_orphans  # noqa: E402
@@ -36,6 +37,7 @@ class Case:
     is_defined = True   # before the operation
     is_running = False
     states = None       # acknowledged: one of these; None: any
+    of_domain = frozenset({"controller", "stem", "init"})  # roles whose processes are the domain's: it ends with them
 
     def __init__(self, bench, name):
         self.bench, self.name = bench, name
@@ -192,7 +194,7 @@ class SetMemory(Case):
 
 
 class Attach(Case):
-    """To the definition: to what runs nothing is attached yet."""
+    """To the definition."""
     is_running = True
     MAC = "52:54:00:00:00:99"
 
@@ -235,9 +237,52 @@ class Detach(Attach):
         return wrong
 
 
+class AttachLive(Case):
+    """One of each kind, to what runs."""
+    is_running = True
+    of_domain = frozenset({"stem", "init"})  # what the daemon forks opens the sources
+    is_wanted = True
+
+    @property
+    def folder(self):
+        return f"{self.bench.env.folder}/plugged-source"
+
+    def prepare(self, connection):
+        pathlib.Path(self.folder).mkdir(exist_ok=True)
+        super().prepare(connection)
+
+    def act(self, connection):
+        import libvirt
+        domain = connection.lookupByName(self.name)
+        for device in plugged.devices(self.folder).values():
+            domain.attachDeviceFlags(device, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def wrong(self, connection, said, is_acknowledged):
+        if self.name not in said:
+            return []
+        # The daemon that comes next sets it right when it has answered the first already.
+        return settled(lambda: plugged.disagreements(connection.lookupByName(self.name), self.folder,
+                                                     self.is_wanted if is_acknowledged else None))
+
+
+class DetachLive(AttachLive):
+    is_wanted = False
+
+    def prepare(self, connection):
+        super().prepare(connection)
+        AttachLive.act(self, connection)
+
+    def act(self, connection):
+        import libvirt
+        domain = connection.lookupByName(self.name)
+        for device in reversed(plugged.devices(self.folder).values()):
+            domain.detachDeviceFlags(device, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
 OPERATIONS = {"define": Define, "redefine": Redefine, "autostart": Autostart, "undefine": Undefine, "start": Start,
               "create-transient": CreateTransient, "destroy": Destroy, "suspend": Suspend, "resume": Resume,
-              "setmem": SetMemory, "attach": Attach, "detach": Detach}
+              "setmem": SetMemory, "attach": Attach, "detach": Detach,
+              "attach-live": AttachLive, "detach-live": DetachLive}
 
 
 @contextlib.contextmanager
@@ -345,7 +390,8 @@ class Bench:
         """Does the operation under the tracer: (report, was acknowledged, error)."""
         import libvirt
         processes = {"daemon": self.env.daemon.process.pid}
-        if case.is_running and {"controller", "stem"} & (plan.count | plan.kill):
+        roles = plan.count | plan.kill
+        if case.is_running and ({"controller", "stem"} & case.of_domain & roles or "starter" in roles):
             processes["controller"] = controllers(case.name)[case.name][0]
             # One that was born this moment has not yet changed its name.
             processes["stem"] = harness.eventually(lambda: stems(processes["controller"]), "the controller has a stem")[0]
@@ -383,7 +429,7 @@ class Bench:
             wrong.append(f"the operation took {time.monotonic() - began:.2f} s")
         self.reconnect()
         wrong += settled(lambda: self.look(case, is_acknowledged))
-        if not {"controller", "stem", "init"} & plan.kill:
+        if not case.of_domain & plan.kill:
             wrong += case.wrong(self.connection, known(self.connection), is_acknowledged)
         wrong += self.afterwards(case)
         return report, wrong

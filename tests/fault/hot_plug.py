@@ -13,6 +13,7 @@ import invariants  # noqa: E402
 from bench import PREFIX, Bench, Destroy, parse_options  # noqa: E402
 from harness import check, equal, eventually, main, matches, test  # noqa: E402
 from invariants import controllers  # noqa: E402
+from plugged import devices, is_attached, is_there  # noqa: E402
 
 SWAPPER = """#!/bin/sh
 trap 'exit 0' TERM
@@ -25,35 +26,7 @@ while :; do
 done
 """
 
-
 ROUNDS = 12
-
-
-def devices(folder):
-    return {
-        "filesystem": f"<filesystem type='mount'><source dir='{folder}'/><target dir='/target'/></filesystem>",
-        "ram": "<filesystem type='ram'><source usage='1024'/><target dir='/target/below'/></filesystem>",
-        "interface": "<interface type='ethernet'><mac address='52:54:00:00:00:35'/><guest dev='plug0'/></interface>",
-        "hostdev": "<hostdev mode='capabilities' type='misc'><source><char>/dev/fuse</char></source></hostdev>",
-    }
-
-
-def is_attached(domain, kind):
-    """By what the daemon says."""
-    mark = {"filesystem": "'/target'", "ram": "'/target/below'", "interface": "plug0", "hostdev": "/dev/fuse"}[kind]
-    return mark in domain.XMLDesc(0)
-
-
-def is_there(init, kind, folder):
-    """In the container, wherever it has moved the place."""
-    mounts = [line.split() for line in pathlib.Path(f"/proc/{init}/mountinfo").read_text().splitlines()]
-    if kind == "filesystem":
-        return any(fields[3].endswith(pathlib.Path(folder).name) for fields in mounts)
-    if kind == "ram":
-        return any("size=1024k" in fields[-1] for fields in mounts)
-    if kind == "interface":
-        return "plug0" in pathlib.Path(f"/proc/{init}/net/dev").read_text()
-    return any(fields[4] == "/dev/fuse" for fields in mounts)
 
 
 @test(["userns"])

@@ -89,6 +89,16 @@ def stem_killed_at_each_call(env):
 
 
 @test(["userns"])
+def helpers_of_a_live_change_killed(env):
+    """F1: what opens a source for the daemon, and what goes inside for the stem; the domain and both live on. And the stem itself."""
+    live = ["attach-live", "detach-live"]
+    with Bench(env, is_served=False) as bench:
+        none(kill_everywhere(bench, live[:1], {"controller"}, {"controller"}, "opener") +
+             kill_everywhere(bench, live, {"starter"}, {"starter"}, "errand") +
+             kill_everywhere(bench, live, {"stem"}, {"stem"}, "stem"))
+
+
+@test(["userns"])
 def init_killed_between_clone_and_exec(env):
     """F3; and the starter that clones it."""
     with Bench(env) as bench:

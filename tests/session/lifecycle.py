@@ -100,5 +100,34 @@ def namespaces_belong_to_ids_of_the_user(env):
     equal(int(matches(status, r"^Seccomp:\s+(\d)").group(1)), 2)
 
 
+@test
+def devices_come_at_a_start_only(env):
+    """Nothing of the host is a session's to give: refused by name, with what can be done, and nothing has changed."""
+    anna = env.anna
+    data = anna.home / "data"
+    data.mkdir()
+    os.chown(data, anna.uid, anna.uid)
+    folder = f"<filesystem type='mount'><source dir='{data}'/><target dir='/data'/></filesystem>"
+    ram = "<filesystem type='ram'><source usage='1024'/><target dir='/{}'/></filesystem>"
+    anna.start_daemon()
+    anna.start("web", anna.root("web"), devices=ram.format("ram"))
+
+    def look():
+        return (anna.virsh("dumpxml", "web").ok().out, anna.virsh("dumpxml", "web", "--inactive").ok().out,
+                pathlib.Path(f"/proc/{anna.init('web')}/mountinfo").read_text(), anna.files_of_runs())
+    before = look()
+    for xml in (folder, ram.format("more"), "<interface type='user'><backend type='passt'/></interface>", "<interface type='ethernet'/>",
+                "<interface type='bridge'><source bridge='br0'/></interface>",
+                "<hostdev mode='capabilities' type='misc'><source><char>/dev/null</char></source></hostdev>"):
+        for flags in (["--live"], ["--live", "--config"]):
+            anna.virsh("attach-device", "web", anna.write_xml(xml), *flags).fails("session", "--config")
+    anna.virsh("detach-device", "web", anna.write_xml(ram.format("ram")), "--live").fails("session", "--config")
+    equal(look(), before)
+    anna.virsh("attach-device", "web", anna.write_xml(folder), "--config").ok()
+    anna.virsh("destroy", "web").ok()
+    anna.virsh("start", "web").ok()
+    contains(pathlib.Path(f"/proc/{anna.init('web')}/mountinfo").read_text(), " /data ")
+
+
 if __name__ == "__main__":
     main()
