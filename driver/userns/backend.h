@@ -238,6 +238,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   template <class Wanted>
   [[nodiscard]] Result<Wanted> ask_stem(const Uuid& uuid, const controller::DeviceAsk& ask,
                                         std::span<const int> files = {}) const;
+  void settle_later(const RunPtr& run);
   void settle_devices(const RunPtr& run);
 
   // watching.cpp

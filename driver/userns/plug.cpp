@@ -122,7 +122,9 @@ Result<std::string> Backend::attach_live(DriverDomain& domain, DomainDef& live, 
   }
   std::vector<int> files;
   for (const auto& source : sources) files.push_back(source.get());
-  const auto plugged = TRY(ask_stem<controller::Plugged>(run->uuid, planned.ask, files));
+  auto asked = ask_stem<controller::Plugged>(run->uuid, planned.ask, files);
+  if (!asked) settle_later(run);
+  const auto plugged = TRY(std::move(asked));
   if (std::holds_alternative<InterfaceDef>(device) && !plugged.host_link.empty())
     live.interfaces.back().target_dev = plugged.host_link;
   std::string alias;
@@ -141,7 +143,9 @@ Result<std::string> Backend::detach_live(DriverDomain& domain, DomainDef& live, 
   controller::UnplugAsk ask{place_of(found), {}};
   // Without its device the host has nothing to plan, and the container nothing to open.
   if (auto planned = plan_device(live, run->maps, found)) ask.rules = std::move(planned->ask.rules);
-  (void)TRY(ask_stem<controller::Unplugged>(run->uuid, ask));
+  auto asked = ask_stem<controller::Unplugged>(run->uuid, ask);
+  if (!asked) settle_later(run);
+  (void)TRY(std::move(asked));
   append_to_log(run->log_path, "detached " + alias_of(found) + " from " + ask.place);
   return alias_of(found);
 }
@@ -150,6 +154,13 @@ RunPtr Backend::run_of(DriverDomain& domain) {
   auto& ours = static_cast<UsernsDomain&>(domain);
   const std::lock_guard lock(ours.mutex);
   return ours.run;
+}
+
+// An answer that did not come may have been a yes.
+void Backend::settle_later(const RunPtr& run) {
+  housekeeper_.submit([this, weak = std::weak_ptr(run)] {
+    if (const auto alive = weak.lock()) settle_devices(alive);
+  });
 }
 
 // The former daemon was killed between what the stem did and what it wrote down about it: what is not written down goes, and so

@@ -228,9 +228,7 @@ bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
   housekeeper_.submit_later(kSecondLook, [this, weak = std::weak_ptr(run)] {
     if (const auto alive = weak.lock()) ask_status(alive);
   });
-  housekeeper_.submit([this, weak = std::weak_ptr(run)] {
-    if (const auto alive = weak.lock()) settle_devices(alive);
-  });
+  settle_later(run);
   // The client that asked for it went with the daemon that served it.
   if (status.autodestroy)
     housekeeper_.submit([this, uuid = run->uuid] {
