@@ -158,6 +158,32 @@ def while_it_is_paused(env):
 
 
 @test(drivers=USERNS)
+def as_often_as_one_likes(env):
+    """Neither the stem nor the controller keeps anything of what came and went, or did not come."""
+    with something_of_everything(env) as parts:
+        start(env, nic(1))
+        pid = controller(env, "web")
+        stem = next(child for child in host_state.children(pid) if "stem" in host_state._command(child))
+        attach(env, RAM).ok()
+        detach(env, RAM).ok()
+        before = [host_state.Service.of(one) for one in (pid, stem, env.daemon.process.pid)]
+        mounted, linked = pathlib.Path(f"/proc/{stem}/mountinfo").read_text(), sorted(links())
+        for _ in range(3):
+            for xml in parts.values():
+                attach(env, xml).ok()
+                attach(env, xml).fails()
+            for target in ("/to/../proc", "/proc"):
+                attach(env, directory(env.folder, target)).fails()
+            attach(env, nic(8, "<guest dev='eth0'/>")).fails()
+            for xml in reversed(parts.values()):
+                detach(env, xml).ok()
+                detach(env, xml).fails()
+        for one in before:
+            equal(host_state.service_leaks(one), [])
+        equal((pathlib.Path(f"/proc/{stem}/mountinfo").read_text(), sorted(links())), (mounted, linked))
+
+
+@test(drivers=USERNS)
 def nothing_is_left(env):
     """Nor of it at the next start: --live is for what runs."""
     with something_of_everything(env) as parts:

@@ -1,4 +1,5 @@
-"""Links that come to a running domain and leave it: of each type, with their names and addresses; refused without a trace; renamed inside."""
+"""Links that come to a running domain and leave it: of each type, with their names and addresses; refused without a trace; and
+what the container makes of them."""
 import contextlib
 import pathlib
 import shutil
@@ -107,7 +108,7 @@ def names_and_numbers_in_use(env):
             attach(env, nic(6, "<guest dev='eth2'/>")).fails("eth2")
             attach(env, nic(6, "<target dev='plugv5'/>")).fails("plugv5")
             attach(env, nic(6, source="<source bridge='nowhere0'/>")).fails("nowhere0")
-            attach(env, nic(6, "<ip address='10.9.9.2' prefix='24'/><route address='10.7.0.0' prefix='16' gateway='10.66.0.1'/>")).fails()
+            attach(env, nic(6, ADDRESS.replace("gateway='10.9.9.1'", "gateway='10.66.0.1'"))).fails("eth7")
             detach(env, nic(6)).fails("not found")
         # One of the container's own.
         sh(env, "web", "ip link add eth8 type bridge")
@@ -150,6 +151,9 @@ def each_type(env):
         equal(links()["plugv4"]["master"], BRIDGE)
         env.virsh("detach-interface", "web", "bridge", "--mac", mac(4), "--live").ok()
         equal((sorted(links_inside(env)), "plugv4" in links()), (["lo"], False))
+        attach(env, nic(6, "<guest dev='eth6'/><mtu size='1400'/><link state='down'/>")).ok()
+        inside = links_inside(env)["eth6"]
+        equal((inside["mtu"], is_up(inside)), (1400, False))
         with unchanged(env):
             attach(env, nic(5, "<backend type='passt'/>", "user", "")).fails("--config")
 

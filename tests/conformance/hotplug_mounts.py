@@ -40,7 +40,7 @@ def a_folder_of_the_host(env):
     attach(env, xml).ok()
     contains(definition(env), "<target dir='/srv/new/data'/>")
     equal(definition(env, "--inactive"), stored)
-    equal(sh(env, "web", "cd /srv/new/data && cat of-root && stat -c %u:%g . of-root of-user && echo x >made && stat -c %u:%g made"),
+    equal(sh(env, "web", "cd /srv/new/data && echo x >made && cat of-root && stat -c %u:%g . of-root of-user made"),
           "here\n0:0\n0:0\n1000:1001\n0:0\n")
     equal(owners(here / "made"), [(0, 0)])
     with unchanged(env):
@@ -148,7 +148,8 @@ def one_source_at_two_places(env):
                 attach(env, directory(here, target)).ok()
             last = next(target for target in places if target != first)
             detach(env, directory(here, first)).ok()
-            equal(sorted(fields[4].replace("/of-", "/") for fields in mounts(env).values() if fields[3].endswith("/plugged")), [last],
+            left = [place for place, fields in mounts(env).items() if fields[3].endswith("/plugged")]
+            equal([place.replace("/of-", "/") for place in left], [last],
                   f"after {first} of {places} was detached")
             detach(env, directory(here, last)).ok()
 
@@ -167,14 +168,33 @@ def in_use(env):
         detach(env, device).ok()
         check("/data" not in mounts(env), "it is mounted still")
     check((here / "works").exists(), "written to the host's")
+    # One in another.
+    for device in (xml, ram("/data/below")):
+        attach(env, device).ok()
+    with unchanged(env):
+        detach(env, xml).fails("busy", "/data")
+    for device in (ram("/data/below"), xml):
+        detach(env, device).ok()
+
+
+@test(drivers=USERNS)
+def under_a_root_that_is_read_only(env):
+    here = source(env)
+    start(env, root=READONLY)
+    with unchanged(env):
+        attach(env, directory(here, "/new")).fails("/new", "Read-only file system")
+    for device in (directory(here, "/etc"), ram("/etc")):
+        attach(env, device).ok()
+        sh(env, "web", "echo x >/etc/x && ! echo x >/x")
+        detach(env, device).ok()
 
 
 @test(drivers=USERNS)
 def whatever_the_container_does_with_it(env):
     here = source(env)
     start(env)
-    for target, script in (("/data", "umount /data"), ("/a/data", "mv /a /b"), ("/data", "mkdir /other && mount --bind /data /other && umount /data"),
-                           ("/c/data", "umount /c/data && rm -r /c")):
+    for target, script in (("/data", "umount /data"), ("/a/data", "mv /a /b"), ("/c/data", "umount /c/data && rm -r /c"),
+                           ("/data", "mkdir /other && mount --bind /data /other && umount /data")):
         device = directory(here, target)
         attach(env, device).ok()
         sh(env, "web", script)
@@ -203,8 +223,9 @@ def at_a_start_only(env):
     try:
         start(env, parts=overlay)
         bind = "<filesystem type='bind'><source dir='/etc'/><target dir='/bound'/></filesystem>"
+        block = filesystem(device, "/block", driver="", kind="block")
         with unchanged(env):
-            for xml in (bind, filesystem(image, "/image"), filesystem(device, "/block", driver="", kind="block"), directory(own, "/laid")):
+            for xml in (bind, filesystem(image, "/image"), block, directory(own, "/laid")):
                 attach(env, xml).fails("--config")
         attach(env, bind, "--config").ok()
     finally:

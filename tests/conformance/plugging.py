@@ -12,14 +12,14 @@ from world import ip
 BRIDGE = "plugbr0"
 
 
-def start(env, *devices, name="web", parts=""):
-    """The root of what runs then, as the host sees it."""
-    root = pathlib.Path(tree(env))
+def start(env, *devices, name="web", parts="", root=""):
+    """The root of what runs then, as the host sees it. `root`: what is said of it."""
+    path = pathlib.Path(tree(env))
     for applet in ("ip", "umount", "mv", "mknod"):
-        (root / "bin" / applet).symlink_to("busybox")
-    define(env, name, directory(root), *devices, parts=parts)
+        (path / "bin" / applet).symlink_to("busybox")
+    define(env, name, directory(path, "/", root), *devices, parts=parts)
     env.virsh("start", name).ok()
-    return root
+    return path
 
 
 def attach(env, xml, *flags, name="web"):
@@ -79,8 +79,8 @@ def mounts(env, name="web"):
 def unchanged(env, *more, name="web"):
     """What is refused leaves the definitions, links, mounts and what `more` looks at as they were."""
     def look():
-        return (definition(env, name=name), definition(env, "--inactive", name=name), sorted(links()), sorted(links_inside(env, name)),
-                sorted(mounts(env, name).items()), *[one() for one in more])
+        return (definition(env, name=name), definition(env, "--inactive", name=name), sorted(links()),
+                sorted(links_inside(env, name)), sorted(mounts(env, name).items()), *[one() for one in more])
     before = look()
     yield
     for was, now in zip(before, look()):
@@ -90,7 +90,8 @@ def unchanged(env, *more, name="web"):
 @contextlib.contextmanager
 def staying(env, script, name="web"):
     """A shell of the container's that does this, and stays as it is for the block."""
-    process = subprocess.Popen(exec_argv(env, name, f"{script} && echo ready && cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(exec_argv(env, name, f"{script} && echo ready && cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               text=True)
     try:
         equal(process.stdout.readline(), "ready\n", script)
         yield

@@ -90,7 +90,7 @@ def stem_killed_at_each_call(env):
 
 @test(["userns"])
 def helpers_of_a_live_change_killed(env):
-    """F1: what opens a source for the daemon, and what goes inside for the stem; the domain and both live on. And the stem itself."""
+    """F2: what opens a source for the daemon, and what goes inside for the stem; the domain and both live on. And the stem itself."""
     live = ["attach-live", "detach-live"]
     with Bench(env, is_served=False) as bench:
         none(kill_everywhere(bench, live[:1], {"controller"}, {"controller"}, "opener") +

@@ -39,5 +39,5 @@ def disagreements(domain, folder, is_wanted=None):
     for kind in devices(folder):
         says, has = is_attached(domain, kind), is_there(init, kind, folder)
         if says != has or is_wanted not in (None, says):
-            wrong.append(f"{kind}: the daemon says {says}, the container has {has}" + ("" if is_wanted is None else f", wanted {is_wanted}"))
+            wrong.append(f"{kind}: the daemon says {says}, the container has {has}, wanted {is_wanted}")
     return wrong

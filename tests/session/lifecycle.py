@@ -116,7 +116,8 @@ def devices_come_at_a_start_only(env):
         return (anna.virsh("dumpxml", "web").ok().out, anna.virsh("dumpxml", "web", "--inactive").ok().out,
                 pathlib.Path(f"/proc/{anna.init('web')}/mountinfo").read_text(), anna.files_of_runs())
     before = look()
-    for xml in (folder, ram.format("more"), "<interface type='user'><backend type='passt'/></interface>", "<interface type='ethernet'/>",
+    for xml in (folder, ram.format("more"), "<interface type='ethernet'/>",
+                "<interface type='user'><backend type='passt'/></interface>",
                 "<interface type='bridge'><source bridge='br0'/></interface>",
                 "<hostdev mode='capabilities' type='misc'><source><char>/dev/null</char></source></hostdev>"):
         for flags in (["--live"], ["--live", "--config"]):
