@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "driver/controller/child_links.h"
 #include "driver/controller/host.h"
 #include "driver/controller/protocol.h"
 #include "driver/controller/tree.h"
@@ -22,7 +23,11 @@ struct Boot {
   std::vector<kernel::Pty> consoles;
   Fd refusals;  // the listener of init's filter; empty: there is none
   Fd devpts;    // the container's own instance, for terminals of commands
+  // What later boots and devices are told by: it is seen while init waits, and no process of the container can put another in its place.
   LooseMounts loose;
+  std::vector<HostEnd> host_ends;  // as record.host_links
+  NsFd user_ns;
+  ino_t net_ns = 0;
 };
 
 // What the starter and the child say to the controller.
@@ -38,7 +43,11 @@ struct NotRun {
   std::int32_t status = 0;  // 126, 127
   std::string text;
 };
-using ChildMessage = std::variant<Born, AboutToExec, WireError, Entered, NotRun>;
+// Of an errand inside (plug_mounts.h).
+struct Mounted {
+  std::uint64_t id = 0;
+};
+using ChildMessage = std::variant<Born, AboutToExec, WireError, Entered, NotRun, Mounted>;
 // What init is told, in this order:
 enum class GoOn : std::uint32_t {
   kGateIsOpen = 1,  // all that its parent does for it is done

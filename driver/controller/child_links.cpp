@@ -1,6 +1,8 @@
 #include "driver/controller/child_links.h"
 
 #include <sched.h>
+#include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,26 +15,31 @@ namespace virtuserns::controller {
 
 namespace {
 
-// The name that the kernel made of "vnet%d". The guest's end knows the host's by index, and nobody else has touched it.
-Result<std::string> name_of_peer(const Host& host, const NsFd& net_ns, const std::string& guest_name,
-                                 kernel::RouteSocket& route) {
-  auto inside = TRY(open_route_inside(host, net_ns));
-  const auto guest = TRY(kernel::find_link(inside, guest_name));
-  return TRY(kernel::find_link(route, guest.peer_index)).name;
+constexpr int kMostNumbers = 16;  // that are tried
+
+// Of those that nothing else gives out, so that one that is gone is not another's soon.
+std::uint32_t choose_number() {
+  std::uint32_t number = 0;
+  if (::getrandom(&number, sizeof number, 0) != sizeof number) number = static_cast<std::uint32_t>(::getpid());
+  return (1U << 20) + number % (1U << 29);
 }
 
-Result<void> unless_gone(Result<void> removed) {
-  if (!removed && removed.error().sys_errno == ENODEV) return {};
-  return removed;
-}
-
-// Container root may have given it another name. It cannot be told from others then.
-Result<void> unless_renamed(Result<void> done, const std::string& name) {
-  if (done || done.error().sys_errno != ENODEV) return done;
-  return fail(VIR_ERR_OPERATION_FAILED, "interface " + quote(name) + " is not there: has the container renamed it?");
+// Until one is free, of both.
+template <class Make>
+Result<void> with_numbers(const Make& make) {
+  for (int i = 0;; ++i) {
+    auto made = make(choose_number(), choose_number());
+    if (made || made.error().sys_errno != EBUSY || i == kMostNumbers) return made;
+  }
 }
 
 }  // namespace
+
+Result<ino_t> number_of(const NsFd& ns) {
+  struct stat st {};
+  if (::fstat(ns.get(), &st) != 0) return sys_fail("stat namespace");
+  return st.st_ino;
+}
 
 Result<kernel::RouteSocket> open_route_inside(const Host& host, const NsFd& net_ns) {
   TRY(kernel::enter_namespace(net_ns, CLONE_NEWNET));
@@ -53,25 +60,22 @@ Result<void> Links::apply(const VethStep& step) {
   auto& route = *TRY(socket());
   TRY(kernel::create_veth(route, {step.host_name, step.guest_name, step.guest_mac, step.bridge, step.mtu, step.is_up},
                           net_ns_));
-  std::string name = step.host_name;
-  if (name.find('%') != std::string::npos)
-    name = TRY(name_of_peer(host_, net_ns_, step.guest_name, route), "name of the veth");
+  // The guest's end knows the host's by its number, and nobody else has touched it.
+  auto inside = TRY(open_route_inside(host_, net_ns_), "find the veth");
+  const auto guest = TRY(kernel::find_link(inside, step.guest_name), "find the veth");
   // On success the link dies with the namespace. After a failure it is removed at once: "nothing is left" is then true.
-  undo_.add([this, name] { (void)kernel::remove_link(*route_, name); });
-  names_.push_back(name);
+  undo_.add([this, index = guest.peer_index] { (void)kernel::remove_link(*route_, index); });
+  ends_.push_back(
+      {TRY(kernel::find_link(route, guest.peer_index), "find the veth").name, guest.peer_index, guest.index});
   return {};
 }
 
 Result<void> Links::apply(const MacvlanStep& step) {
-  TRY(kernel::create_macvlan(*TRY(socket()), {step.host_device, step.guest_name, step.mode, step.mac}, net_ns_));
-  undo_.add([this, step] { (void)remove(host_, net_ns_, step); });
-  return {};
+  return kernel::create_macvlan(*TRY(socket()), {step.host_device, step.guest_name, step.mode, step.mac}, net_ns_);
 }
 
 Result<void> Links::apply(const MoveLinkStep& step) {
-  TRY(kernel::move_link(*TRY(socket()), step.host_device, step.guest_name, net_ns_));
-  undo_.add([this, step] { (void)remove(host_, net_ns_, step); });
-  return {};
+  return kernel::move_link(*TRY(socket()), step.host_device, step.guest_name, net_ns_);
 }
 
 Result<void> Links::apply(const UserLinkStep&) {
@@ -83,33 +87,68 @@ Result<void> Links::apply(const UserLinkStep&) {
 // No undo: the host's end is not ours to remove, and goes with the namespace.
 Result<void> Links::apply(const LentLinkStep& step) {
   const auto net = TRY(kernel::open_namespace(host_.proc, init_, "net"));
-  names_.push_back(TRY(borrow_link(host_.network, lent_links_++, net), "interface " + quote(step.guest_name)));
+  ends_.push_back({TRY(borrow_link(host_.network, lent_links_++, net), "interface " + quote(step.guest_name))});
   return {};
 }
 
-Result<void> remove(const Host&, const NsFd&, const VethStep&, const std::string& host_link) {
+Result<LiveLink> make_live(const Host&, const NsFd& net_ns, const VethStep& step) {
   auto route = TRY(kernel::RouteSocket::open());
-  return unless_gone(kernel::remove_link(route, host_link));
+  LiveLink link;
+  TRY(with_numbers([&](std::uint32_t host_index, std::uint32_t inside_index) {
+    kernel::VethRequest request{step.host_name, step.guest_name, step.guest_mac, step.bridge, step.mtu, step.is_up};
+    request.host_index = link.end.index = host_index;
+    request.peer_index = link.end.inside_index = link.index = inside_index;
+    return kernel::create_veth(route, request, net_ns);
+  }));
+  auto found = kernel::find_link(route, link.end.index);
+  if (!found) (void)kernel::remove_link(route, link.end.index);
+  link.end.name = TRY(std::move(found)).name;
+  return link;
 }
 
-Result<void> remove(const Host& host, const NsFd& net_ns, const MacvlanStep& step) {
+Result<LiveLink> make_live(const Host&, const NsFd& net_ns, const MacvlanStep& step) {
+  auto route = TRY(kernel::RouteSocket::open());
+  LiveLink link;
+  link.lower_index = TRY(kernel::find_link(route, step.host_device)).index;
+  TRY(with_numbers([&](std::uint32_t index, std::uint32_t) {
+    link.index = index;
+    return kernel::create_macvlan(route, {step.host_device, step.guest_name, step.mode, step.mac, index}, net_ns);
+  }));
+  return link;
+}
+
+Result<void> remove_veth(const HostEnd& end) {
+  auto route = TRY(kernel::RouteSocket::open());
+  const auto found = kernel::find_link(route, end.index);
+  if (!found && found.error().sys_errno == ENODEV) return {};
+  if (!found) return found.error();
+  if (found->kind != "veth" || found->peer_index != end.inside_index) return {};
+  auto removed = kernel::remove_link(route, end.index);
+  if (!removed && removed.error().sys_errno == ENODEV) return {};
+  return removed;
+}
+
+Result<void> remove_macvlan(const Host& host, const NsFd& net_ns, const LiveLink& link) {
   auto inside = TRY(open_route_inside(host, net_ns));
-  return unless_renamed(kernel::remove_link(inside, step.guest_name), step.guest_name);
+  const auto found = kernel::find_link(inside, link.index);
+  const auto here = TRY(kernel::name_of_namespace(inside, host.net_ns));
+  // What the container makes itself is on nothing of the host's network.
+  if (!found || found->kind != "macvlan" || found->peer_index != link.lower_index || !here ||
+      found->peer_namespace != here)
+    return fail(
+        VIR_ERR_OPERATION_FAILED,
+        "the container has removed it, or moved it to a network namespace of its own: it goes when the domain ends");
+  return kernel::remove_link(inside, link.index);
 }
 
-Result<void> remove(const Host& host, const NsFd& net_ns, const MoveLinkStep& step) {
-  auto inside = TRY(open_route_inside(host, net_ns));
-  return unless_renamed(kernel::move_link(inside, step.guest_name, step.host_device, host.net_ns), step.guest_name);
+Result<void> configure(kernel::RouteSocket& route, const LinkUpStep& step, std::uint32_t index) {
+  return kernel::set_link_up(route, step.device, index);
 }
-
-Result<void> configure(kernel::RouteSocket& route, const LinkUpStep& step) {
-  return kernel::set_link_up(route, step.device);
+Result<void> configure(kernel::RouteSocket& route, const AddressStep& step, std::uint32_t index) {
+  return kernel::add_address(route, {step.device, step.address, step.prefix, step.peer, index});
 }
-Result<void> configure(kernel::RouteSocket& route, const AddressStep& step) {
-  return kernel::add_address(route, {step.device, step.address, step.prefix, step.peer});
-}
-Result<void> configure(kernel::RouteSocket& route, const RouteStep& step) {
-  return kernel::add_route(route, {step.device, step.network, step.prefix, step.gateway, step.metric});
+Result<void> configure(kernel::RouteSocket& route, const RouteStep& step, std::uint32_t index) {
+  return kernel::add_route(route, {step.device, step.network, step.prefix, step.gateway, step.metric, index});
 }
 
 }  // namespace virtuserns::controller

@@ -155,15 +155,15 @@ Result<void> apply_proc(Tree& tree, const ProcStep& step, const NamespaceMounts&
 }  // namespace
 
 Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const Child& child, Boot& result) {
-  const NsFd user_ns = TRY(kernel::open_namespace(host.proc, child.pid, "user"));
+  result.user_ns = TRY(kernel::open_namespace(host.proc, child.pid, "user"));
   // The map comes first wherever the plan has it: an idmapped mount takes it as it is at that moment.
   for (const auto& step : plan.from_parent)
     if (const auto* maps = std::get_if<IdMapStep>(&step))
       TRY(kernel::write_id_maps(host.proc, child.pid, maps->maps));
   MountsOfNamespaces mounts;
   TRY(mounts.begin(plan, host, child), "mounts of the container's namespaces");
-  Tree tree(plan, host, user_ns);
-  Links links(host, child.pid, result.record.host_links);
+  Tree tree(plan, host, result.user_ns);
+  Links links(host, child.pid, result.host_ends);
   for (const auto& step : plan.from_parent) {
     TRY(std::visit(
         [&](const auto& s) -> Result<void> {
@@ -187,6 +187,9 @@ Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const C
   result.consoles = tree.take_consoles();
   result.devpts = tree.take_devpts();
   result.loose = tree.take_loose();
+  const NsFd net_ns = TRY(kernel::open_namespace(host.proc, child.pid, "net"));
+  result.net_ns = TRY(number_of(net_ns));
+  for (const auto& end : result.host_ends) result.record.host_links.push_back(end.name);
   links.commit();
   return {};
 }

@@ -18,7 +18,7 @@
 
 namespace virtuserns::controller {
 
-// One device. Its steps are those of a start: BindStep, TmpfsStep, DeviceNodeStep; VethStep, MacvlanStep, MoveLinkStep with LinkUpStep,
+// One device. Its steps are those of a start: BindStep, TmpfsStep, DeviceNodeStep; VethStep and MacvlanStep with LinkUpStep,
 // AddressStep and RouteStep. A source_id is the index of a descriptor that comes along: a detached mount. VIR_ERR_OPERATION_INVALID:
 // its place is taken.
 struct PlugAsk {
@@ -29,8 +29,7 @@ struct PlugAsk {
 // VIR_ERR_RESOURCE_BUSY: something in the container uses it. VIR_ERR_OPERATION_UNSUPPORTED: a mount of the start, which the kernel keeps
 // locked. What the container has removed itself is no error.
 struct UnplugAsk {
-  std::string place;              // place_of()
-  std::vector<DeviceRule> rules;  // no longer the domain's, unless it has them from another device too
+  std::string place;  // place_of()
 };
 struct PlacesAsk {};
 using DeviceAsk = std::variant<PlugAsk, UnplugAsk, PlacesAsk>;

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "conf/base/text.h"
@@ -37,10 +38,11 @@ using kernel::TargetKind;
 constexpr int kErrandTimeoutMs = 5'000;
 
 using Errand = std::function<Result<void>()>;
+using Deed = std::function<Result<std::uint64_t>()>;  // the mount that it is about, or 0
 
 // Like a joiner of enter.h. Before `first` it is in a mount namespace of its own that is the container root's, with a copy of all that
 // the stem has mounted; after it, in the container's.
-Result<void> visit(const Inside& inside, pid_t stem, const Errand& first, const Errand& then) {
+Result<std::uint64_t> visit(const Inside& inside, pid_t stem, const Errand& first, const Deed& then) {
   TRY(become(inside.host_uid, inside.host_gid), "host ids");
   TRY(kernel::limit_capabilities(0));
   TRY(kernel::enter_namespace(inside.user, CLONE_NEWUSER));
@@ -57,60 +59,82 @@ Result<void> visit(const Inside& inside, pid_t stem, const Errand& first, const 
   return then();
 }
 
-[[noreturn]] void run(const Host& host, const Inside& inside, const SocketFd& channel, pid_t stem,
-                      const Errand& first, const Errand& then) {
-  auto done = close_all_but({0, 1, 2, channel.get(), host.proc.get(), inside.user.get(), inside.mount.get()});
-  if (done) done = visit(inside, stem, first, then);
+[[noreturn]] void run(const Host& host, const Inside& inside, const SocketFd& channel, pid_t stem, const Errand& first,
+                      const Deed& then) {
+  const auto closed = close_all_but({0, 1, 2, channel.get(), host.proc.get(), inside.user.get(), inside.mount.get()});
+  const auto done = closed ? visit(inside, stem, first, then) : Result<std::uint64_t>(closed.error());
   (void)send_packet(channel.get(),
-                    xdr::encode(done ? ChildMessage(AboutToExec{}) : ChildMessage(to_wire(done.error()))));
+                    xdr::encode(done ? ChildMessage(Mounted{*done}) : ChildMessage(to_wire(done.error()))));
   ::_exit(0);
 }
 
-struct Outcome {
-  bool is_told = false;  // else it was killed by somebody, and nobody knows how far it got
-  Result<void> result;
-};
-
-// Those that hang in a file system that its server has stopped to serve cannot even be killed before that ends, with the container.
+// Those that hang in a file system that its server has stopped to serve cannot even be killed before that ends, with the container. What
+// they were at may still come to pass then.
 constexpr std::size_t kMostHanging = 8;
-std::vector<PidFd>& hanging() {
-  static std::vector<PidFd> processes;
-  std::erase_if(processes, [](const PidFd& process) {
-    const auto status = kernel::wait_process(process, 0);
-    return !status || *status;
-  });
-  return processes;
+struct Hanging {
+  PidFd process;
+  Inside inside;
+  std::optional<PluggedMount> attached;  // or about to be
+};
+std::vector<Hanging>& hanging() {
+  static std::vector<Hanging> all;
+  return all;
 }
 
-Outcome send(const Host& host, const Inside& inside, const Errand& first, const Errand& then) {
+Result<NsFd> copy_of(const NsFd& ns) {
+  NsFd copy(::fcntl(ns.get(), F_DUPFD_CLOEXEC, 3));
+  if (!copy) return sys_fail("keep namespace");
+  return copy;
+}
+
+void leave_behind(PidFd process, const Inside& inside, std::optional<PluggedMount> attached) {
+  (void)kernel::send_signal(process, SIGKILL);
+  auto user = copy_of(inside.user), mount = copy_of(inside.mount);
+  Inside kept{
+      user ? std::move(*user) : NsFd(), mount ? std::move(*mount) : NsFd(), {}, inside.host_uid, inside.host_gid};
+  hanging().push_back({std::move(process), std::move(kept), std::move(attached)});
+}
+
+// `attached`: what is there if it was killed before it could say so.
+Result<std::uint64_t> send(const Host& host, const Inside& inside, const Errand& first, const Deed& then,
+                           const std::optional<PluggedMount>& attached = std::nullopt) {
+  (void)tend_errands(host);
   if (hanging().size() >= kMostHanging)
-    return {true, fail(VIR_ERR_RESOURCE_BUSY, "file systems of the container do not answer")};
+    return fail(VIR_ERR_RESOURCE_BUSY, "file systems of the container do not answer");
   int pair[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return {true, sys_fail("make socket pair")};
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return sys_fail("make socket pair");
   const SocketFd ours(pair[0]);
   SocketFd theirs(pair[1]);
   const pid_t stem = ::getpid();
-  auto cloned = kernel::clone_process({});
-  if (!cloned) return {true, std::move(cloned).error()};
-  if (cloned->pid == 0) run(host, inside, theirs, stem, first, then);
-  PidFd process = std::move(cloned->pidfd);
+  auto cloned = TRY(kernel::clone_process({}));
+  if (cloned.pid == 0) run(host, inside, theirs, stem, first, then);
   theirs.reset();
   pollfd entry{ours.get(), POLLIN, 0};
   int ready = 0;
   while ((ready = ::poll(&entry, 1, kErrandTimeoutMs)) < 0 && errno == EINTR) {
   }
   if (ready <= 0) {
-    (void)kernel::send_signal(process, SIGKILL);
-    hanging().push_back(std::move(process));
-    return {true, fail(VIR_ERR_OPERATION_TIMEOUT, "a file system of the container does not answer")};
+    leave_behind(std::move(cloned.pidfd), inside, attached);
+    return fail(VIR_ERR_OPERATION_TIMEOUT, "a file system of the container does not answer");
   }
   const auto packet = recv_packet(ours.get());
   auto message = packet && !packet->bytes.empty() ? xdr::decode_exact<ChildMessage>(packet->bytes, 64 * 1024)
                                                   : fail(VIR_ERR_OPERATION_FAILED, "the helper was killed");
-  (void)kernel::wait_process(process);
-  if (!message) return {false, std::move(message).error()};
-  if (auto* error = std::get_if<WireError>(&*message)) return {true, from_wire(std::move(*error))};
-  return {true, {}};
+  if (!message) {
+    leave_behind(std::move(cloned.pidfd), inside, attached);
+    (void)tend_errands(host);
+    return std::move(message).error();
+  }
+  (void)kernel::wait_process(cloned.pidfd);
+  if (auto* error = std::get_if<WireError>(&*message)) return from_wire(std::move(*error));
+  const auto* mounted = std::get_if<Mounted>(&*message);
+  return mounted ? mounted->id : 0;
+}
+
+Result<std::uint64_t> id_of(const MountFd& mount) {
+  struct statx facts {};
+  if (::statx(mount.get(), "", AT_EMPTY_PATH, STATX_MNT_ID, &facts) != 0) return sys_fail("look at the mount");
+  return (facts.stx_mask & STATX_MNT_ID) != 0 ? facts.stx_mnt_id : 0;
 }
 
 Result<DirFd> open_root() {
@@ -131,38 +155,42 @@ Symlinks links_of(PlaceKind kind) { return kind == PlaceKind::kNode ? Symlinks::
 
 constexpr int kMostMoves = 32;  // of a mount, by a container that is at it, between a look and an unmount
 
-// Where it is now, what was put at `target` first. By the list of mounts, because a descriptor would be in its own way and a name may lead
-// elsewhere. Others of the domain may show the same of the same file system.
-Result<std::vector<std::string>> find_here(const Host& host, const PluggedMount& mount) {
-  std::vector<std::string> found;
-  for (const auto& line : TRY(kernel::list_own_mounts(host.proc))) {
-    if (line.device != mount.identity.device || line.root != mount.identity.root) continue;
-    if (std::find(mount.others.begin(), mount.others.end(), line.place) != mount.others.end()) continue;
-    found.insert(line.place == mount.target ? found.begin() : found.end(), line.place);
+// Where it is now, by the list of mounts: a descriptor would be in its own way, and a name may lead elsewhere. Nothing: the container has unmounted
+// it. Its number, where it is known, tells it from others of the same file system.
+const kernel::MountLine* find_here(const std::vector<kernel::MountLine>& mounts, const PluggedMount& mount) {
+  const kernel::MountLine* found = nullptr;
+  for (const auto& line : mounts) {
+    if (line.device != mount.identity.device) continue;
+    if (mount.identity.id != 0) {
+      if (line.id == mount.identity.id) return &line;
+    } else if (line.root == mount.identity.root && (!found || line.place == mount.target)) {
+      found = &line;
+    }
   }
   return found;
 }
 
-// Whether it is what is to be seen there, or something lies on it.
-Result<bool> is_on_top(const Host& host, const std::string& path, const MountIdentity& identity) {
-  const auto mounts = TRY(kernel::list_own_mounts(host.proc));
+// Whether it is what is to be seen at its place, or something lies on it.
+bool is_on_top(const std::vector<kernel::MountLine>& mounts, const kernel::MountLine& mount) {
   const auto last =
-      std::find_if(mounts.rbegin(), mounts.rend(), [&](const auto& line) { return line.place == path; });
-  return last != mounts.rend() && last->device == identity.device && last->root == identity.root;
+      std::find_if(mounts.rbegin(), mounts.rend(), [&](const auto& line) { return line.place == mount.place; });
+  return last != mounts.rend() && last->id == mount.id;
 }
 
 Result<void> detach_here(const Host& host, const PluggedMount& mount) {
+  PluggedMount wanted = mount;
   for (int i = 0; i < kMostMoves; ++i) {
-    const auto places = TRY(find_here(host, mount));
-    if (places.empty()) return {};
-    const std::string& path = places.front();
-    if (!TRY(is_on_top(host, path, mount.identity))) continue;
+    const auto mounts = TRY(kernel::list_own_mounts(host.proc));
+    const auto* found = find_here(mounts, wanted);
+    if (!found) return {};
+    wanted.identity.id = found->id;  // until that one is gone: the name may lead elsewhere by then
+    if (!is_on_top(mounts, *found)) continue;
+    const std::string& path = found->place;
     if (::umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0) {
-      if (TRY(find_here(host, mount)).size() >= places.size()) continue;  // the name led elsewhere by then
       struct stat st {};
       if (mount.kind == PlaceKind::kNode && ::lstat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
         ::unlink(path.c_str());
-      return {};
+      continue;
     }
     if (errno == EBUSY)
       return Error{VIR_ERR_RESOURCE_BUSY, EBUSY,
@@ -199,16 +227,6 @@ Result<void> attach_here(const MountFd& mount, const std::string& target, PlaceK
   return {};
 }
 
-Result<Inside> Inside::open(const LaunchPlan& plan, const Host& host, pid_t init) {
-  Inside inside;
-  inside.host_uid = plan.host_uid;
-  inside.host_gid = plan.host_gid;
-  inside.user = TRY(kernel::open_namespace(host.proc, init, "user"));
-  inside.mount = TRY(kernel::open_namespace(host.proc, init, "mnt"));
-  inside.net = TRY(kernel::open_namespace(host.proc, init, "net"));
-  return inside;
-}
-
 Result<MountIdentity> attach_inside(const Host& host, const Inside& inside, const MountFd& mount,
                                     const std::string& target, PlaceKind kind) {
   const char* const stage = kind == PlaceKind::kNode ? kPlugFile : kPlugFolder;
@@ -223,14 +241,35 @@ Result<MountIdentity> attach_inside(const Host& host, const Inside& inside, cons
     copy = TRY(kernel::clone_mount(stage, kernel::Depth::kWithMountsBelow));
     return {};
   };
-  auto [is_told, attached] = send(host, inside, take_copy, [&] { return attach_here(copy, target, kind); });
-  if (!is_told) (void)detach_inside(host, inside, {identity, target, kind, {}});
-  TRY(std::move(attached));
+  const auto attach = [&]() -> Result<std::uint64_t> {
+    TRY(attach_here(copy, target, kind));
+    return id_of(copy);
+  };
+  identity.id = TRY(send(host, inside, take_copy, attach, PluggedMount{identity, target, kind}));
   return identity;
 }
 
 Result<void> detach_inside(const Host& host, const Inside& inside, const PluggedMount& mount) {
-  return send(host, inside, {}, [&] { return detach_here(host, mount); }).result;
+  const auto detach = [&]() -> Result<std::uint64_t> {
+    TRY(detach_here(host, mount));
+    return 0;
+  };
+  (void)TRY(send(host, inside, {}, detach));
+  return {};
+}
+
+bool tend_errands(const Host& host) {
+  for (std::size_t i = 0; i < hanging().size();) {
+    const auto status = kernel::wait_process(hanging()[i].process, 0);
+    if (status && !*status) {
+      ++i;
+      continue;
+    }
+    const Hanging ended = std::move(hanging()[i]);
+    hanging().erase(hanging().begin() + static_cast<std::ptrdiff_t>(i));
+    if (ended.attached && ended.inside.mount) (void)detach_inside(host, ended.inside, *ended.attached);
+  }
+  return !hanging().empty();
 }
 
 }  // namespace virtuserns::controller

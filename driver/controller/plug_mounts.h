@@ -14,11 +14,11 @@
 
 namespace virtuserns::controller {
 
-// The namespaces of init, who is held by its pidfd as long as this is used.
+// The namespaces of a container that runs.
 struct Inside {
-  NsFd user, mount, net;
+  NsFd user;        // the one it was made with: init may have gone on to one of its own, with other ids
+  NsFd mount, net;  // init's
   std::uint32_t host_uid = 0, host_gid = 0;  // of container root
-  [[nodiscard]] static Result<Inside> open(const LaunchPlan& plan, const Host& host, pid_t init);
 };
 
 enum class PlaceKind { kFolder, kNode };  // kNode: in /dev, no link on the way, an empty file below it
@@ -27,19 +27,23 @@ enum class PlaceKind { kFolder, kNode };  // kNode: in /dev, no link on the way,
 // In the container's mount namespace, by container root, who is in no other. `mount`: detached.
 [[nodiscard]] Result<void> attach_here(const MountFd& mount, const std::string& target, PlaceKind kind);
 
-// At `target`, which is made when it is missing; owners, errors and what is refused as at a start (Tree). The flags of `mount`
-// (MOUNT_ATTR_RDONLY, MOUNT_ATTR_NODEV) are locked for the container, as everything is that a less privileged mount namespace gets
-// from one above (mount_namespaces(7)); the mount itself is not: container root may unmount it. VIR_ERR_OPERATION_TIMEOUT.
-[[nodiscard]] Result<MountIdentity> attach_inside(const Host& host, const Inside& inside, const MountFd& mount,
-                                                  const std::string& target, PlaceKind kind);
-
 struct PluggedMount {
   MountIdentity identity;
   std::string target;  // where it was put; the container may have moved it
   PlaceKind kind = PlaceKind::kFolder;
-  std::vector<std::string> others;  // where other mounts of the domain were put
 };
-// VIR_ERR_RESOURCE_BUSY: in use, or something else lies on it. What the container has unmounted itself is no error.
+
+// At `target`, which is made when it is missing; owners, errors and what is refused as at a start (Tree). The flags of `mount`
+// (MOUNT_ATTR_RDONLY, MOUNT_ATTR_NODEV) are locked for the container, as everything is that a less privileged mount namespace gets
+// from one above (mount_namespaces(7)); the mount itself is not: container root may unmount it. VIR_ERR_OPERATION_TIMEOUT: if it
+// is made all the same, tend_errands() takes it back.
+[[nodiscard]] Result<MountIdentity> attach_inside(const Host& host, const Inside& inside, const MountFd& mount,
+                                                  const std::string& target, PlaceKind kind);
+// VIR_ERR_RESOURCE_BUSY: in use, or something else lies on it. What the container has unmounted itself is no error; what it has mounted
+// elsewhere of it stays there.
 [[nodiscard]] Result<void> detach_inside(const Host& host, const Inside& inside, const PluggedMount& mount);
+
+// Those that did not come back in time: called now and then, as long as it says that there are any.
+[[nodiscard]] bool tend_errands(const Host& host);
 
 }  // namespace virtuserns::controller

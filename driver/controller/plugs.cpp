@@ -1,5 +1,8 @@
 #include "driver/controller/plugs.h"
 
+#include <fcntl.h>
+#include <sys/sysmacros.h>
+
 #include <algorithm>
 
 #include "conf/base/text.h"
@@ -7,6 +10,7 @@
 #include "driver/controller/tree.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/device_filter.h"
+#include "driver/kernel/pidfd.h"
 
 namespace virtuserns::controller {
 
@@ -15,7 +19,7 @@ namespace {
 bool is_plug(const ParentStep& step) {
   return std::holds_alternative<BindStep>(step) || std::holds_alternative<TmpfsStep>(step) ||
          std::holds_alternative<DeviceNodeStep>(step) || std::holds_alternative<VethStep>(step) ||
-         std::holds_alternative<MacvlanStep>(step) || std::holds_alternative<MoveLinkStep>(step);
+         std::holds_alternative<MacvlanStep>(step);
 }
 
 std::uint32_t* source_of(ParentStep& step) {
@@ -32,35 +36,31 @@ void set_loose(ParentStep& step) {
       step);
 }
 
-Result<void> configure(kernel::RouteSocket& route, const InsideStep& step) {
-  return std::visit(
-      [&](const auto& s) -> Result<void> {
-        if constexpr (requires { controller::configure(route, s); })
-          return controller::configure(route, s);
-        else
-          return fail(VIR_ERR_INTERNAL_ERROR, "no step of a link");
-      },
-      step);
+bool is_of(const DeviceRule& rule, const struct stat& node) {
+  return rule.kind == (S_ISBLK(node.st_mode) ? DeviceKind::kBlock : DeviceKind::kCharacter) &&
+         rule.major == major(node.st_rdev) && rule.minor == minor(node.st_rdev);
+}
+
+Error at_a_start_only(const std::string& place, const char* why) {
+  return fail(VIR_ERR_OPERATION_UNSUPPORTED, quote(place) + " cannot be taken from the running domain: " + why +
+                                                 "; use --config to take it out of the next start");
 }
 
 }  // namespace
 
-struct Plugs::Job {
-  Inside inside;
-  Links links;
-  std::vector<std::string> names;
-  Undo undo;
-  std::optional<MountIdentity> mount;
-  Job(const Host& host, pid_t init, Inside where) : inside(std::move(where)), links(host, init, names) {}
-};
-
 void Plugs::booted(const Boot& boot) {
-  host_links_.clear();
+  user_ns_ = NsFd(::fcntl(boot.user_ns.get(), F_DUPFD_CLOEXEC, 3));
+  net_ns_ = boot.net_ns;
+  host_ends_.clear();
+  dead_nodes_.clear();
   std::size_t next = 0;
   for (const auto& step : plan_.from_parent) {
-    const bool has_name = std::holds_alternative<VethStep>(step) || std::holds_alternative<LentLinkStep>(step);
-    const auto& names = boot.record.host_links;
-    if (has_name && next < names.size()) host_links_[place_of(step)] = names[next++];
+    const bool has_end = std::holds_alternative<VethStep>(step) || std::holds_alternative<LentLinkStep>(step);
+    if (has_end && next < boot.host_ends.size()) host_ends_[place_of(step)] = boot.host_ends[next++];
+  }
+  for (auto& [place, kept] : plugged_) {
+    kept.mount.reset();
+    kept.link.reset();
   }
   for (const auto& [place, mount] : boot.loose) plugged_[place].mount = mount;
 }
@@ -77,6 +77,22 @@ Places Plugs::places() const {
     if (auto place = place_of(step); !place.empty()) places.all.push_back(std::move(place));
   for (const auto& [place, kept] : plugged_) places.plugged.push_back(place);
   return places;
+}
+
+// Init's number is its own as long as it has not ended, which is asked when everything that it leads to is open. Its network has to be that
+// of its boot: in one that it has made itself the names and numbers of the host mean nothing.
+Result<Inside> Plugs::enter(const PidFd& init, pid_t pid) const {
+  Inside inside;
+  inside.user = NsFd(::fcntl(user_ns_.get(), F_DUPFD_CLOEXEC, 3));
+  if (!inside.user) return sys_fail("keep namespace");
+  inside.mount = TRY(kernel::open_namespace(host_.proc, pid, "mnt"));
+  inside.net = TRY(kernel::open_namespace(host_.proc, pid, "net"));
+  inside.host_uid = plan_.host_uid;
+  inside.host_gid = plan_.host_gid;
+  if (kernel::has_ended(init)) return fail(VIR_ERR_OPERATION_INVALID, "the domain is between two boots");
+  if (TRY(number_of(inside.net)) != net_ns_)
+    return fail(VIR_ERR_OPERATION_UNSUPPORTED, "init of the domain has left the network that it was started with");
+  return inside;
 }
 
 Result<void> Plugs::check(const PlugAsk& ask) const {
@@ -109,107 +125,167 @@ Result<void> Plugs::change_rules(const std::vector<DeviceRule>& gone, const std:
   return {};
 }
 
-Result<void> Plugs::attach_mount(const MountFd& mount, const ParentStep& step, Job& job) {
-  job.mount = TRY(attach_inside(host_, job.inside, mount, place_of(step), kind_of(step)));
-  return {};
+// Of what was plugged in, what came with it. Of a node of the start all of its device, by what we hold of it: the host's may be another by now, or gone.
+// None that every domain has, or another node of that device needs.
+std::vector<DeviceRule> Plugs::rules_of(const ParentStep& step) const {
+  if (const auto kept = plugged_.find(place_of(step)); kept != plugged_.end()) return kept->second.rules;
+  const auto facts_of = [&](const ParentStep& other) -> const struct stat* {
+    const auto* node = std::get_if<DeviceNodeStep>(&other);
+    const auto source = node ? host_.sources.find(node->source_id) : host_.sources.end();
+    return source == host_.sources.end() ? nullptr : &source->second.facts;
+  };
+  const auto* facts = facts_of(step);
+  if (!facts) return {};
+  for (const auto& other : plan_.from_parent)
+    if (const auto* others = facts_of(other); others && place_of(other) != place_of(step))
+      if (others->st_rdev == facts->st_rdev && (others->st_mode & S_IFMT) == (facts->st_mode & S_IFMT)) return {};
+  std::vector<DeviceRule> rules;
+  for (const auto& before : plan_.before)
+    if (const auto* group = std::get_if<CgroupStep>(&before); group && group->device_rules)
+      for (const auto& rule : *group->device_rules)
+        if (const auto& standard = standard_device_rules();
+            is_of(rule, *facts) && std::find(standard.begin(), standard.end(), rule) == standard.end())
+          rules.push_back(rule);
+  return rules;
 }
 
-Result<void> Plugs::attach(const ParentStep& step, Job& job) {
-  const Tree tree(plan_, host_, job.inside.user);
+Result<Plugs::Kept> Plugs::attach(const ParentStep& step, const Inside& inside) {
+  const Tree tree(plan_, host_, inside.user);
+  const auto attach_mount = [&](const MountFd& mount) -> Result<Kept> {
+    return Kept{TRY(attach_inside(host_, inside, mount, place_of(step), kind_of(step))), {}, {}};
+  };
   return std::visit(
-      [&](const auto& s) -> Result<void> {
+      [&](const auto& s) -> Result<Kept> {
         using Step = std::decay_t<decltype(s)>;
         if constexpr (std::is_same_v<Step, DeviceNodeStep>) {
+          const auto dead = dead_nodes_.find(s.target);
+          if (dead != dead_nodes_.end()) {
+            if (TRY(tree.find_source(s.source_id))->facts.st_rdev == dead->second) return Kept{};  // it lives again
+            return fail(VIR_ERR_OPERATION_UNSUPPORTED,
+                        "the node of another device lies there until the domain boots again");
+          }
           const auto folder = TRY(NodeFolder::make());
-          return attach_mount(TRY(tree.make(s, folder.dir())), step, job);
+          return attach_mount(TRY(tree.make(s, folder.dir())));
         } else if constexpr (requires { tree.make(s); })
-          return attach_mount(TRY(tree.make(s)), step, job);
-        else if constexpr (requires { job.links.apply(s); })
-          return job.links.apply(s);
+          return attach_mount(TRY(tree.make(s)));
+        else if constexpr (requires { make_live(host_, inside.net, s); })
+          return Kept{{}, TRY(make_live(host_, inside.net, s)), {}};
         else
           return fail(VIR_ERR_INTERNAL_ERROR, "no device that can be plugged in");
       },
       step);
 }
 
-Result<Plugged> Plugs::plug(const PlugAsk& ask, std::vector<Fd> sources, pid_t init) {
+Result<void> Plugs::configure(const PlugAsk& ask, const Inside& inside, const LiveLink& link) const {
+  if (ask.inside.empty()) return {};
+  auto route = TRY(open_route_inside(host_, inside.net));
+  for (const auto& step : ask.inside)
+    TRY(std::visit(
+        [&](const auto& s) -> Result<void> {
+          if constexpr (requires { controller::configure(route, s, link.index); })
+            return controller::configure(route, s, link.index);
+          else
+            return fail(VIR_ERR_INTERNAL_ERROR, "no step of a link");
+        },
+        step));
+  return {};
+}
+
+// Of an attach that cannot be finished.
+void Plugs::take_back(const ParentStep& step, const Kept& kept, const Inside& inside) {
+  if (kept.mount) (void)detach_inside(host_, inside, {*kept.mount, place_of(step), kind_of(step)});
+  if (kept.link && kept.link->end.index != 0) (void)remove_veth(kept.link->end);
+  if (kept.link && kept.link->end.index == 0) (void)remove_macvlan(host_, inside.net, *kept.link);
+}
+
+Result<Plugged> Plugs::plug(const PlugAsk& ask, std::vector<Fd> sources, const PidFd& init, pid_t pid) {
   TRY(check(ask));
   ParentStep step = ask.from_parent.front();
-  Job job(host_, init, TRY(Inside::open(plan_, host_, init)));
+  const std::string place = place_of(step);
+  const Inside inside = TRY(enter(init, pid));
+  Kept kept;
+  Undo undo;
   if (auto* source = source_of(step)) {
     if (sources.size() != 1 || *source != 0) return fail(VIR_ERR_INTERNAL_ERROR, "a device without its source");
     *source = TRY(host_.add_source(MountFd(sources.front().release())));
-    job.undo.add([this, id = *source] { host_.forget_source(id); });
+    undo.add([this, id = *source] { host_.forget_source(id); });
   }
   TRY(change_rules({}, ask.rules));
-  job.undo.add([this, &ask] { (void)change_rules(ask.rules, {}); });
-  TRY(attach(step, job), quote(place_of(step)));
-  if (!ask.inside.empty()) {
-    auto route = TRY(open_route_inside(host_, job.inside.net));
-    for (const auto& inside : ask.inside) TRY(configure(route, inside), quote(place_of(step)));
+  undo.add([this, &ask] { (void)change_rules(ask.rules, {}); });
+  kept = TRY(attach(step, inside), quote(place));
+  kept.rules = ask.rules;
+  undo.add([&] { take_back(step, kept, inside); });
+  if (kept.link) TRY(configure(ask, inside, *kept.link), quote(place));
+  undo.commit();
+  Plugged answer;
+  if (kept.link && kept.link->end.index != 0) {
+    answer.host_link = kept.link->end.name;
+    host_ends_[place] = kept.link->end;
   }
-  job.undo.commit();
-  job.links.commit();
-  const std::string place = place_of(step);
-  set_loose(step);
-  plugged_[place] = {job.mount, ask.rules};
-  if (!job.names.empty()) host_links_[place] = job.names.front();
+  if (kept.mount || kept.link) set_loose(step);
+  if (dead_nodes_.erase(place) == 0) plugged_[place] = std::move(kept);
   plan_.from_parent.push_back(std::move(step));
   // Behind those of other links: the rest of the list makes init what it is.
   const auto last = std::find_if(plan_.inside.rbegin(), plan_.inside.rend(),
                                  [](const InsideStep& other) { return !link_of(other).empty(); });
   plan_.inside.insert(last.base(), ask.inside.begin(), ask.inside.end());
-  return Plugged{job.names.empty() ? std::string() : job.names.front()};
+  return answer;
 }
 
-Result<void> Plugs::detach_mount(const std::string& place, PlaceKind kind, const Inside& inside) {
-  const auto kept = plugged_.find(place);
-  if (kept != plugged_.end() && kept->second.mount) {
-    PluggedMount mount{*kept->second.mount, place, kind, {}};
-    for (const auto& step : plan_.from_parent)
-      if (auto other = place_of(step); other != place) mount.others.push_back(std::move(other));
-    return detach_inside(host_, inside, mount);
-  }
-  // Its node stays as long as this boot, and leads nowhere without the rule.
-  if (kind == PlaceKind::kNode) return {};
-  return fail(VIR_ERR_OPERATION_UNSUPPORTED,
-              quote(place) +
-                  " was there when the domain started, and the kernel keeps such mounts locked; use --config to "
-                  "take it out of the next start");
-}
-
-Result<void> Plugs::detach(const ParentStep& step, Job& job) {
+Result<void> Plugs::detach_mount(const ParentStep& step, const Inside& inside) {
   const std::string place = place_of(step);
-  return std::visit(
-      [&](const auto& s) -> Result<void> {
-        using Step = std::decay_t<decltype(s)>;
-        if constexpr (std::is_same_v<Step, VethStep>) {
-          const auto name = host_links_.find(place);
-          if (name == host_links_.end()) return fail(VIR_ERR_INTERNAL_ERROR, "the name of the veth is not known");
-          return remove(host_, job.inside.net, s, name->second);
-        } else if constexpr (requires { remove(host_, job.inside.net, s); })
-          return remove(host_, job.inside.net, s);
-        else
-          return detach_mount(place, kind_of(step), job.inside);
-      },
-      step);
+  const auto kept = plugged_.find(place);
+  if (kept == plugged_.end() || !kept->second.mount)
+    return at_a_start_only(place, "it was there when the domain started, and the kernel keeps such mounts locked");
+  PluggedMount mount{*kept->second.mount, place, kind_of(step)};
+  // The host may have given the directory another name since.
+  if (const auto* bind = std::get_if<BindStep>(&step))
+    if (const auto source = host_.sources.find(bind->source_id); source != host_.sources.end())
+      mount.identity.root = TRY(identity_at(host_.proc, source->second.place)).root;
+  return detach_inside(host_, inside, mount);
 }
 
-Result<Unplugged> Plugs::unplug(const UnplugAsk& ask, pid_t init) {
+Result<void> Plugs::detach(const ParentStep& step, const Inside& inside) {
+  const std::string place = place_of(step);
+  const auto kept = plugged_.find(place);
+  if (std::holds_alternative<VethStep>(step)) {
+    const auto end = host_ends_.find(place);
+    if (end == host_ends_.end()) return fail(VIR_ERR_INTERNAL_ERROR, "its end on the host is not known");
+    return remove_veth(end->second);
+  }
+  if (std::holds_alternative<MacvlanStep>(step)) {
+    if (kept == plugged_.end() || !kept->second.link)
+      return at_a_start_only(place, "the container may have put another in its place since it booted");
+    return remove_macvlan(host_, inside.net, *kept->second.link);
+  }
+  if (const auto* node = std::get_if<DeviceNodeStep>(&step);
+      node && (kept == plugged_.end() || !kept->second.mount)) {
+    // It stays as long as this boot, and leads nowhere without its rule.
+    if (const auto source = host_.sources.find(node->source_id); source != host_.sources.end())
+      dead_nodes_[place] = source->second.facts.st_rdev;
+    return {};
+  }
+  return detach_mount(step, inside);
+}
+
+Result<Unplugged> Plugs::unplug(const UnplugAsk& ask, const PidFd& init, pid_t pid) {
   const ParentStep* found = find(ask.place);
-  if (!found || !is_plug(*found))
-    return fail(VIR_ERR_OPERATION_INVALID,
-                quote(ask.place) + " of the container is no device that can be taken away");
+  if (!found) return fail(VIR_ERR_OPERATION_INVALID, "the container has nothing at " + quote(ask.place));
+  if (!is_plug(*found))
+    return at_a_start_only(ask.place, "devices of this kind come at a start and go with the domain");
   ParentStep step = *found;
-  Job job(host_, init, TRY(Inside::open(plan_, host_, init)));
-  TRY(detach(step, job), quote(ask.place));
-  const auto kept = plugged_.find(ask.place);
-  TRY(change_rules(kept == plugged_.end() ? ask.rules : kept->second.rules, {}));
+  const Inside inside = TRY(enter(init, pid));
+  const auto rules = rules_of(step);
+  TRY(change_rules(rules, {}));
+  Undo undo;
+  undo.add([&] { (void)change_rules({}, rules); });
+  TRY(detach(step, inside), quote(ask.place));
+  undo.commit();
   std::erase_if(plan_.from_parent, [&](const ParentStep& other) { return place_of(other) == ask.place; });
   std::erase_if(plan_.inside, [&](const InsideStep& other) { return link_of(other) == ask.place; });
   if (const auto* source = source_of(step)) host_.forget_source(*source);
   plugged_.erase(ask.place);
-  host_links_.erase(ask.place);
+  host_ends_.erase(ask.place);
   return Unplugged{};
 }
 

@@ -20,29 +20,36 @@ class Plugs {
 
   // Init was made by plan_ as it is now.
   void booted(const Boot& boot);
-  // `init`: held by its pidfd. Either all of it is done or nothing.
-  [[nodiscard]] Result<Plugged> plug(const PlugAsk& ask, std::vector<Fd> sources, pid_t init);
-  [[nodiscard]] Result<Unplugged> unplug(const UnplugAsk& ask, pid_t init);
+  // Asks are for a container whose init has been exec'd, and which its pidfd says is not over.
+  [[nodiscard]] Result<Plugged> plug(const PlugAsk& ask, std::vector<Fd> sources, const PidFd& init, pid_t pid);
+  [[nodiscard]] Result<Unplugged> unplug(const UnplugAsk& ask, const PidFd& init, pid_t pid);
   [[nodiscard]] Places places() const;
+  [[nodiscard]] int descriptor() const { return user_ns_.get(); }
 
  private:
-  struct Job;
+  struct Kept {
+    std::optional<MountIdentity> mount;
+    std::optional<LiveLink> link;
+    std::vector<DeviceRule> rules;
+  };
+  [[nodiscard]] Result<Inside> enter(const PidFd& init, pid_t pid) const;
   [[nodiscard]] Result<void> check(const PlugAsk& ask) const;
-  [[nodiscard]] Result<void> attach(const ParentStep& step, Job& job);
-  [[nodiscard]] Result<void> attach_mount(const MountFd& mount, const ParentStep& step, Job& job);
-  [[nodiscard]] Result<void> detach(const ParentStep& step, Job& job);
-  [[nodiscard]] Result<void> detach_mount(const std::string& place, PlaceKind kind, const Inside& inside);
+  [[nodiscard]] Result<Kept> attach(const ParentStep& step, const Inside& inside);
+  [[nodiscard]] Result<void> configure(const PlugAsk& ask, const Inside& inside, const LiveLink& link) const;
+  void take_back(const ParentStep& step, const Kept& kept, const Inside& inside);
+  [[nodiscard]] Result<void> detach(const ParentStep& step, const Inside& inside);
+  [[nodiscard]] Result<void> detach_mount(const ParentStep& step, const Inside& inside);
   [[nodiscard]] Result<void> change_rules(const std::vector<DeviceRule>& gone, const std::vector<DeviceRule>& added);
+  [[nodiscard]] std::vector<DeviceRule> rules_of(const ParentStep& step) const;
   [[nodiscard]] const ParentStep* find(const std::string& place) const;
 
   LaunchPlan& plan_;
   Host& host_;
-  std::map<std::string, std::string> host_links_;  // by the name inside
-  struct Kept {
-    std::optional<MountIdentity> mount;  // else it is none
-    std::vector<DeviceRule> rules;
-  };
+  NsFd user_ns_;
+  ino_t net_ns_ = 0;
+  std::map<std::string, HostEnd> host_ends_;  // by the name inside
   std::map<std::string, Kept> plugged_;
+  std::map<std::string, dev_t> dead_nodes_;  // of the start, without their right; the kernel keeps them
 };
 
 }  // namespace virtuserns::controller

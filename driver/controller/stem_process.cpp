@@ -93,13 +93,16 @@ class StemProcess {
     init_pid_ = boot.record.init_pid;
     plugs_.booted(boot);
   }
-  [[nodiscard]] std::vector<int> descriptors() const { return {init_.get(), devpts_.get()}; }
+  [[nodiscard]] std::vector<int> descriptors() const { return {init_.get(), devpts_.get(), plugs_.descriptor()}; }
 
   // Until the controller is gone, or says what none of ours would.
   void run() {
     for (;;) {
-      pollfd entries[] = {{socket_.get(), POLLIN, 0}, {plugs_socket_ ? plugs_socket_.get() : -1, POLLIN, 0}};
-      if (::poll(entries, 2, -1) < 0) continue;
+      // Who asks for devices waits until there is a container for them.
+      const int plugs = is_up_ && plugs_socket_ ? plugs_socket_.get() : -1;
+      pollfd entries[] = {{socket_.get(), POLLIN, 0}, {plugs, POLLIN, 0}};
+      const int timeout_ms = tend_errands(host_) ? 1'000 : -1;
+      if (::poll(entries, 2, timeout_ms) <= 0) continue;
       if (entries[1].revents != 0) answer_daemon();
       if (entries[0].revents == 0) continue;
       auto packet = recv_packet(socket_.get());
@@ -128,6 +131,7 @@ class StemProcess {
   }
 
   Result<void> handle(const TidyAsk&) {
+    is_up_ = true;
     Tree::clear();
     kernel::shrink_stack();
     return {};
@@ -139,6 +143,7 @@ class StemProcess {
     for (const auto* process : {&init_, &starter_})
       if (*process && !kernel::is_reaped(*process))
         return fail(VIR_ERR_OPERATION_INVALID, "the last boot of the domain is not over");
+    is_up_ = false;
     if (std::exchange(is_booting_, true))
       return fail(VIR_ERR_OPERATION_INVALID, "the last boot of the domain failed");
     if (const auto* freezer = host_.freezer()) (void)freezer->set_frozen(false);
@@ -190,13 +195,13 @@ class StemProcess {
   }
   Result<DeviceAnswer> handle(const PlugAsk& ask, std::vector<Fd> files) {
     TRY(check_init());
-    auto plugged = plugs_.plug(ask, std::move(files), init_pid_);
+    auto plugged = plugs_.plug(ask, std::move(files), init_, init_pid_);
     if (!plugged) return std::move(plugged).error();
     return DeviceAnswer(std::move(*plugged));
   }
   Result<DeviceAnswer> handle(const UnplugAsk& ask, std::vector<Fd>) {
     TRY(check_init());
-    auto unplugged = plugs_.unplug(ask, init_pid_);
+    auto unplugged = plugs_.unplug(ask, init_, init_pid_);
     if (!unplugged) return std::move(unplugged).error();
     return DeviceAnswer(*unplugged);
   }
@@ -363,6 +368,7 @@ class StemProcess {
   pid_t init_pid_ = 0;
   std::vector<PidFd> joiners_;
   bool is_booting_ = false;  // or has begun to, and failed
+  bool is_up_ = false;       // init has been exec'd, says the controller
   Fd devpts_;
   std::vector<Fd> received_;
   bool is_grown_ = false;  // by a boot, whose memory is not needed while the container runs

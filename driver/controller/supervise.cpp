@@ -93,6 +93,7 @@ Result<void> Supervisor::boot_first() {
   stem_ = std::move(stem).value();
   watch(stem_.socket(), EventKind::kStem, 0);
   waiting.boot.devpts.reset();
+  waiting.boot.user_ns.reset();
   passed_files_.clear();
   host_.keep_only_views();
   TRY(enter_cage(), "confine the controller");

@@ -26,6 +26,7 @@ struct NamespaceMounts {
 // What a mount is told by in a list of mounts, wherever it has been moved.
 struct MountIdentity {
   std::string device, root;  // as kernel::MountLine
+  std::uint64_t id = 0;      // 0: not known, it was made by init
 };
 // Of what is mounted at a place of the stage.
 [[nodiscard]] Result<MountIdentity> identity_at(const DirFd& host_proc, const std::string& place);
@@ -60,8 +61,9 @@ class Tree {
   // Removes the tree of an earlier boot or of a failed one from the controller's namespace.
   static void clear();
 
- private:
   [[nodiscard]] Result<const Source*> find_source(std::uint32_t id) const;
+
+ private:
   [[nodiscard]] Result<MountFd> clone_source(const Source& source, OwnerShift shift) const;
   [[nodiscard]] Result<void> set_aside(const MountFd& mount, const std::string& target);
   [[nodiscard]] Result<void> attach_at(const MountFd& mount, const std::string& target, bool is_system);

@@ -2,6 +2,7 @@
 
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
+#include <linux/net_namespace.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
@@ -33,6 +34,10 @@ std::optional<LinkFacts> read_link(std::span<const std::uint8_t> payload) {
     if (attribute.type == IFLA_LINK) facts.peer_index = attribute.u32();
     if (attribute.type == IFLA_MASTER) facts.master_index = attribute.u32();
     if (attribute.type == IFLA_MTU) facts.mtu = attribute.u32();
+    if (attribute.type == IFLA_LINK_NETNSID) facts.peer_namespace = static_cast<std::int32_t>(attribute.u32());
+    if (attribute.type == IFLA_LINKINFO)
+      for (const auto& info : parse_attributes(attribute.bytes))
+        if (info.type == IFLA_INFO_KIND) facts.kind = info.text();
     if (attribute.type == IFLA_ADDRESS && attribute.bytes.size() <= 32)
       facts.mac.assign(attribute.bytes.begin(), attribute.bytes.end());
   }
@@ -72,6 +77,7 @@ NetlinkMessage veth_message(const VethRequest& request, std::uint32_t bridge_ind
   NetlinkMessage message(RTM_NEWLINK, kCreate);
   ifinfomsg head{};
   if (request.is_up) head.ifi_flags = head.ifi_change = IFF_UP;
+  head.ifi_index = static_cast<int>(request.host_index);
   message.header(head);
   message.attribute(IFLA_IFNAME, request.host_name);
   if (const auto mtu = request.host_mtu ? request.host_mtu : request.mtu) message.attribute(IFLA_MTU, *mtu);
@@ -85,7 +91,9 @@ NetlinkMessage veth_message(const VethRequest& request, std::uint32_t bridge_ind
   message.attribute(IFLA_INFO_KIND, std::string_view("veth"));
   const auto data = message.begin(IFLA_INFO_DATA);
   const auto peer = message.begin(VETH_INFO_PEER);
-  message.header(ifinfomsg{});
+  ifinfomsg peer_head{};
+  peer_head.ifi_index = static_cast<int>(request.peer_index);
+  message.header(peer_head);
   message.attribute(IFLA_IFNAME, request.peer_name);
   message.attribute(IFLA_ADDRESS, std::span<const std::uint8_t>(request.peer_mac));
   if (request.mtu) message.attribute(IFLA_MTU, *request.mtu);
@@ -120,7 +128,9 @@ Result<void> create_macvlan(RouteSocket& route, const MacvlanRequest& request, c
   if (!mode) return fail(VIR_ERR_CONFIG_UNSUPPORTED, context + ": mode " + quote(request.mode) + " is not known");
   const auto lower = TRY(find_link(route, request.host_device), context);
   NetlinkMessage message(RTM_NEWLINK, kCreate);
-  message.header(ifinfomsg{});
+  ifinfomsg head{};
+  head.ifi_index = static_cast<int>(request.index);
+  message.header(head);
   message.attribute(IFLA_LINK, lower.index);
   message.attribute(IFLA_IFNAME, request.name);
   message.attribute(IFLA_ADDRESS, std::span<const std::uint8_t>(request.mac));
@@ -167,12 +177,22 @@ Result<void> remove_link(RouteSocket& route, const std::string& name) {
   return {};
 }
 
-Result<void> set_link_up(RouteSocket& route, const std::string& name) {
+Result<void> remove_link(RouteSocket& route, std::uint32_t index) {
+  NetlinkMessage message(RTM_DELLINK, 0);
+  ifinfomsg head{};
+  head.ifi_index = static_cast<int>(index);
+  message.header(head);
+  TRY(route.request(std::move(message)), "remove link " + std::to_string(index));
+  return {};
+}
+
+Result<void> set_link_up(RouteSocket& route, const std::string& name, std::uint32_t index) {
   NetlinkMessage message(RTM_NEWLINK, 0);
   ifinfomsg head{};
   head.ifi_flags = head.ifi_change = IFF_UP;
+  head.ifi_index = static_cast<int>(index);
   message.header(head);
-  message.attribute(IFLA_IFNAME, name);
+  if (index == 0) message.attribute(IFLA_IFNAME, name);
   TRY(route.request(std::move(message)), "set link " + quote(name) + " up");
   return {};
 }
@@ -226,16 +246,33 @@ Result<std::vector<AddressFacts>> list_addresses(RouteSocket& route) {
   return addresses;
 }
 
+Result<std::optional<std::int32_t>> name_of_namespace(RouteSocket& route, const NsFd& ns) {
+  NetlinkMessage message(RTM_GETNSID, 0);
+  message.header(rtgenmsg{});
+  message.attribute(NETNSA_FD, static_cast<std::uint32_t>(ns.get()));
+  std::optional<std::int32_t> name;
+  TRY(route.query(std::move(message),
+                  [&](std::uint16_t type, std::span<const std::uint8_t> payload) {
+                    const auto parts = take_header<rtgenmsg>(payload);
+                    if (type != RTM_NEWNSID || !parts) return;
+                    for (const auto& attribute : parse_attributes(parts->second))
+                      if (attribute.type == NETNSA_NSID) name = static_cast<std::int32_t>(attribute.u32());
+                  }),
+      "name of a network namespace");
+  if (name && *name < 0) name.reset();  // NETNSA_NSID_NOT_ASSIGNED
+  return name;
+}
+
 Result<void> add_address(RouteSocket& route, const AddressRequest& request) {
   const std::string context = "add address on " + quote(request.device);
   const auto family = family_of(request.address.size());
   if (!family || (!request.peer.empty() && request.peer.size() != request.address.size())) return bad_address();
-  const auto link = TRY(find_link(route, request.device), context);
+  const auto index = request.index != 0 ? request.index : TRY(find_link(route, request.device), context).index;
   NetlinkMessage message(RTM_NEWADDR, kCreate);
   ifaddrmsg head{};
   head.ifa_family = *family;
   head.ifa_prefixlen = static_cast<std::uint8_t>(request.prefix);
-  head.ifa_index = link.index;
+  head.ifa_index = index;
   // The address was chosen by the administrator: duplicate detection would only delay the first second of the guest.
   if (*family == AF_INET6) head.ifa_flags = IFA_F_NODAD;
   message.header(head);
@@ -269,7 +306,10 @@ Result<void> add_route(RouteSocket& route, const RouteRequest& request) {
   message.header(head);
   if (request.prefix > 0) message.attribute(RTA_DST, std::span<const std::uint8_t>(request.network));
   if (!request.gateway.empty()) message.attribute(RTA_GATEWAY, std::span<const std::uint8_t>(request.gateway));
-  if (!request.device.empty()) message.attribute(RTA_OIF, TRY(find_link(route, request.device), context).index);
+  if (request.index != 0)
+    message.attribute(RTA_OIF, request.index);
+  else if (!request.device.empty())
+    message.attribute(RTA_OIF, TRY(find_link(route, request.device), context).index);
   if (request.metric) message.attribute(RTA_PRIORITY, *request.metric);
   TRY(route.request(std::move(message)), context);
   return {};

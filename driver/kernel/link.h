@@ -20,7 +20,8 @@ struct VethRequest {
   std::string bridge;  // empty: none
   std::optional<std::uint32_t> mtu;
   bool is_up = true;
-  std::optional<std::uint32_t> host_mtu;  // of the host's end, if it is not to be `mtu`
+  std::optional<std::uint32_t> host_mtu;         // of the host's end, if it is not to be `mtu`
+  std::uint32_t host_index = 0, peer_index = 0;  // both, or the kernel chooses. EBUSY: taken
 };
 // A pair whose peer is born in `peer_ns`: moving it there would cost a grace period. One message makes it, puts it in
 // the bridge and up. Never removed by us while the namespace lives: both ends die with it.
@@ -29,6 +30,7 @@ struct VethRequest {
 struct MacvlanRequest {
   std::string host_device, name, mode;
   MacAddress mac{};
+  std::uint32_t index = 0;  // or the kernel chooses
 };
 [[nodiscard]] Result<void> create_macvlan(RouteSocket& route, const MacvlanRequest& request, const NsFd& ns);
 // A device of ours goes away under a new name; a hardware device comes back when the namespace dies.
@@ -36,12 +38,17 @@ struct MacvlanRequest {
                                      const NsFd& ns);
 [[nodiscard]] Result<void> create_bridge(RouteSocket& route, const std::string& name);
 [[nodiscard]] Result<void> remove_link(RouteSocket& route, const std::string& name);
-[[nodiscard]] Result<void> set_link_up(RouteSocket& route, const std::string& name);
+[[nodiscard]] Result<void> remove_link(RouteSocket& route, std::uint32_t index);
+// Of this and the next: `index`, if it is not 0, tells the link; the name is for errors then.
+[[nodiscard]] Result<void> set_link_up(RouteSocket& route, const std::string& name, std::uint32_t index = 0);
+// How the namespace of `route` calls `ns` (RTM_GETNSID); nothing: it has no name for it.
+[[nodiscard]] Result<std::optional<std::int32_t>> name_of_namespace(RouteSocket& route, const NsFd& ns);
 
 struct LinkFacts {
   std::uint32_t index = 0, peer_index = 0;  // peer_index: IFLA_LINK
   std::uint32_t master_index = 0, mtu = 0;
-  std::string name;
+  std::string name, kind;
+  std::optional<std::int32_t> peer_namespace;  // IFLA_LINK_NETNSID
   std::vector<std::uint8_t> mac;
 };
 [[nodiscard]] Result<LinkFacts> find_link(RouteSocket& route, const std::string& name);
@@ -58,6 +65,7 @@ struct AddressRequest {
   std::vector<std::uint8_t> address;
   std::uint32_t prefix = 0;
   std::vector<std::uint8_t> peer;
+  std::uint32_t index = 0;
 };
 [[nodiscard]] Result<void> add_address(RouteSocket& route, const AddressRequest& request);
 struct RouteRequest {
@@ -66,6 +74,7 @@ struct RouteRequest {
   std::uint32_t prefix = 0;
   std::vector<std::uint8_t> gateway;
   std::optional<std::uint32_t> metric;
+  std::uint32_t index = 0;
 };
 [[nodiscard]] Result<void> add_route(RouteSocket& route, const RouteRequest& request);
 

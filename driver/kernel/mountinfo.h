@@ -1,6 +1,7 @@
 // /proc/PID/mountinfo (proc_pid_mountinfo(5)). Paths in it are foreign text.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,6 +12,7 @@
 namespace virtuserns::kernel {
 
 struct MountLine {
+  std::uint64_t id = 0;     // given to another when it is gone
   std::string device;       // "8:1", of the file system
   std::string root, place;  // what of the file system it shows; where
 };

@@ -22,6 +22,9 @@ Result<void> refuse_unpluggable(const DomainDef& only) {
   }
   for (const auto& interface : only.interfaces)
     if (interface.type == InterfaceType::kUser) return at_a_start_only("<interface type='user'>");
+  // Back on its way the container could give another for it.
+  for (const auto& hostdev : only.hostdevs)
+    if (hostdev.type == HostdevType::kCapsNet) return at_a_start_only("<hostdev type='net'>");
   return {};
 }
 

@@ -140,9 +140,7 @@ Result<std::string> Backend::detach_live(DriverDomain& domain, DomainDef& live, 
   const RunPtr run = run_of(domain);
   name_guest_links(live);
   const DeviceDef found = TRY(detach_from(live, device));
-  controller::UnplugAsk ask{place_of(found), {}};
-  // Without its device the host has nothing to plan, and the container nothing to open.
-  if (auto planned = plan_device(live, run->maps, found)) ask.rules = std::move(planned->ask.rules);
+  const controller::UnplugAsk ask{place_of(found)};
   auto asked = ask_stem<controller::Unplugged>(run->uuid, ask);
   if (!asked) settle_later(run);
   (void)TRY(std::move(asked));
@@ -185,7 +183,7 @@ void Backend::settle_devices(const RunPtr& run) {
   });
   for (const auto& place : places->plugged)
     if (!contains(known, place))
-      if (auto done = ask_stem<controller::Unplugged>(run->uuid, controller::UnplugAsk{place, {}}); !done)
+      if (auto done = ask_stem<controller::Unplugged>(run->uuid, controller::UnplugAsk{place}); !done)
         log_warning("userns",
                     "domain " + quote(live.name) + ": take back what was being attached: " + done.error().text);
   if (gone.empty()) return;
