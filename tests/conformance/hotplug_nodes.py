@@ -124,6 +124,11 @@ def a_disk_that_is_read_only(env):
         equal(opens(env, device, "<>"), "opened\n", "still there")
         with unchanged(env):
             attach(env, disk(device, "null")).fails("null")
+        env.virsh("attach-disk", "web", device, "vdd", "--mode", "readonly", "--live").ok()
+        equal(node(env, "/dev/vdd").st_rdev, os.stat(device).st_rdev)
+        contains(env.virsh("domblklist", "web").ok().out, "vdd")
+        env.virsh("detach-disk", "web", "vdd", "--live").ok()
+        check(is_gone(env, "/dev/vdd"), "/dev/vdd is there after")
         detach(env, storage(device)).ok()
 
 

@@ -6,14 +6,17 @@ what the daemon says, or in neither; nothing is mounted, made or written elsewhe
 """
 import os
 import pathlib
+import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import invariants  # noqa: E402
 from bench import PREFIX, Bench, Destroy, parse_options  # noqa: E402
-from harness import check, equal, eventually, main, matches, test  # noqa: E402
+from harness import Skip, check, equal, eventually, main, matches, test  # noqa: E402
+from image_files import directory, init_of  # noqa: E402
 from invariants import controllers  # noqa: E402
 from plugged import devices, is_attached, is_there  # noqa: E402
+from plugging import attach, detach, mounts, start, unchanged  # noqa: E402
 
 SWAPPER = """#!/bin/sh
 trap 'exit 0' TERM
@@ -43,7 +46,7 @@ def devices_of_a_domain_that_swaps_their_places(env):
         for folder in ("tmp", ""):
             (root / folder).chmod(0o777)
         source = pathlib.Path(env.folder, "plugged-source")
-        source.mkdir()
+        source.mkdir(exist_ok=True)
         case = bench.case(Destroy)
         case.name = name
         domain = bench.connection.defineXML(xml)
@@ -66,6 +69,49 @@ def devices_of_a_domain_that_swaps_their_places(env):
         equal(controllers(name)[name], [domain.ID()])
         del domain, act
         equal(bench.afterwards(case), [])
+
+
+# Of container root's: a file system at that place, of which nobody ever answers for anything.
+SILENT = r"""
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+init, place = sys.argv[1:]
+for space in [os.open(f"/proc/{init}/ns/{kind}", os.O_RDONLY) for kind in ("user", "mnt")]:
+    if libc.setns(space, 0) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+os.setgid(0), os.setuid(0)
+fuse = os.open("/dev/fuse", os.O_RDWR)
+os.mkdir(place)
+if libc.mount(b"none", place.encode(), b"fuse", 0, f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()) != 0:
+    raise OSError(ctypes.get_errno(), "mount")
+print("mounted", flush=True)
+sys.stdin.read()
+"""
+
+
+@test(["userns"])
+def a_place_that_does_not_answer(env):
+    """F35: the ask for it ends with an error, and everything else goes on."""
+    if not os.path.exists("/dev/fuse"):
+        raise Skip("this machine has no /dev/fuse")
+    source = pathlib.Path(env.folder, "plugged-source")
+    source.mkdir(exist_ok=True)
+    start(env)
+    attach(env, devices(source)["hostdev"]).ok()
+    server = subprocess.Popen([sys.executable, "-c", SILENT, str(init_of(env, "web")), "/hung"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True)
+    try:
+        equal(server.stdout.readline(), "mounted\n")
+        with unchanged(env):
+            attach(env, directory(source, "/hung/below")).fails("'/hung/below'", "does not answer")
+        for device in (directory(source, "/elsewhere"), devices(source)["interface"]):
+            attach(env, device).ok()
+            detach(env, device).ok()
+    finally:
+        server.communicate("")
+    check("/hung" in mounts(env), "the test is about nothing")
+    attach(env, directory(source, "/elsewhere")).ok()
+    equal(sorted(place for place, fields in mounts(env).items() if fields[3].endswith("/plugged-source")), ["/elsewhere"])
 
 
 if __name__ == "__main__":

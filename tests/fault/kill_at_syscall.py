@@ -23,7 +23,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import invariants  # noqa: E402
-from bench import OPERATIONS, PREFIX, Bench, Destroy, Options, Resume, Suspend, none, numbers, parse_options  # noqa: E402
+from bench import OPERATIONS, PREFIX, AttachLive, Bench, Destroy, Options, Resume, Suspend, none, numbers, parse_options  # noqa: E402
 from harness import check, main, test  # noqa: E402
 from invariants import controllers, disagreements, known, settled  # noqa: E402
 from tracer import Plan  # noqa: E402
@@ -246,6 +246,18 @@ def planted_violations_are_reported(env):
         check(invariants.zombies_of(parent.pid), "a planted zombie is not reported")
         end(parent)
         settled(left)
+
+        # A device that the daemon says is there.
+        case = bench.case(AttachLive)
+        bench.reconnect()
+        case.prepare(bench.connection)
+        case.act(bench.connection)
+        check(not case.wrong(bench.connection, known(bench.connection), True), "sound devices are reported")
+        init = invariants.inits(controllers(case.name)[case.name][0])[0]
+        planted("ram: the daemon says True, the container has False",
+                lambda: run("nsenter", "-t", init, "-m", "/bin/busybox", "umount", "/target/below"),
+                finds=lambda: case.wrong(bench.connection, known(bench.connection), True))
+        bench.clean(case)
 
         # G5: the neighbour that was started again.
         env.virsh("destroy", bench.neighbour.name).ok()
