@@ -6,6 +6,7 @@
 
 #include <sched.h>
 
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct Boot {
   // What later boots and devices are told by: it is seen while init waits, and no process of the container can put another in its place.
   LooseMounts loose;
   std::vector<HostEnd> host_ends;  // as record.host_links
+  std::map<std::string, LiveLink> macvlans;
   NsFd user_ns;
   ino_t net_ns = 0;
 };

@@ -71,7 +71,11 @@ Result<void> Links::apply(const VethStep& step) {
 }
 
 Result<void> Links::apply(const MacvlanStep& step) {
-  return kernel::create_macvlan(*TRY(socket()), {step.host_device, step.guest_name, step.mode, step.mac}, net_ns_);
+  TRY(kernel::create_macvlan(*TRY(socket()), {step.host_device, step.guest_name, step.mode, step.mac}, net_ns_));
+  auto inside = TRY(open_route_inside(host_, net_ns_), "find the macvlan");
+  const auto made = TRY(kernel::find_link(inside, step.guest_name), "find the macvlan");
+  macvlans_[step.guest_name] = {made.index, made.peer_index, {}};
+  return {};
 }
 
 Result<void> Links::apply(const MoveLinkStep& step) {

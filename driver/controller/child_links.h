@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,6 +27,13 @@ struct HostEnd {
   std::uint32_t index = 0, inside_index = 0;
 };
 
+// One in a container that runs.
+struct LiveLink {
+  std::uint32_t index = 0;        // inside
+  std::uint32_t lower_index = 0;  // of a macvlan: what it is on, on the host
+  HostEnd end;                    // of a veth
+};
+
 // A socket of the network namespace, for a caller with one thread, who is at home in host.net_ns and leaves for it only
 // as long as this takes.
 [[nodiscard]] Result<kernel::RouteSocket> open_route_inside(const Host& host, const NsFd& net_ns);
@@ -33,8 +41,9 @@ struct HostEnd {
 // Those of a boot, whose sockets and handles are opened at the first one. What was made is removed again unless commit() is called.
 class Links {
  public:
-  // `init` waits. `ends` gets the end on the host of each VethStep and LentLinkStep.
-  Links(const Host& host, pid_t init, std::vector<HostEnd>& ends) : host_(host), init_(init), ends_(ends) {}
+  // `init` waits. `ends` gets the end on the host of each VethStep and LentLinkStep, `macvlans` each MacvlanStep's by its name inside.
+  Links(const Host& host, pid_t init, std::vector<HostEnd>& ends, std::map<std::string, LiveLink>& macvlans)
+      : host_(host), init_(init), ends_(ends), macvlans_(macvlans) {}
 
   [[nodiscard]] Result<void> apply(const VethStep& step);
   [[nodiscard]] Result<void> apply(const MacvlanStep& step);
@@ -49,18 +58,13 @@ class Links {
   const Host& host_;
   pid_t init_;
   std::vector<HostEnd>& ends_;
+  std::map<std::string, LiveLink>& macvlans_;
   std::optional<kernel::RouteSocket> route_;
   NsFd net_ns_;
   std::uint32_t user_links_ = 0, lent_links_ = 0;
   Undo undo_;
 };
 
-// One in a container that runs.
-struct LiveLink {
-  std::uint32_t index = 0;        // inside
-  std::uint32_t lower_index = 0;  // of a macvlan: what it is on, on the host
-  HostEnd end;                    // of a veth
-};
 [[nodiscard]] Result<LiveLink> make_live(const Host& host, const NsFd& net_ns, const VethStep& step);
 [[nodiscard]] Result<LiveLink> make_live(const Host& host, const NsFd& net_ns, const MacvlanStep& step);
 // By its end on the host, wherever the other is. One that is gone is no error, nor is another that has its number now.

@@ -163,7 +163,7 @@ Result<void> apply_from_parent(const LaunchPlan& plan, const Host& host, const C
   MountsOfNamespaces mounts;
   TRY(mounts.begin(plan, host, child), "mounts of the container's namespaces");
   Tree tree(plan, host, result.user_ns);
-  Links links(host, child.pid, result.host_ends);
+  Links links(host, child.pid, result.host_ends, result.macvlans);
   for (const auto& step : plan.from_parent) {
     TRY(std::visit(
         [&](const auto& s) -> Result<void> {

@@ -59,8 +59,8 @@ Result<std::uint64_t> visit(const Inside& inside, pid_t stem, const Errand& firs
   return then();
 }
 
-[[noreturn]] void run(const Host& host, const Inside& inside, const SocketFd& channel, pid_t stem, const Errand& first,
-                      const Deed& then) {
+[[noreturn]] void run(const Host& host, const Inside& inside, const SocketFd& channel, pid_t stem,
+                      const Errand& first, const Deed& then) {
   const auto closed = close_all_but({0, 1, 2, channel.get(), host.proc.get(), inside.user.get(), inside.mount.get()});
   const auto done = closed ? visit(inside, stem, first, then) : Result<std::uint64_t>(closed.error());
   (void)send_packet(channel.get(),
@@ -170,11 +170,10 @@ const kernel::MountLine* find_here(const std::vector<kernel::MountLine>& mounts,
   return found;
 }
 
-// Whether it is what is to be seen at its place, or something lies on it.
-bool is_on_top(const std::vector<kernel::MountLine>& mounts, const kernel::MountLine& mount) {
-  const auto last =
-      std::find_if(mounts.rbegin(), mounts.rend(), [&](const auto& line) { return line.place == mount.place; });
-  return last != mounts.rend() && last->id == mount.id;
+bool is_covered(const std::vector<kernel::MountLine>& mounts, const kernel::MountLine& mount) {
+  return std::any_of(mounts.begin(), mounts.end(), [&](const auto& line) {
+    return line.parent == mount.id && line.id != mount.id && line.place == mount.place;
+  });
 }
 
 Result<void> detach_here(const Host& host, const PluggedMount& mount) {
@@ -184,7 +183,7 @@ Result<void> detach_here(const Host& host, const PluggedMount& mount) {
     const auto* found = find_here(mounts, wanted);
     if (!found) return {};
     wanted.identity.id = found->id;  // until that one is gone: the name may lead elsewhere by then
-    if (!is_on_top(mounts, *found)) continue;
+    if (is_covered(mounts, *found)) continue;
     const std::string& path = found->place;
     if (::umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0) {
       struct stat st {};

@@ -53,6 +53,7 @@ void Plugs::booted(const Boot& boot) {
   net_ns_ = boot.net_ns;
   host_ends_.clear();
   dead_nodes_.clear();
+  macvlans_ = boot.macvlans;
   std::size_t next = 0;
   for (const auto& step : plan_.from_parent) {
     const bool has_end = std::holds_alternative<VethStep>(step) || std::holds_alternative<LentLinkStep>(step);
@@ -221,6 +222,8 @@ Result<Plugged> Plugs::plug(const PlugAsk& ask, std::vector<Fd> sources, const P
   if (kept.link && kept.link->end.index != 0) {
     answer.host_link = kept.link->end.name;
     host_ends_[place] = kept.link->end;
+  } else if (kept.link) {
+    macvlans_[place] = *kept.link;
   }
   if (kept.mount || kept.link) set_loose(step);
   if (dead_nodes_.erase(place) == 0) plugged_[place] = std::move(kept);
@@ -254,9 +257,9 @@ Result<void> Plugs::detach(const ParentStep& step, const Inside& inside) {
     return remove_veth(end->second);
   }
   if (std::holds_alternative<MacvlanStep>(step)) {
-    if (kept == plugged_.end() || !kept->second.link)
-      return at_a_start_only(place, "the container may have put another in its place since it booted");
-    return remove_macvlan(host_, inside.net, *kept->second.link);
+    const auto made = macvlans_.find(place);
+    if (made == macvlans_.end()) return fail(VIR_ERR_INTERNAL_ERROR, "its number is not known");
+    return remove_macvlan(host_, inside.net, made->second);
   }
   if (const auto* node = std::get_if<DeviceNodeStep>(&step);
       node && (kept == plugged_.end() || !kept->second.mount)) {
@@ -286,6 +289,7 @@ Result<Unplugged> Plugs::unplug(const UnplugAsk& ask, const PidFd& init, pid_t p
   if (const auto* source = source_of(step)) host_.forget_source(*source);
   plugged_.erase(ask.place);
   host_ends_.erase(ask.place);
+  macvlans_.erase(ask.place);
   return Unplugged{};
 }
 

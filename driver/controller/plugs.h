@@ -48,6 +48,7 @@ class Plugs {
   NsFd user_ns_;
   ino_t net_ns_ = 0;
   std::map<std::string, HostEnd> host_ends_;  // by the name inside
+  std::map<std::string, LiveLink> macvlans_;
   std::map<std::string, Kept> plugged_;
   std::map<std::string, dev_t> dead_nodes_;  // of the start, without their right; the kernel keeps them
 };

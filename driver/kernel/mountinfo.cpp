@@ -21,8 +21,9 @@ std::vector<MountLine> parse_mountinfo(std::string_view text) {
   for (const auto line : split(text, '\n')) {
     const auto words = split_blanks(line);
     if (words.size() < 10 || mounts.size() == kMaxMounts) continue;
-    const auto id = parse_number<std::uint64_t>(words[0]);
-    if (id) mounts.push_back({*id, std::string(words[2]), unescape_octal(words[3]), unescape_octal(words[4])});
+    const auto id = parse_number<std::uint64_t>(words[0]), parent = parse_number<std::uint64_t>(words[1]);
+    if (id && parent)
+      mounts.push_back({*id, *parent, std::string(words[2]), unescape_octal(words[3]), unescape_octal(words[4])});
   }
   return mounts;
 }

@@ -12,9 +12,9 @@
 namespace virtuserns::kernel {
 
 struct MountLine {
-  std::uint64_t id = 0;     // given to another when it is gone
-  std::string device;       // "8:1", of the file system
-  std::string root, place;  // what of the file system it shows; where
+  std::uint64_t id = 0, parent = 0;  // numbers that are given to others when it is gone; parent: what it lies on
+  std::string device;                // "8:1", of the file system
+  std::string root, place;           // what of the file system it shows; where
 };
 // Lines that are none are left out.
 [[nodiscard]] std::vector<MountLine> parse_mountinfo(std::string_view text);

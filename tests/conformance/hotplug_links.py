@@ -164,20 +164,12 @@ def of_the_host(name):
 
 @test(drivers=USERNS)
 def a_link_of_the_host(env):
+    """Only at a start: on its way back the container could give another for it."""
     with spare_links("plugd0", "plugd1"):
         start(env, of_the_host("plugd0"))
-        number = links()["plugd1"]["address"]
-        attach(env, of_the_host("plugd1")).ok()
-        equal(links_inside(env)["plugd1"]["address"], number)
-        check("plugd1" not in links(), "it is on the host still")
-        contains(definition(env), "<interface>plugd1</interface>")
         with unchanged(env):
-            attach(env, of_the_host("plugd1")).fails("already")
-            attach(env, of_the_host("nowhere0")).fails("nowhere0")
-        detach(env, of_the_host("plugd1")).ok()
-        equal((links()["plugd1"]["address"], sorted(links_inside(env))), (number, ["lo", "plugd0"]))
-        detach(env, of_the_host("plugd0")).ok()
-        check("plugd0" in links(), "the one of the start")
+            attach(env, of_the_host("plugd1")).fails("--config")
+            detach(env, of_the_host("plugd0")).fails("--config")
 
 
 @test(drivers=USERNS)

@@ -1,26 +1,12 @@
 """File systems that come to a running domain and leave it: their owners and flags, hostile places, and who is in the way."""
 import os
 import pathlib
-import tempfile
 
 from harness import check, contains, equal, main, test
 from image_files import USERNS, blank, directory, filesystem, init_of, run, sh
-from plugging import attach, definition, detach, mounts, start, staying, unchanged
+from plugging import attach, definition, detach, mounts, ram, source, start, staying, unchanged
 
 READONLY = "<readonly/>"
-
-
-def source(env):
-    path = pathlib.Path(tempfile.mkdtemp(dir=env.folder), "plugged")
-    path.mkdir()
-    (path / "of-root").write_text("here\n")
-    (path / "of-user").write_text("")
-    os.chown(path / "of-user", 1000, 1001)
-    return path
-
-
-def ram(target, kib=2048):
-    return f"<filesystem type='ram'><source usage='{kib}' units='KiB'/><target dir='{target}'/></filesystem>"
 
 
 def owners(*paths):

@@ -6,14 +6,9 @@ import stat
 
 from harness import Skip, check, contains, equal, main, test
 from image_files import USERNS, blank, init_of, need, reboot, run, sh
-from plugging import attach, definition, detach, mounts, start, staying, unchanged
+from plugging import REFUSED, attach, character, definition, detach, mounts, opens, start, staying, unchanged
 
 STANDARD = "for n in null zero full random urandom ptmx; do (: </dev/$n) || exit 1; done; echo x >/dev/null"
-REFUSED = "Operation not permitted"
-
-
-def character(path):
-    return f"<hostdev mode='capabilities' type='misc'><source><char>{path}</char></source></hostdev>"
 
 
 def storage(path):
@@ -41,11 +36,6 @@ def loop_device(env):
         yield device, image
     finally:
         run("losetup", "-d", device)
-
-
-def opens(env, path, how="<"):
-    """What a shell of container root's says when it cannot."""
-    return sh(env, "web", f"(exec 3{how}{path}) 2>&1 && echo opened", fails=True)
 
 
 @test(drivers=USERNS)

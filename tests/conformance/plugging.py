@@ -1,15 +1,18 @@
 """Devices of running domains, for the suites hotplug_*: attached and detached by the clients, and looked for in the kernel."""
 import contextlib
 import json
+import os
 import pathlib
 import subprocess
+import tempfile
 import xml.etree.ElementTree as ET
 
 from harness import equal
-from image_files import define, directory, exec_argv, init_of, tree
+from image_files import define, directory, exec_argv, init_of, sh, tree
 from world import ip
 
 BRIDGE = "plugbr0"
+REFUSED = "Operation not permitted"
 
 
 def start(env, *devices, name="web", parts="", root=""):
@@ -67,6 +70,28 @@ def mac(number):
 
 def nic(number, inner="", kind="bridge", source=f"<source bridge='{BRIDGE}'/>"):
     return f"<interface type='{kind}'><mac address='{mac(number)}'/>{source}{inner}</interface>"
+
+
+def source(env):
+    path = pathlib.Path(tempfile.mkdtemp(dir=env.folder), "plugged")
+    path.mkdir()
+    (path / "of-root").write_text("here\n")
+    (path / "of-user").write_text("")
+    os.chown(path / "of-user", 1000, 1001)
+    return path
+
+
+def ram(target, kib=2048):
+    return f"<filesystem type='ram'><source usage='{kib}' units='KiB'/><target dir='{target}'/></filesystem>"
+
+
+def character(path):
+    return f"<hostdev mode='capabilities' type='misc'><source><char>{path}</char></source></hostdev>"
+
+
+def opens(env, path, how="<"):
+    """What a shell of container root's says when it cannot."""
+    return sh(env, "web", f"(exec 3{how}{path}) 2>&1 && echo opened", fails=True)
 
 
 def mounts(env, name="web"):
