@@ -118,8 +118,9 @@ Result<std::uint64_t> send(const Host& host, const Inside& inside, const Errand&
     return fail(VIR_ERR_OPERATION_TIMEOUT, "a file system of the container does not answer");
   }
   const auto packet = recv_packet(ours.get());
-  auto message = packet && !packet->bytes.empty() ? xdr::decode_exact<ChildMessage>(packet->bytes, 64 * 1024)
-                                                  : fail(VIR_ERR_OPERATION_FAILED, "the helper was killed");
+  auto message = packet && !packet->bytes.empty()
+                     ? xdr::decode_exact<ChildMessage>(packet->bytes, 64 * 1024)
+                     : Error{VIR_ERR_OPERATION_FAILED, ECONNRESET, "the helper was killed"};
   if (!message) {
     leave_behind(std::move(cloned.pidfd), inside, attached);
     (void)tend_errands(host);
@@ -253,7 +254,10 @@ Result<void> detach_inside(const Host& host, const Inside& inside, const Plugged
     TRY(detach_here(host, mount));
     return 0;
   };
-  (void)TRY(send(host, inside, {}, detach));
+  auto done = send(host, inside, {}, detach);
+  // Nobody knows how far it got. Once more, for what is left to do.
+  if (!done && done.error().sys_errno == ECONNRESET) done = send(host, inside, {}, detach);
+  (void)TRY(std::move(done));
   return {};
 }
 
