@@ -16,6 +16,8 @@ namespace virtuserns::controller {
 namespace {
 
 constexpr int kMostNumbers = 16;  // that are tried
+constexpr int kMostLooks = 150;
+constexpr unsigned kPauseUs = 20'000;
 
 // Of those that nothing else gives out, so that one that is gone is not another's soon.
 std::uint32_t choose_number() {
@@ -146,7 +148,13 @@ Result<void> remove_macvlan(const Host& host, const NsFd& net_ns, const LiveLink
 }
 
 Result<void> configure(kernel::RouteSocket& route, const LinkUpStep& step, std::uint32_t index) {
-  return kernel::set_link_up(route, step.device, index);
+  // A macvlan of the last boot, with the same address, is there until the kernel comes to take its namespace down.
+  auto up = kernel::set_link_up(route, step.device, index);
+  for (int i = 0; i < kMostLooks && !up && up.error().sys_errno == EADDRINUSE; ++i) {
+    ::usleep(kPauseUs);
+    up = kernel::set_link_up(route, step.device, index);
+  }
+  return up;
 }
 Result<void> configure(kernel::RouteSocket& route, const AddressStep& step, std::uint32_t index) {
   return kernel::add_address(route, {step.device, step.address, step.prefix, step.peer, index});

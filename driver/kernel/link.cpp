@@ -118,7 +118,10 @@ Result<void> create_veth(RouteSocket& route, const VethRequest& request, const N
     if (!bridge) return Error(bridge.error()).with_context(context);
     bridge_index = bridge->index;
   }
-  TRY(route.request(veth_message(request, bridge_index, peer_ns.get())), context);
+  auto made = route.request(veth_message(request, bridge_index, peer_ns.get()));
+  if (!made && made.error().sys_errno == EEXIST)
+    return Error{VIR_ERR_OPERATION_FAILED, EEXIST, context + ": there is a link of that name already"};
+  TRY(std::move(made), context);
   return {};
 }
 

@@ -137,6 +137,10 @@ Result<std::string> Backend::attach_live(DriverDomain& domain, DomainDef& live, 
 }
 
 Result<std::string> Backend::detach_live(DriverDomain& domain, DomainDef& live, const DeviceDef& device) {
+  if (paths_.is_session)
+    return fail(
+        VIR_ERR_OPERATION_UNSUPPORTED,
+        "a device of a session's domain cannot be detached while the domain runs; use --config for its next start");
   const RunPtr run = run_of(domain);
   name_guest_links(live);
   const DeviceDef found = TRY(detach_from(live, device));

@@ -108,7 +108,13 @@ std::optional<controller::ExitRecord> Backend::read_exit_record(const Uuid& uuid
 
 Result<LaunchPlan> Backend::read_plan(const Uuid& uuid) const {
   const std::string bytes = TRY(read_file(run_file(uuid, ".plan")));
-  return decode_plan(std::span(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()));
+  auto plan = decode_plan(std::span(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()));
+  // Of another version of this program, say.
+  if (!plan)
+    log_error("userns", "domain " + format_uuid(uuid) + ": " + plan.error().text +
+                            ": what its controller leaves behind (groups named virtuserns-" + format_uuid(uuid) +
+                            ") stays until its next start");
+  return plan;
 }
 
 // Before there is a controller: the status names ourselves, as one without a controller is none (xml/status.h), and the

@@ -86,6 +86,9 @@ TEST_F(PlanDevice, WhatNeedsAProcessOrALockIsForAStart) {
   only_.interfaces.emplace_back().type = InterfaceType::kUser;
   expect_only_at_a_start("type='user'");
   only_.interfaces.clear();
+  only_.hostdevs.emplace_back().type = HostdevType::kCapsNet;
+  expect_only_at_a_start("type='net'");
+  only_.hostdevs.clear();
   add_filesystem();
   context_.paths.is_session = true;
   expect_only_at_a_start("session");
