@@ -226,7 +226,8 @@ Result<Plugged> Plugs::plug(const PlugAsk& ask, std::vector<Fd> sources, const P
     macvlans_[place] = *kept.link;
   }
   if (kept.mount || kept.link) set_loose(step);
-  if (dead_nodes_.erase(place) == 0) plugged_[place] = std::move(kept);
+  dead_nodes_.erase(place);
+  plugged_[place] = std::move(kept);
   plan_.from_parent.push_back(std::move(step));
   // Behind those of other links: the rest of the list makes init what it is.
   const auto last = std::find_if(plan_.inside.rbegin(), plan_.inside.rend(),

@@ -244,7 +244,7 @@ def only_into_namespaces_of_ones_own(env):
         equal(say(anna, request(), annas), "vu1001-0")
         equal(say(anna, request(), nested), "vu1001-1")
         equal(say(elsa, request(), of_elsas_domain), "vu1002-0")
-        contains(say(anna, request(), annas), "File exists")  # eth9 is there
+        contains(say(anna, request(), annas), "there is a link of that name already")  # eth9 is there
         equal(links("br0"), ["vu1001-0", "vu1001-1", "vu1002-0"])
         check("UP" in shown("vu1001-0")["flags"], "the host's end is down")
 
