@@ -1,4 +1,4 @@
-#include "tools/convert/program.h"
+#include "driver/kernel/program.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -13,13 +13,14 @@
 #include "conf/base/text.h"
 #include "driver/kernel/pidfd.h"
 
-namespace virtuserns::convert {
+namespace virtuserns::kernel {
 namespace {
 
 constexpr int kCannotExec = 127;
 constexpr const char* kFolders[] = {"/usr/sbin/", "/usr/bin/", "/sbin/", "/bin/"};
 
 Result<std::string> find_program(const std::string& name) {
+  if (name.starts_with('/')) return name;
   for (const auto* folder : kFolders)
     if (const auto path = folder + name; ::access(path.c_str(), X_OK) == 0) return path;
   return fail(VIR_ERR_NO_SUPPORT, "'" + name + "' is not installed");
@@ -56,7 +57,7 @@ Result<PidFd> spawn(const std::vector<std::string>& argv, int out, int errors) {
   const pid_t parent = ::getpid(), pid = ::fork();
   if (pid < 0) return sys_fail("fork");
   if (pid == 0) exec_program(path, argv, out, errors, parent);
-  return kernel::open_process(pid);
+  return open_process(pid);
 }
 
 Error ended_badly(const std::string& name, int status) {
@@ -138,7 +139,7 @@ Result<Running> Running::start(const std::vector<std::string>& argv, const Fd& o
 }
 
 Result<int> Running::wait() {
-  const auto status = TRY(kernel::wait_process(process_));
+  const auto status = TRY(wait_process(process_));
   process_.reset();
   return *status;
 }
@@ -151,18 +152,18 @@ Running& Running::operator=(Running&& other) noexcept {
 
 Running::~Running() {
   if (!process_) return;
-  (void)kernel::send_signal(process_, SIGKILL);
-  (void)kernel::wait_process(process_);
+  (void)send_signal(process_, SIGKILL);
+  (void)wait_process(process_);
 }
 
 Result<void> Running::end(int timeout_ms) {
   if (!process_) return {};
-  TRY(kernel::send_signal(process_, SIGINT));
-  const auto status = TRY(kernel::wait_process(process_, timeout_ms));
+  TRY(send_signal(process_, SIGINT));
+  const auto status = TRY(wait_process(process_, timeout_ms));
   if (!status) return fail(VIR_ERR_OPERATION_TIMEOUT, "it did not end in time");
   process_.reset();
   if (!WIFEXITED(*status) || WEXITSTATUS(*status) != 0) return ended_badly("it", *status);
   return {};
 }
 
-}  // namespace virtuserns::convert
+}  // namespace virtuserns::kernel
