@@ -30,6 +30,7 @@ RULES = {
     "tools/showinfo/": ["tools/showinfo/", "driver/exec/client.h", "driver/exec/program.h", "driver/kernel/", "xml/", "conf/"],
     "tools/convert/": ["tools/convert/", "driver/client/", "driver/exec/program.h", "driver/image/superblock.h", "driver/controller/qcow2.h",
                        "driver/controller/jail.h", "driver/controller/storage.h", "driver/kernel/", "xml/", "conf/"],
+    "tools/image/": ["tools/image/", "tools/convert/", "driver/exec/program.h", "driver/controller/storage.h", "driver/kernel/", "conf/"],
     "tools/drill/": ["tools/drill/", "driver/exec/client.h", "driver/exec/program.h", "conf/"],
     "tools/": ["tools/", "xml/", "conf/"],
 }

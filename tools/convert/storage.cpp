@@ -121,8 +121,12 @@ Result<void> OpenDisk::close() {
   return image_.empty() ? Result<void>() : sync_file(image_);
 }
 
-Result<Image> make_overlay(const std::string& path, const Image& base) {
-  return create(path, {"-F", base.format, "-b", base.path, "--", path});
+Result<Image> make_overlay(const std::string& path, const Image& base, std::optional<std::uint64_t> size) {
+  std::vector<std::string> words{"-F", base.format, "-b", base.path};
+  if (size) words.emplace_back("-u");
+  words.insert(words.end(), {"--", path});
+  if (size) words.push_back(std::to_string(*size));
+  return create(path, words);
 }
 
 Result<Image> make_disk(const std::string& path, std::uint64_t size) {

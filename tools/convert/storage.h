@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,8 +45,10 @@ class OpenDisk {
   std::string image_;
 };
 
-// An empty qcow2 on top of `base`, durable. The file must not exist.
-[[nodiscard]] Result<Image> make_overlay(const std::string& path, const Image& base);
+// An empty qcow2 on top of `base`, durable. The file must not exist. With its `size` (OpenDisk) the base is not opened, which
+// qemu-img does outside of a jail.
+[[nodiscard]] Result<Image> make_overlay(const std::string& path, const Image& base,
+                                         std::optional<std::uint64_t> size = std::nullopt);
 // An empty one on top of nothing.
 [[nodiscard]] Result<Image> make_disk(const std::string& path, std::uint64_t size);
 // qcow2 only: its tables, without reading data; by qemu-img, in the jail as well.
