@@ -60,7 +60,7 @@ class Images:
             self.ensure(context, image_id, trusted_certs)
 
     def sweep(self):
-        return self._adapter.call('image.sweep', keep=[])['removed']
+        return self._adapter.call('image.sweep', keep_unused_for_s=CONF.image_cache.remove_unused_original_minimum_age_seconds, max_age_s=CONF.image_cache.remove_unused_original_minimum_age_seconds)['removed']
 
     def upload(self, context, image_id, metadata, path):
         with open(path, 'rb') as data:
