@@ -15,15 +15,14 @@ Uuid uuid_of(const std::string& instance) { return parse_uuid(instance).value_or
 }  // namespace
 
 Result<Bases> Bases::open(StoreOptions options) {
-  auto folder = options.folder, program = options.program;
-  return Bases(TRY(ImageStore::open(std::move(options))), std::move(folder), std::move(program));
+  auto program = options.program;
+  return Bases(TRY(ImageStore::open(std::move(options))), std::move(program));
 }
 
 Result<std::string> Bases::find(const std::string& key) const {
-  TRY(check_image_key(key));
-  if (::access((folder_ + "/facts/" + key).c_str(), F_OK) != 0)
-    return fail(kImageMissing, "image " + quote(key) + " is not in the cache: add it first");
-  return store_.get(key, {});
+  auto found = TRY(store_.find(key));
+  if (!found) return fail(kImageMissing, "image " + quote(key) + " is not in the cache: add it first");
+  return *std::move(found);
 }
 
 Result<std::uint64_t> Bases::add(const std::string& key, const Fd& file, const std::string& format) const {

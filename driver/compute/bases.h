@@ -33,10 +33,9 @@ class Bases {
   [[nodiscard]] const std::string& program() const { return program_; }
 
  private:
-  Bases(ImageStore store, std::string folder, std::string program)
-      : store_(std::move(store)), folder_(std::move(folder)), program_(std::move(program)) {}
+  Bases(ImageStore store, std::string program) : store_(std::move(store)), program_(std::move(program)) {}
   ImageStore store_;
-  std::string folder_, program_;
+  std::string program_;
 };
 
 }  // namespace virtuserns::compute

@@ -153,6 +153,7 @@ Result<Json> Host::describe() {
       {"architecture", node.model},
       {"guest_types", Json::array({Json::array({node.model, "lxc", "exe"})})},
       {"features", features()},
+              {"image_formats", {"raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "root-tar"}},
       {"address", compute_.settings().console_address},
       {"cpu",
        {{"model", cpuinfo_value(cpuinfo, "model name")},

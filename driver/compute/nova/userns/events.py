@@ -35,7 +35,8 @@ class Events:
         connection = self._connection
         if connection:
             connection.interrupt()
-        self._thread.join(timeout=5)
+        if self._thread:
+            self._thread.join(timeout=5)
 
     def _run(self):
         pause = 0.1
