@@ -1,10 +1,11 @@
 """Nova's own objects, as nova-compute gets them, and the driver loaded the way that nova-compute loads it."""
 import contextlib
+import os
 import pathlib
-import tempfile
 import unittest.mock
 
 import nova.conf
+import os_vif
 from nova import context as nova_context
 from nova import objects
 from nova.network import model
@@ -18,6 +19,7 @@ CONTEXT = nova_context.RequestContext("user", "project", is_admin=True)
 UUID = "3f2c1d5e-0000-4000-8000-000000000001"
 IMAGE_ID = "aaaaaaaa-0000-4000-8000-000000000001"
 objects.register_all()
+os_vif.initialize()
 
 
 class VirtAPI(virtapi.VirtAPI):
@@ -37,18 +39,16 @@ class VirtAPI(virtapi.VirtAPI):
 def load_driver(socket, **options):
     """A driver on a socket, as `compute_driver = userns.UsernsDriver` makes it."""
     CONF([], project="nova", default_config_files=[])
-    folder = tempfile.TemporaryDirectory(prefix="userns-shim-state-")
+    folder = os.path.dirname(socket)
     from nova.virt.userns import conf
     conf.register()
     CONF.set_override("host", "compute-1")
-    CONF.set_override("state_path", folder.name)
-    CONF.set_override("lock_path", folder.name, group="oslo_concurrency")
+    CONF.set_override("state_path", folder)
+    CONF.set_override("lock_path", folder, group="oslo_concurrency")
     settings = {"socket": socket, "request_timeout": 20, "reconnect_timeout": 10, **options}
     for name, value in settings.items():
         CONF.set_override(name, value, group="userns")
-    found = nova_driver.load_compute_driver(VirtAPI(), "userns.UsernsDriver")
-    found.folder = folder
-    return found
+    return nova_driver.load_compute_driver(VirtAPI(), "userns.UsernsDriver")
 
 
 def flavor(**changes):

@@ -16,22 +16,12 @@ except ImportError as error:
     sys.exit(77)
 import unittest
 
-import fake_adapter
-import nova_objects
+CASES = ["client_cases", "document_cases", "driver_cases", "event_cases", "host_cases", "image_cases", "marshal_cases",
+         "signature_cases"]
 
 
-class ServiceTest(unittest.TestCase):
-    def setUp(self):
-        self.adapter = fake_adapter.FakeAdapter()
-        self.addCleanup(self.adapter.close)
-        self.driver = nova_objects.load_driver(self.adapter.path)
-
-    def test_start(self):
-        self.driver.init_host("compute-1")
-        self.addCleanup(self.driver.cleanup_host, "compute-1")
-        self.assertEqual(self.driver.get_available_nodes(), ["node-1"])
-        self.assertEqual(self.driver.get_available_resource("node-1")["vcpus"], 2)
-        self.assertEqual(self.adapter.complaints, [])
+def load_tests(loader, _standard, _pattern):
+    return unittest.TestSuite(loader.loadTestsFromName(name) for name in CASES)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Adapter:
 
     def _call(self, method, timeout, params):
         try:
-            return self._client.call(method, timeout, **params)
+            return self._client.call(method, params, timeout)
         except client.AdapterUnreachable as error:
             raise unreachable(error) from error
         except client.AdapterError as error:

@@ -122,7 +122,7 @@ class Client:
         self._path, self._request_timeout, self._reconnect_timeout = path, request_timeout, reconnect_timeout
         self._idle, self._lock = [], threading.Lock()
 
-    def call(self, method, timeout=None, **params):
+    def call(self, method, params, timeout=None):
         """The result of a request. Every request may be repeated, and is: while there is nobody, or it is busy."""
         timeout = timeout or self._request_timeout
         give_up = time.monotonic() + self._reconnect_timeout
@@ -149,7 +149,7 @@ class Client:
         return Connection(self._path, self._request_timeout)
 
     def check_version(self):
-        version = self.call('api.version')['version']
+        version = self.call('api.version', {})['version']
         if int(version.split('.')[0]) != _API_MAJOR:
             raise AdapterError('api.version', 'unsupported',
                                f'virtuserns-compute speaks version {version} of its interface, this driver {_API_MAJOR}.x: '

@@ -69,8 +69,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
 
     def get_available_resource(self, nodename):
         # Asked anew each time: the adapter may have been upgraded, and the host changed.
-        self._described = None
-        found = host.available_resource(self._describe(), self._adapter.call('host.resources'), nodename)
+        found = host.available_resource(self._describe(anew=True), self._adapter.call('host.resources'), nodename)
         node_uuid = _local_node_uuid()
         if node_uuid:
             found['uuid'] = node_uuid
@@ -92,8 +91,8 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
     def get_volume_connector(self, instance):
         return volumes.properties()
 
-    def _describe(self):
-        if self._described is None:
+    def _describe(self, anew=False):
+        if anew or self._described is None:
             self._described = self._adapter.call('host.describe')
             self.capabilities = host.capabilities(self._described)
         return self._described

@@ -24,17 +24,19 @@ _FORMATS = {'ami': 'raw', 'iso': 'raw'}
 class Images:
     def __init__(self, adapter):
         self._adapter, self._glance = adapter, glance.API()
-        # What an image is never changes once it is active: ask Glance once for each.
+        # Glance's answers: what an image is never changes once it has a hash.
         self._known = {}
 
     def reference(self, context, image_id):
         """The structure `image` of an image of Glance's: a key that says what its bytes are."""
         found = self._known.get(image_id)
         if found is None:
-            found = _reference(self._glance.get(context, image_id))
-            while len(self._known) >= _KNOWN_IMAGES:
-                self._known.pop(next(iter(self._known)))
-            self._known[image_id] = found
+            record = self._glance.get(context, image_id)
+            found = _reference(record)
+            if _hash(record):
+                while len(self._known) >= _KNOWN_IMAGES:
+                    self._known.pop(next(iter(self._known)))
+                self._known[image_id] = found
         return found
 
     def ensure(self, context, image_id, trusted_certs=None):
@@ -99,10 +101,11 @@ def clear_spool():
 
 def _reference(record):
     image_format = _FORMATS.get(record['disk_format'], record['disk_format'])
+    return {'key': f"{_hash(record) or 'id-' + record['id']}-{image_format}", 'format': image_format}
+
+
+def _hash(record):
+    """None for an image whose bytes Glance has not had in its hands (yet)."""
     if record.get('os_hash_value'):
-        name = f"{record['os_hash_algo']}-{record['os_hash_value']}"
-    elif record.get('checksum'):
-        name = f"md5-{record['checksum']}"
-    else:
-        name = f"id-{record['id']}"
-    return {'key': f'{name}-{image_format}', 'format': image_format}
+        return f"{record['os_hash_algo']}-{record['os_hash_value']}"
+    return f"md5-{record['checksum']}" if record.get('checksum') else None

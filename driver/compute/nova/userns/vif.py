@@ -48,11 +48,15 @@ class Vifs:
         timeout = CONF.vif_plugging_timeout if wait else 0
         names = [('network-vif-plugged', vif['id']) for vif in network_info or []
                  if vif.get('active', True) is False and vif['vnic_type'] != model.VNIC_TYPE_REMOTE_MANAGED] if timeout else []
+        is_started = False
         try:
             with self._virtapi.wait_for_instance_event(instance, names, deadline=timeout, error_callback=_failed):
                 self.plug(instance, network_info)
                 yield
+                is_started = True
         except _timeouts():
+            if not is_started:  # a limit of somebody else's
+                raise
             LOG.warning('Neutron has not connected all ports within %s seconds', timeout, instance=instance)
             if CONF.vif_plugging_is_fatal:
                 raise exception.VirtualInterfaceCreateException()
@@ -67,10 +71,12 @@ def _failed(event_name, instance):
 def _timeouts():
     """What wait_for_instance_event raises: one thing of eventlet's, another in releases with native threads."""
     newer = getattr(exception, 'InstanceEventTimeout', None)
-    if newer is not None:
-        return (newer,)
-    from eventlet import timeout
-    return (timeout.Timeout,)
+    found = (newer,) if newer else ()
+    try:
+        from eventlet import timeout
+    except ImportError:
+        return found
+    return (timeout.Timeout, *found)
 
 
 @contextlib.contextmanager
