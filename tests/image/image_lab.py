@@ -43,13 +43,17 @@ class ImageLab:
         return subprocess.run(self.argv(*words), capture_output=True, text=True, errors="surrogateescape",
                               timeout=timeout_s * daemon_module.TIME_FACTOR, stdin=subprocess.DEVNULL, check=False, **how)
 
-    def unpack(self, image, *options):
+    def unpack_beside(self, image, other):
+        """As unpack, while that other directory is there."""
+        return self.unpack(image, others=(other.name,))
+
+    def unpack(self, image, *options, others=()):
         """The new directory, and what was said of it."""
         self.used += 1
         directory = self.bases / f"b{self.used}"
         done = self.run("unpack", "--json", "--quiet", *options, image, directory)
         equal(done.returncode, 0, f"exit status of {image.name}: {done.stdout}{done.stderr}")
-        self.expect_only(directory.name)
+        self.expect_only(directory.name, *others)
         return directory, json.loads(done.stdout)
 
     def refuse(self, image, *options):
