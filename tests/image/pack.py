@@ -53,7 +53,7 @@ def what_is_packed_is_unpacked(env):
     both, _ = lab.unpack_beside(disk, found)
     equal(trees.differences(trees.manifest(found), trees.manifest(both)), {}, "by a disk")
     stream = subprocess.run(lab.argv("pack", "--quiet", found, "-"), capture_output=True, timeout=LIMIT_S * daemon_module.TIME_FACTOR, check=True)
-    equal(stream.stdout, again.read_bytes(), "by the standard output")
+    check(stream.stdout == again.read_bytes(), "the standard output is another archive")
 
 
 @test(("userns",))

@@ -63,6 +63,8 @@ class Creator {
     if (::archive_write_set_format_pax(output_.get()) != ARCHIVE_OK ||
         // One copy of each attribute, in the words of GNU tar.
         ::archive_write_set_format_option(output_.get(), "pax", "xattrheader", "SCHILY") != ARCHIVE_OK ||
+        // A pipe gets what a file gets.
+        ::archive_write_set_bytes_in_last_block(output_.get(), 1) != ARCHIVE_OK ||
         ::archive_write_open_fd(output_.get(), output.get()) != ARCHIVE_OK)
       return refused(output_.get(), "open");
     ::archive_entry_linkresolver_set_strategy(links_.get(), ::archive_format(output_.get()));
@@ -85,6 +87,10 @@ class Creator {
         return {};
     }
     keep_attributes(entry, name);
+    // The same tree is the same archive: reading it is no change.
+    ::archive_entry_unset_atime(entry);
+    ::archive_entry_unset_ctime(entry);
+    ::archive_entry_unset_birthtime(entry);
     ++tally_.entries;
     // Of a file with several names the first one has its data; with this strategy no entry is held back.
     archive_entry *linked = entry, *held = nullptr;
