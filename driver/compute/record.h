@@ -27,6 +27,7 @@ struct Record {
   std::optional<ImageRef> rescue;             // it runs off this image, its own root at /mnt
   bool was_running = false;                   // before the rescue
   std::optional<InstanceSpec> before_resize;  // on this host: what a revert goes back to
+  std::string token;                          // with kMoved: whoever has it may fetch the disk
   bool operator==(const Record&) const = default;
 };
 

@@ -47,7 +47,8 @@ Result<void> Compute::rescue(const RescueRequest& request) {
     const auto tree = TRY(open_tree_of(held.disk().rescue(), base), "open the files of the rescue image");
     TRY(write_files(tree, request.files));
     if (!request.password.empty())
-      if (const auto set = set_password(tree, "root", request.password); !set) log_info("compute", set.error().text);
+      if (const auto set = set_password_in(tree, "root", request.password); !set)
+        log_info("compute", set.error().text);
   }
   if (!request.config_drive.empty()) TRY(make_config_drive(held.folder() + "/config-2", request.config_drive));
   TRY(start(held));
