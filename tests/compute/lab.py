@@ -21,7 +21,7 @@ INIT = """#!/bin/sh
 trap 'exit 0' TERM INT PWR USR2
 trap 'reboot -f' HUP
 echo "up $(hostname)"
-cat <&0 &
+cat </dev/console &
 while :; do sleep 1000 & wait $!; done
 """
 FLAVOR = {"vcpus": 1, "memory_mb": 64, "root_gb": 1, "ephemeral_gb": 0, "swap_mb": 0, "extra_specs": {}}
