@@ -49,7 +49,8 @@ Result<Fd> open_of_peer(const Call& call, int flags) {
   if (::fstat(place.get(), &found) != 0) return sys_fail("look at " + quote(path));
   if (!S_ISREG(found.st_mode) || (found.st_uid != call.peer.uid && call.peer.uid != 0))
     return fail(VIR_ERR_INVALID_ARG, quote(path) + " is no regular file of the caller's own");
-  Fd file(::open(("/proc/self/fd/" + std::to_string(place.get())).c_str(), flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  Fd file(
+      ::open(("/proc/self/fd/" + std::to_string(place.get())).c_str(), flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   if (!file) return not_opened();
   return file;
 }

@@ -60,7 +60,8 @@ Result<kernel::RouteSocket*> Links::socket() {
 
 Result<void> Links::apply(const VethStep& step) {
   auto& route = *TRY(socket());
-  const kernel::VethRequest request{step.host_name, step.guest_name, step.guest_mac, step.bridge, step.mtu, step.is_up};
+  const kernel::VethRequest request{step.host_name, step.guest_name, step.guest_mac,
+                                    step.bridge,    step.mtu,        step.is_up};
   // One of the last boot has the name until the kernel comes to take its namespace down.
   auto created = kernel::create_veth(route, request, net_ns_);
   for (int i = 0; i < kMostLooks && !created && created.error().sys_errno == EEXIST; ++i) {
