@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <functional>
 #include <optional>
 #include <vector>
 
@@ -258,6 +257,14 @@ Result<void> detach_inside(const Host& host, const Inside& inside, const Plugged
   // Nobody knows how far it got. Once more, for what is left to do.
   if (!done && done.error().sys_errno == ECONNRESET) done = send(host, inside, {}, detach);
   (void)TRY(std::move(done));
+  return {};
+}
+
+Result<void> do_inside(const Host& host, const Inside& inside, const std::function<Result<void>()>& deed) {
+  (void)TRY(send(host, inside, {}, [&]() -> Result<std::uint64_t> {
+    TRY(deed());
+    return 0;
+  }));
   return {};
 }
 
