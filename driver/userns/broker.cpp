@@ -328,10 +328,12 @@ Result<void> RangeBroker::write_locked(const DomainDef& def, const std::string& 
 
 void RangeBroker::adopt(const DomainDef& def, const IdMaps& maps) {
   const std::lock_guard lock(mutex_);
-  // It may have begun when it was in no group.
+  // With whom it shares them was decided when it began, and what it says of itself may have changed since.
   const auto own = ledger_.all().find(def.uuid);
   const bool is_own = own != ledger_.all().end() && own->second.maps == maps;
-  run_locked(def, maps, is_own ? "" : group_of(def));
+  const auto shared = std::find_if(ledger_.groups().begin(), ledger_.groups().end(),
+                                   [&](const auto& group) { return group.second.maps == maps; });
+  run_locked(def, maps, is_own ? "" : shared != ledger_.groups().end() ? shared->first : group_of(def));
 }
 
 void RangeBroker::ended(const Uuid& domain) {

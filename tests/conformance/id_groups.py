@@ -196,7 +196,7 @@ def projects_of_nova(env):
         CONFIG.write_text(before)
         env.daemon.kill()
         env.daemon.start()
-    # Back again nobody is in the project's group; who runs in its range goes on there, alone with those that did.
+    # Back again: who runs in the project's range goes on there, and nobody comes to it.
     equal(host_range(env, "c"), first)
     check(begin(env, "stranger", "") != first, "what runs has it still")
     env.virsh("destroy", "d").ok()

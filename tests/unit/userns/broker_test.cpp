@@ -215,6 +215,29 @@ TEST_F(Broker, WhatRunsSaysWhatTheGroupHas) {
   EXPECT_TRUE(has_file("shop"));
 }
 
+// Metadata of what runs may be changed, and a daemon be another.
+TEST_F(Broker, WhatRunsIsOfTheGroupThatItBeganIn) {
+  config.ids_per = "project";
+  const std::string other = "f" + kProject.substr(1);
+  const auto maps = broker->lease(of_nova(domain(1)));
+  ASSERT_TRUE(maps);
+  open({Uuid{{1, 1}}});
+  broker->adopt(of_nova(domain(1), other), *maps);
+  broker->collect({Uuid{{1, 1}}});
+  EXPECT_TRUE(has_file("nova-" + kProject));
+  EXPECT_NE(start(of_nova(domain(2), other)), maps->uid[0].outside);
+  EXPECT_EQ(start(of_nova(domain(3))), maps->uid[0].outside);
+  // By a daemon that has no projects: the range is kept all the same, and nobody comes to it.
+  config.ids_per = "domain";
+  open({Uuid{{1, 1}}});
+  broker->adopt(of_nova(domain(1)), *maps);
+  broker->collect({Uuid{{1, 1}}});
+  EXPECT_TRUE(has_file("nova-" + kProject));
+  EXPECT_NE(start(of_nova(domain(4))), maps->uid[0].outside);
+  broker->ended(Uuid{{1, 1}});
+  EXPECT_FALSE(has_file("nova-" + kProject));
+}
+
 TEST_F(Broker, ProjectsOfNovaAreGroupsWhereTheConfigurationSaysSo) {
   const auto alone = start(of_nova(domain(1)));
   EXPECT_NE(start(of_nova(domain(2))), alone);
