@@ -34,7 +34,7 @@ std::string state_name(const Record& record, PowerState state) {
 }  // namespace
 
 Compute::Compute(Settings settings, Hypervisor& hypervisor, Bases& images)
-    : settings_(std::move(settings)), hypervisor_(hypervisor), images_(images) {}
+    : settings_(std::move(settings)), hypervisor_(hypervisor), images_(images), consoles_(hypervisor) {}
 
 std::string Compute::folder_of(const std::string& uuid) const { return settings_.state + "/instances/" + uuid; }
 
@@ -192,6 +192,8 @@ Result<IdRange> Compute::note_ids(Held& held) {
 }
 
 Result<void> Compute::stop(Held& held, std::chrono::seconds timeout) {
+  // Whoever waits for a frozen disk cannot be ended.
+  TRY(held.disk().thaw());
   TRY(hypervisor_.shut_down(held.record()->spec.uuid, timeout));
   return held.disk().unmount();
 }
@@ -199,6 +201,7 @@ Result<void> Compute::stop(Held& held, std::chrono::seconds timeout) {
 Result<void> Compute::remove(Held& held) {
   const auto record = *held.record();
   const auto& uuid = record.spec.uuid;
+  (void)held.disk().thaw();
   TRY(hypervisor_.ensure_off(uuid));
   TRY(hypervisor_.ensure_undefined(uuid));
   TRY(held.disk().remove(), "remove the disk of the instance");

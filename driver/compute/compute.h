@@ -13,12 +13,14 @@
 #include <string>
 #include <vector>
 
+#include "driver/compute/consoles.h"
 #include "driver/compute/disk.h"
 #include "driver/compute/domain_xml.h"
 #include "driver/compute/hypervisor.h"
 #include "driver/compute/bases.h"
 #include "driver/compute/record.h"
 #include "driver/compute/settings.h"
+#include "driver/compute/transfer.h"
 
 namespace virtuserns::compute {
 
@@ -46,6 +48,21 @@ struct Wiring {  // what a start may bring anew
   std::vector<VolumeRef> volumes;
 };
 
+// What the source of a migration gives to whoever is to fetch the instance; a secret between both.
+struct Ticket {
+  std::string host, address, token;
+  std::optional<ImageRef> image;
+  std::optional<IdRange> ids;
+};
+
+struct ArrivalRequest {
+  InstanceSpec spec;
+  Ticket ticket;
+  std::vector<Vif> network;
+  std::vector<VolumeRef> volumes;
+  bool power = true;
+};
+
 struct InstanceFacts {
   std::string state;  // of docs/compute-api.md
   DomainFacts domain;
@@ -54,6 +71,20 @@ struct InstanceFacts {
 
 struct ListedInstance {
   std::string uuid, name, state;
+};
+
+struct DiskCounters {
+  std::uint64_t read_bytes = 0, read_requests = 0, write_bytes = 0, write_requests = 0;
+};
+struct NicCounters {
+  std::string mac;
+  std::optional<virDomainInterfaceStatsStruct> counters;  // none while it is off
+};
+struct Diagnostics {
+  InstanceFacts facts;
+  std::vector<NicCounters> nics;
+  std::vector<DiskCounters> disks;
+  bool has_config_drive = false;
 };
 
 class Compute {
@@ -86,7 +117,22 @@ class Compute {
   [[nodiscard]] Result<std::uint64_t> snapshot(const std::string& uuid, const Fd& output);
   [[nodiscard]] Result<void> resize(const std::string& uuid, const Flavor& flavor);
 
+  // On the source, with revert and confirm; migrate_in on the host that it goes to, which may be this one (a resize).
+  [[nodiscard]] Result<Ticket> migrate_out(const std::string& uuid, std::chrono::seconds timeout);
+  [[nodiscard]] Result<IdRange> migrate_in(const ArrivalRequest& request);
+  [[nodiscard]] Result<void> migrate_confirm(const std::string& uuid);
+  [[nodiscard]] Result<void> migrate_revert(const std::string& uuid, Wiring wiring, bool power);
+  // What the holder of a ticket fetches; no descriptor: it has no disk of its own.
+  [[nodiscard]] Result<std::pair<Fd, Luggage>> open_moved(const std::string& uuid, const std::string& token);
+
   [[nodiscard]] Result<std::string> console_output(const std::string& uuid, std::size_t bytes);
+  [[nodiscard]] Result<std::uint16_t> serial_console(const std::string& uuid);
+  [[nodiscard]] Result<Diagnostics> diagnostics(const std::string& uuid);
+  [[nodiscard]] Result<void> set_password(const std::string& uuid, const std::string& user,
+                                          const std::string& password);
+  [[nodiscard]] Result<void> quiesce(const std::string& uuid);
+  [[nodiscard]] Result<void> unquiesce(const std::string& uuid);
+  [[nodiscard]] Result<void> extend_volume(const std::string& uuid, const VolumeRef& volume);
   [[nodiscard]] Result<void> attach_interface(const std::string& uuid, const Vif& vif);
   [[nodiscard]] Result<void> detach_interface(const std::string& uuid, const Vif& vif);
   [[nodiscard]] Result<void> attach_volume(const std::string& uuid, const VolumeRef& volume);
@@ -138,11 +184,18 @@ class Compute {
   [[nodiscard]] Result<void> take_wiring(Held& held, Wiring wiring);
   [[nodiscard]] Result<void> make_disk(const Held& held, const Record& record);
   [[nodiscard]] Result<IdRange> note_ids(Held& held);
+  [[nodiscard]] Result<void> fetch(Held& held, const Ticket& ticket);
+  [[nodiscard]] Result<void> resize_here(Held& held, const ArrivalRequest& request);
+  [[nodiscard]] Result<void> undo_resize(Held& held);
+  [[nodiscard]] static Result<void> remove_kept(const Held& held);
   [[nodiscard]] std::uint64_t disk_bytes(const Flavor& flavor) const;
+
+  static constexpr const char* kKeptDisk = "/disk.before.img";  // of an instance that was resized on this host
 
   Settings settings_;
   Hypervisor& hypervisor_;
   Bases& images_;
+  Consoles consoles_;
   std::mutex mutex_;  // of slots_, and of records read without their job
   std::map<std::string, std::shared_ptr<Slot>> slots_;
 };

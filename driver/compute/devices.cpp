@@ -81,6 +81,13 @@ Result<void> Compute::detach_volume(const std::string& uuid, const VolumeRef& vo
   return save(held, std::move(record));
 }
 
+Result<std::uint16_t> Compute::serial_console(const std::string& uuid) {
+  if (!knows(uuid)) return fail(VIR_ERR_NO_DOMAIN, "there is no instance " + uuid + " here");
+  if (!is_up(TRY(hypervisor_.facts(uuid))))
+    return fail(VIR_ERR_OPERATION_INVALID, "the instance does not run, so nobody answers at its console");
+  return consoles_.open(uuid, settings_.console_address);
+}
+
 Result<std::string> Compute::console_output(const std::string& uuid, std::size_t bytes) {
   // Without the job: whoever looks why a start takes long wants to see this.
   if (!knows(uuid)) return fail(VIR_ERR_NO_DOMAIN, "there is no instance " + uuid + " here");

@@ -1,6 +1,8 @@
 #include "driver/compute/disk.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -105,6 +107,24 @@ Result<void> Disk::unmount() const {
   if (errno != EBUSY) return sys_fail("unmount " + quote(place()));
   // A snapshot that is being read, or somebody who looks around.
   if (::umount2(place().c_str(), UMOUNT_NOFOLLOW | MNT_DETACH) != 0) return sys_fail("unmount " + quote(place()));
+  return {};
+}
+
+Result<void> Disk::freeze() const {
+  if (!TRY(is_mounted())) return {};
+  const auto folder = TRY(open_directory(place()));
+  const Fd open(::openat(folder.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!open || (::ioctl(open.get(), FIFREEZE, 0) != 0 && errno != EBUSY)) return sys_fail("freeze " + quote(place()));
+  return {};
+}
+
+Result<void> Disk::thaw() const {
+  const auto mounted = is_mounted();
+  if (!mounted && is_missing(mounted.error())) return {};
+  if (!TRY(is_mounted())) return {};
+  const auto folder = TRY(open_directory(place()));
+  const Fd open(::openat(folder.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!open || (::ioctl(open.get(), FITHAW, 0) != 0 && errno != EINVAL)) return sys_fail("thaw " + quote(place()));
   return {};
 }
 

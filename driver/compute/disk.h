@@ -35,6 +35,9 @@ class Disk {
   [[nodiscard]] Result<std::string> device() const;
   // Nothing when it is not. What still uses it keeps it until then.
   [[nodiscard]] Result<void> unmount() const;
+  // Writing waits, until thaw(); FIFREEZE of ioctl_fsfreeze. Each does nothing when it is so already, or not mounted.
+  [[nodiscard]] Result<void> freeze() const;
+  [[nodiscard]] Result<void> thaw() const;
   // A greater one, mounted or not. VIR_ERR_OPERATION_UNSUPPORTED: it would have to shrink.
   [[nodiscard]] Result<void> grow(std::uint64_t bytes) const;
   [[nodiscard]] Result<std::uint64_t> size_bytes() const;

@@ -21,15 +21,15 @@ constexpr std::uint64_t kMib = 1024 * 1024, kGib = 1024 * kMib;
 const Json& features() {
   static const Json all = {{"attach_interface", true},
                            {"attach_volume", true},
-                           {"extend_volume", false},
+                           {"extend_volume", true},
                            {"rescue", true},
                            {"snapshot", true},
                            {"suspend", true},
-                           {"migrate", false},
+                           {"migrate", true},
                            {"config_drive", true},
                            {"serial_console", true},
-                           {"set_password", false},
-                           {"quiesce", false},
+                           {"set_password", true},
+                           {"quiesce", true},
                            {"crash_dump", false},
                            {"resize", true}};
   return all;
@@ -137,6 +137,8 @@ std::vector<std::string> cpu_traits(std::string_view cpuinfo) {
   return traits;
 }
 
+Result<std::string> Host::hypervisor_type() { return TRY(identity_of(compute_.hypervisor())).type; }
+
 Result<Json> Host::describe() {
   auto& hypervisor = compute_.hypervisor();
   const auto identity = TRY(identity_of(hypervisor));
@@ -153,7 +155,7 @@ Result<Json> Host::describe() {
       {"architecture", node.model},
       {"guest_types", Json::array({Json::array({node.model, "lxc", "exe"})})},
       {"features", features()},
-              {"image_formats", {"raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "root-tar"}},
+      {"image_formats", {"raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "root-tar"}},
       {"address", compute_.settings().console_address},
       {"cpu",
        {{"model", cpuinfo_value(cpuinfo, "model name")},

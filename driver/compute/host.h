@@ -20,6 +20,7 @@ class Host {
   [[nodiscard]] Result<Json> inventory();
   [[nodiscard]] Result<Json> uptime();
   [[nodiscard]] Result<Json> cpu_stats();
+  [[nodiscard]] Result<std::string> hypervisor_type();
 
  private:
   Compute& compute_;

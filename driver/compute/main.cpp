@@ -1,6 +1,9 @@
 // virtuserns-compute: the domains of a libvirt connection for a cloud scheduler. See virtuserns-compute(8).
 #include <signal.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -10,6 +13,7 @@
 #include "conf/base/file.h"
 #include "conf/base/log.h"
 #include "conf/base/text.h"
+#include "driver/compute/frame.h"
 #include "driver/compute/server.h"
 #include "virtuserns_build.h"
 
@@ -58,6 +62,40 @@ Result<void> serve(const Settings& settings) {
   return server.serve(stop);
 }
 
+std::string host_name() {
+  utsname names{};
+  return ::uname(&names) == 0 ? names.nodename : "localhost";
+}
+
+Result<SocketFd> connect_to(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path)
+    return fail(VIR_ERR_CONF_SYNTAX, quote(path) + " is too long for a socket");
+  path.copy(address.sun_path, path.size());
+  SocketFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!socket || ::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+    return sys_fail("connect to " + quote(path));
+  return socket;
+}
+
+// What another host's migration_command runs here: an instance that waits to be fetched, on standard output.
+Result<void> send(const Settings& settings, const std::string& uuid, const std::string& token) {
+  const auto socket = TRY(connect_to(settings.socket));
+  const Json request = {{"jsonrpc", "2.0"},
+                        {"id", 1},
+                        {"method", "instance.migrate_open"},
+                        {"params", {{"uuid", uuid}, {"token", token}}}};
+  TRY(write_frame(socket, format_json(request)));
+  const auto [text, disk] = TRY(read_frame_with(socket));
+  const auto json = TRY(parse_json(text));
+  const auto response = TRY(Object::of(json, "the answer"));
+  if (response.has("error"))
+    return fail(VIR_ERR_OPERATION_FAILED, TRY(TRY(response.object("error")).text("message", kMaxFrame)));
+  const Fd output(::dup(STDOUT_FILENO));
+  return send_disk(output, disk, TRY(read_luggage(TRY(response.object("result")).json())));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -71,7 +109,13 @@ int main(int argc, char** argv) {
   const auto* socket = app.add_option("--socket", given.socket, "where clients connect")->type_name("PATH");
   const auto* state = app.add_option("--state-dir", given.state, "instances and images")->type_name("DIR");
   app.add_flag("-v,--verbose", is_verbose, "log what happens, not only what goes wrong");
+  std::string uuid, token;
+  auto* sender = app.add_subcommand("send", "write an instance that waits for its migration to standard output");
+  sender->add_option("uuid", uuid, "of the instance")->required();
+  sender->add_option("token", token, "of its ticket")->required();
+  app.fallthrough();
   CLI11_PARSE(app, argc, argv);
+  (void)::signal(SIGPIPE, SIG_IGN);
 
   auto settings = read_settings_file(config_file);
   if (!settings) {
@@ -81,8 +125,10 @@ int main(int argc, char** argv) {
   if (connect->count() > 0) settings->connect = given.connect;
   if (socket->count() > 0) settings->socket = given.socket;
   if (state->count() > 0) settings->state = given.state;
+  for (auto* name : {&settings->host, &settings->migration_address})
+    if (name->empty()) *name = host_name();
   configure_log(is_verbose ? 2 : settings->log_level, "", "");
-  const auto served = serve(*settings);
+  const auto served = sender->parsed() ? send(*settings, uuid, token) : serve(*settings);
   if (served) return 0;
   std::fprintf(stderr, "virtuserns-compute: %s\n", served.error().text.c_str());
   return 1;

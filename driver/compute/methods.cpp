@@ -24,6 +24,7 @@ struct Call {
   const Service& service;
   const Peer& peer;
   const Object& params;
+  Fd& passed;  // of the answer
   [[nodiscard]] Compute& compute() const { return service.compute; }
   [[nodiscard]] Result<std::string> uuid() const { return read_uuid(params); }
   [[nodiscard]] Result<Wiring> wiring() const { return Wiring{TRY(read_network(params)), TRY(read_volumes(params))}; }
@@ -162,9 +163,118 @@ Result<Json> instance_resize(const Call& call) {
   return nothing();
 }
 
+Json to_json(const Ticket& ticket) {
+  return {{"host", ticket.host},
+          {"address", ticket.address},
+          {"token", ticket.token},
+          {"image", ticket.image ? to_json(*ticket.image) : Json()},
+          {"ids", ticket.ids ? to_json(*ticket.ids) : Json()}};
+}
+
+Result<Ticket> read_ticket(const Object& object) {
+  Ticket ticket{TRY(object.text("host", 255)), TRY(object.text("address", 255)), TRY(object.text("token", 128)),
+                TRY(read_image(object)), TRY(read_ids(object))};
+  // They become words of a command.
+  for (const auto* word : {&ticket.host, &ticket.address, &ticket.token})
+    if (word->empty() || word->front() == '-' || word->find_first_of(" \t\n{}") != std::string::npos)
+      return fail(VIR_ERR_INVALID_ARG, object.path() + ": is no ticket of instance.migrate_out");
+  return ticket;
+}
+
+Result<Json> instance_migrate_out(const Call& call) {
+  const std::chrono::seconds timeout(TRY(call.params.number_or("timeout", 0, 0, kMaxSeconds)));
+  return Json{{"ticket", to_json(TRY(call.compute().migrate_out(TRY(call.uuid()), timeout)))}};
+}
+// What `virtuserns-compute send` asks for, with the disk.
+Result<Json> instance_migrate_open(const Call& call) {
+  auto [disk, luggage] = TRY(call.compute().open_moved(TRY(call.uuid()), TRY(call.params.text("token", 128))));
+  call.passed = std::move(disk);
+  return to_json(luggage);
+}
+Result<Json> instance_migrate_in(const Call& call) {
+  ArrivalRequest request;
+  request.spec = TRY(read_instance(TRY(call.params.object("instance"))));
+  request.ticket = TRY(read_ticket(TRY(call.params.object("ticket"))));
+  request.network = TRY(read_network(call.params));
+  request.volumes = TRY(read_volumes(call.params));
+  request.power = TRY(call.params.flag_or("power", true));
+  return Json{{"ids", to_json(TRY(call.compute().migrate_in(request)))}};
+}
+Result<Json> instance_migrate_confirm(const Call& call) {
+  TRY(call.compute().migrate_confirm(TRY(call.uuid())));
+  return nothing();
+}
+Result<Json> instance_migrate_revert(const Call& call) {
+  TRY(call.compute().migrate_revert(TRY(call.uuid()), TRY(call.wiring()), TRY(call.params.flag_or("power", true))));
+  return nothing();
+}
+
 Result<Json> instance_console_output(const Call& call) {
   const auto bytes = TRY(call.params.number_or("bytes", 100 * 1024, 1, 8 * 1024 * 1024));
   return Json{{"data", encode_base64(TRY(call.compute().console_output(TRY(call.uuid()), bytes)))}};
+}
+
+Result<Json> instance_serial_console(const Call& call) {
+  const auto port = TRY(call.compute().serial_console(TRY(call.uuid())));
+  return Json{{"host", call.compute().settings().console_address}, {"port", port}};
+}
+
+Json to_json(const NicCounters& nic) {
+  Json json = {{"mac", nic.mac}};
+  if (!nic.counters) return json;
+  const auto& c = *nic.counters;
+  const std::pair<const char*, long long> all[] = {
+      {"rx_octets", c.rx_bytes}, {"rx_packets", c.rx_packets}, {"rx_drop", c.rx_drop}, {"rx_errors", c.rx_errs},
+      {"tx_octets", c.tx_bytes}, {"tx_packets", c.tx_packets}, {"tx_drop", c.tx_drop}, {"tx_errors", c.tx_errs}};
+  // -1: the hypervisor does not know it.
+  for (const auto& [name, value] : all)
+    if (value >= 0) json[name] = value;
+  return json;
+}
+
+Result<Json> instance_diagnostics(const Call& call) {
+  const auto found = TRY(call.compute().diagnostics(TRY(call.uuid())));
+  const auto& domain = found.facts.domain;
+  Json nics = Json::array(), disks = Json::array(), cpus = Json::array();
+  for (const auto& nic : found.nics) nics.push_back(to_json(nic));
+  for (const auto& disk : found.disks)
+    disks.push_back({{"read_bytes", disk.read_bytes},
+                     {"read_requests", disk.read_requests},
+                     {"write_bytes", disk.write_bytes},
+                     {"write_requests", disk.write_requests}});
+  // The time is that of all its processors together, which are the host's.
+  cpus.push_back({{"id", 0}, {"time_ns", domain.cpu_time_ns}, {"utilisation", nullptr}});
+  return Json{{"state", found.facts.state},
+              {"uptime_s", nullptr},
+              {"memory", {{"maximum_mb", domain.max_memory_kib / 1024}, {"used_mb", domain.memory_kib / 1024}}},
+              {"cpus", cpus},
+              {"nics", nics},
+              {"disks", disks},
+              {"driver", "virtuserns-compute"},
+              {"hypervisor", TRY(call.service.host.hypervisor_type())},
+              {"hypervisor_os", "linux"},
+              {"config_drive", found.has_config_drive}};
+}
+
+Result<Json> instance_set_password(const Call& call) {
+  const auto user = TRY(call.params.text("user", 255)), password = TRY(call.params.text("password", 1024));
+  if (user.empty() || user.find_first_of(":\n/") != std::string::npos)
+    return fail(VIR_ERR_INVALID_ARG, "params.user: " + quote(user) + " is no name of a user");
+  TRY(call.compute().set_password(TRY(call.uuid()), user, password));
+  return nothing();
+}
+
+Result<Json> instance_quiesce(const Call& call) {
+  TRY(call.compute().quiesce(TRY(call.uuid())));
+  return nothing();
+}
+Result<Json> instance_unquiesce(const Call& call) {
+  TRY(call.compute().unquiesce(TRY(call.uuid())));
+  return nothing();
+}
+Result<Json> instance_extend_volume(const Call& call) {
+  TRY(call.compute().extend_volume(TRY(call.uuid()), TRY(read_volume(TRY(call.params.object("volume"))))));
+  return nothing();
 }
 
 Result<Json> instance_attach_interface(const Call& call) {
@@ -257,7 +367,18 @@ std::span<const Method> methods() {
       {"instance.unrescue", instance_unrescue, {"uuid"}},
       {"instance.snapshot", instance_snapshot, {"uuid", "path"}},
       {"instance.resize", instance_resize, {"uuid", "flavor"}},
+      {"instance.migrate_out", instance_migrate_out, {"uuid", "destination", "timeout", "retry_interval"}},
+      {"instance.migrate_open", instance_migrate_open, {"uuid", "token"}},
+      {"instance.migrate_in", instance_migrate_in, {"instance", "ticket", "network", "volumes", "resize", "power"}},
+      {"instance.migrate_confirm", instance_migrate_confirm, {"uuid"}},
+      {"instance.migrate_revert", instance_migrate_revert, {"uuid", "network", "volumes", "power"}},
       {"instance.console_output", instance_console_output, {"uuid", "bytes"}},
+      {"instance.serial_console", instance_serial_console, {"uuid"}},
+      {"instance.diagnostics", instance_diagnostics, {"uuid"}},
+      {"instance.set_password", instance_set_password, {"uuid", "user", "password"}},
+      {"instance.quiesce", instance_quiesce, {"uuid"}},
+      {"instance.unquiesce", instance_unquiesce, {"uuid"}},
+      {"instance.extend_volume", instance_extend_volume, {"uuid", "volume"}},
       {"instance.attach_interface", instance_attach_interface, {"uuid", "vif"}},
       {"instance.detach_interface", instance_detach_interface, {"uuid", "vif"}},
       {"instance.attach_volume", instance_attach_volume, {"uuid", "volume"}},
@@ -320,12 +441,14 @@ Answer answer(const Service& service, const Peer& peer, std::string_view text) {
   if (const auto unknown = unknown_param(*method, *params); !unknown.empty())
     return {refusal(id, kInvalidParams, *name + " has no parameter " + quote(unknown))};
   log_debug("compute.api", *name);
-  const auto result = method->handler({service, peer, *params});
+  Fd passed;
+  const auto result = method->handler({service, peer, *params, passed});
   if (!result) {
     log_info("compute.api", *name + ": " + result.error().text);
     return {refusal(id, result.error())};
   }
-  return {format_json({{"jsonrpc", "2.0"}, {"id", id}, {"result", *result}}), *name == "events.subscribe"};
+  return {format_json({{"jsonrpc", "2.0"}, {"id", id}, {"result", *result}}), *name == "events.subscribe",
+          std::move(passed)};
 }
 
 std::string format_event(const DomainEvent& event, std::int64_t at) {

@@ -24,6 +24,7 @@ struct Peer {
 struct Answer {
   std::string text;           // a JSON-RPC response; empty: none is due (a notification)
   bool wants_events = false;  // the connection is one for events from now on
+  Fd passed;                  // goes with it
 };
 // One JSON-RPC request. Never fails: what is wrong with it is the answer. Thread-safe.
 [[nodiscard]] Answer answer(const Service& service, const Peer& peer, std::string_view request);

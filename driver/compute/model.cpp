@@ -93,6 +93,14 @@ Result<Flavor> read_flavor(const Object& object) {
   return flavor;
 }
 
+Result<std::optional<IdRange>> read_ids(const Object& object) {
+  const auto ids = TRY(object.object_or_none("ids"));
+  if (!ids) return std::optional<IdRange>();
+  const auto count = TRY(ids->number("count", 1, 4294967295));
+  const auto first = TRY(ids->number("first", 1, 4294967295 - count));
+  return std::optional(IdRange{static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(count)});
+}
+
 Result<InstanceSpec> read_instance(const Object& object) {
   InstanceSpec spec;
   spec.uuid = TRY(read_uuid(object));
@@ -103,11 +111,7 @@ Result<InstanceSpec> read_instance(const Object& object) {
   spec.display_name = TRY(object.text_or("display_name", "", 255));
   spec.flavor = TRY(read_flavor(TRY(object.object("flavor"))));
   spec.image_properties = TRY(read_settings(object, "image_properties"));
-  if (const auto ids = TRY(object.object_or_none("ids"))) {
-    const auto count = TRY(ids->number("count", 1, 4294967295));
-    spec.ids = IdRange{static_cast<std::uint32_t>(TRY(ids->number("first", 1, 4294967295 - count))),
-                       static_cast<std::uint32_t>(count)};
-  }
+  spec.ids = TRY(read_ids(object));
   return spec;
 }
 

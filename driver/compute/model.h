@@ -80,6 +80,8 @@ inline constexpr std::uint64_t kMaxMemoryMb = std::uint64_t{1} << 32, kMaxDiskGb
 
 // The member `key` of `params`. VIR_ERR_INVALID_ARG.
 [[nodiscard]] Result<std::string> read_uuid(const Object& params, std::string_view key = "uuid");
+// The member "ids".
+[[nodiscard]] Result<std::optional<IdRange>> read_ids(const Object& object);
 [[nodiscard]] Result<Flavor> read_flavor(const Object& flavor);
 [[nodiscard]] Result<InstanceSpec> read_instance(const Object& instance);
 [[nodiscard]] Result<std::optional<ImageRef>> read_image(const Object& params, std::string_view key = "image");

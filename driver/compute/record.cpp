@@ -22,10 +22,14 @@ const char* name_of(Phase phase) {
 }  // namespace
 
 std::string format_record(const Record& record) {
-  Json json = {{"version", kRecordVersion},          {"phase", name_of(record.phase)},
-               {"instance", to_json(record.spec)},   {"network", to_json(record.network)},
-               {"volumes", to_json(record.volumes)}, {"config_drive", record.has_config_drive},
-               {"suspended", record.is_suspended},   {"was_running", record.was_running}};
+  Json json = {{"version", kRecordVersion},
+               {"phase", name_of(record.phase)},
+               {"instance", to_json(record.spec)},
+               {"network", to_json(record.network)},
+               {"volumes", to_json(record.volumes)},
+               {"config_drive", record.has_config_drive},
+               {"suspended", record.is_suspended},
+               {"token", record.token}};
   if (record.image) json["image"] = to_json(*record.image);
   if (record.rescue) json["rescue"] = to_json(*record.rescue);
   if (record.before_resize) json["before_resize"] = to_json(*record.before_resize);
@@ -44,7 +48,7 @@ Result<Record> parse_record(std::string_view text) {
   record.volumes = TRY(read_volumes(object));
   record.has_config_drive = TRY(object.flag("config_drive"));
   record.is_suspended = TRY(object.flag("suspended"));
-  record.was_running = TRY(object.flag("was_running"));
+  record.token = TRY(object.text_or("token", "", 128));
   record.rescue = TRY(read_image(object, "rescue"));
   if (const auto before = TRY(object.object_or_none("before_resize")))
     record.before_resize = TRY(read_instance(*before));

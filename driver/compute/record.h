@@ -25,8 +25,8 @@ struct Record {
   bool has_config_drive = false;
   bool is_suspended = false;                  // its domain is paused, which is said to be a suspension
   std::optional<ImageRef> rescue;             // it runs off this image, its own root at /mnt
-  bool was_running = false;                   // before the rescue
   std::optional<InstanceSpec> before_resize;  // on this host: what a revert goes back to
+  std::string token;                          // with kMoved: whoever has it may fetch the disk
   bool operator==(const Record&) const = default;
 };
 

@@ -17,14 +17,12 @@ Result<void> Compute::rescue(const RescueRequest& request) {
   }
   const auto base = TRY(images_.find(request.image.key));
   const auto state = TRY(hypervisor_.facts(uuid)).state;
-  const bool is_up = state == PowerState::kRunning || state == PowerState::kPaused;
   if (before.rescue && state == PowerState::kRunning) return {};
   TRY(images_.hold(request.image.key, uuid));
   TRY(stop(held, std::chrono::seconds(0)));
 
   auto record = before;
   record.rescue = request.image;
-  record.was_running = before.rescue ? before.was_running : is_up;
   record.network = request.network;
   record.volumes = request.volumes;
   record.has_config_drive = before.has_config_drive || !request.config_drive.empty();
@@ -47,7 +45,8 @@ Result<void> Compute::rescue(const RescueRequest& request) {
     const auto tree = TRY(open_tree_of(held.disk().rescue(), base), "open the files of the rescue image");
     TRY(write_files(tree, request.files));
     if (!request.password.empty())
-      if (const auto set = set_password(tree, "root", request.password); !set) log_info("compute", set.error().text);
+      if (const auto set = set_password_in(tree, "root", request.password); !set)
+        log_info("compute", set.error().text);
   }
   if (!request.config_drive.empty()) TRY(make_config_drive(held.folder() + "/config-2", request.config_drive));
   TRY(start(held));
@@ -64,13 +63,9 @@ Result<void> Compute::unrescue(const std::string& uuid) {
   TRY(make_disk(held, record));
   TRY(remove_tree(held.disk().rescue()));
   const auto image = *record.rescue;
-  const bool was_running = record.was_running;
   record.rescue.reset();
-  record.was_running = false;
   TRY(save(held, record));
   if (!record.image || *record.image != image) images_.release(image.key, uuid);
-  TRY(prepare(held));
-  if (!was_running) return held.disk().unmount();
   return start(held);
 }
 

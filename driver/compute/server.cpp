@@ -153,7 +153,9 @@ void Server::run(Connection& connection) {
     if (!frame) log_debug("compute.api", frame.error().text);
     if (!frame || !*frame) break;
     const auto reply = answer(service_, connection.peer, **frame);
-    if (!write_frame(connection.socket, reply.text)) break;
+    const auto written = reply.passed ? write_frame_with(connection.socket, reply.text, reply.passed)
+                                      : write_frame(connection.socket, reply.text);
+    if (!written) break;
     if (!reply.wants_events) continue;
     events_.serve(connection.socket);
     break;

@@ -16,8 +16,12 @@ struct Settings {
   std::string daemon_config = "/etc/libvirt/virtusernsd.conf";  // how many ranges of ids there are
   std::string image_program;                                    // virt-userns-image; empty: found as programs are
   std::string console_address = "127.0.0.1";                    // where serial consoles listen
-  std::uint64_t default_disk_gb = 10;                           // of a flavor with a disk of 0
-  unsigned patience_s = 15;                                     // how long to wait for the hypervisor's daemon
+  std::string host;               // what other adapters call this one; empty: the machine's name
+  std::string migration_address;  // where they reach it; empty: the machine's name
+  // Fetches an instance from another host: {address}, {host}, {uuid} and {token} are filled in; what it prints is the instance.
+  std::string migration_command = "ssh -o BatchMode=yes {address} virtuserns-compute send {uuid} {token}";
+  std::uint64_t default_disk_gb = 10;  // of a flavor with a disk of 0
+  unsigned patience_s = 15;            // how long to wait for the hypervisor's daemon
   unsigned soft_reboot_timeout_s = 60;
   unsigned log_level = 3;
 };

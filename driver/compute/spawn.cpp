@@ -59,7 +59,7 @@ Result<IdRange> Compute::spawn(const SpawnRequest& request) {
       TRY(write_files(tree, request.files));
       // As clouds do: an image without a root that has a password is none the worse for it.
       if (!request.password.empty())
-        if (const auto set = set_password(tree, "root", request.password); !set)
+        if (const auto set = set_password_in(tree, "root", request.password); !set)
           log_info("compute", set.error().text);
     }
   }
@@ -77,6 +77,8 @@ Result<IdRange> Compute::spawn(const SpawnRequest& request) {
 Result<void> Compute::destroy(const std::string& uuid, bool has_disks_removed) {
   auto held = hold(uuid);
   if (!held.record()) return {};
+  // Of a resize on one host the scheduler has the new one destroyed in order to go back to the old one.
+  if (held.record()->before_resize) return undo_resize(held);
   if (has_disks_removed) return remove(held);
   TRY(hypervisor_.ensure_off(uuid));
   TRY(hypervisor_.ensure_undefined(uuid));

@@ -179,7 +179,7 @@ Result<std::string> hash_password(const std::string& password) {
   return std::string(hash);
 }
 
-Result<void> set_password(const MountFd& tree, const std::string& user, const std::string& password) {
+Result<void> set_password_in(const MountFd& tree, const std::string& user, const std::string& password) {
   const auto root = share(tree);
   if (!root) return sys_fail("open the files of the instance");
   // Where it really is, so that a link stays one.

@@ -35,9 +35,10 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
 
 // In the child. Nothing of ours but what it is given; what it opens by a name of the network finds no network.
 [[noreturn]] void exec_program(const std::string& path, std::vector<std::string> argv, int out, int errors,
-                               pid_t parent) {
+                               pid_t parent, Network network) {
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent) ::_exit(kCannotExec);
-  if (::unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC) != 0) ::_exit(kCannotExec);
+  const int isolated = CLONE_NEWNS | CLONE_NEWIPC | (network == Network::kNone ? CLONE_NEWNET : 0);
+  if (::unshare(isolated) != 0) ::_exit(kCannotExec);
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -52,11 +53,11 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
   ::_exit(kCannotExec);
 }
 
-Result<PidFd> spawn(const std::vector<std::string>& argv, int out, int errors) {
+Result<PidFd> spawn(const std::vector<std::string>& argv, int out, int errors, Network network) {
   const auto path = TRY(find_program(argv.front()));
   const pid_t parent = ::getpid(), pid = ::fork();
   if (pid < 0) return sys_fail("fork");
-  if (pid == 0) exec_program(path, argv, out, errors, parent);
+  if (pid == 0) exec_program(path, argv, out, errors, parent, network);
   return open_process(pid);
 }
 
@@ -134,8 +135,9 @@ Result<std::string> need_program(const std::vector<std::string>& argv, int timeo
               argv.front() + ": " + (why.empty() ? "status " + std::to_string(ended.status) : why));
 }
 
-Result<Running> Running::start(const std::vector<std::string>& argv, const Fd& out, const Fd& errors) {
-  return Running(TRY(spawn(argv, out.get(), errors.get())));
+Result<Running> Running::start(const std::vector<std::string>& argv, const Fd& out, const Fd& errors,
+                               Network network) {
+  return Running(TRY(spawn(argv, out.get(), errors.get(), network)));
 }
 
 Result<int> Running::wait() {

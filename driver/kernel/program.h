@@ -21,6 +21,8 @@ inline constexpr std::size_t kMaxProgramOutput = 1024 * 1024;
 // As run_program; a status other than 0 is an error with what it said.
 [[nodiscard]] Result<std::string> need_program(const std::vector<std::string>& argv, int timeout_ms = 60'000);
 
+enum class Network { kNone, kHost };
+
 // A child that goes on running. Killed and reaped when this goes, unless end() did that in order.
 class Running {
  public:
@@ -33,7 +35,8 @@ class Running {
 
   explicit Running(PidFd process) : process_(std::move(process)) {}
   // `out` and `errors` become its descriptors 1 and 2.
-  [[nodiscard]] static Result<Running> start(const std::vector<std::string>& argv, const Fd& out, const Fd& errors);
+  [[nodiscard]] static Result<Running> start(const std::vector<std::string>& argv, const Fd& out, const Fd& errors,
+                                             Network network = Network::kNone);
   // Its wait status, when it has ended by itself.
   [[nodiscard]] Result<int> wait();
   // SIGINT, which is what a program in a jail hears, and waits. An error: it did not end well.

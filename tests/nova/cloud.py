@@ -18,12 +18,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support
 import daemon as daemon_module  # noqa: E402
 import database  # noqa: E402
 import settings  # noqa: E402
+import ssh  # noqa: E402
 from compute import Host  # noqa: E402
 from processes import DidNotStart, Program, run  # noqa: E402
 from settings import CONFIG, HOME, LOGS  # noqa: E402
 
 PROGRAMS = ["nova-compute", "nova-conductor", "nova-scheduler", "nova-api-wsgi", "keystone-wsgi-public", "placement-api",
-            "glance-api", "uwsgi", "mariadbd", "epmd"]
+            "glance-api", "uwsgi", "mariadbd", "epmd", "genisoimage", "sshd"]
 RABBIT_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 
 
@@ -40,7 +41,7 @@ def enter(folder: str) -> None:
         raise daemon_module.NotPossible("nova's services and real containers need root")
     if lacking := missing():
         raise daemon_module.NotPossible(f"not installed: {' '.join(lacking)} (group [nova] of tools/packages)")
-    daemon_module.enter_private_namespaces()
+    daemon_module.enter_private_namespaces(ssh.PRIVATE_FOLDERS)
     subprocess.run(["mount", "--bind", folder, str(HOME)], check=True)
 
 

@@ -227,8 +227,9 @@ class Extractor {
 
   // An archive that was cut between two entries has no end mark, and libarchive does not miss it.
   Result<void> check_end() {
+    if (tally_.entries == 0) return refused("it has no entries");
     if (::archive_filter_bytes(reader_.get(), 0) - read_ >= static_cast<la_int64_t>(kTarBlock)) return {};
-    return refused(tally_.entries == 0 ? "it has no entries" : "it is truncated: it has no end mark");
+    return refused("it is truncated: it has no end mark");
   }
 
   const Limits& limits_;

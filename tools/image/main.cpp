@@ -10,6 +10,8 @@
 
 #include "conf/base/text.h"
 #include "driver/exec/program.h"
+#include "tools/image/detect.h"
+#include "tools/image/pack.h"
 #include "tools/image/place.h"
 #include "tools/image/unpack.h"
 #include "virtuserns_build.h"
@@ -18,9 +20,10 @@ namespace virtuserns::image {
 namespace {
 
 constexpr int kError = 1, kMisused = 2;
-constexpr std::size_t kMaxFindings = 200;
+constexpr std::size_t kMaxFindings = 200, kMaxLowers = 64;
 constexpr const char* kUsage =
     "usage: virt-userns-image unpack [OPTION...] SOURCE DIRECTORY\n"
+    "       virt-userns-image pack [OPTION...] TREE OUTPUT\n"
     "       virt-userns-image remove DIRECTORY\n"
     "       virt-userns-image clean FOLDER\n"
     "unpack: DIRECTORY, which is new, gets the files of the image SOURCE\n"
@@ -29,6 +32,9 @@ constexpr const char* kUsage =
     "      --limit BYTES[K|M|G|T]  that the files may have (what there is room for)\n"
     "      --entries N      files and directories that there may be (4000000)\n"
     "      --fit            change services and settings of a machine for a container\n"
+    "pack: OUTPUT, which is new, or '-', becomes an image of the files of TREE\n"
+    "      --lower DIR      TREE was written over this one by an overlay; may be repeated, the uppermost first\n"
+    "  -f, --format FORMAT  root-tar, or raw: a file system, ext4 (root-tar)\n"
     "remove: DIRECTORY and all that is in it\n"
     "clean: what commands that were killed have left in FOLDER\n"
     "  -j, --json           say what was done as a document for scripts\n"
@@ -36,16 +42,22 @@ constexpr const char* kUsage =
     "  -h, --help, --version\n"
     "exit status: 0 done, 1 an error, 2 misused\n";
 
-enum LongOnly { kRoot = 256, kLimit, kEntries, kFit };
-constexpr option kLong[] = {
-    {"format", required_argument, nullptr, 'f'},   {"root", required_argument, nullptr, kRoot},
-    {"limit", required_argument, nullptr, kLimit}, {"entries", required_argument, nullptr, kEntries},
-    {"fit", no_argument, nullptr, kFit},           {"json", no_argument, nullptr, 'j'},
-    {"quiet", no_argument, nullptr, 'q'},          {"help", no_argument, nullptr, 'h'},
-    {"version", no_argument, nullptr, 'V'},        {nullptr, 0, nullptr, 0}};
+enum LongOnly { kRoot = 256, kLimit, kEntries, kFit, kLower };
+constexpr option kLong[] = {{"format", required_argument, nullptr, 'f'},
+                            {"root", required_argument, nullptr, kRoot},
+                            {"limit", required_argument, nullptr, kLimit},
+                            {"entries", required_argument, nullptr, kEntries},
+                            {"fit", no_argument, nullptr, kFit},
+                            {"lower", required_argument, nullptr, kLower},
+                            {"json", no_argument, nullptr, 'j'},
+                            {"quiet", no_argument, nullptr, 'q'},
+                            {"help", no_argument, nullptr, 'h'},
+                            {"version", no_argument, nullptr, 'V'},
+                            {nullptr, 0, nullptr, 0}};
 
 struct Options {
   UnpackOptions unpack;
+  PackOptions pack;
   std::vector<int> given;
   bool is_json = false, is_quiet = false, is_help = false, is_version = false;
 };
@@ -73,6 +85,9 @@ Result<void> take_option(Options& options, int option, std::string value) {
     case 'f':
       unpack.format = value;
       return {};
+    case kLower:
+      options.pack.lowers.push_back(value);
+      return {};
     case 'j':
       options.is_json = true;
       return {};
@@ -98,13 +113,29 @@ Result<void> take_option(Options& options, int option, std::string value) {
 }
 
 // What means nothing to a command is refused: it would be taken as obeyed.
-Result<void> check_options(const std::string& command, const Options& options) {
-  if (command == "unpack") return {};
-  for (const int given : options.given) {
-    if (given == 'q' || given == 'j') continue;
-    for (const auto& name : kLong)
-      if (name.val == given) return wrong(quote(command) + " has no use for --" + name.name);
+bool is_option_of(std::string_view command, int option) {
+  switch (option) {
+    case 'j':
+    case 'q':
+      return true;
+    case 'f':
+      return command == "unpack" || command == "pack";
+    case kLower:
+      return command == "pack";
+    default:
+      return command == "unpack";
   }
+}
+
+Result<void> check_options(const std::string& command, const Options& options) {
+  for (const int given : options.given)
+    if (!is_option_of(command, given))
+      for (const auto& name : kLong)
+        if (name.val == given) return wrong(quote(command) + " has no use for --" + name.name);
+  const auto& format = options.unpack.format;
+  if (command == "pack" && !format.empty() && format != kRootTar && format != "raw")
+    return wrong("'pack' makes root-tar and raw");
+  if (options.pack.lowers.size() > kMaxLowers) return wrong("--lower is there too often");
   return {};
 }
 
@@ -133,7 +164,10 @@ std::string json_of(const std::string& directory, const Report& report) {
 }
 
 Result<int> show(const Options& options, const std::string& path, const Report& report) {
-  return exec::say((options.is_json ? json_of(path, report) : text_of(report)).c_str());
+  const auto text = options.is_json ? json_of(path, report) : text_of(report);
+  if (path != "-") return exec::say(text.c_str());
+  if (!options.is_quiet) std::fputs(text.c_str(), stderr);  // the standard output is the image
+  return 0;
 }
 
 Result<int> carry_out(const std::string& command, const std::vector<std::string>& words, Options& options) {
@@ -144,6 +178,12 @@ Result<int> carry_out(const std::string& command, const std::vector<std::string>
   if (command == "unpack") {
     TRY(takes(2));
     return show(options, words[1], TRY(unpack(words[0], words[1], options.unpack)));
+  }
+  if (command == "pack") {
+    TRY(takes(2));
+    options.pack.is_raw = options.unpack.format == "raw";
+    if (options.pack.is_raw && words[1] == "-") return wrong("a raw image is written to a file");
+    return show(options, words[1], TRY(pack(words[0], words[1], options.pack)));
   }
   if (command != "remove" && command != "clean") return wrong(quote(command) + " is no command");
   TRY(takes(1));
@@ -165,7 +205,9 @@ Result<int> run(int argc, char** argv) {
     return fail(VIR_ERR_OPERATION_DENIED, "only root mounts images and gives files to others: run it as root");
   ::signal(SIGPIPE, SIG_IGN);
   if (!options.is_quiet)
-    options.unpack.say = [](const std::string& text) { std::fprintf(stderr, "%s\n", printable(text, 1024).c_str()); };
+    options.pack.say = options.unpack.say = [](const std::string& text) {
+      std::fprintf(stderr, "%s\n", printable(text, 1024).c_str());
+    };
   return carry_out(command, words, options);
 }
 

@@ -42,8 +42,8 @@ Result<Report> Tally::decode(const std::string& answer) {
   report.entries = said.entries;
   report.bytes = said.bytes;
   for (const auto& left : said.left_out)
-    report.findings.push_back({convert::Severity::kChange, std::to_string(left.count) + " " + left.what + "(s)",
-                               "left out: " + left.examples, "", ""});
+    report.findings.push_back(
+        {convert::Severity::kChange, left.what, std::to_string(left.count) + " left out: " + left.examples, "", ""});
   return report;
 }
 

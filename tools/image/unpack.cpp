@@ -101,7 +101,13 @@ Result<Report> unpack(const std::string& source, const std::string& directory, U
     const auto image = TRY(convert::read_whole_image(source, detected.format));
     return copy_disk(image, options, place.root(), place.work(), workplace);
   };
-  auto report = TRY(fill(), what);
+  auto filled = fill();
+  if (!filled) {
+    auto why = std::move(filled).error();
+    if (why.code == VIR_ERR_INVALID_ARG) why.code = VIR_ERR_OPERATION_FAILED;  // of the image, not of the words
+    return std::move(why).with_context(what);
+  }
+  auto report = std::move(*filled);
   report.format = detected.format;
   if (options.is_fitted) TRY(fit(place, options, report), what);
   options.say("writing it to the disk");

@@ -15,7 +15,8 @@ _TYPES = {
     "bridge": str, "device": str, "mtu": (int, type(None)), "active": bool, "address": str, "prefix": int, "to": str,
     "via": str, "path": str, "readonly": bool, "boot_index": (int, type(None)), "serial": str, "content": str, "mode": int,
     "power": bool, "disks": bool, "resize": bool, "timeout": int, "retry_interval": int, "password": (str, type(None)),
-    "destination": str, "bytes": int, "ticket": dict, "type": str, "keep": list,
+    "destination": str, "bytes": int, "ticket": dict, "type": str, "max_mb": int,
+    "max_age_s": int, "keep_unused_for_s": int,
 }
 
 
@@ -36,11 +37,11 @@ def _rows():
 
 
 def parameters():
-    """Method to the names of its parameters."""
+    """Method to the names of its parameters; one that may be left out has a question mark."""
     found = {}
     for method, cell, _ in _rows():
         quoted = re.match(r"`([^`]*)`", cell)
-        found[method] = [re.match(r"\w+", word.strip()).group() for word in quoted.group(1).split(",")] if quoted else []
+        found[method] = [re.match(r"\w+\??", word.strip()).group() for word in quoted.group(1).split(",")] if quoted else []
     return found
 
 
@@ -69,8 +70,8 @@ def complaints(method, params):
     known = parameters()
     if method not in known:
         return [f"there is no method '{method}'"]
-    wrong = [f"{method}: '{name}' is missing" for name in known[method] if name not in params]
-    wrong += [f"{method}: '{name}' is unknown" for name in params if name not in known[method]]
+    wrong = [f"{method}: '{name}' is missing" for name in known[method] if not name.endswith("?") and name not in params]
+    wrong += [f"{method}: '{name}' is unknown" for name in params if not {name, f"{name}?"} & set(known[method])]
     for name, value in params.items():
         wrong += _wrong(f"{method}: {name}", name, value, structure_members(_STRUCTURE_OF[name])
                         if name in _STRUCTURE_OF else None)

@@ -117,11 +117,15 @@ class ImageTest(ShimCase):
 
     def test_sweep_is_the_operators_choice(self):
         self.driver.manage_image_cache(CONTEXT, [])
-        self.assertEqual(self.adapter.asked("image.sweep"), [{"keep": []}])
+        self.assertEqual(self.adapter.asked("image.sweep"), [{"max_age_s": 86400, "keep_unused_for_s": 600}])
+        CONF.set_override("image_cache_mb", 100, group="userns")
+        self.addCleanup(CONF.clear_override, "image_cache_mb", group="userns")
+        self.driver.manage_image_cache(CONTEXT, [])
+        self.assertEqual(self.adapter.asked("image.sweep")[1]["max_mb"], 100)
         CONF.set_override("remove_unused_base_images", False, group="image_cache")
         self.addCleanup(CONF.clear_override, "remove_unused_base_images", group="image_cache")
         self.driver.manage_image_cache(CONTEXT, [])
-        self.assertEqual(len(self.adapter.asked("image.sweep")), 1)
+        self.assertEqual(len(self.adapter.asked("image.sweep")), 2)
 
     def test_snapshot(self):
         def write(path, **_params):

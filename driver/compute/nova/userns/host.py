@@ -3,6 +3,7 @@
 import json
 
 import os_resource_classes as orc
+import os_traits
 
 import nova.conf
 from nova.virt import driver
@@ -73,7 +74,8 @@ def update_provider_tree(tree, node_name, answer, reserved_disk_gb):
             'reserved': min(reserved.get(name, 0), entry['total']),
         }
     tree.update_inventory(node_name, inventory)
-    wanted = set(answer['traits'])
+    # Placement refuses all of an update for one standard trait that it does not know.
+    wanted = {trait for trait in answer['traits'] if trait.startswith('CUSTOM_') or hasattr(os_traits, trait)}
     ours = {trait for trait in tree.data(node_name).traits if trait.startswith(_TRAIT_PREFIXES)}
     tree.remove_traits(node_name, *(ours - wanted))
     tree.add_traits(node_name, *wanted)

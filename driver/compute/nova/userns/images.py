@@ -17,6 +17,8 @@ LOG = logging.getLogger(__name__)
 
 _KNOWN_IMAGES = 1024
 _ATTEMPTS = 3  # an image may be swept between its arrival and its use, though not again and again
+# A base that was fetched for a boot is not the cache's to remove before that boot has come to it.
+_ON_ITS_WAY_S = 600
 # Glance's words for what the adapter names otherwise, and for files whose content is the disk itself.
 _FORMATS = {'ami': 'raw', 'iso': 'raw'}
 
@@ -62,7 +64,11 @@ class Images:
             self.ensure(context, image_id, trusted_certs)
 
     def sweep(self):
-        return self._adapter.call('image.sweep', keep_unused_for_s=CONF.image_cache.remove_unused_original_minimum_age_seconds, max_age_s=CONF.image_cache.remove_unused_original_minimum_age_seconds)['removed']
+        """Have what no instance needs removed, by the limits of the configuration."""
+        age_s = CONF.image_cache.remove_unused_original_minimum_age_seconds
+        limits = {} if CONF.userns.image_cache_mb is None else {'max_mb': CONF.userns.image_cache_mb}
+        return self._adapter.call_long('image.sweep', max_age_s=age_s, keep_unused_for_s=min(age_s, _ON_ITS_WAY_S),
+                                       **limits)['removed']
 
     def upload(self, context, image_id, metadata, path):
         with open(path, 'rb') as data:
