@@ -20,6 +20,7 @@ struct Inside {
   NsFd user;        // the one it was made with: init may have gone on to one of its own, with other ids
   NsFd mount, net;  // init's
   std::uint32_t host_uid = 0, host_gid = 0;  // of container root
+  std::string profile;                       // of AppArmor, to be the container's in that too; empty: to stay the stem's
 };
 
 enum class PlaceKind { kFolder, kNode };  // kNode: in /dev, no link on the way, an empty file below it

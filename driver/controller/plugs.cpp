@@ -103,7 +103,11 @@ Result<Inside> Plugs::enter(const PidFd& init, pid_t pid) const {
 }
 
 Result<PasswordSet> Plugs::set_password(const PasswordAsk& ask, const PidFd& init, pid_t pid) const {
-  TRY(do_inside(host_, TRY(open_inside(init, pid)), [&]() -> Result<void> {
+  Inside inside = TRY(open_inside(init, pid));
+  // What the stem may not write at the host's /etc the container may at its own, and no more than that.
+  for (const auto& step : plan_.inside)
+    if (const auto* apparmor = std::get_if<ApparmorStep>(&step)) inside.profile = apparmor->profile;
+  TRY(do_inside(host_, inside, [&]() -> Result<void> {
     const DirFd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!root) return sys_fail("open the root");
     return set_password_below(root, ask.user, ask.hash);
