@@ -51,13 +51,6 @@ bool overlap(const IdMapLines& a, const IdMapLines& b) {
   });
 }
 
-// The name of the group whose lease a file of this name is.
-std::optional<std::string> group_of_file(const std::string& file) {
-  if (!file.starts_with(kGroupPrefix)) return std::nullopt;
-  std::string name = file.substr(kGroupPrefix.size());
-  return validate_id_group(name) ? std::optional(std::move(name)) : std::nullopt;
-}
-
 bool overlap(const Lease& a, const Lease& b) {
   return overlap(a.maps.uid, b.maps.uid) || overlap(a.maps.gid, b.maps.gid);
 }
@@ -123,6 +116,12 @@ Result<Lease> parse_lease(std::string_view text) {
   return lease;
 }
 
+std::optional<std::string> group_of_lease(const std::string& file) {
+  if (!file.starts_with(kGroupPrefix)) return std::nullopt;
+  std::string name = file.substr(kGroupPrefix.size());
+  return validate_id_group(name) ? std::optional(std::move(name)) : std::nullopt;
+}
+
 namespace {
 
 enum class Rank { kLive, kGroup, kOther };
@@ -151,7 +150,7 @@ Result<std::vector<Found>> find_leases(const std::string& directory, const std::
     if (file.front() == '.') continue;
     auto uuid = parse_uuid(file);
     if (uuid && format_uuid(*uuid) != file) uuid.reset();
-    if (!uuid && !group_of_file(file)) {
+    if (!uuid && !group_of_lease(file)) {
       // What write_atomic left when it was killed before its rename: never acknowledged, so nobody's.
       if (file.find(".new.") != std::string::npos) ::unlink((directory + "/" + file).c_str());
       continue;
@@ -188,7 +187,7 @@ Result<Ledger::Opened> Ledger::open(const std::string& directory, const std::vec
     if (domain)
       opened.ledger.leases_.emplace(*domain, std::move(lease));
     else
-      opened.ledger.groups_.emplace(*group_of_file(file), std::move(lease));
+      opened.ledger.groups_.emplace(*group_of_lease(file), std::move(lease));
   return opened;
 }
 

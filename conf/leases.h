@@ -10,6 +10,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +32,9 @@ struct Lease {
 // kernel would refuse, or that holds ids below 65536 is VIR_ERR_INTERNAL_ERROR with the reason.
 [[nodiscard]] std::string format_lease(const Lease& lease);
 [[nodiscard]] Result<Lease> parse_lease(std::string_view text);
+
+// The name of the group whose lease a file of the ledger's directory is.
+[[nodiscard]] std::optional<std::string> group_of_lease(const std::string& file);
 
 class Ledger {
  public:
