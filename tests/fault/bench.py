@@ -133,6 +133,14 @@ class CreateTransient(Start):
         connection.createXML(self.bench.xml(self.name))
 
 
+class CreateInGroup(CreateTransient):
+    """The lease is the group's, which has no other domain: it comes and goes with this one. It is called as the domain is."""
+
+    def act(self, connection):
+        connection.createXML(self.bench.xml(self.name).replace(
+            "</userns:domain>", f"<userns:ids group='{self.name}'/></userns:domain>"))
+
+
 class Destroy(Case):
     is_running = True
 
@@ -310,8 +318,8 @@ class SetPassword(Case):
 
 
 OPERATIONS = {"define": Define, "redefine": Redefine, "autostart": Autostart, "undefine": Undefine, "start": Start,
-              "create-transient": CreateTransient, "destroy": Destroy, "suspend": Suspend, "resume": Resume,
-              "setmem": SetMemory, "attach": Attach, "detach": Detach,
+              "create-transient": CreateTransient, "create-in-group": CreateInGroup, "destroy": Destroy,
+              "suspend": Suspend, "resume": Resume, "setmem": SetMemory, "attach": Attach, "detach": Detach,
               "attach-live": AttachLive, "detach-live": DetachLive, "set-password": SetPassword}
 
 
