@@ -85,6 +85,8 @@ Element make_domain_devices(const DomainCapabilities& caps) {
   Element devices("devices");
   Element disk = make_supported("disk", true);
   devices.child(std::move(disk.child(make_enum("diskDevice", Words{"disk", "cdrom"}))));
+  // Said, and not left out: Nova's libvirt driver looks for the models of <video> without asking whether there is one.
+  devices.child(make_supported("graphics", false)).child(make_supported("video", false));
   Element hostdev = make_supported("hostdev", true);
   hostdev.child(make_enum("mode", Words{"subsystem", "capabilities"}));
   hostdev.child(make_enum("subsysType", Words{"usb"})).child(make_enum("capsType", Words{"storage", "misc", "net"}));

@@ -15,7 +15,7 @@ namespace virtuserns::compute {
 namespace {
 
 constexpr const char *kBases = "bases", *kFacts = "facts", *kHolds = "holds", *kLocks = "locks";
-constexpr std::size_t kMaxKey = 128, kMaxFacts = 64;
+constexpr std::size_t kMaxKey = 200, kMaxFacts = 64;
 constexpr const char* kHoldsLock = ".holds";  // no key begins with a dot
 
 bool is_letter_or_digit(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); }
@@ -68,7 +68,7 @@ Result<void> check_image_key(std::string_view key) {
                                    [](char c) { return is_letter_or_digit(c) || c == '.' || c == '_' || c == '-'; });
   if (is_good) return {};
   return fail(VIR_ERR_INVALID_ARG,
-              quote(key) + " is no key of an image: 1 to 128 of letters, digits, '.', '_' and '-'");
+              quote(key) + " is no key of an image: 1 to 200 of letters, digits, '.', '_' and '-'");
 }
 
 std::string ImageStore::path(const char* kind, std::string_view key) const {
@@ -142,6 +142,13 @@ Result<void> ImageStore::make_base(const std::string& key, const ImageSource& so
   return write_atomic(path(kFacts, key), std::to_string(bytes_of(printed)) + "\n");
 }
 
+Result<std::optional<std::string>> ImageStore::find(const std::string& key) const {
+  TRY(check_image_key(key));
+  if (!is_there(key)) return std::optional<std::string>();
+  (void)::utimensat(AT_FDCWD, path(kFacts, key).c_str(), nullptr, AT_SYMLINK_NOFOLLOW);
+  return std::optional(path(kBases, key));
+}
+
 Result<std::string> ImageStore::get(const std::string& key, const ImageSource& source) const {
   TRY(check_image_key(key));
   if (source.file.empty() || source.file.front() != '/')
@@ -156,8 +163,7 @@ Result<std::string> ImageStore::get(const std::string& key, const ImageSource& s
       }
     }
   }
-  (void)::utimensat(AT_FDCWD, path(kFacts, key).c_str(), nullptr, AT_SYMLINK_NOFOLLOW);
-  return path(kBases, key);
+  return *TRY(find(key));
 }
 
 Result<void> ImageStore::hold(const std::string& key, const Uuid& instance) const {

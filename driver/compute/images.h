@@ -23,7 +23,7 @@
 
 namespace virtuserns::compute {
 
-// 1 to 128 of letters, digits, '.', '_' and '-', the first a letter or digit: "sha512-...-qcow2".
+// 1 to 200 of letters, digits, '.', '_' and '-', the first a letter or digit: "sha512-...-qcow2".
 [[nodiscard]] Result<void> check_image_key(std::string_view key);
 
 struct ImageSource {
@@ -57,6 +57,8 @@ class ImageStore {
   // Removes what killed runs have left. An error: the folder is not ours alone.
   [[nodiscard]] static Result<ImageStore> open(StoreOptions options);
 
+  // The path of the base, if there is one. A use of it.
+  [[nodiscard]] Result<std::optional<std::string>> find(const std::string& key) const;
   // The path of the base, which is made if it is not there: once, however many ask; the others wait. A use of it. The caller holds
   // it already, or a sweep may remove it at once.
   [[nodiscard]] Result<std::string> get(const std::string& key, const ImageSource& source) const;

@@ -19,6 +19,7 @@ constexpr std::size_t kMaxToMaster = 4096;
 constexpr std::size_t kMaxUnseen = 16 * 1024;
 constexpr std::uint64_t kMaxLogBytes = 2 * 1024 * 1024;  // as virtlogd's default; one backup, ".0"
 constexpr std::int64_t kRetryMs = 50;
+constexpr int kMostReads = 8;  // of one terminal, before others are served
 
 void keep_end(std::string& text, std::size_t max_bytes) {
   if (text.size() > max_bytes) text.erase(0, text.size() - max_bytes);
@@ -34,15 +35,25 @@ std::int64_t monotonic_ms() {
   return static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
 }
 
-Consoles::Consoles(const LaunchPlan& plan, const Host& host, const Fd& epoll, Rotate rotate)
+Consoles::Consoles(const LaunchPlan& plan, Host& host, const Fd& epoll, Rotate rotate)
     : epoll_(epoll), rotate_(std::move(rotate)) {
   consoles_.resize(plan.consoles.size());
   for (std::size_t i = 0; i < consoles_.size(); ++i) {
     consoles_[i].port = plan.consoles[i].port;
+    if (i < host.terminals.size()) consoles_[i].terminal = std::move(host.terminals[i]);
+    if (consoles_[i].terminal) watch_terminal(consoles_[i], EPOLL_CTL_ADD);
     if (i >= host.console_logs.size() || host.console_logs[i].name.empty()) continue;
     auto log = host.console_logs[i].open_log(!plan.consoles[i].log_append);
     if (log) take_log(consoles_[i], std::move(log).value());
   }
+}
+
+// Its edges only: it is hung up for as long as nobody has it open, and would be an event without end.
+void Consoles::watch_terminal(const Console& console, int operation) {
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLET;
+  event.data.u64 = event_tag(EventKind::kTerminal, static_cast<std::size_t>(&console - consoles_.data()));
+  ::epoll_ctl(epoll_.get(), operation, console.terminal.get(), &event);
 }
 
 // A log that cannot be written is no reason to stop a container that runs.
@@ -110,6 +121,7 @@ bool Consoles::read_master(Console& console) {
   if (got > 0) {
     const std::string_view text(buffer, static_cast<std::size_t>(got));
     write_log(console, text);
+    write_terminal(console, text);
     if (console.client) {
       console.to_client.append(text);
       flush_client(console);
@@ -127,6 +139,31 @@ bool Consoles::read_master(Console& console) {
   return false;
 }
 
+// What its reader does not take is lost, and so is what nobody is there to read: a terminal would keep it for the next one.
+void Consoles::write_terminal(const Console& console, std::string_view text) {
+  if (console.terminal && kernel::is_slave_open(console.terminal))
+    (void)!::write(console.terminal.get(), text.data(), text.size());
+}
+
+// When the container takes no more, flush_master() goes on.
+void Consoles::read_terminal(Console& console) {
+  char buffer[kMaxToMaster];
+  for (int i = 0; console.terminal && console.to_master.empty(); ++i) {
+    if (i == kMostReads) return watch_terminal(console, EPOLL_CTL_MOD);  // and come back: others want to be served
+    const auto got = ::read(console.terminal.get(), buffer, sizeof buffer);
+    if (got <= 0) return;  // EIO: nobody has it open
+    if (!console.master) continue;
+    console.to_master.assign(buffer, static_cast<std::size_t>(got));
+    write_master(console);
+  }
+}
+
+void Consoles::on_terminal(std::size_t index) {
+  if (index >= consoles_.size()) return;
+  read_terminal(consoles_[index]);
+  watch(consoles_[index]);
+}
+
 void Consoles::flush_client(Console& console) {
   while (!console.to_client.empty()) {
     const auto sent = ::send(console.client.get(), console.to_client.data(), console.to_client.size(), MSG_NOSIGNAL);
@@ -137,6 +174,11 @@ void Consoles::flush_client(Console& console) {
 }
 
 void Consoles::flush_master(Console& console) {
+  write_master(console);
+  read_terminal(console);
+}
+
+void Consoles::write_master(Console& console) {
   while (console.master && !console.to_master.empty()) {
     const auto written = ::write(console.master.get(), console.to_master.data(), console.to_master.size());
     if (written <= 0) return;  // full: EPOLLOUT will tell; hung up: retry() reopens
@@ -149,7 +191,7 @@ void Consoles::on_master(std::size_t index, std::uint32_t events) {
   auto& console = consoles_[index];
   if ((events & EPOLLOUT) != 0) flush_master(console);
   if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0)
-    for (int i = 0; i < 8 && read_master(console); ++i) {
+    for (int i = 0; i < kMostReads && read_master(console); ++i) {
     }
   watch(console);
 }

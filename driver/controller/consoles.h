@@ -4,6 +4,9 @@
 // controller or the log, nor make memory grow. Output that a client does not take is dropped, oldest first. The end of
 // what was written while nobody was attached is kept for the next client, as a terminal's own buffer would: who starts
 // a domain and then attaches sees it boot. A terminal that is hung up (systemd does so at each start) comes back.
+//
+// A terminal of the host is for programs that open the console as a file (virsh ttyconsole, Nova). Who has it open sees what is
+// written from then on, beside the attached client and the log, and types as the client does.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +27,7 @@ enum class EventKind : std::uint32_t {
   kConnection,
   kMaster,
   kClient,
+  kTerminal,
   kRefusals,
   kCommand,
   kStem,
@@ -41,7 +45,7 @@ class Consoles {
   using Rotate = std::function<Fd(std::uint32_t index)>;
 
   // `epoll` outlives this.
-  Consoles(const LaunchPlan& plan, const Host& host, const Fd& epoll, Rotate rotate);
+  Consoles(const LaunchPlan& plan, Host& host, const Fd& epoll, Rotate rotate);
 
   // The terminals of a new boot. Attached clients stay.
   void adopt(std::vector<kernel::Pty> ptys);
@@ -52,6 +56,7 @@ class Consoles {
 
   void on_master(std::size_t index, std::uint32_t events);
   void on_client(std::size_t index, std::uint32_t events);
+  void on_terminal(std::size_t index);
   // Terminals that hung up are tried again. The time of the next try, or -1.
   [[nodiscard]] std::int64_t next_retry_ms() const;
   void retry(std::int64_t now_ms);
@@ -60,6 +65,7 @@ class Consoles {
   struct Console {
     std::uint32_t port = 0;
     Fd master, slave;  // the slave is held so that the terminal lives while nobody in the container has it open
+    Fd terminal;       // of the host: its master
     SocketFd client;
     std::string to_client, to_master, unseen;
     Fd log;
@@ -70,8 +76,12 @@ class Consoles {
   bool read_master(Console& console);
   void write_log(Console& console, std::string_view text);
   static void take_log(Console& console, Fd log);
+  static void write_terminal(const Console& console, std::string_view text);
+  void read_terminal(Console& console);
   void flush_client(Console& console);
   void flush_master(Console& console);
+  static void write_master(Console& console);
+  void watch_terminal(const Console& console, int operation);
   void close_client(Console& console);
   void close_master(Console& console);
   void watch(Console& console);

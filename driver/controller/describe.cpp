@@ -218,7 +218,7 @@ std::string describe(const LaunchPlan& plan) {
     text += "console " + number(console.port) +
             (console.log_file.empty() ? ""
                                       : " log " + quote(console.log_file) + (console.log_append ? "" : " truncate")) +
-            "\n";
+            (console.terminal_path.empty() ? "" : " terminal " + quote(console.terminal_path)) + "\n";
   append(text, "before:", plan.before);
   append(text, "from_parent:", plan.from_parent);
   append(text, "inside:", plan.inside);

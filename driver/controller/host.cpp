@@ -14,6 +14,7 @@
 #include "driver/controller/overlay.h"
 #include "driver/controller/protocol.h"
 #include "driver/controller/scope.h"
+#include "driver/kernel/console.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/device_filter.h"
 #include "driver/kernel/mount.h"
@@ -254,6 +255,16 @@ Result<void> check_log(const HostFile& log, const std::string& what_log) {
   return {};
 }
 
+Result<Fd> open_terminal(const std::string& path, Host& host) {
+  auto pty = TRY(kernel::open_host_pty());
+  HostFile name = TRY(HostFile::open(path));
+  name.remove();
+  const std::string device = "/dev/pts/" + std::to_string(pty.number);
+  if (::symlinkat(device.c_str(), name.dir.get(), name.name.c_str()) != 0) return sys_fail("link " + quote(path));
+  host.terminal_names.push_back(std::move(name));
+  return std::move(pty.master);
+}
+
 Result<void> make_keeper(const LaunchPlan& plan, Host& host) {
   std::vector<HostFile> logs;
   bool is_needed = false;
@@ -295,6 +306,9 @@ Result<void> open_own(const LaunchPlan& plan, Host& host) {
   if (!plan.plug_path.empty()) host.plug = TRY(HostFile::open(plan.plug_path));
   if (!plan.exit_record_path.empty()) host.exit_record = TRY(HostFile::open(plan.exit_record_path));
   for (const auto& console : plan.consoles) {
+    host.terminals.emplace_back();
+    if (!console.terminal_path.empty())
+      host.terminals.back() = TRY(open_terminal(console.terminal_path, host), "terminal of a console");
     host.console_logs.emplace_back();
     if (console.log_file.empty()) continue;
     host.console_logs.back() = TRY(HostFile::open(console.log_file), "console log");
@@ -382,6 +396,8 @@ std::vector<int> Host::descriptors() const {
   for (const auto& lock : overlay_locks) all.push_back(lock.get());
   for (const auto* file : {&socket, &plug, &exit_record, &stage}) all.push_back(file->dir.get());
   for (const auto& log : console_logs) all.push_back(log.dir.get());
+  for (const auto& name : terminal_names) all.push_back(name.dir.get());
+  for (const auto& terminal : terminals) all.push_back(terminal.get());
   return all;
 }
 
@@ -391,6 +407,7 @@ void Host::keep_only_views() {
   network.reset();
   for (auto* file : {&socket, &plug, &exit_record, &stage}) file->dir.reset();
   for (auto& log : console_logs) log.dir.reset();
+  for (auto& name : terminal_names) name.dir.reset();
   overlay_locks.clear();
   sources.clear();
 }
@@ -404,6 +421,7 @@ Result<void> Host::release() {
   end_storage(storage);
   socket.remove();
   plug.remove();
+  for (const auto& name : terminal_names) name.remove();
   // A directory that was a mount point in our namespace only may be removed (rmdir(2), since Linux 3.19).
   if (stage.dir) ::unlinkat(stage.dir.get(), stage.name.c_str(), AT_REMOVEDIR);
   return removed;

@@ -44,7 +44,9 @@ struct Host {
   std::vector<StorageDaemon> storage;
   std::vector<Fd> overlay_locks;
   HostFile socket, plug, exit_record, stage;
-  std::vector<HostFile> console_logs;  // parallel to LaunchPlan::consoles; empty name: none
+  std::vector<HostFile> console_logs;    // parallel to LaunchPlan::consoles; empty name: none
+  std::vector<HostFile> terminal_names;  // of those that have a terminal of the host: links to it
+  std::vector<Fd> terminals;             // their masters, parallel to LaunchPlan::consoles; the console takes it
 
   // Fills in `host` step by step, so that after a failure release() undoes exactly what was made.
   [[nodiscard]] static Result<void> prepare(const LaunchPlan& plan, Host& host);

@@ -160,6 +160,9 @@ Result<void> check(const LaunchPlan& plan) {
   if (plan.consoles.size() > kMaxConsoles) return refuse("too many consoles");
   for (const auto& console : plan.consoles)
     if (!console.log_file.empty() && !is_absolute(console.log_file)) return refuse("console log is no absolute path");
+  for (const auto& console : plan.consoles)
+    if (!console.terminal_path.empty() && !is_absolute(console.terminal_path))
+      return refuse("terminal of a console is no absolute path");
   return check_lists(plan);
 }
 

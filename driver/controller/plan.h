@@ -38,7 +38,7 @@
 
 namespace virtuserns {
 
-inline constexpr std::uint32_t kPlanVersion = 9;
+inline constexpr std::uint32_t kPlanVersion = 10;
 
 // ---- before -------------------------------------------------------------------------------------------------------
 
@@ -337,6 +337,7 @@ struct ConsolePlan {
   std::uint32_t port = 0;
   std::string log_file;
   bool log_append = true;
+  std::string terminal_path;  // becomes a link to a terminal of the host that leads to this console; empty: none
 };
 
 struct LaunchPlan {

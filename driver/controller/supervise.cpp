@@ -161,6 +161,8 @@ void Supervisor::dispatch(EventKind kind, std::size_t index, std::uint32_t event
       return consoles_.on_master(index, events);
     case EventKind::kClient:
       return consoles_.on_client(index, events);
+    case EventKind::kTerminal:
+      return consoles_.on_terminal(index);
     case EventKind::kRefusals:
       return refusals_.on_listener();
     case EventKind::kCommand:

@@ -1,4 +1,4 @@
-// Pseudo-terminals of a container's own devpts instance (pty(7)).
+// Pseudo-terminals of a container's own devpts instance, and of the host's (pty(7)).
 #pragma once
 
 #include <cstdint>
@@ -16,5 +16,9 @@ struct Pty {
 [[nodiscard]] Result<Pty> open_pty(const Fd& devpts);
 // A descriptor of the slave by its master: never by a path that the container could have changed.
 [[nodiscard]] Result<Fd> open_slave(const Fd& master);
+// One of the host's: passes bytes on as they are, is the caller's alone, and is hung up until somebody opens the slave.
+[[nodiscard]] Result<Pty> open_host_pty();
+// Whether somebody has the slave open.
+[[nodiscard]] bool is_slave_open(const Fd& master);
 
 }  // namespace virtuserns::kernel

@@ -27,7 +27,8 @@ void plan_identity(Draft& draft, std::uint32_t host_uid, std::uint32_t host_gid)
   plan.exit_record_path = stem + ".exit";
   plan.stage_path = stem + ".stage";
   for (const auto& console : def.consoles)
-    plan.consoles.push_back({console.target_port, console.log_file, console.log_append.value_or(false)});
+    plan.consoles.push_back({console.target_port, console.log_file, console.log_append.value_or(false),
+                             terminal_path(draft.context.paths, def.uuid, console)});
   if (plan.consoles.empty()) plan.consoles.push_back({});
   plan.after_poweroff = after_exit(def.on_poweroff);
   plan.after_reboot = after_exit(def.on_reboot);
@@ -53,6 +54,10 @@ Result<MadePlan> make_plan(const DomainDef& def, const IdMaps& maps, const PlanC
   TRY(plan_network(draft));
   TRY(plan_init(draft));
   return std::move(draft.made);
+}
+
+std::string terminal_path(const Paths& paths, const Uuid& uuid, const ConsoleDef& console) {
+  return paths.is_session || console.target_port != 0 ? "" : paths.driver_run + "/" + format_uuid(uuid) + ".tty";
 }
 
 std::string group_name(const DomainDef& def) { return "virtuserns-" + format_uuid(def.uuid); }

@@ -87,6 +87,9 @@ struct DevicePlan {
 
 // "virtuserns-<uuid>": the group's name in every hierarchy.
 [[nodiscard]] std::string group_name(const DomainDef& def);
+// Where a link to the terminal of the host is that leads to the console; empty: there is none, as for further ones of a domain, and in a
+// session, whose user reaches none of the host's.
+[[nodiscard]] std::string terminal_path(const Paths& paths, const Uuid& uuid, const ConsoleDef& console);
 // "<cgroup_parent>/<partition>/virtuserns-<uuid>", without a leading slash.
 [[nodiscard]] std::string group_path(const DomainDef& def, const DaemonConfig& config);
 // The same in this hierarchy, when the domain has a scope: "<scope_group>/container" where systemd makes its groups.

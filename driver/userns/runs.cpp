@@ -36,8 +36,9 @@ bool has_veth(const InterfaceDef& interface) {
   return interface.type != InterfaceType::kDirect && interface.type != InterfaceType::kUser;
 }
 
-void fill_live_values(DomainDef& def, const IdMaps& maps, const controller::BootRecord& boot) {
+void fill_live_values(DomainDef& def, const IdMaps& maps, const controller::BootRecord& boot, const Paths& paths) {
   assign_aliases(def);
+  for (auto& console : def.consoles) console.source_path = console.tty = terminal_path(paths, def.uuid, console);
   std::size_t link = 0;
   for (auto& interface : def.interfaces) {
     if (!has_veth(interface)) continue;
@@ -91,7 +92,7 @@ std::string Backend::run_file(const Uuid& uuid, const char* suffix) const {
 void Backend::remove_run_files(const Uuid& uuid) const {
   // The status last: while it is there, the next daemon looks for the rest. A directory in place of a file, which would
   // be in the way of the next start, goes too.
-  for (const char* suffix : {".exit", ".exit.new", ".plan", ".plug", ".sock", ".stage", ".status"}) {
+  for (const char* suffix : {".exit", ".exit.new", ".plan", ".plug", ".sock", ".stage", ".tty", ".status"}) {
     const std::string path = run_file(uuid, suffix);
     if (::unlink(path.c_str()) != 0 && errno == EISDIR) ::rmdir(path.c_str());
   }
@@ -196,7 +197,7 @@ void Backend::on_started(const RunPtr& run, const controller::BootRecord& boot, 
     const Locked locked = lock(domain);
     if (locked->run != run || locked->is_active()) return;
     DomainDef live = run->live;
-    fill_live_values(live, run->maps, boot);
+    fill_live_values(live, run->maps, boot, paths_);
     set_live_label(live, kernel::read_apparmor_label(paths_.proc, boot.init_pid));
     begin_running(*locked, run->pid, running_reason);
     live.id = run->pid;

@@ -59,7 +59,8 @@ def _add_lines(path: str, *lines: str) -> None:
         _run("mount", "--bind", str(copy), path)
 
 
-def enter_private_namespaces() -> None:
+def enter_private_namespaces(more: tuple[str, ...] = ()) -> None:
+    """`more`: folders that are empty too."""
     if os.geteuid() != 0:
         _become_root_of_a_user_namespace()
     unshare(CLONE_NEWNS | CLONE_NEWNET)
@@ -67,7 +68,7 @@ def enter_private_namespaces() -> None:
     _run("ip", "link", "set", "lo", "up")
     scratch = tempfile.mkdtemp(prefix=owned.name("overlay") + "-")
     _run("mount", "-t", "tmpfs", "tmpfs", scratch)
-    for number, folder in enumerate(PRIVATE_FOLDERS):
+    for number, folder in enumerate([*more, *PRIVATE_FOLDERS]):
         if not os.path.isdir(folder):
             # The mount point must not be made on the host: the parent becomes an overlay that forgets it.
             parent = os.path.dirname(folder)

@@ -14,7 +14,7 @@ import tempfile
 import time
 
 PREFIX = "virtuserns-"
-KINDS = ("session", "conformance", "overlay", "daemon", "leaks", "hogs", "peers", "test", "backend")  # the last two: of C++ tests
+KINDS = ("session", "conformance", "nova", "overlay", "daemon", "leaks", "hogs", "peers", "test", "backend")  # the last two: of C++ tests
 _PATTERN = re.compile(rf"{PREFIX}(?:{'|'.join(KINDS)})-(\d+)(?:-|$)")
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 

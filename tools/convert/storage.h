@@ -15,7 +15,7 @@
 #include "driver/kernel/device.h"
 #include "tools/convert/block_reader.h"
 #include "tools/convert/image.h"
-#include "tools/convert/program.h"
+#include "driver/kernel/program.h"
 
 namespace virtuserns::convert {
 
@@ -39,7 +39,7 @@ class OpenDisk {
   [[nodiscard]] Result<void> close();
 
  private:
-  Running daemon_;
+  kernel::Running daemon_;
   Fd file_;
   std::uint64_t size_ = 0;
   std::string image_;

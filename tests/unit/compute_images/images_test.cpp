@@ -104,8 +104,8 @@ TEST_F(Images, KeysAndFilesAreChecked) {
     EXPECT_FALSE(store.release(bad, one_)) << bad;
     EXPECT_FALSE(store.holders(bad)) << bad;
   }
-  EXPECT_FALSE(check_image_key(std::string(129, 'a')));
-  EXPECT_TRUE(check_image_key(std::string(128, 'a')));
+  EXPECT_FALSE(check_image_key(std::string(201, 'a')));
+  EXPECT_TRUE(check_image_key(std::string(200, 'a')));
   EXPECT_FALSE(store.get("a", {"image", "raw"}));
   EXPECT_EQ(unpacks(), 0);
 }

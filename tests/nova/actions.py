@@ -1,0 +1,404 @@
+"""Every action on a server that Nova's interface has, tried once, and what came of it looked at from the host's side.
+
+An action is a function that gets a Stage. It ends well, or raises: Refused, where Nova says no; WentWrong, where Nova tried and says
+that it failed; Mismatch, where Nova says that it went well, and it did not. `rows` are the names of the support matrix
+(nova's doc/source/user/support-matrix.ini).
+"""
+import base64
+import pathlib
+import time
+
+import daemon as daemon_module
+import libvirt
+from rest import Refused, WentWrong
+from stage import LARGE_MB, check, equal
+
+ACTIONS = []  # (name, rows, function), in the order in which they are tried
+PASSWORD = "Correct-Horse-1"
+
+
+def action(*rows: str):
+    def mark(function):
+        ACTIONS.append((function.__name__.replace("_", "-"), rows, function))
+        return function
+    return mark
+
+
+def eventually(condition, what: str, timeout_s: float = 30.0):
+    deadline = time.monotonic() + timeout_s * daemon_module.TIME_FACTOR
+    while not (value := condition()):
+        check(time.monotonic() < deadline, f"did not happen within {timeout_s:g} s: {what}")
+        time.sleep(0.05)
+    return value
+
+
+# ---- life -------------------------------------------------------------------------------------------------------------
+
+@action("operation.launch", "storage.image")
+def boot(stage):
+    server = stage.active()
+    equal(server.domain_state(), libvirt.VIR_DOMAIN_RUNNING, "state of the domain")
+    check(server.first_uid() >= server.host.first_id, "its root is nobody of the host")
+    check("VCPU" in str(stage.admin.allocations(server.id)), "placement knows of it")
+
+
+@action("operation.get-guest-info")
+def guest_info(stage):
+    details = stage.admin.server(stage.active().id)
+    equal(details["OS-EXT-STS:power_state"], 1, "power state")
+
+
+@action("console.serial.log")
+def console_output(stage):
+    server = stage.active()
+    eventually(lambda: "BusyBox" in server.act("os-getConsoleOutput", {})["output"], "what init wrote is in the console's output")
+    lines = server.act("os-getConsoleOutput", {"length": 1})["output"]
+    check(len(lines.splitlines()) <= 1, f"one line was asked for: {lines!r}")
+
+
+@action()
+def diagnostics(stage):
+    server = stage.active()
+    found = stage.admin.nova("GET", f"/servers/{server.id}/diagnostics")
+    equal(found["state"], "running", "state")
+    # Not the memory: nova divides kibibytes by the bytes of a mebibyte.
+    check(found["num_cpus"] == 1 and found["cpu_details"][0]["time"] is not None, f"time of processors is known: {found}")
+
+
+@action("operation.reboot")
+def reboot_soft(stage):
+    server = stage.active()
+    server.write("marker", "soft")
+    before = server.init()
+    server.act_until("reboot", "ACTIVE", {"type": "SOFT"})
+    check(server.init() != before, "init is another process")
+    equal(server.read("marker"), "soft", "a file from before")
+
+
+@action("operation.reboot")
+def reboot_hard(stage):
+    server = stage.active()
+    server.write("marker", "hard")
+    before, ids = server.init(), server.first_uid()
+    server.act_until("reboot", "ACTIVE", {"type": "HARD"})
+    check(server.init() != before, "init is another process")
+    equal(server.first_uid(), ids, "its ids")
+    equal(server.read("marker"), "hard", "a file from before")
+
+
+@action()
+def stop(stage):
+    server = stage.active()
+    server.write("marker", "stop")
+    server.act_until("os-stop", "SHUTOFF")
+    with server.domain() as domain:
+        check(not domain.isActive(), "nothing runs")
+
+
+@action()
+def start(stage):
+    server = stage.active()
+    server.write("marker", "start")
+    server.act_until("os-stop", "SHUTOFF")
+    server.act_until("os-start", "ACTIVE")
+    equal(server.domain_state(), libvirt.VIR_DOMAIN_RUNNING, "state of the domain")
+    equal(server.read("marker"), "start", "a file from before")
+
+
+@action()
+def powered_off_from_inside(stage):
+    """Nobody asked for it: the hypervisor has to tell."""
+    server = stage.active()
+    server.run("/sbin/poweroff")
+    server.await_status("SHUTOFF")
+    server.act_until("os-start", "ACTIVE")
+
+
+@action("operation.pause")
+def pause(stage):
+    server = stage.active()
+    server.act_until("pause", "PAUSED")
+    equal(server.domain_state(), libvirt.VIR_DOMAIN_PAUSED, "state of the domain")
+    server.act_until("unpause", "ACTIVE")
+
+
+@action("operation.unpause")
+def unpause(stage):
+    server = stage.active()
+    before = server.init()
+    server.act_until("pause", "PAUSED")
+    server.act_until("unpause", "ACTIVE")
+    equal(server.init(), before, "init")
+    equal(server.run("/bin/echo", "again"), "again", "a command inside")
+
+
+@action("operation.suspend")
+def suspend(stage):
+    server = stage.active()
+    server.act_until("suspend", "SUSPENDED")
+    server.act_until("resume", "ACTIVE")
+
+
+@action("operation.resume")
+def resume(stage):
+    server = stage.active()
+    server.write("marker", "suspended")
+    server.act_until("suspend", "SUSPENDED")
+    server.act_until("resume", "ACTIVE")
+    equal(server.read("marker"), "suspended", "a file from before")
+
+
+# ---- disks and images -------------------------------------------------------------------------------------------------
+
+@action("operation.rescue")
+def rescue(stage):
+    server = stage.active()
+    server.write("marker", "rescued")
+    server.act_until("rescue", "RESCUE", {"adminPass": PASSWORD})
+    equal(server.read("marker"), "missing", "the file of its own disk, while another one is its root")
+    server.act_until("unrescue", "ACTIVE")
+    equal(server.read("marker"), "rescued", "the file of its own disk")
+
+
+def _snapshot(stage, server, name: str) -> str:
+    image = server.act("createImage", {"name": name})["image_id"]
+    try:
+        stage.admin.await_image(image)
+    finally:
+        server.await_status("ACTIVE", "SHUTOFF")
+    return image
+
+
+@action("operation.snapshot")
+def snapshot(stage):
+    """Of one that runs, and another instance of it."""
+    server = stage.active()
+    server.write("marker", "in-the-snapshot")
+    image = _snapshot(stage, server, "snapshot")
+    server.await_status("ACTIVE")
+    equal(server.read("marker"), "in-the-snapshot", "the file, where it was")
+    copy = stage.boot(image=image)
+    equal(copy.read("marker"), "in-the-snapshot", "the file, in an instance of the snapshot")
+    check(copy.first_uid() != server.first_uid(), "both have ids of their own")
+    copy.delete()
+    stage.admin.delete_image(image)
+
+
+@action("operation.snapshot")
+def snapshot_of_a_stopped_one(stage):
+    server = stage.active()
+    server.write("marker", "at-rest")
+    server.act_until("os-stop", "SHUTOFF")
+    image = _snapshot(stage, server, "at-rest")
+    copy = stage.boot(image=image)
+    equal(copy.read("marker"), "at-rest", "the file, in an instance of the snapshot")
+    copy.delete()
+    stage.admin.delete_image(image)
+    server.act_until("os-start", "ACTIVE")
+
+
+@action()
+def backup(stage):
+    server = stage.active()
+    for _ in range(2):
+        server.act("createBackup", {"name": "daily", "backup_type": "daily", "rotation": 1})
+        server.await_status("ACTIVE")
+
+    def backups():
+        return [image for image in stage.admin.images() if image["name"] == "daily" and image["status"] == "active"]
+    eventually(lambda: len(backups()) == 1, "one backup is kept")
+    stage.admin.delete_image(backups()[0]["id"])
+
+
+@action("operation.rebuild")
+def rebuild(stage):
+    server = stage.active()
+    server.write("marker", "before")
+    server.act_until("rebuild", "ACTIVE", {"imageRef": stage.image})
+    equal(server.read("marker"), "missing", "a file from before")
+
+
+@action("operation.resize")
+def resize_and_confirm(stage):
+    server = stage.active()
+    server.write("marker", "resized")
+    server.act_until("resize", "VERIFY_RESIZE", {"flavorRef": stage.large})
+    with server.domain() as domain:
+        equal(domain.maxMemory(), LARGE_MB * 1024, "memory")
+    equal(server.read("marker"), "resized", "a file from before")
+    server.act_until("confirmResize", "ACTIVE")
+    equal(server.read("marker"), "resized", "a file from before, then")
+    server.delete()
+
+
+@action("operation.resize")
+def resize_and_revert(stage):
+    server = stage.active()
+    server.write("marker", "reverted")
+    with server.domain() as domain:
+        memory = domain.maxMemory()
+    server.act_until("resize", "VERIFY_RESIZE", {"flavorRef": stage.large})
+    server.act_until("revertResize", "ACTIVE")
+    with server.domain() as domain:
+        equal(domain.maxMemory(), memory, "memory")
+    equal(server.read("marker"), "reverted", "a file from before")
+
+
+@action("guest.disk.autoconfig")
+def disk_of_the_flavors_size(stage):
+    server = stage.active()
+    kilobytes = int(server.run("/bin/df", "-k", "/").splitlines()[-1].split()[1])
+    check(kilobytes > 900_000, f"its root has the gigabyte of its flavor, not {kilobytes} kB")
+
+
+@action("operation.migrate")
+def cold_migrate(stage):
+    server = stage.active()
+    server.write("marker", "moved")
+    before = server.host
+    server.act_until("migrate", "VERIFY_RESIZE")
+    check(server.host is not before, "it is on the other host")
+    equal(server.read("marker"), "moved", "a file from before")
+    server.act_until("confirmResize", "ACTIVE")
+    equal(server.read("marker"), "moved", "a file from before, then")
+
+
+@action("operation.live-migrate")
+def live_migrate(stage):
+    server = stage.active()
+    before, init = server.host, server.init()
+    server.act_until("os-migrateLive", "ACTIVE", {"host": None, "block_migration": "auto"})
+    if server.host is before:
+        migrations = stage.admin.nova("GET", f"/os-migrations?instance_uuid={server.id}&migration_type=live-migration")["migrations"]
+        raise WentWrong(f"the migration's status is '{migrations[0]['status']}'")
+    check(not pathlib.Path(f"/proc/{init}").exists(), "its processes are not here any more")
+
+
+@action()
+def shelve(stage):
+    server = stage.active()
+    server.write("marker", "shelved")
+    server.act_until("shelve", "SHELVED_OFFLOADED")
+    equal(stage.admin.allocations(server.id), {}, "what is claimed for it")
+    server.act_until("unshelve", "ACTIVE")
+    equal(server.read("marker"), "shelved", "a file from before")
+
+
+@action("operation.evacuate")
+def evacuate(stage):
+    """Of a host that is gone. There is no storage that both share: it begins again from its image."""
+    server = stage.active()
+    lost = server.host
+    lost.compute.stop()
+    try:
+        stage.admin.nova("PUT", f"/os-services/{_service(stage, lost.name)['id']}", {"forced_down": True})
+        server.act_until("evacuate", "ACTIVE", {})
+        check(server.host is not lost, "it is on the other host")
+    finally:
+        lost.compute.start()
+        eventually(lambda: _is_up_again(stage, lost.name), f"{lost.name} is up again", 90)
+    with libvirt.open(lost.uri) as connection:
+        eventually(lambda: not connection.listAllDomains(), f"{lost.name} has removed what it had of it")
+
+
+def _service(stage, host: str) -> dict:
+    services = stage.admin.nova("GET", "/os-services?binary=nova-compute")["services"]
+    return next(service for service in services if service["host"] == host)
+
+
+def _is_up_again(stage, host: str) -> bool:
+    """Nova refuses to take it back before the service has dealt with what was evacuated."""
+    try:
+        stage.admin.nova("PUT", f"/os-services/{_service(stage, host)['id']}", {"forced_down": False})
+    except Refused:
+        return False
+    return _service(stage, host)["state"] == "up"
+
+
+# ---- what is put into it ----------------------------------------------------------------------------------------------
+
+@action("operation.set-admin-password")
+def change_password(stage):
+    stage.active().act_until("changePassword", "ACTIVE", {"adminPass": PASSWORD})
+
+
+@action("guest.setup.configdrive")
+def config_drive(stage):
+    server = stage.boot(config_drive=True, metadata={"colour": "green"},
+                        user_data=base64.b64encode(b"#!/bin/sh\necho hello\n").decode())
+    try:
+        found = server.run("/bin/sh", "-c", "find / -xdev -name meta_data.json 2>/dev/null; ls /dev; cat /proc/mounts")
+        check("meta_data.json" in found, "the files of the config drive are somewhere inside")
+    finally:
+        server.delete()
+
+
+@action("operation.trigger-crash-dump")
+def crash_dump(stage):
+    stage.active().act_until("trigger_crash_dump", "ACTIVE")
+
+
+@action("console.serial.interactive")
+def serial_console(stage):
+    server = stage.active()
+    stage.admin.nova("POST", f"/servers/{server.id}/remote-consoles", {"remote_console": {"protocol": "serial", "type": "serial"}})
+
+
+# ---- the host ---------------------------------------------------------------------------------------------------------
+
+@action("operation.get-host-uptime")
+def host_uptime(stage):
+    name = stage.active().host.name
+    found = stage.admin.nova("GET", "/os-hypervisors/detail")["hypervisors"]
+    uptime = next(each["uptime"] for each in found if each["hypervisor_hostname"] == name)
+    check(uptime and "load average" in uptime, f"uptime of {name}: {uptime!r}")
+
+
+@action("operation.get-host-ip")
+def host_ip(stage):
+    host = stage.active().host
+    found = stage.admin.nova("GET", "/os-hypervisors/detail")["hypervisors"]
+    equal(next(each["host_ip"] for each in found if each["hypervisor_hostname"] == host.name), host.ip, "address")
+
+
+@action("operation.report-cpu-traits")
+def cpu_traits(stage):
+    name = stage.active().host.name
+    provider = next(each for each in stage.admin.placement("/resource_providers")["resource_providers"] if each["name"] == name)
+    traits = stage.admin.placement(f"/resource_providers/{provider['uuid']}/traits")["traits"]
+    if not any(trait.startswith("HW_CPU_X86_SSE") for trait in traits):
+        raise Refused(0, "no trait of the processor is reported")
+
+
+@action()
+def lock(stage):
+    server = stage.active()
+    server.act("lock")
+    server.act_until("unlock", "ACTIVE")
+
+
+# ---- the end ----------------------------------------------------------------------------------------------------------
+
+@action()
+def delete_a_paused_one(stage):
+    server = stage.active()
+    server.act_until("pause", "PAUSED")
+    server.delete()
+
+
+@action()
+def delete_a_stopped_one(stage):
+    server = stage.active()
+    server.act_until("os-stop", "SHUTOFF")
+    server.delete()
+
+
+@action("operation.terminate")
+def delete(stage):
+    server = stage.active()
+    host, init = server.host, server.init()
+    server.delete()
+    equal(stage.admin.allocations(server.id), {}, "what is claimed for it")
+    with libvirt.open(host.uri) as connection:
+        check(server.id not in [domain.UUIDString() for domain in connection.listAllDomains()], "there is no such domain")
+    check(not pathlib.Path(f"/proc/{init}").exists(), "its init is gone")

@@ -1,0 +1,143 @@
+"""What an action is tried on: a cloud, images and flavors in it, and servers that can be looked at from the host's side."""
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import daemon as daemon_module  # noqa: E402
+import host_state  # noqa: E402
+import libvirt  # noqa: E402
+from rest import Refused, Session, WentWrong  # noqa: E402
+
+SMALL_MB, LARGE_MB, SMALL_GB, LARGE_GB = 192, 256, 1, 2
+
+
+class Mismatch(AssertionError):
+    """Nova is content, and what it promised is not so."""
+
+
+def check(condition, what: str) -> None:
+    if not condition:
+        raise Mismatch(what)
+
+
+def equal(got, wanted, what: str) -> None:
+    check(got == wanted, f"{what}: got {got!r}, wanted {wanted!r}")
+
+
+class Server:
+    """One instance: by REST, as a domain, and as processes."""
+
+    def __init__(self, stage: "Stage", nova: Session, ident: str):
+        self.stage, self.nova, self.id = stage, nova, ident
+
+    def act(self, action: str, body=None):
+        return self.nova.act(self.id, action, body)
+
+    def await_status(self, *statuses: str, timeout_s: float = 60) -> dict:
+        return self.nova.await_status(self.id, *statuses, timeout_s=timeout_s)
+
+    def act_until(self, action: str, status: str, body=None) -> None:
+        """The action, its end, and that its end was a good one: an instance may look well after one that failed."""
+        self.act(action, body)
+        try:
+            self.await_status(status)
+        except WentWrong as wrong:
+            raise WentWrong(f"{wrong} ({self.reason()})") from None
+        if reason := self.reason():
+            raise WentWrong(reason)
+
+    def reason(self) -> str:
+        """Why the newest action failed; empty if it did not."""
+        action = self.nova_admin().last_event(self.id)
+        lines = [event.get("details") or (event.get("traceback") or "").strip().rpartition("\n")[2]
+                 for event in action.get("events", []) if event["result"] == "Error"]
+        return "; ".join(dict.fromkeys(filter(None, lines)))
+
+    def nova_admin(self) -> Session:
+        return self.stage.admin
+
+    def delete(self) -> None:
+        self.nova.delete(self.id)
+        self.nova.await_gone(self.id)
+
+    @property
+    def host(self):
+        return self.stage.cloud.hosts[self.stage.admin.server(self.id)["OS-EXT-SRV-ATTR:host"]]
+
+    # ---- as a domain ----
+
+    @contextlib.contextmanager
+    def domain(self):
+        with contextlib.closing(libvirt.open(self.host.uri)) as connection:
+            yield connection.lookupByUUIDString(self.id)
+
+    def domain_state(self) -> int:
+        with self.domain() as domain:
+            return domain.state()[0]
+
+    def init(self) -> int:
+        with self.domain() as domain:
+            return host_state.init_of(domain.ID())
+
+    def first_uid(self) -> int:
+        """Of the ids that it has on the host."""
+        maps = pathlib.Path(f"/proc/{self.init()}/uid_map").read_text().split()
+        equal(maps[0], "0", "the first id inside")
+        return int(maps[1])
+
+    def run(self, *command: str) -> str:
+        """Inside, as its root."""
+        with self.domain() as domain:
+            name = domain.name()
+        program = os.path.join(self.stage.cloud.build, "driver", "exec", "virt-userns-exec")
+        result = subprocess.run([program, "-c", self.host.uri, name, "--", *command], capture_output=True, text=True,
+                                timeout=30 * daemon_module.TIME_FACTOR, stdin=subprocess.DEVNULL)
+        check(result.returncode == 0, f"{' '.join(command)} inside: {result.stderr.strip() or result.returncode}")
+        return result.stdout.strip()
+
+    def write(self, name: str, text: str) -> None:
+        self.run("/bin/sh", "-c", f"echo {text} > /root/{name} && sync")
+
+    def read(self, name: str) -> str:
+        return self.run("/bin/sh", "-c", f"cat /root/{name} 2>/dev/null || echo missing")
+
+
+class Stage:
+    def __init__(self, cloud, image_path: str):
+        self.cloud = cloud
+        self.admin = Session.admin()
+        self.image = self.admin.upload_image("busybox", image_path)
+        self.small = self.admin.make_flavor("small", SMALL_MB, 1, SMALL_GB)
+        self.large = self.admin.make_flavor("large", LARGE_MB, 2, LARGE_GB)
+        self._shared: Server | None = None
+        self._count = 0
+
+    def boot(self, nova: Session | None = None, **more) -> Server:
+        nova = nova or self.admin
+        self._count += 1
+        arguments = {"image": self.image, "flavor": self.small, **more}
+        server = Server(self, nova, nova.boot(f"server-{self._count}", **arguments))
+        server.await_status("ACTIVE")
+        return server
+
+    def active(self) -> Server:
+        """One that runs: the one of the action before, if that left it well."""
+        if self._shared:
+            with contextlib.suppress(Refused, WentWrong, libvirt.libvirtError):
+                if self._shared.await_status("ACTIVE", timeout_s=1) and self._shared.domain_state() == libvirt.VIR_DOMAIN_RUNNING:
+                    return self._shared
+            with contextlib.suppress(Refused, WentWrong):
+                self._shared.delete()
+        self._shared = self.boot()
+        return self._shared
+
+    def delete_all(self) -> None:
+        for server in self.admin.servers(all_projects=True):
+            with contextlib.suppress(Refused):
+                self.admin.delete(server["id"])
+        for server in self.admin.servers(all_projects=True):
+            self.admin.await_gone(server["id"])
+        self._shared = None
