@@ -9,8 +9,8 @@
 #include "conf/base/text.h"
 #include "conf/privileges.h"
 #include "driver/kernel/mount.h"
+#include "driver/kernel/program.h"
 #include "tools/convert/image_mount.h"
-#include "tools/convert/program.h"
 #include "tools/convert/storage.h"
 #include "tools/convert/tree.h"
 #include "tools/convert/walk.h"
@@ -94,7 +94,7 @@ Result<Report> pack_disk(const DirFd& from, const convert::Walk& seen, const Out
   Report report;
   {
     const auto device = TRY(convert::attach_part(output.file(), 0, size, convert::Access::kWrite));
-    (void)TRY(convert::need_program(
+    (void)TRY(kernel::need_program(
         {"mkfs.ext4", "-q", "-F", "-m", "0", "-b", std::to_string(kBlock), "-I", std::to_string(kInode), "-N",
          std::to_string(seen.entries + 1024), "-E", "root_owner=0:0", "--", device.path},
         kMakeMs));
