@@ -11,7 +11,7 @@
 namespace virtuserns::compute {
 
 enum class Phase {
-  kCreating,  // by a spawn or a migration that has not come to its end
+  kCreating,  // by a spawn or a migration that has not come to its end; or it is being removed
   kReady,
   kMoved,  // a migration has taken it elsewhere; what is here waits for a confirm or a revert
 };
