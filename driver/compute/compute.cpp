@@ -92,6 +92,8 @@ Result<void> Compute::load() {
     }
     if (record->phase != Phase::kCreating) {
       held.record() = *std::move(record);
+      if (const auto resumed = run_on(held); !resumed)
+        log_error("compute", "instance " + name + " stays paused: " + resumed.error().text);
       continue;
     }
     log_info("compute", "instance " + name + " was being made or removed when this program ended: it is removed");

@@ -150,7 +150,7 @@ Result<std::uint64_t> Disk::size_bytes() const { return static_cast<std::uint64_
 
 Result<void> Disk::grow(std::uint64_t bytes) const {
   const auto now = TRY(size_bytes());
-  if (bytes == now) return {};
+  // Of the same size as well: the file may have grown, and the file system not yet.
   if (bytes < now)
     return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the disk of the instance has " + std::to_string(now >> 20) +
                                                    " MiB and would have to become smaller, " +
