@@ -130,7 +130,8 @@ std::vector<std::string> cpu_traits(std::string_view cpuinfo) {
                                                                      {"asf", "ASF"},
                                                                      {"stibp", "STIBP"}};
   std::vector<std::string> traits;
-  for (const auto flag : split_blanks(flags_of(cpuinfo)))
+  const auto flags = flags_of(cpuinfo);
+  for (const auto flag : split_blanks(flags))
     if (const auto found = names.find(flag); found != names.end())
       traits.push_back("HW_CPU_X86_" + std::string(found->second));
   std::sort(traits.begin(), traits.end());
@@ -145,7 +146,8 @@ Result<Json> Host::describe() {
   const auto node = TRY(node_info(hypervisor));
   const auto cpuinfo = TRY(read_cpuinfo());
   Json flags = Json::array();
-  for (const auto flag : split_blanks(flags_of(cpuinfo))) flags.push_back(std::string(flag));
+  const auto words = flags_of(cpuinfo);
+  for (const auto flag : split_blanks(words)) flags.push_back(std::string(flag));
   return Json{
       {"hostname", identity.hostname},
       {"uri", hypervisor.uri()},

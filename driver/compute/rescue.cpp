@@ -57,7 +57,8 @@ Result<void> Compute::rescue(const RescueRequest& request) {
 Result<void> Compute::unrescue(const std::string& uuid) {
   auto held = TRY(hold_ready(uuid));
   auto record = *held.record();
-  if (!record.rescue) return fail(VIR_ERR_OPERATION_INVALID, "the instance is not being rescued");
+  // The same request again, after the journal had said so: what was left to do is its start.
+  if (!record.rescue) return start(held);
   TRY(stop(held, std::chrono::seconds(0)));
   // Its files go while the journal still says what they are.
   TRY(make_disk(held, record));

@@ -66,6 +66,7 @@ Result<IdRange> Compute::spawn(const SpawnRequest& request) {
   if (!request.config_drive.empty()) TRY(make_config_drive(held.folder() + "/config-2", request.config_drive));
   TRY(prepare(held));
   if (request.power) TRY(start(held));
+  if (!request.power) TRY(held.disk().unmount());
   const auto ids = TRY(note_ids(held));
   auto record = *held.record();
   record.phase = Phase::kReady;

@@ -191,9 +191,8 @@ Result<void> set_password_in(const MountFd& tree, const std::string& user, const
   TRY(check_regular(*place, "/etc/shadow"));
   struct stat before {};
   if (::fstat(place->get(), &before) != 0) return sys_fail("look at '/etc/shadow' of the instance");
-  const Fd file(::open(by_descriptor(*place).c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-  if (!file) return sys_fail("open '/etc/shadow' of the instance");
-  const auto shadow = TRY(read_file(by_descriptor(file), kMaxShadow));
+  // By its descriptor, which is a link that read_file() would not follow.
+  const auto shadow = TRY(read_kernel_file(by_descriptor(*place), kMaxShadow));
   const auto changed = with_hash(shadow, user, TRY(hash_password(password)));
   if (changed.empty()) return nothing("the instance has no user " + quote(user) + " in /etc/shadow");
   const auto folder = TRY(open_folder(root, "/etc"));
