@@ -164,11 +164,23 @@ class FrameTest(unittest.TestCase):
         self.assertEqual(self.answer(struct.pack(">I", 8) + b'{"a": 1}'), {"a": 1})
 
     def test_broken(self):
-        for name, data in {"too large": struct.pack(">I", 0xffffffff), "short header": b"\0\0", "short body": b"\0\0\0\x08{",
+        with self.assertRaisesRegex(client._Lost, "a frame of 4294967295 bytes"):
+            self.answer(struct.pack(">I", 0xffffffff))
+        for name, data in {"short header": b"\0\0", "short body": b"\0\0\0\x08{",
                            "nothing": b"", "no JSON": b"\0\0\0\x02{{", "no object": b"\0\0\0\x02[]", "no text": b"\0\0\0\x01\xff"
                            }.items():
             with self.subTest(name), self.assertRaises(client._Lost):
                 self.answer(data)
+
+    def test_an_answer_to_another_request(self):
+        ours, theirs = socket.socketpair()
+        connection = client.Connection.__new__(client.Connection)
+        connection._socket, connection._serial = ours, iter([7])
+        self.addCleanup(theirs.close)
+        self.addCleanup(connection.close)
+        theirs.sendall(struct.pack(">I", 23) + b'{"id": 6, "result": {}}')
+        with self.assertRaisesRegex(client._Lost, "an answer to another request"):
+            connection.call("host.uptime", {}, timeout=20)
 
     def test_pieces(self):
         ours, theirs = socket.socketpair()
