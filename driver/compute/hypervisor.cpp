@@ -15,7 +15,8 @@ using client::Domain;
 using client::last_error;
 using std::chrono::steady_clock;
 
-constexpr auto kPauseBetweenTries = std::chrono::milliseconds(100);
+constexpr auto kPauseBetweenTries = std::chrono::milliseconds(100), kPauseOfKeeper = std::chrono::milliseconds(500);
+constexpr auto kEndOfKeeper = std::chrono::seconds(2);
 constexpr auto kPoll = std::chrono::milliseconds(50);
 constexpr int kKeepaliveSeconds = 5, kKeepaliveCount = 6;
 constexpr int kEventTickMs = 200;  // how long the loop of events may overlook that it is to end
@@ -99,10 +100,13 @@ Hypervisor::Hypervisor(std::string uri, std::chrono::milliseconds patience,
 
 Hypervisor::~Hypervisor() {
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     is_ending_ = true;
+    changed_.notify_all();
+    // A daemon that was stopped may hold the keeper in the library for ever; there is no way to take a thread back from it, and
+    // nothing is left to be done.
+    if (!changed_.wait_for(lock, kEndOfKeeper, [&] { return has_keeper_ended_; })) std::_Exit(0);
   }
-  changed_.notify_all();
   keeper_.join();
   connection_.reset();
   stops_events_ = true;
@@ -124,25 +128,19 @@ Result<Hypervisor::Shared> Hypervisor::open() {
   });
 }
 
+// The keeper alone opens connections, since that may take as long as it likes.
 Result<Hypervisor::Shared> Hypervisor::connect(steady_clock::time_point deadline) {
   std::unique_lock lock(mutex_);
-  while (true) {
-    if (connection_) return connection_;
-    auto opened = open();
-    if (opened) {
-      connection_ = *opened;
-      if (was_connected_) tell({"", "lost"});
-      was_connected_ = true;
-      return connection_;
-    }
-    if (steady_clock::now() >= deadline || is_ending_)
-      return Error{kUnavailable, 0, opened.error().text + "; is its daemon running?"};
-    changed_.wait_for(lock, kPauseBetweenTries);
-  }
+  const bool is_there = changed_.wait_until(lock, deadline, [&] { return connection_ || is_ending_; });
+  if (is_there && connection_) return connection_;
+  return Error{
+      kUnavailable, 0,
+      (why_not_.empty() ? "connect to " + quote(uri_) + ": no answer" : why_not_) + "; is its daemon running?"};
 }
 
 void Hypervisor::drop(const Shared& connection) {
   const std::lock_guard lock(mutex_);
+  // The caller has it still, so it is not closed under the lock.
   if (connection_ == connection) connection_.reset();
   changed_.notify_all();
 }
@@ -153,14 +151,29 @@ void Hypervisor::keep_connected() {
   while (!is_ending_) {
     if (!connection_) {
       lock.unlock();
-      (void)connect(steady_clock::now());
+      auto opened = open();
       lock.lock();
+      why_not_ = opened ? "" : opened.error().text;
+      if (opened) {
+        connection_ = *opened;
+        if (was_connected_) tell({"", "lost"});
+        was_connected_ = true;
+        changed_.notify_all();
+      }
     } else if (::virConnectIsAlive(connection_.get()) != 1) {
-      connection_.reset();
+      auto dead = std::exchange(connection_, nullptr);
+      lock.unlock();
+      dead.reset();  // which asks the daemon, and waits for it
+      lock.lock();
       continue;
     }
-    changed_.wait_for(lock, std::chrono::milliseconds(500));
+    if (connection_)
+      changed_.wait_for(lock, kPauseOfKeeper, [&] { return is_ending_ || !connection_; });
+    else
+      changed_.wait_for(lock, kPauseBetweenTries, [&] { return is_ending_; });
   }
+  has_keeper_ended_ = true;
+  changed_.notify_all();
 }
 
 void Hypervisor::tell(const DomainEvent& event) { on_event_(event); }

@@ -109,7 +109,8 @@ class Hypervisor {
   std::condition_variable changed_;
   Shared connection_;           // null: none that is known to live
   bool was_connected_ = false;  // once: a new one has missed something
-  bool is_ending_ = false;
+  bool is_ending_ = false, has_keeper_ended_ = false;
+  std::string why_not_;                                         // of the last attempt to connect
   std::vector<std::pair<std::string, std::uint64_t>> reboots_;  // those that somebody waits for
   std::atomic<bool> stops_events_{false};
   std::thread events_, keeper_;

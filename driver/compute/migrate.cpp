@@ -18,6 +18,7 @@
 #include "driver/compute/compute.h"
 #include "driver/compute/transfer.h"
 #include "driver/compute/tree.h"
+#include "driver/kernel/device.h"
 #include "driver/kernel/program.h"
 
 namespace virtuserns::compute {
@@ -106,6 +107,8 @@ Result<std::pair<Fd, Luggage>> Compute::open_moved(const std::string& uuid, cons
   if (held.disk().exists()) {
     disk = Fd(::open(held.disk().image().c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
     if (!disk) return sys_fail("open the disk of the instance");
+    // Not while a copy of its mount still writes; and nobody mounts it while it is sent.
+    TRY(kernel::lock_image(disk, kernel::Access::kReadOnly));
     luggage.disk_bytes = TRY(size_of(disk));
   }
   return std::pair(std::move(disk), std::move(luggage));
@@ -114,23 +117,27 @@ Result<std::pair<Fd, Luggage>> Compute::open_moved(const std::string& uuid, cons
 // The same host: the disk as it was stays beside the one that goes on.
 Result<void> Compute::resize_here(Held& held, const ArrivalRequest& request) {
   auto record = *held.record();
-  if (record.phase == Phase::kReady && record.before_resize && record.spec.flavor == request.spec.flavor) return {};
   const auto disk = held.disk();
-  const auto kept = held.folder() + kKeptDisk;
-  if (disk.exists()) {
-    TRY(disk.unmount());
-    TRY(disk.copy_to(kept + ".new"), "keep the disk as it is");
-    if (::rename((kept + ".new").c_str(), kept.c_str()) != 0) return sys_fail("keep the disk as it is");
+  if (!record.before_resize) {
+    const auto kept = held.folder() + kKeptDisk;
+    if (disk.exists()) {
+      TRY(disk.unmount());
+      TRY(disk.copy_to(kept + ".new"), "keep the disk as it is");
+      if (::rename((kept + ".new").c_str(), kept.c_str()) != 0) return sys_fail("keep the disk as it is");
+    }
+    record.before_resize = record.spec;
+    record.spec = request.spec;
+    record.spec.ids = record.before_resize->ids;
+    record.network = request.network;
+    record.volumes = request.volumes;
+    record.phase = Phase::kReady;
+    record.token.clear();
+    TRY(save(held, record));
+  } else if (record.spec.flavor != request.spec.flavor) {
+    return fail(VIR_ERR_OPERATION_INVALID,
+                "the instance was resized already, to another flavor: confirm or revert that first");
   }
-  record.before_resize = record.spec;
-  const auto ids = record.spec.ids;
-  record.spec = request.spec;
-  record.spec.ids = ids;
-  record.network = request.network;
-  record.volumes = request.volumes;
-  record.phase = Phase::kReady;
-  record.token.clear();
-  TRY(save(held, record));
+  // From here on what an attempt that died has not done is done by the next.
   if (disk.exists()) TRY(disk.grow(disk_bytes(record.spec.flavor)));
   TRY(prepare(held));
   return request.power ? start(held) : disk.unmount();
