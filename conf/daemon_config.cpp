@@ -160,6 +160,7 @@ const std::map<std::string, Take>& keys() {
       {"id_range_first", number(&C::id_range_first, 1, kMaxId)},
       {"id_range_last", number(&C::id_range_last, 1, kMaxId)},
       {"id_range_size", number(&C::id_range_size, 1, kMaxId)},
+      {"ids_per", choice(&C::ids_per, {"domain", "project"})},
       {"pids_limit", number(&C::pids_limit, 1, 4'194'304)},
       {"cgroup_parent", text(&C::cgroup_parent)},
       {"allow_enter_namespace", flag(&C::allow_enter_namespace)},

@@ -48,6 +48,7 @@ struct DaemonConfig {
   std::uint32_t id_range_first = 2'000'000;  // automatic ranges come out of [first, last]
   std::uint32_t id_range_last = 4'000'000'000;
   std::uint32_t id_range_size = 65'536;
+  std::string ids_per = "domain";         // or "project": domains of one of Nova's projects share a range
   std::uint64_t pids_limit = 16'384;      // per domain, unless its definition says otherwise
   std::string cgroup_parent;              // "" : the root of each hierarchy; tests put their own sub-tree here
   bool allow_enter_namespace = false;     // virsh lxc-enter-namespace: see docs/security.md before saying 1

@@ -362,6 +362,7 @@ inline constexpr std::string_view kUsernsUri = "urn:virtuserns:domain:1.0";
 struct UsernsDef {
   std::optional<std::uint64_t> pids_limit;  // <userns:pids limit='N'/>; absent: the driver's default
   std::optional<std::uint32_t> id_count;    // <userns:ids count='N'/>: size of the automatic range
+  std::string id_group;                     // <userns:ids group='NAME'/>: domains of one share ids; empty: none
   SeccompDef seccomp;
   std::optional<OwnerDef> owner;
   std::vector<ImagePartDef> images;

@@ -22,7 +22,7 @@ bool is_granted(const IdRange& range, const std::vector<IdRange>& granted) {
 }
 
 Result<void> check_target(IdKind kind, const IdMapEntry& entry, const std::vector<IdClaim>& claims,
-                          const std::vector<IdRange>& granted, const TargetRules& rules, const Uuid& domain) {
+                          const std::vector<IdRange>& granted, const TargetRules& rules, const IdHolder& holder) {
   if (!entry.target) return {};
   const IdRange range{*entry.target, entry.count};
   const std::string line = line_name(kind, entry);
@@ -34,8 +34,8 @@ Result<void> check_target(IdKind kind, const IdMapEntry& entry, const std::vecto
   // Domains and other people's delegations first: their names say more than a number does. But not to an owner, for whom there are
   // no domains of others: those that are in the way lie in the owner's own delegation.
   const bool is_for_owner = !rules.line_owner.empty();
-  const IdClaim* claim = find_conflict(range, claims, domain);
-  if (claim && (claim->domain ? delegated || !is_for_owner : !delegated))
+  const IdClaim* claim = find_conflict(range, claims, holder);
+  if (claim && (claim->is_of_domains() ? delegated || !is_for_owner : !delegated))
     return fail(VIR_ERR_CONFIG_UNSUPPORTED, line + " overlaps host ids " + std::to_string(claim->range.first) + "-" +
                                                 std::to_string(claim->range.end() - 1) + " of " + claim->owner);
   if (rules.must_be_granted && !delegated)
@@ -167,11 +167,12 @@ std::optional<std::uint32_t> choose_range(const IdPool& pool, std::uint32_t coun
   return static_cast<std::uint32_t>(candidate);
 }
 
-const IdClaim* find_conflict(const IdRange& range, const std::vector<IdClaim>& claims, const Uuid& domain) {
+const IdClaim* find_conflict(const IdRange& range, const std::vector<IdClaim>& claims, const IdHolder& holder) {
   const IdClaim* found = nullptr;
   for (const auto& claim : claims) {
-    if (claim.domain == domain || !claim.range.overlaps(range)) continue;
-    if (claim.domain) return &claim;
+    if (claim.domain == holder.domain || !claim.range.overlaps(range)) continue;
+    if (!claim.group.empty() && claim.group == holder.group) continue;
+    if (claim.is_of_domains()) return &claim;
     if (!found) found = &claim;
   }
   return found;
@@ -185,11 +186,11 @@ std::vector<IdRange> explicit_ranges(const std::vector<IdMapEntry>& entries) {
 }
 
 Result<void> check_targets(const IdMapDef& map, const IdClaims& claims, const TargetRules& rules,
-                           const Uuid& domain) {
+                           const IdHolder& holder) {
   for (const auto& entry : map.uid)
-    TRY(check_target(IdKind::kUid, entry, claims.uid, rules.granted_uid, rules, domain));
+    TRY(check_target(IdKind::kUid, entry, claims.uid, rules.granted_uid, rules, holder));
   for (const auto& entry : map.gid)
-    TRY(check_target(IdKind::kGid, entry, claims.gid, rules.granted_gid, rules, domain));
+    TRY(check_target(IdKind::kGid, entry, claims.gid, rules.granted_gid, rules, holder));
   return {};
 }
 
@@ -197,10 +198,9 @@ Result<IdMaps> choose_maps(const DomainDef& def, const IdPool& pool, const IdCla
   std::vector<IdRange> taken;
   taken.reserve(claims.uid.size() + claims.gid.size());
   // One range serves as uids and as gids: it must be free as both.
-  for (const auto& claim : claims.uid)
-    if (claim.domain != def.uuid) taken.push_back(claim.range);
-  for (const auto& claim : claims.gid)
-    if (claim.domain != def.uuid) taken.push_back(claim.range);
+  for (const auto* list : {&claims.uid, &claims.gid})
+    for (const auto& claim : *list)
+      if (claim.domain != def.uuid || !claim.group.empty()) taken.push_back(claim.range);
   for (const auto& range : explicit_ranges(def.idmap.uid)) taken.push_back(range);
   for (const auto& range : explicit_ranges(def.idmap.gid)) taken.push_back(range);
 

@@ -30,7 +30,17 @@ struct IdClaim {
   IdRange range;
   std::string owner;           // "domain 'web'", "user 'anna' (line 3 of /etc/subuid)"
   std::optional<Uuid> domain;  // of a domain: its own claims never stand in its way
+  std::string group =
+      {};  // of a group of domains (<userns:ids group=''>): nor do those in the way of its other domains
+  [[nodiscard]] bool is_of_domains() const { return domain || !group.empty(); }
   bool operator==(const IdClaim&) const = default;
+};
+
+// For whom a range is looked at: a domain, and the group that it shares ids with (empty: none).
+struct IdHolder {
+  Uuid domain;
+  std::string group;
+  IdHolder(const Uuid& uuid, std::string its_group = {}) : domain(uuid), group(std::move(its_group)) {}
 };
 
 struct IdClaims {
@@ -87,9 +97,9 @@ struct IdPool {
 [[nodiscard]] std::optional<std::uint32_t> choose_range(const IdPool& pool, std::uint32_t count,
                                                         std::vector<IdRange> taken);
 
-// A claim of somebody else than `domain` that overlaps `range`.
+// A claim of somebody else than `holder` that overlaps `range`.
 [[nodiscard]] const IdClaim* find_conflict(const IdRange& range, const std::vector<IdClaim>& claims,
-                                           const Uuid& domain);
+                                           const IdHolder& holder);
 
 // Lines whose target is given, as claims of the domain.
 [[nodiscard]] std::vector<IdRange> explicit_ranges(const std::vector<IdMapEntry>& entries);
@@ -103,10 +113,11 @@ struct TargetRules {
   std::string line_owner;    // and whose line would help; empty: none is proposed
 };
 [[nodiscard]] Result<void> check_targets(const IdMapDef& map, const IdClaims& claims, const TargetRules& rules,
-                                         const Uuid& domain);
+                                         const IdHolder& holder);
 
 // The maps of a domain: given lines as they are, lines without a target (or the whole map, when there is none) out of
-// the pool. Uids and gids of one line get the same host range. VIR_ERR_OPERATION_FAILED when the pool is used up.
+// the pool. Uids and gids of one line get the same host range. What the domain has as one of a group is not its own to take.
+// VIR_ERR_OPERATION_FAILED when the pool is used up.
 [[nodiscard]] Result<IdMaps> choose_maps(const DomainDef& def, const IdPool& pool, const IdClaims& claims);
 
 // True when nothing is left to choose.

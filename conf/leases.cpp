@@ -9,12 +9,14 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/idpool.h"
+#include "conf/validate.h"
 
 namespace virtuserns {
 
 namespace {
 
 constexpr std::string_view kHeader = "virtuserns-lease 1\n";
+constexpr std::string_view kGroupPrefix = "group-";
 constexpr std::size_t kMaxLeaseBytes = 64 * 1024;
 
 // FNV-1a: against accidents (torn writes, flipped bits), not against people; the file is root's.
@@ -114,66 +116,114 @@ Result<Lease> parse_lease(std::string_view text) {
   return lease;
 }
 
+std::optional<std::string> group_of_lease(const std::string& file) {
+  if (!file.starts_with(kGroupPrefix)) return std::nullopt;
+  std::string name = file.substr(kGroupPrefix.size());
+  return validate_id_group(name) ? std::optional(std::move(name)) : std::nullopt;
+}
+
+namespace {
+
+enum class Rank { kLive, kGroup, kOther };
+
+struct Found {
+  std::string file;
+  std::optional<Uuid> domain;  // none: a group's
+  Lease lease;
+  Rank rank;
+};
+
+Result<Lease> read_lease(const std::string& path) {
+  const auto text = read_file(path, kMaxLeaseBytes);
+  if (!text) return text.error();
+  Lease lease = TRY(parse_lease(*text));
+  struct stat st {};
+  if (::lstat(path.c_str(), &st) == 0 && st.st_uid != 0 && st.st_uid != ::geteuid())
+    return fail(VIR_ERR_INTERNAL_ERROR, "belongs to user " + std::to_string(st.st_uid));
+  return lease;
+}
+
+Result<std::vector<Found>> find_leases(const std::string& directory, const std::vector<Uuid>& live,
+                                       std::vector<std::string>& problems) {
+  std::vector<Found> found;
+  for (const auto& file : TRY(list_directory(directory), "id leases")) {
+    if (file.front() == '.') continue;
+    auto uuid = parse_uuid(file);
+    if (uuid && format_uuid(*uuid) != file) uuid.reset();
+    if (!uuid && !group_of_lease(file)) {
+      // What write_atomic left when it was killed before its rename: never acknowledged, so nobody's.
+      if (file.find(".new.") != std::string::npos) ::unlink((directory + "/" + file).c_str());
+      continue;
+    }
+    auto lease = read_lease(directory + "/" + file);
+    if (!lease) {
+      set_aside(directory, file, lease.error().text, problems);
+      continue;
+    }
+    const bool is_live = uuid && std::find(live.begin(), live.end(), *uuid) != live.end();
+    found.push_back({file, uuid, std::move(*lease), is_live ? Rank::kLive : uuid ? Rank::kOther : Rank::kGroup});
+  }
+  std::stable_sort(found.begin(), found.end(), [](const Found& a, const Found& b) { return a.rank < b.rank; });
+  return found;
+}
+
+}  // namespace
+
 Result<Ledger::Opened> Ledger::open(const std::string& directory, const std::vector<Uuid>& live) {
   Opened opened;
   TRY(make_directories(directory, 0700));
   opened.ledger.directory_ = directory;
   opened.ledger.lock_ = TRY(take_lock(directory + "/.lock"), "id leases");
-
-  struct Found {
-    Uuid uuid;
-    std::string name;
-    Lease lease;
-    bool is_live;
-  };
-  std::vector<Found> found;
-  for (const auto& name : TRY(list_directory(directory), "id leases")) {
-    if (name.front() == '.') continue;
-    const auto uuid = parse_uuid(name);
-    if (!uuid || format_uuid(*uuid) != name) {
-      // What write_atomic left when it was killed before its rename: never acknowledged, so nobody's.
-      if (name.find(".new.") != std::string::npos) ::unlink((directory + "/" + name).c_str());
-      continue;
-    }
-    const auto text = read_file(directory + "/" + name, kMaxLeaseBytes);
-    auto lease = text ? parse_lease(*text) : Result<Lease>(text.error());
-    if (struct stat st{};
-        lease && ::lstat((directory + "/" + name).c_str(), &st) == 0 && st.st_uid != 0 && st.st_uid != ::geteuid())
-      lease = fail(VIR_ERR_INTERNAL_ERROR, "belongs to user " + std::to_string(st.st_uid));
-    if (!lease) {
-      set_aside(directory, name, lease.error().text, opened.problems);
-      continue;
-    }
-    found.push_back({*uuid, name, std::move(*lease), std::find(live.begin(), live.end(), *uuid) != live.end()});
-  }
-  std::stable_sort(found.begin(), found.end(), [](const Found& a, const Found& b) { return a.is_live > b.is_live; });
-  for (auto& candidate : found) {
-    const auto holder = std::find_if(opened.ledger.leases_.begin(), opened.ledger.leases_.end(),
-                                     [&](const auto& other) { return overlap(other.second, candidate.lease); });
-    if (holder != opened.ledger.leases_.end())
-      set_aside(directory, candidate.name, "overlaps the lease of " + format_uuid(holder->first), opened.problems);
+  std::vector<Found> kept;
+  for (auto& candidate : TRY(find_leases(directory, live, opened.problems))) {
+    const auto holder = std::find_if(kept.begin(), kept.end(),
+                                     [&](const Found& other) { return overlap(other.lease, candidate.lease); });
+    if (holder != kept.end())
+      set_aside(directory, candidate.file, "overlaps the lease of " + holder->file, opened.problems);
     else
-      opened.ledger.leases_.emplace(candidate.uuid, std::move(candidate.lease));
+      kept.push_back(std::move(candidate));
   }
+  for (auto& [file, domain, lease, rank] : kept)
+    if (domain)
+      opened.ledger.leases_.emplace(*domain, std::move(lease));
+    else
+      opened.ledger.groups_.emplace(*group_of_lease(file), std::move(lease));
   return opened;
 }
 
+Result<void> Ledger::write_file(const std::string& name, const Lease& lease, const Lease* old) const {
+  const std::string path = directory_ + "/" + name;
+  auto written = write_atomic(path, format_lease(lease));
+  if (written) return {};
+  // It may have failed when the file was there already: who was refused a lease must not keep one.
+  if (old)
+    (void)write_atomic_volatile(path, format_lease(*old));
+  else
+    ::unlink(path.c_str());
+  return std::move(written).error().with_context("lease of ids");
+}
+
 Result<void> Ledger::write(const Uuid& domain, Lease lease) {
-  const std::string path = directory_ + "/" + format_uuid(domain);
-  if (auto written = write_atomic(path, format_lease(lease)); !written) {
-    // It may have failed when the file was there already: who was refused a lease must not keep one.
-    if (const auto old = leases_.find(domain); old != leases_.end())
-      (void)write_atomic_volatile(path, format_lease(old->second));
-    else
-      ::unlink(path.c_str());
-    return std::move(written).error().with_context("lease of ids");
-  }
+  const auto old = leases_.find(domain);
+  TRY(write_file(format_uuid(domain), lease, old == leases_.end() ? nullptr : &old->second));
   leases_[domain] = std::move(lease);
   return {};
 }
 
 void Ledger::remove(const Uuid& domain) {
   if (leases_.erase(domain) != 0) ::unlink((directory_ + "/" + format_uuid(domain)).c_str());
+}
+
+Result<void> Ledger::write_group(const std::string& name, IdMaps maps) {
+  Lease lease{name, std::move(maps)};
+  const auto old = groups_.find(name);
+  TRY(write_file(std::string(kGroupPrefix) + name, lease, old == groups_.end() ? nullptr : &old->second));
+  groups_[name] = std::move(lease);
+  return {};
+}
+
+void Ledger::remove_group(const std::string& name) {
+  if (groups_.erase(name) != 0) ::unlink((directory_ + "/" + std::string(kGroupPrefix) + name).c_str());
 }
 
 }  // namespace virtuserns

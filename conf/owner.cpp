@@ -116,10 +116,11 @@ Result<void> check_owned(const DomainDef& def, const OwnedRules& rules) {
                                 features, clock, on_poweroff, on_reboot, on_crash, emulator, disks, filesystems,
                                 interfaces, consoles, hostdevs, kept_devices, seclabels, shared_namespaces, userns,
                                 kept] = def;
-  [[maybe_unused]] const auto& [pids_limit, id_count, seccomp, owner, images, overlays] = def.userns;
+  [[maybe_unused]] const auto& [pids_limit, id_count, id_group, seccomp, owner, images, overlays] = def.userns;
   if (!def.userns.owner) return refuse("no <userns:owner>", "name yourself there");
   if (def.userns.owner->has_host_sources)
     return refuse("<userns:owner sources='host'>", "leave 'sources' out, or have an administrator define the domain");
+  if (!def.userns.id_group.empty()) return refuse("<userns:ids group=''> shares ids", "leave 'group' out");
   TRY(check_devices(def));
   TRY(check_security(def));
   TRY(check_resources(def, rules));

@@ -329,6 +329,7 @@ Result<void> validate(const DomainDef& def) {
   TRY(validate_partition(def.resource.partition));
   TRY(validate_os(def.os));
   TRY(validate_idmap(def.idmap));
+  TRY(validate_ids(def));
   TRY(validate_features(def.features));
   TRY(validate_devices(def));
   TRY(validate_overlay_sources(def));

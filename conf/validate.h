@@ -15,6 +15,11 @@ namespace virtuserns {
 [[nodiscard]] Result<void> validate_device(const DeviceDef& device);
 [[nodiscard]] Result<void> validate_idmap(const IdMapDef& map);  // conf/idmap.cpp
 [[nodiscard]] Result<void> validate_name(const std::string& name);
+// conf/validate_ids.cpp: letters, digits, '-' and '_', at most kMaxIdGroupBytes. Called by the parser, because metadata come
+// alone too; what goes with a group and what does not, by validate.
+inline constexpr std::size_t kMaxIdGroupBytes = 64;
+[[nodiscard]] Result<void> validate_id_group(const std::string& name);
+[[nodiscard]] Result<void> validate_ids(const DomainDef& def);
 
 // conf/validate_image.cpp. This one is called by the parser, because metadata come alone too.
 [[nodiscard]] Result<void> validate_images(const std::vector<ImagePartDef>& images);

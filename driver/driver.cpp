@@ -91,6 +91,9 @@ Result<void> Driver::resume(const Caller&, const Uuid&) { return unsupported("vi
 Result<void> Driver::send_process_signal(const Caller&, const Uuid&, std::int64_t, unsigned, unsigned) {
   return unsupported("virDomainSendProcessSignal");
 }
+Result<void> Driver::set_user_password(const Caller&, const Uuid&, const std::string&, const std::string&, unsigned) {
+  return unsupported("virDomainSetUserPassword");
+}
 
 // ---- watching ----
 Result<DomainInfo> Driver::info(const Uuid&) { return unsupported("virDomainGetInfo"); }

@@ -222,6 +222,8 @@ class Driver {
   virtual Result<void> resume(const Caller&, const Uuid&);
   virtual Result<void> send_process_signal(const Caller&, const Uuid&, std::int64_t pid, unsigned signal,
                                            unsigned flags);
+  virtual Result<void> set_user_password(const Caller&, const Uuid&, const std::string& user,
+                                         const std::string& password, unsigned flags);
 
   // ---- watching ----
   virtual Result<DomainInfo> info(const Uuid&);
@@ -270,7 +272,7 @@ class Driver {
 
 // ---- the plug ---------------------------------------------------------------------------------------------------
 
-inline constexpr unsigned kDriverInterfaceVersion = 5;
+inline constexpr unsigned kDriverInterfaceVersion = 6;
 
 struct DriverHost {  // what the daemon lends to a module; outlives it
   const DaemonConfig* config = nullptr;

@@ -44,6 +44,13 @@ Result<T> needed_number(const Node& node, std::string_view attribute) {
   return *value;
 }
 
+Result<void> only_attributes(const Node& node, std::initializer_list<std::string_view> known) {
+  for (const auto& a : node.attributes())
+    if (std::find(known.begin(), known.end(), a.name) == known.end())
+      return node.error("unknown attribute " + quote(a.name) + " in <userns:" + std::string(node.name()) + ">");
+  return {};
+}
+
 Result<bool> yes_no(const Node& node, std::string_view attribute, bool otherwise) {
   const auto value = node.attribute(attribute);
   if (!value) return otherwise;
@@ -89,6 +96,20 @@ Result<SeccompDef> parse_seccomp(const Node& node) {
   return def;
 }
 
+Result<void> parse_ids(const Node& node, UsernsDef& def) {
+  TRY(only_attributes(node, {"count", "group"}));
+  const auto group = node.attribute("group");
+  if (group) {
+    if (const auto valid = validate_id_group(*group); !valid)
+      return node.error(valid.error().code, valid.error().text);
+    def.id_group = *group;
+  }
+  def.id_count = TRY(node.number<std::uint32_t>("count"));
+  if (def.id_count ? *def.id_count == 0 : !group)
+    return node.error("<userns:ids> needs count='N' with N above 0, group='NAME' or both");
+  return {};
+}
+
 Result<OwnerDef> parse_owner(const Node& node) {
   OwnerDef def;
   for (const auto& a : node.attributes())
@@ -106,13 +127,6 @@ Result<OwnerDef> parse_owner(const Node& node) {
   if (!node.children().empty()) return node.error("<userns:owner> has no elements");
   if (const auto valid = validate_owner(def); !valid) return node.error(valid.error().code, valid.error().text);
   return def;
-}
-
-Result<void> only_attributes(const Node& node, std::initializer_list<std::string_view> known) {
-  for (const auto& a : node.attributes())
-    if (std::find(known.begin(), known.end(), a.name) == known.end())
-      return node.error("unknown attribute " + quote(a.name) + " in <userns:" + std::string(node.name()) + ">");
-  return {};
 }
 
 // Shape only: what the values may be is conf/validate_image.cpp's to say.
@@ -186,7 +200,7 @@ Result<UsernsDef> parse_userns(const Node& node) {
     if (is_ours && child.name() == "pids")
       def.pids_limit = TRY(needed_number<std::uint64_t>(child, "limit"));
     else if (is_ours && child.name() == "ids")
-      def.id_count = TRY(needed_number<std::uint32_t>(child, "count"));
+      TRY(parse_ids(child, def));
     else if (is_ours && child.name() == "seccomp")
       def.seccomp = TRY(parse_seccomp(child));
     else if (is_ours && child.name() == "owner")
@@ -194,7 +208,7 @@ Result<UsernsDef> parse_userns(const Node& node) {
     else
       return child.error(
           "unknown element <" + std::string(child.name()) +
-          "> in <userns:domain>: known are <userns:pids limit=''/>, <userns:ids count=''/>, "
+          "> in <userns:domain>: known are <userns:pids limit=''/>, <userns:ids count='' group=''/>, "
           "<userns:seccomp>, <userns:image target=''>, <userns:overlay target=''> and <userns:owner user=''/>");
   }
   if (const auto valid = validate_images(def.images); !valid)

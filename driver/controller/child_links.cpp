@@ -60,8 +60,15 @@ Result<kernel::RouteSocket*> Links::socket() {
 
 Result<void> Links::apply(const VethStep& step) {
   auto& route = *TRY(socket());
-  TRY(kernel::create_veth(route, {step.host_name, step.guest_name, step.guest_mac, step.bridge, step.mtu, step.is_up},
-                          net_ns_));
+  const kernel::VethRequest request{step.host_name, step.guest_name, step.guest_mac,
+                                    step.bridge,    step.mtu,        step.is_up};
+  // One of the last boot has the name until the kernel comes to take its namespace down.
+  auto created = kernel::create_veth(route, request, net_ns_);
+  for (int i = 0; i < kMostLooks && !created && created.error().sys_errno == EEXIST; ++i) {
+    ::usleep(kPauseUs);
+    created = kernel::create_veth(route, request, net_ns_);
+  }
+  TRY(std::move(created));
   // The guest's end knows the host's by its number, and nobody else has touched it.
   auto inside = TRY(open_route_inside(host_, net_ns_), "find the veth");
   const auto guest = TRY(kernel::find_link(inside, step.guest_name), "find the veth");

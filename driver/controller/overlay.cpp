@@ -35,27 +35,6 @@ constexpr std::uint64_t kOfOverlay =
     capability_bit(CAP_FSETID) | capability_bit(CAP_SETFCAP) |  // all that it has
     capability_bit(CAP_MKNOD);                                  // marks of what is gone
 
-// A namespace for maps of mounts: that of init comes later, and is another one at each boot. Whoever it is born with waits for
-// the other end of the pipe to close, and so never outlives the caller.
-Result<NsFd> make_map_namespace(const LaunchPlan& plan, const DirFd& proc) {
-  const auto* maps = TRY(find_maps(plan));
-  int pair[2];
-  if (::pipe2(pair, O_CLOEXEC) != 0) return sys_fail("make pipe");
-  const Fd theirs(pair[0]);
-  Fd ours(pair[1]);
-  auto child = TRY(kernel::clone_process({CLONE_NEWUSER}), "make a user namespace");
-  if (child.pid == 0) {
-    ours.reset();
-    char byte = 0;
-    while (::read(theirs.get(), &byte, 1) < 0 && errno == EINTR) {
-    }
-    ::_exit(0);
-  }
-  const kernel::Errand holder(std::move(child.pidfd));
-  TRY(kernel::write_id_maps(proc, child.pid, *maps));
-  return kernel::open_namespace(proc, child.pid, "user");
-}
-
 // Layers as mounts of our own namespace for as long as the kernel is asked: detached ones Linux 6.1 does not take.
 class Attached {
  public:
@@ -195,7 +174,9 @@ Result<MountFd> make_overlay(const OverlaySourceStep& step, const OverlayContext
 Result<Overlay> open_overlay(const OverlaySourceStep& step, const OverlayContext& context) {
   bool is_shifted = step.own.shift == OwnerShift::kIdmappedMount;
   for (const auto& lower : step.lowers) is_shifted = is_shifted || lower.shift == OwnerShift::kIdmappedMount;
-  const NsFd maps = is_shifted ? TRY(make_map_namespace(context.plan, context.proc)) : NsFd();
+  // Not init's: that comes later, and is another one at each boot.
+  const NsFd maps =
+      is_shifted ? TRY(kernel::make_map_namespace(context.proc, *TRY(find_maps(context.plan)))) : NsFd();
   const auto shift = [&](const MountFd& mount, const OverlayLayer& layer) -> Result<void> {
     if (layer.shift == OwnerShift::kAlreadyShifted) return {};
     auto shifted = kernel::set_mount_idmap(mount, maps, kernel::Depth::kTopOnly);

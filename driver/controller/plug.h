@@ -1,4 +1,4 @@
-// Devices that come to a running domain and leave it: what the daemon asks of a domain's stem.
+// Devices that come to a running domain and leave it, and passwords in it: what the daemon asks of a domain's stem.
 //
 // Not by way of the controller: it reads what the container writes, and whoever has taken it over could ask for any link or node
 // of the host. So the stem listens itself, at LaunchPlan::plug_path, where nobody gets to but host root, and the controller's
@@ -32,7 +32,11 @@ struct UnplugAsk {
   std::string place;  // place_of()
 };
 struct PlacesAsk {};
-using DeviceAsk = std::variant<PlugAsk, UnplugAsk, PlacesAsk>;
+// Nothing that is plugged in, but it goes by the same way for the same reason: of a user of the container, in its /etc/shadow (shadow.h).
+struct PasswordAsk {
+  std::string user, hash;
+};
+using DeviceAsk = std::variant<PlugAsk, UnplugAsk, PlacesAsk, PasswordAsk>;
 
 struct Plugged {
   std::string host_link;  // of a veth: the name of its end on the host
@@ -41,7 +45,8 @@ struct Unplugged {};
 struct Places {
   std::vector<std::string> all, plugged;  // plugged: those that came after the start
 };
-using DeviceAnswer = std::variant<Plugged, Unplugged, Places, WireError>;
+struct PasswordSet {};
+using DeviceAnswer = std::variant<Plugged, Unplugged, Places, WireError, PasswordSet>;
 
 // What `virtuserns-controller --open` reads from kPlanFd: sources (SourceStep, DeviceSourceStep) that it opens as a start does, for a
 // domain of these ids. It answers on kChannelFd, EmptyReply with the mounts in order.

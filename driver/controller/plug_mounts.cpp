@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <functional>
 #include <optional>
 #include <vector>
 
@@ -20,6 +19,7 @@
 #include "conf/base/undo.h"
 #include "driver/controller/boot.h"
 #include "driver/controller/enter.h"
+#include "driver/kernel/apparmor.h"
 #include "driver/kernel/caps.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/mount.h"
@@ -42,7 +42,11 @@ using Deed = std::function<Result<std::uint64_t>()>;  // the mount that it is ab
 
 // Like a joiner of enter.h. Before `first` it is in a mount namespace of its own that is the container root's, with a copy of all that
 // the stem has mounted; after it, in the container's.
-Result<std::uint64_t> visit(const Inside& inside, pid_t stem, const Errand& first, const Deed& then) {
+Result<std::uint64_t> visit(const Host& host, const Inside& inside, pid_t stem, const Errand& first,
+                            const Deed& then) {
+  if (!inside.profile.empty())
+    TRY(kernel::change_profile(host.proc, inside.profile),
+        "take AppArmor profile " + quote(inside.profile) + " (is it loaded still?)");
   TRY(become(inside.host_uid, inside.host_gid), "host ids");
   TRY(kernel::limit_capabilities(0));
   TRY(kernel::enter_namespace(inside.user, CLONE_NEWUSER));
@@ -62,7 +66,7 @@ Result<std::uint64_t> visit(const Inside& inside, pid_t stem, const Errand& firs
 [[noreturn]] void run(const Host& host, const Inside& inside, const SocketFd& channel, pid_t stem,
                       const Errand& first, const Deed& then) {
   const auto closed = close_all_but({0, 1, 2, channel.get(), host.proc.get(), inside.user.get(), inside.mount.get()});
-  const auto done = closed ? visit(inside, stem, first, then) : Result<std::uint64_t>(closed.error());
+  const auto done = closed ? visit(host, inside, stem, first, then) : Result<std::uint64_t>(closed.error());
   (void)send_packet(channel.get(),
                     xdr::encode(done ? ChildMessage(Mounted{*done}) : ChildMessage(to_wire(done.error()))));
   ::_exit(0);
@@ -91,7 +95,7 @@ void leave_behind(PidFd process, const Inside& inside, std::optional<PluggedMoun
   (void)kernel::send_signal(process, SIGKILL);
   auto user = copy_of(inside.user), mount = copy_of(inside.mount);
   Inside kept{
-      user ? std::move(*user) : NsFd(), mount ? std::move(*mount) : NsFd(), {}, inside.host_uid, inside.host_gid};
+      user ? std::move(*user) : NsFd(), mount ? std::move(*mount) : NsFd(), {}, inside.host_uid, inside.host_gid, {}};
   hanging().push_back({std::move(process), std::move(kept), std::move(attached)});
 }
 
@@ -258,6 +262,14 @@ Result<void> detach_inside(const Host& host, const Inside& inside, const Plugged
   // Nobody knows how far it got. Once more, for what is left to do.
   if (!done && done.error().sys_errno == ECONNRESET) done = send(host, inside, {}, detach);
   (void)TRY(std::move(done));
+  return {};
+}
+
+Result<void> do_inside(const Host& host, const Inside& inside, const std::function<Result<void>()>& deed) {
+  (void)TRY(send(host, inside, {}, [&]() -> Result<std::uint64_t> {
+    TRY(deed());
+    return 0;
+  }));
   return {};
 }
 

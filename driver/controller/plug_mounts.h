@@ -1,4 +1,4 @@
-// Mounts that come into a container that runs, and leave it.
+// Mounts that come into a container that runs, and leave it; and what else is done in there.
 //
 // What is done inside is done as container root by a short-lived process, in the container's own namespaces: a hostile tree leads it to
 // nothing that the container has not got already, and a file system that never answers holds nobody but that process. It has nothing
@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ struct Inside {
   NsFd user;        // the one it was made with: init may have gone on to one of its own, with other ids
   NsFd mount, net;  // init's
   std::uint32_t host_uid = 0, host_gid = 0;  // of container root
+  std::string profile;                       // of AppArmor, to be the container's in that too; empty: to stay the stem's
 };
 
 enum class PlaceKind { kFolder, kNode };  // kNode: in /dev, no link on the way, an empty file below it
@@ -42,6 +44,10 @@ struct PluggedMount {
 // VIR_ERR_RESOURCE_BUSY: in use, or something else lies on it. What the container has unmounted itself is no error; what it has mounted
 // elsewhere of it stays there.
 [[nodiscard]] Result<void> detach_inside(const Host& host, const Inside& inside, const PluggedMount& mount);
+
+// What else is done inside, by a process of the same kind, which is in the container's root. VIR_ERR_OPERATION_TIMEOUT: it may be done yet.
+[[nodiscard]] Result<void> do_inside(const Host& host, const Inside& inside,
+                                     const std::function<Result<void>()>& deed);
 
 // Those that did not come back in time: called now and then, as long as it says that there are any.
 [[nodiscard]] bool tend_errands(const Host& host);

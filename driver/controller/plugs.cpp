@@ -7,6 +7,7 @@
 
 #include "conf/base/text.h"
 #include "driver/controller/node_folder.h"
+#include "driver/controller/shadow.h"
 #include "driver/controller/tree.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/device_filter.h"
@@ -80,9 +81,8 @@ Places Plugs::places() const {
   return places;
 }
 
-// Init's number is its own as long as it has not ended, which is asked when everything that it leads to is open. Its network has to be that
-// of its boot: in one that it has made itself the names and numbers of the host mean nothing.
-Result<Inside> Plugs::enter(const PidFd& init, pid_t pid) const {
+// Init's number is its own as long as it has not ended, which is asked when everything that it leads to is open.
+Result<Inside> Plugs::open_inside(const PidFd& init, pid_t pid) const {
   Inside inside;
   inside.user = NsFd(::fcntl(user_ns_.get(), F_DUPFD_CLOEXEC, 3));
   if (!inside.user) return sys_fail("keep namespace");
@@ -91,9 +91,28 @@ Result<Inside> Plugs::enter(const PidFd& init, pid_t pid) const {
   inside.host_uid = plan_.host_uid;
   inside.host_gid = plan_.host_gid;
   if (kernel::has_ended(init)) return fail(VIR_ERR_OPERATION_INVALID, "the domain is between two boots");
+  return inside;
+}
+
+// The network has to be that of the boot: in one that init has made itself the names and numbers of the host mean nothing.
+Result<Inside> Plugs::enter(const PidFd& init, pid_t pid) const {
+  Inside inside = TRY(open_inside(init, pid));
   if (TRY(number_of(inside.net)) != net_ns_)
     return fail(VIR_ERR_OPERATION_UNSUPPORTED, "init of the domain has left the network that it was started with");
   return inside;
+}
+
+Result<PasswordSet> Plugs::set_password(const PasswordAsk& ask, const PidFd& init, pid_t pid) const {
+  Inside inside = TRY(open_inside(init, pid));
+  // What the stem may not write at the host's /etc the container may at its own, and no more than that.
+  for (const auto& step : plan_.inside)
+    if (const auto* apparmor = std::get_if<ApparmorStep>(&step)) inside.profile = apparmor->profile;
+  TRY(do_inside(host_, inside, [&]() -> Result<void> {
+    const DirFd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!root) return sys_fail("open the root");
+    return set_password_below(root, ask.user, ask.hash);
+  }));
+  return PasswordSet{};
 }
 
 Result<void> Plugs::check(const PlugAsk& ask) const {

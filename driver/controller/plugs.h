@@ -24,6 +24,7 @@ class Plugs {
   [[nodiscard]] Result<Plugged> plug(const PlugAsk& ask, std::vector<Fd> sources, const PidFd& init, pid_t pid);
   [[nodiscard]] Result<Unplugged> unplug(const UnplugAsk& ask, const PidFd& init, pid_t pid);
   [[nodiscard]] Places places() const;
+  [[nodiscard]] Result<PasswordSet> set_password(const PasswordAsk& ask, const PidFd& init, pid_t pid) const;
   [[nodiscard]] int descriptor() const { return user_ns_.get(); }
 
  private:
@@ -32,6 +33,7 @@ class Plugs {
     std::optional<LiveLink> link;
     std::vector<DeviceRule> rules;
   };
+  [[nodiscard]] Result<Inside> open_inside(const PidFd& init, pid_t pid) const;
   [[nodiscard]] Result<Inside> enter(const PidFd& init, pid_t pid) const;
   [[nodiscard]] Result<void> check(const PlugAsk& ask) const;
   [[nodiscard]] Result<Kept> attach(const ParentStep& step, const Inside& inside);

@@ -205,6 +205,10 @@ class StemProcess {
     if (!unplugged) return std::move(unplugged).error();
     return DeviceAnswer(*unplugged);
   }
+  Result<DeviceAnswer> handle(const PasswordAsk& ask, std::vector<Fd>) {
+    TRY(check_init());
+    return DeviceAnswer(TRY(plugs_.set_password(ask, init_, init_pid_)));
+  }
   Result<DeviceAnswer> handle(const PlacesAsk&, std::vector<Fd>) { return DeviceAnswer(plugs_.places()); }
 
   void end_init() {

@@ -36,6 +36,7 @@ enum class Permission {
   kOpenDevice,
   kExec,
   kOpenNamespace,
+  kSetPassword,
 };
 
 struct Right {

@@ -89,6 +89,7 @@ Result<void> domain_destroy_flags(Call&, const wire::DomainFlagsArgs&);
 Result<void> domain_suspend(Call&, const wire::DomainArgs&);
 Result<void> domain_resume(Call&, const wire::DomainArgs&);
 Result<void> domain_send_process_signal(Call&, const wire::SignalArgs&);
+Result<void> domain_set_user_password(Call&, const wire::SetUserPasswordArgs&);
 
 // watch
 Result<wire::InfoReply> domain_get_info(Call&, const wire::DomainArgs&);

@@ -168,4 +168,9 @@ Result<void> domain_send_process_signal(Call& call, const wire::SignalArgs& args
   return call.driver->send_process_signal(call.caller, args.dom.uuid, args.pid, args.signal, args.flags);
 }
 
+Result<void> domain_set_user_password(Call& call, const wire::SetUserPasswordArgs& args) {
+  if (!args.user || !args.password) return fail(VIR_ERR_INVALID_ARG, "a user and a password are needed");
+  return call.driver->set_user_password(call.caller, args.dom.uuid, *args.user, *args.password, args.flags);
+}
+
 }  // namespace virtuserns::rpc

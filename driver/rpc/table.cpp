@@ -19,7 +19,7 @@ constexpr Right kConnect{Object::kConnection, Permission::kGetattr}, kHost{Objec
     kStop{Object::kDomain, Permission::kStop}, kReset{Object::kDomain, Permission::kReset},
     kSuspend{Object::kDomain, Permission::kSuspend}, kSignal{Object::kDomain, Permission::kSendSignal},
     kConsole{Object::kDomain, Permission::kOpenDevice}, kExec{Object::kDomain, Permission::kExec},
-    kNamespace{Object::kDomain, Permission::kOpenNamespace};
+    kNamespace{Object::kDomain, Permission::kOpenNamespace}, kPassword{Object::kDomain, Permission::kSetPassword};
 constexpr auto kRead = Access::kRead;
 constexpr auto kWrite = Access::kWrite;
 using enum Priority;
@@ -207,6 +207,7 @@ constexpr Row kRows[] = {
     row<&connect_get_all_domain_stats>(344, "virConnectGetAllDomainStats", kRead, kSearch, kLow),
     row<&domain_define_xml_flags>(350, "virDomainDefineXMLFlags", kWrite, kDefine, kLow),
     row<&domain_interface_addresses>(353, "virDomainInterfaceAddresses", kRead, kLook, kLow, Needs::kOpen, VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT),
+    row<&domain_set_user_password>(357, "virDomainSetUserPassword", kWrite, kPassword, kLow),
     row<&domain_rename>(358, "virDomainRename", kWrite, kChange, kLow),
     row<&register_close_callback>(360, "virConnectRegisterCloseCallback", kRead, kConnect, kInline),
     row<&unregister_close_callback>(361, "virConnectUnregisterCloseCallback", kRead, kConnect, kInline),

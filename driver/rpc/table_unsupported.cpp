@@ -117,7 +117,7 @@ constexpr UnsupportedRow kRows[] = {
     {345, "virDomainBlockCopy", kWrite, kLow}, {347, "virNodeAllocPages", kWrite, kLow},
     {349, "virDomainGetFSInfo", kWrite, kLow}, {351, "virDomainGetIOThreadInfo", kRead, kLow},
     {352, "virDomainPinIOThread", kWrite, kLow}, {355, "virDomainAddIOThread", kWrite, kLow},
-    {356, "virDomainDelIOThread", kWrite, kLow}, {357, "virDomainSetUserPassword", kWrite, kLow},
+    {356, "virDomainDelIOThread", kWrite, kLow},
     {364, "virDomainMigrateStartPostCopy", kWrite, kLow},
     {365, "virDomainGetPerfEvents", kRead, kLow}, {366, "virDomainSetPerfEvents", kWrite, kLow},
     {368, "virConnectStoragePoolEventRegisterAny", kRead, kHigh},

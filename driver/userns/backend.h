@@ -119,6 +119,8 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   Result<void> resume(const Caller&, const Uuid&) override;
   Result<void> send_process_signal(const Caller&, const Uuid&, std::int64_t pid, unsigned signal,
                                    unsigned flags) override;
+  Result<void> set_user_password(const Caller&, const Uuid&, const std::string& user, const std::string& password,
+                                 unsigned flags) override;  // plug.cpp
 
   // watching.cpp
   Result<DomainInfo> info(const Uuid&) override;

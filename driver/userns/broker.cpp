@@ -64,6 +64,20 @@ void append_map(std::vector<IdClaim>& claims, const std::string& text, const std
   }
 }
 
+// Kept between starts. Somebody may have been given a part of it meanwhile.
+Result<void> check_kept(const DomainDef& def, const IdMaps& maps, const IdClaims& claims, const IdHolder& holder) {
+  for (const auto& [lines, all, kind] :
+       {std::tuple(&maps.uid, &claims.uid, IdKind::kUid), std::tuple(&maps.gid, &claims.gid, IdKind::kGid)})
+    for (const auto& range : host_ranges(*lines))
+      if (const auto* owner = find_conflict(range, *all, holder))
+        return fail(VIR_ERR_OPERATION_FAILED, std::string("the host ") + id_kind_name(kind) + "s " +
+                                                  std::to_string(range.first) + "-" +
+                                                  std::to_string(range.end() - 1) + " of domain " + quote(def.name) +
+                                                  " overlap " + std::to_string(owner->range.first) + "-" +
+                                                  std::to_string(owner->range.end() - 1) + " of " + owner->owner);
+  return {};
+}
+
 }  // namespace
 
 IdClaims read_foreign_maps(const std::string& proc) {
@@ -88,22 +102,29 @@ Result<std::vector<std::string>> RangeBroker::open(const std::vector<Uuid>& live
   auto opened = TRY(Ledger::open(paths_.state + "/leases", live));
   const std::lock_guard lock(mutex_);
   ledger_ = std::move(opened.ledger);
-  for (const auto& [uuid, lease] : ledger_.all()) held_[uuid] = {lease.name, {}, lease.maps};
+  for (const auto& [uuid, lease] : ledger_.all()) held_[uuid] = {lease.name, {}, {}, lease.maps, {}};
   return std::move(opened.problems);
 }
 
 IdClaims RangeBroker::claims_locked() const {
   IdClaims claims;
   for (const auto& [uuid, held] : held_) {
-    const std::string owner = "domain " + quote(held.name);
-    const auto append = [&, &domain = uuid](std::vector<IdClaim>& to, const std::vector<IdRange>& ranges) {
-      for (const auto& range : ranges) to.push_back({range, owner, domain});
+    const auto append = [&, &domain = uuid, &name = held.name](
+                            std::vector<IdClaim>& to, const std::vector<IdRange>& ranges, const std::string& group) {
+      const std::string owner = "domain " + quote(name) + (group.empty() ? "" : " of group " + quote(group));
+      for (const auto& range : ranges) to.push_back({range, owner, domain, group});
     };
-    append(claims.uid, host_ranges(held.leased.uid));
-    append(claims.gid, host_ranges(held.leased.gid));
-    append(claims.uid, explicit_ranges(held.asked.uid));
-    append(claims.gid, explicit_ranges(held.asked.gid));
+    append(claims.uid, host_ranges(held.leased.uid), held.leased_group);
+    append(claims.gid, host_ranges(held.leased.gid), held.leased_group);
+    append(claims.uid, explicit_ranges(held.asked.uid), held.group);
+    append(claims.gid, explicit_ranges(held.asked.gid), held.group);
+    // Of its own before it named another, or came into a group: it is on disk, and the domain's until that is gone.
+    const auto own = ledger_.all().find(uuid);
+    if (own == ledger_.all().end() || own->second.maps == held.leased) continue;
+    append(claims.uid, host_ranges(own->second.maps.uid), "");
+    append(claims.gid, host_ranges(own->second.maps.gid), "");
   }
+  append_groups_locked(claims);
   return claims;
 }
 
@@ -134,24 +155,37 @@ Result<IdClaims> RangeBroker::all_claims_locked(const DomainDef& def, TargetRule
   return claims;
 }
 
-Result<void> RangeBroker::claim(const DomainDef& def) {
-  const std::lock_guard lock(mutex_);
-  if (def.userns.owner || !explicit_ranges(def.idmap.uid).empty() || !explicit_ranges(def.idmap.gid).empty()) {
-    TargetRules rules;
-    const auto claims = TRY(all_claims_locked(def, rules));
-    TRY(check_targets(def.idmap, claims, rules, def.uuid));
-  }
+void RangeBroker::record_locked(const DomainDef& def) {
   auto& held = held_[def.uuid];
   held.name = def.name;
   held.asked = def.idmap;
+  held.group = group_of(def);
+}
+
+void RangeBroker::run_locked(const DomainDef& def, const IdMaps& maps, const std::string& leased_group) {
+  auto& held = held_[def.uuid];
+  held.name = def.name;
+  held.leased = maps;
+  held.leased_group = leased_group;
+}
+
+Result<void> RangeBroker::claim(const DomainDef& def) {
+  const std::lock_guard lock(mutex_);
+  const std::string group = group_of(def);
+  if (def.userns.owner || !explicit_ranges(def.idmap.uid).empty() || !explicit_ranges(def.idmap.gid).empty()) {
+    TargetRules rules;
+    const auto claims = TRY(all_claims_locked(def, rules));
+    TRY(check_targets(def.idmap, claims, rules, {def.uuid, group}));
+  }
+  TRY(check_group_locked(def, group));
+  record_locked(def);
   return {};
 }
 
 void RangeBroker::restore(const DomainDef& def) {
   const std::lock_guard lock(mutex_);
-  auto& held = held_[def.uuid];
-  held.name = def.name;
-  held.asked = def.idmap;
+  record_locked(def);
+  drop_unused_groups_locked();
 }
 
 // A user cannot mount a tree with other owners than it has: so the range that its root directory already belongs to, when that
@@ -221,64 +255,85 @@ Result<IdMaps> RangeBroker::lease(const DomainDef& def) {
   return maps;
 }
 
-Result<IdMaps> RangeBroker::lease_locked(const DomainDef& def) {
-  TargetRules rules;
-  auto claims = TRY(all_claims_locked(def, rules));
-  TRY(check_targets(def.idmap, claims, rules, def.uuid));
-  if (is_fully_explicit(def.idmap)) {
-    IdMaps maps = TRY(choose_maps(def, {}, claims));
-    held_[def.uuid].leased = maps;
-    return maps;
-  }
+// What the domain has had before, as long as its definition still asks for it.
+std::optional<IdMaps> RangeBroker::kept_locked(const DomainDef& def, const TargetRules& rules) const {
+  const auto known = ledger_.all().find(def.uuid);
+  if (known == ledger_.all().end()) return std::nullopt;
   // Of the ids of accounts we choose none; whoever changed the file does not either.
   const auto is_choice = [&](const IdMapLine& line) {
     if (def.userns.owner && !is_in({line.outside, line.count}, rules.granted_uid)) return false;
     return paths_.is_session || line.outside >= kFirstSafeId;
   };
-  const auto fits = [&](const IdMapLines& held, const std::vector<IdMapEntry>& asked, std::uint32_t whole) {
+  const std::uint32_t whole = def.userns.id_count.value_or(config_.id_range_size);
+  const auto fits = [&](const IdMapLines& held, const std::vector<IdMapEntry>& asked) {
     if (asked.empty()) return held.size() == 1 && held[0].inside == 0 && held[0].count == whole && is_choice(held[0]);
     return held.size() == asked.size() &&
            std::equal(held.begin(), held.end(), asked.begin(), [&](const IdMapLine& a, const IdMapEntry& b) {
              return a.inside == b.start && a.count == b.count && (b.target ? *b.target == a.outside : is_choice(a));
            });
   };
-  const std::uint32_t whole = def.userns.id_count.value_or(config_.id_range_size);
-  auto preferred = rules.must_be_granted ? range_of_root(def, claims, rules) : std::nullopt;
-  // The tree of an owner's domain counts more than what was chosen before, when the delegation was another perhaps.
-  const bool is_kept = !def.userns.owner || !preferred;
-  if (const auto known = ledger_.all().find(def.uuid); is_kept && known != ledger_.all().end()) {
-    const auto& maps = known->second.maps;
-    if (fits(maps.uid, def.idmap.uid, whole) && fits(maps.gid, def.idmap.gid, whole)) {
-      // Kept between starts. Somebody may have been given a part of it meanwhile.
-      for (const auto& [lines, all, kind] :
-           {std::tuple(&maps.uid, &claims.uid, IdKind::kUid), std::tuple(&maps.gid, &claims.gid, IdKind::kGid)})
-        for (const auto& range : host_ranges(*lines))
-          if (const auto* owner = find_conflict(range, *all, def.uuid))
-            return fail(VIR_ERR_OPERATION_FAILED,
-                        std::string("the host ") + id_kind_name(kind) + "s " + std::to_string(range.first) + "-" +
-                            std::to_string(range.end() - 1) + " of domain " + quote(def.name) + " overlap " +
-                            std::to_string(owner->range.first) + "-" + std::to_string(owner->range.end() - 1) +
-                            " of " + owner->owner);
-      held_[def.uuid].leased = maps;
-      return maps;
-    }
-  }
-  const auto foreign = preferred ? IdClaims() : read_foreign_maps(paths_.proc);
-  claims.uid.insert(claims.uid.end(), foreign.uid.begin(), foreign.uid.end());
-  claims.gid.insert(claims.gid.end(), foreign.gid.begin(), foreign.gid.end());
-  IdMaps maps = preferred ? std::move(*preferred) : TRY(choose_locked(def, claims, rules));
-  TRY(ledger_.write(def.uuid, {def.name, maps}));
-  auto& held = held_[def.uuid];
-  held.name = def.name;
-  held.leased = maps;
+  const auto& maps = known->second.maps;
+  if (!fits(maps.uid, def.idmap.uid) || !fits(maps.gid, def.idmap.gid)) return std::nullopt;
   return maps;
+}
+
+Result<IdMaps> RangeBroker::lease_locked(const DomainDef& def) {
+  TargetRules rules;
+  auto claims = TRY(all_claims_locked(def, rules));
+  const std::string group = group_of(def);
+  const IdHolder holder(def.uuid, group);
+  TRY(check_targets(def.idmap, claims, rules, holder));
+  TRY(check_group_locked(def, group));
+  if (is_fully_explicit(def.idmap)) {
+    IdMaps maps = TRY(choose_maps(def, {}, claims));
+    run_locked(def, maps, group);
+    return maps;
+  }
+  auto preferred = rules.must_be_granted ? range_of_root(def, claims, rules) : std::nullopt;
+  std::optional<IdMaps> kept;
+  if (!group.empty())
+    kept = range_of_group_locked(group, def);
+  else if (!def.userns.owner || !preferred)  // an owner's tree counts more: the delegation was another perhaps
+    kept = kept_locked(def, rules);
+  if (kept) {
+    TRY(check_kept(def, *kept, claims, holder));
+  } else {
+    // What it had alone stays its own: it is no group's.
+    if (!group.empty())
+      for (auto* list : {&claims.uid, &claims.gid})
+        for (auto& claim : *list)
+          if (claim.domain == def.uuid) claim.domain.reset();
+    const auto foreign = preferred ? IdClaims() : read_foreign_maps(paths_.proc);
+    claims.uid.insert(claims.uid.end(), foreign.uid.begin(), foreign.uid.end());
+    claims.gid.insert(claims.gid.end(), foreign.gid.begin(), foreign.gid.end());
+  }
+  IdMaps maps = kept ? std::move(*kept) : preferred ? std::move(*preferred) : TRY(choose_locked(def, claims, rules));
+  TRY(write_locked(def, group, maps));
+  record_locked(def);
+  run_locked(def, maps, group);
+  return maps;
+}
+
+// Nothing is written that stands there already.
+Result<void> RangeBroker::write_locked(const DomainDef& def, const std::string& group, const IdMaps& maps) {
+  if (!group.empty()) {
+    const auto known = ledger_.groups().find(group);
+    if (known != ledger_.groups().end() && known->second.maps == maps) return {};
+    return ledger_.write_group(group, maps);
+  }
+  const auto known = ledger_.all().find(def.uuid);
+  if (known != ledger_.all().end() && known->second.maps == maps) return {};
+  return ledger_.write(def.uuid, {def.name, maps});
 }
 
 void RangeBroker::adopt(const DomainDef& def, const IdMaps& maps) {
   const std::lock_guard lock(mutex_);
-  auto& held = held_[def.uuid];
-  held.name = def.name;
-  held.leased = maps;
+  // With whom it shares them was decided when it began, and what it says of itself may have changed since.
+  const auto own = ledger_.all().find(def.uuid);
+  const bool is_own = own != ledger_.all().end() && own->second.maps == maps;
+  const auto shared = std::find_if(ledger_.groups().begin(), ledger_.groups().end(),
+                                   [&](const auto& group) { return group.second.maps == maps; });
+  run_locked(def, maps, is_own ? "" : shared != ledger_.groups().end() ? shared->first : group_of(def));
 }
 
 void RangeBroker::ended(const Uuid& domain) {
@@ -287,12 +342,15 @@ void RangeBroker::ended(const Uuid& domain) {
   if (held == held_.end()) return;
   const auto lease = ledger_.all().find(domain);
   held->second.leased = lease == ledger_.all().end() ? IdMaps{} : lease->second.maps;
+  held->second.leased_group.clear();
+  drop_unused_groups_locked();
 }
 
 void RangeBroker::release(const Uuid& domain) {
   const std::lock_guard lock(mutex_);
   held_.erase(domain);
   ledger_.remove(domain);
+  drop_unused_groups_locked();
 }
 
 void RangeBroker::collect(const std::vector<Uuid>& known) {
@@ -304,6 +362,8 @@ void RangeBroker::collect(const std::vector<Uuid>& known) {
     held_.erase(uuid);
     ledger_.remove(uuid);
   }
+  is_collected_ = true;
+  drop_unused_groups_locked();
 }
 
 }  // namespace virtuserns::userns

@@ -5,6 +5,10 @@
 // user's own sessions hold is known as far as it runs: live maps are in the way of a start. Ranges of their domains that are off
 // are not known.
 //
+// Domains of a group (<userns:ids group=''>, or one of Nova's projects with ids_per = "project") may have the same ids. Those without
+// <idmap> have the group's range: what was leased for it before, else what another one of them has, else a new one. It is the
+// group's as long as a domain of it is defined or runs.
+//
 // One lock for all of it: what was checked is what is then recorded. It is never held together with a domain's.
 #pragma once
 
@@ -43,22 +47,36 @@ class RangeBroker {
   // It does not run any more: given maps are what its definition says, automatic ones stay leased.
   void ended(const Uuid& domain);
   void release(const Uuid& domain);
-  // Leases of domains that `is_known` does not know are given back.
+  // Leases of domains that are not known, and of groups that none of these is in, are given back.
   void collect(const std::vector<Uuid>& known);
 
  private:
   struct Held {
     std::string name;
     IdMapDef asked;
+    std::string group;  // of the definition
     IdMaps leased;
+    std::string leased_group;  // that shares `leased`
   };
   [[nodiscard]] IdClaims claims_locked() const;
   [[nodiscard]] Result<IdClaims> all_claims_locked(const DomainDef& def, TargetRules& rules) const;
   [[nodiscard]] Result<IdMaps> lease_locked(const DomainDef& def);
+  [[nodiscard]] std::optional<IdMaps> kept_locked(const DomainDef& def, const TargetRules& rules) const;
   [[nodiscard]] std::optional<IdMaps> range_of_root(const DomainDef& def, const IdClaims& claims,
                                                     const TargetRules& rules) const;
   [[nodiscard]] Result<IdMaps> choose_locked(const DomainDef& def, const IdClaims& claims,
                                              const TargetRules& rules) const;
+  [[nodiscard]] Result<void> write_locked(const DomainDef& def, const std::string& group, const IdMaps& maps);
+  void record_locked(const DomainDef& def);
+  void run_locked(const DomainDef& def, const IdMaps& maps, const std::string& leased_group);
+
+  // groups: broker_groups.cpp
+  [[nodiscard]] std::string group_of(const DomainDef& def) const;
+  [[nodiscard]] std::map<std::string, std::string> describe_groups_locked() const;
+  [[nodiscard]] std::optional<IdMaps> range_of_group_locked(const std::string& group, const DomainDef& def) const;
+  [[nodiscard]] Result<void> check_group_locked(const DomainDef& def, const std::string& group) const;
+  void append_groups_locked(IdClaims& claims) const;
+  void drop_unused_groups_locked();
 
   const DaemonConfig& config_;
   const Paths& paths_;
@@ -66,6 +84,7 @@ class RangeBroker {
   std::mutex mutex_;
   Ledger ledger_;
   std::map<Uuid, Held> held_;
+  bool is_collected_ = false;  // all domains are known: a group without one has none
 };
 
 }  // namespace virtuserns::userns

@@ -8,8 +8,11 @@
 namespace virtuserns::userns {
 
 Result<void> Backend::store_definition(const DomainDef& def) {
-  return store_.save(format_uuid(def.uuid),
-                     xml::format_domain(without_live_values(def), xml::FormatKind::kInactive, xml::Secrets::kShow));
+  TRY(store_.save(format_uuid(def.uuid),
+                  xml::format_domain(without_live_values(def), xml::FormatKind::kInactive, xml::Secrets::kShow)));
+  broker_.restore(
+      def);  // its name and its metadata, which say whose ids are whose, change in other ways than by define
+  return {};
 }
 
 Result<void> Backend::remove_definition(const Uuid& uuid) { return store_.remove(format_uuid(uuid)); }

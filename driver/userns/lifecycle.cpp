@@ -219,7 +219,13 @@ void Backend::abandon(const RunPtr& run) {
 
 Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainDef def, std::vector<Fd> files,
                                    unsigned flags) {
-  RunPtr run = TRY(spawn(job, std::move(def), std::make_shared<const std::vector<Fd>>(std::move(files))));
+  const Uuid uuid = def.uuid;
+  auto spawned = spawn(job, std::move(def), std::make_shared<const std::vector<Fd>>(std::move(files)));
+  if (!spawned) {
+    broker_.ended(uuid);
+    return spawned.error();
+  }
+  RunPtr run = std::move(*spawned);
   {
     const Locked domain = job.look();
     domain->run = run;
@@ -232,6 +238,7 @@ Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainD
                 started ? "started, controller " + std::to_string(run->pid) : "not started: " + started.error().text);
   if (started) return {};
   abandon(run);
+  broker_.ended(uuid);
   const Locked domain = job.look();
   if (domain->run == run) domain->run.reset();
   domain->set_state(VIR_DOMAIN_SHUTOFF, VIR_DOMAIN_SHUTOFF_FAILED);

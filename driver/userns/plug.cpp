@@ -1,4 +1,4 @@
-// Devices come to a domain that runs, and leave it: by its stem, which does it (driver/controller/plug.h).
+// Devices come to a domain that runs, and leave it, and passwords change in it: by its stem, which does it (driver/controller/plug.h).
 #include <libvirt/libvirt.h>
 #include <poll.h>
 
@@ -8,9 +8,11 @@
 #include "conf/base/log.h"
 #include "conf/base/text.h"
 #include "conf/domain_devices.h"
+#include "conf/password.h"
 #include "conf/validate.h"
 #include "driver/userns/backend.h"
 #include "driver/userns/observe.h"
+#include "driver/userns/password.h"
 
 namespace virtuserns::userns {
 
@@ -76,7 +78,9 @@ Result<controller::DeviceAnswer> exchange(const SocketFd& stem, const controller
     return fail(VIR_ERR_OPERATION_TIMEOUT, "the privileged part of the domain's controller does not answer");
   const auto packet = TRY(recv_packet(stem.get()));
   if (packet.bytes.empty())
-    return fail(VIR_ERR_OPERATION_FAILED, "the privileged part of the domain's controller is gone");
+    return fail(
+        VIR_ERR_OPERATION_FAILED,
+        "the privileged part of the domain's controller is gone, or of an older virtusernsd that cannot do this");
   auto answer = TRY(xdr::decode_exact<controller::DeviceAnswer>(packet.bytes));
   if (const auto* error = std::get_if<controller::WireError>(&answer))
     return Error{error->code, error->sys_errno, error->text};
@@ -90,9 +94,10 @@ Result<Wanted> Backend::ask_stem(const Uuid& uuid, const controller::DeviceAsk& 
                                  std::span<const int> files) const {
   auto stem = Channel::connect(run_file(uuid, ".plug"));
   if (!stem)
-    return fail(VIR_ERR_OPERATION_UNSUPPORTED,
-                "devices of this domain cannot change while it runs (" + stem.error().text +
-                    "): if it was started by an older virtusernsd, shut it down and start it again; or use --config");
+    return fail(
+        VIR_ERR_OPERATION_UNSUPPORTED,
+        "this domain cannot be changed while it runs (" + stem.error().text +
+            "): if it was started by an older virtusernsd, shut it down and start it again; devices can be changed with --config");
   auto answer = TRY(exchange(*stem, ask, files));
   auto* wanted = std::get_if<Wanted>(&answer);
   if (!wanted) return fail(VIR_ERR_INTERNAL_ERROR, "unexpected answer of the domain's stem");
@@ -150,6 +155,23 @@ Result<std::string> Backend::detach_live(DriverDomain& domain, DomainDef& live, 
   (void)TRY(std::move(asked));
   append_to_log(run->log_path, "detached " + alias_of(found) + " from " + ask.place);
   return alias_of(found);
+}
+
+// By its own file, and not by a program of the container's: there need be none, and nobody in there hears the password itself.
+Result<void> Backend::set_user_password(const Caller&, const Uuid& uuid, const std::string& user,
+                                        const std::string& password, unsigned flags) {
+  TRY(refuse_unknown_flags(flags, VIR_DOMAIN_PASSWORD_ENCRYPTED, "virDomainSetUserPassword"));
+  const auto form = flags & VIR_DOMAIN_PASSWORD_ENCRYPTED ? PasswordForm::kHashed : PasswordForm::kPlain;
+  const Job job = TRY(take_job(uuid));
+  const RunPtr run = TRY(active_run(job));
+  TRY(validate_password(user, password, form));
+  if (paths_.is_session)
+    return fail(VIR_ERR_OPERATION_UNSUPPORTED,
+                "passwords of a session's domain are not set from outside: use 'virt-userns-exec DOMAIN -- passwd'");
+  const controller::PasswordAsk ask{user, form == PasswordForm::kHashed ? password : TRY(hash_password(password))};
+  (void)TRY(ask_stem<controller::PasswordSet>(uuid, ask));
+  append_to_log(run->log_path, "the password of user " + quote(user) + " was set");
+  return {};
 }
 
 RunPtr Backend::run_of(DriverDomain& domain) {

@@ -274,7 +274,7 @@ def _run_one(name, function, env):
     except Exception as failure:  # noqa: BLE001 - a test may raise anything; the runner must go on
         where = traceback.extract_tb(failure.__traceback__)
         lines = [f"{pathlib.Path(frame.filename).name}:{frame.lineno}" for frame in where
-                 if frame.filename.startswith(str(pathlib.Path(__file__).parent)) and "harness" not in frame.filename]
+                 if frame.filename.startswith(str(pathlib.Path(__file__).parents[1])) and "harness" not in frame.filename]
         return "FAIL", f"[{' '.join(lines)}] {type(failure).__name__}: {failure}"
     finally:
         faulthandler.cancel_dump_traceback_later()

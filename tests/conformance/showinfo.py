@@ -91,6 +91,23 @@ def processes_and_ids_of_a_domain(env):
 
 
 @test(USERNS)
+def ids_of_a_group(env):
+    """Whose they are is the group's; whose a process is, its namespace says."""
+    top = ("<metadata><userns:domain xmlns:userns='urn:virtuserns:domain:1.0'><userns:ids group='shop'/></userns:domain>"
+           "</metadata>")
+    names = (NAME, f"{NAME}-2")
+    for name in names:
+        env.start(name, top=top)
+    equal(maps(env, names[0]), maps(env, names[1]))
+    owners = " ".join(json.loads(showinfo(env, "--json", "map", NAME, 33))["ids"][0]["owners"])
+    for who in ("lease of group 'shop'", *(f"running domain '{name}'" for name in names)):
+        contains(owners, who)
+    for name in names:
+        rows = json.loads(showinfo(env, "--json", "ps", name))["processes"]
+        check(rows and all(row["domain"] == name for row in rows), f"{rows}")
+
+
+@test(USERNS)
 def verdicts_are_those_of_a_command_inside(env):
     """A command that virt-userns-exec runs has the ids, capabilities and groups of init."""
     env.start(NAME)

@@ -133,6 +133,14 @@ class CreateTransient(Start):
         connection.createXML(self.bench.xml(self.name))
 
 
+class CreateInGroup(CreateTransient):
+    """The lease is the group's, which has no other domain: it comes and goes with this one. It is called as the domain is."""
+
+    def act(self, connection):
+        connection.createXML(self.bench.xml(self.name).replace(
+            "</userns:domain>", f"<userns:ids group='{self.name}'/></userns:domain>"))
+
+
 class Destroy(Case):
     is_running = True
 
@@ -279,10 +287,40 @@ class DetachLive(AttachLive):
             domain.detachDeviceFlags(device, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
+class SetPassword(Case):
+    is_running = True
+    OLD = "root:*:19000:0:99999:7:::\n"
+
+    @property
+    def etc(self):
+        return pathlib.Path(self.bench.root, "etc")
+
+    def prepare(self, connection):
+        super().prepare(connection)
+        (self.etc / "shadow").write_text(self.OLD)
+
+    def act(self, connection):
+        connection.lookupByName(self.name).setUserPassword("root", "secret", 0)
+
+    def wrong(self, connection, said, is_acknowledged):
+        if self.name not in said:
+            return []
+        domain = connection.lookupByName(self.name)
+        wrong = [] if domain.isActive() else [f"{self.name} does not run any more"]
+        text = (self.etc / "shadow").read_text()
+        is_new = text.startswith("root:$6$") and text.endswith(":0:99999:7:::\n") and text.count("\n") == 1
+        if not is_new and (is_acknowledged or text != self.OLD):
+            wrong.append(f"the passwords of {self.name} are {text!r}")
+        # Whatever was left in the middle is in nobody's way.
+        self.act(connection)
+        left = sorted(path.name for path in self.etc.glob("shadow?*"))
+        return wrong + ([f"{left} are left in the container"] if left else [])
+
+
 OPERATIONS = {"define": Define, "redefine": Redefine, "autostart": Autostart, "undefine": Undefine, "start": Start,
-              "create-transient": CreateTransient, "destroy": Destroy, "suspend": Suspend, "resume": Resume,
-              "setmem": SetMemory, "attach": Attach, "detach": Detach,
-              "attach-live": AttachLive, "detach-live": DetachLive}
+              "create-transient": CreateTransient, "create-in-group": CreateInGroup, "destroy": Destroy,
+              "suspend": Suspend, "resume": Resume, "setmem": SetMemory, "attach": Attach, "detach": Detach,
+              "attach-live": AttachLive, "detach-live": DetachLive, "set-password": SetPassword}
 
 
 @contextlib.contextmanager
@@ -321,9 +359,11 @@ class Bench:
         top = ("<metadata><userns:domain xmlns:userns='urn:virtuserns:domain:1.0'><userns:overlay target='/laid'>"
                f"<userns:lower dir='{lower}'/></userns:overlay></userns:domain></metadata>")
         self.template = env.domain_xml("@NAME@", memory_kib=MEMORY_KIB, devices=self.devices, uuid="@UUID@", top=top)
-        root = matches(self.template, r"<source dir='([^']+)'/><target dir='/'/>").group(1)
+        self.root = matches(self.template, r"<source dir='([^']+)'/><target dir='/'/>").group(1)
         for place in ("disk", "laid"):
-            pathlib.Path(root, place).mkdir()
+            pathlib.Path(self.root, place).mkdir()
+        for file in ("shadow", ".pwd.lock"):
+            pathlib.Path(self.root, "etc", file).touch(mode=0o600)
         self.neighbour = Neighbour(env, PREFIX)
         self.restart()
         self.connection = env.open()

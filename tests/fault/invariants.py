@@ -218,13 +218,13 @@ def disagreements(said, prefix, cgroup, must=(), may=()):
         outside = [line for line in groups_of(born[0]) if cgroup in line and uuid not in line]
         if outside:
             wrong.append(f"init of {name} is in foreign groups: {outside[:2]}")
-        if not os.path.exists(f"{LEASES}/{uuid}"):
+        if not os.path.exists(f"{LEASES}/{uuid}") and not os.path.exists(f"{LEASES}/group-{name}"):
             wrong.append(f"{name} runs without a lease")
     wrong += [f"a controller of unknown {name}: {pids}" for name, pids in live.items() if name not in said]
     with contextlib.suppress(FileNotFoundError):
-        uuids = {uuid for _, _, uuid, _ in said.values()}
+        holders = {uuid for _, _, uuid, _ in said.values()} | {f"group-{name}" for name in said}
         wrong += [f"a lease of unknown {lease}" for lease in os.listdir(LEASES)
-                  if not lease.startswith(".") and lease not in uuids]
+                  if not lease.startswith(".") and lease not in holders]
     return wrong
 
 

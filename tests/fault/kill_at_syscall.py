@@ -95,7 +95,9 @@ def helpers_of_a_live_change_killed(env):
     with Bench(env, is_served=False) as bench:
         none(kill_everywhere(bench, live[:1], {"controller"}, {"controller"}, "opener") +
              kill_everywhere(bench, live, {"starter"}, {"starter"}, "errand") +
-             kill_everywhere(bench, live, {"stem"}, {"stem"}, "stem"))
+             kill_everywhere(bench, live, {"stem"}, {"stem"}, "stem") +
+             kill_everywhere(bench, ["set-password"], {"starter"}, {"starter"}, "errand") +
+             kill_everywhere(bench, ["set-password"], {"stem"}, {"stem"}, "stem"))
 
 
 @test(["userns"])

@@ -2,30 +2,10 @@
 
 #include <libvirt/virterror.h>
 
-#include <cstdlib>
-
-#include "conf/base/text.h"
-
 namespace virtuserns::convert {
 
-Error last_error(const std::string& what) {
-  const virErrorPtr error = ::virGetLastError();
-  return fail(error ? error->code : VIR_ERR_INTERNAL_ERROR,
-              what + ": " + printable(error && error->message ? error->message : "no reason given", 1024));
-}
-
-Result<Connection> open_connection(const std::string& uri) {
-  // Errors are returned, and said once.
-  ::virSetErrorFunc(nullptr, [](void*, virErrorPtr) {});
-  Connection connection(::virConnectOpen(uri.c_str()));
-  if (!connection) return last_error("connect to " + quote(uri));
-  return connection;
-}
-
 Result<Domain> find_domain(const Connection& connection, const std::string& uuid) {
-  Domain domain(::virDomainLookupByUUIDString(connection.get(), uuid.c_str()));
-  if (!domain && ::virGetLastErrorCode() != VIR_ERR_NO_DOMAIN) return last_error("look for domain " + quote(uuid));
-  return domain;
+  return client::find_domain(connection.get(), uuid);
 }
 
 Result<bool> is_active(const Domain& domain) {
@@ -41,12 +21,6 @@ Result<void> await_jobs(const Domain& domain, const std::string& disk_target) {
       ::virGetLastErrorCode() == VIR_ERR_OPERATION_TIMEOUT)
     return last_error("wait for what libvirt does with the machine");
   return {};
-}
-
-Result<std::string> read_xml(const Domain& domain, unsigned flags) {
-  const std::unique_ptr<char, decltype(&::free)> xml(::virDomainGetXMLDesc(domain.get(), flags), &::free);
-  if (!xml) return last_error("read a definition");
-  return std::string(xml.get());
 }
 
 }  // namespace virtuserns::convert

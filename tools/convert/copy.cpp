@@ -101,6 +101,11 @@ class Copier {
                 "there is more than such a disk can hold, or than there is room for; see 'fsck' and 'df'");
   }
 
+  Result<void> charge(std::uint64_t bytes) {
+    copied_.bytes += bytes;
+    return copied_.bytes > max_bytes_ ? Result<void>(too_much()) : Result<void>();
+  }
+
   Result<void> copy_below(const DirFd& from, const DirFd& to, const std::string& path, std::size_t depth) {
     if (depth > kMaxDepth) return fail(VIR_ERR_OPERATION_FAILED, quote(path) + " is too deep");
     if (onto_ == Onto::kOlder) TRY(remove_surplus(from, to), quote(path));
@@ -246,8 +251,7 @@ class Copier {
         done += put;
       }
       at += got;
-      copied_.bytes += static_cast<std::uint64_t>(got);
-      if (copied_.bytes > max_bytes_) return too_much();
+      TRY(charge(static_cast<std::uint64_t>(got)));
     }
     return {};
   }
@@ -299,6 +303,7 @@ class Copier {
       if (length < 0) return sys_fail("read attribute " + quote(view));
       if (::lsetxattr(to.c_str(), name, buffer_.data(), static_cast<std::size_t>(length), 0) != 0)
         return sys_fail("set attribute " + quote(view));
+      TRY(charge(static_cast<std::uint64_t>(length)));
     }
     return {};
   }

@@ -32,7 +32,7 @@ kernel::MountOptions options_of(const Placed& place, const std::string& device, 
   } else if (type == "xfs") {
     options.emplace_back("nouuid", "");
     if (access == Access::kRead) options.emplace_back("norecovery", "");
-  } else {
+  } else if (type == "btrfs") {
     if (access == Access::kRead) options.emplace_back("rescue", "nologreplay");
     if (!place.subvolume.empty()) options.emplace_back("subvol", place.subvolume);
   }

@@ -105,6 +105,23 @@ Result<std::string> settle_format(const std::string& said, std::string_view star
   return format;
 }
 
+struct Headers {
+  Image image;
+  controller::Qcow2Header qcow2;  // of others: of nothing
+};
+
+Result<Headers> read_headers(const std::string& path, const std::string& format) {
+  struct stat st {};
+  const auto fd = TRY(open_image(path, st));
+  const auto start = TRY(read_start(fd, path));
+  Headers headers{describe(path, st, TRY(settle_format(format, start, path))), {}};
+  if (headers.image.format == "vmdk") TRY(check_vmdk_header(start), quote(path));
+  if (headers.image.format != "qcow2") return headers;
+  headers.qcow2 = TRY(controller::parse_qcow2_header(start), quote(path));
+  TRY(check_qcow2(headers.qcow2), quote(path));
+  return headers;
+}
+
 }  // namespace
 
 std::string guess_format(std::string_view start) {
@@ -139,25 +156,25 @@ Result<std::vector<Image>> read_chain(const std::string& path, const std::string
   allowed.push_back(folder_of(next));
   while (!next.empty()) {
     if (chain.size() == kMaxChain) return refused(quote(path) + " is based on more than 31 others, or on itself");
-    struct stat st {};
-    const auto fd = TRY(open_image(next, st));
-    const auto start = TRY(read_start(fd, next));
-    chain.push_back(describe(next, st, TRY(settle_format(next_format, start, next))));
-    const auto& image = chain.back();
+    auto [image, header] = TRY(read_headers(next, next_format));
+    chain.push_back(std::move(image));
     next.clear();
-    if (image.format == "vmdk") TRY(check_vmdk_header(start), quote(image.path));
-    if (image.format != "qcow2") continue;
-    const auto header = TRY(controller::parse_qcow2_header(start), quote(image.path));
-    TRY(check_qcow2(header), quote(image.path));
     if (header.backing.empty()) continue;
-    TRY(check_backing_name(header.backing, header.backing_format, image.path));
+    const auto& of = chain.back().path;
+    TRY(check_backing_name(header.backing, header.backing_format, of));
     next_format = header.backing_format;
-    next =
-        TRY(real_path(header.backing.front() == '/' ? header.backing : folder_of(image.path) + "/" + header.backing),
-            "the backing file of " + quote(image.path));
-    TRY(check_place(next, allowed, image.path));
+    next = TRY(real_path(header.backing.front() == '/' ? header.backing : folder_of(of) + "/" + header.backing),
+               "the backing file of " + quote(of));
+    TRY(check_place(next, allowed, of));
   }
   return chain;
+}
+
+Result<Image> read_whole_image(const std::string& path, const std::string& format) {
+  auto [image, header] = TRY(read_headers(TRY(real_path(path)), format));
+  if (header.backing.empty()) return std::move(image);
+  return refused(quote(path) + " lies on another file, " + quote(header.backing) +
+                 ", which is not opened; make one image of them, by 'qemu-img convert'");
 }
 
 Result<Image> read_image(const std::string& path, const std::string& format) {

@@ -29,6 +29,9 @@ inline constexpr std::size_t kMaxChain = 32;
 // one), its format is written down in the image before it, and no name is a URL or JSON.
 [[nodiscard]] Result<std::vector<Image>> read_chain(const std::string& path, const std::string& format,
                                                     const std::vector<std::string>& folders);
+// An image that is complete by itself: one whose header names a backing file or data elsewhere is refused, and what it names
+// is not opened.
+[[nodiscard]] Result<Image> read_whole_image(const std::string& path, const std::string& format);
 // The file alone, whatever it is based on.
 [[nodiscard]] Result<Image> read_image(const std::string& path, const std::string& format);
 // An error: the file is not what it was.

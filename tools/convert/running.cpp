@@ -98,7 +98,7 @@ Result<bool> move_to_overlays(const LiveMachine& live) {
   const auto domain = TRY(find_machine(connection, live));
   const auto text = TRY(make_snapshot_xml(live, TRY(read_xml(domain, 0))));
   const auto take = [&](unsigned flags) {
-    using Snapshot = std::unique_ptr<virDomainSnapshot, FreeHandle>;
+    using Snapshot = std::unique_ptr<virDomainSnapshot, client::FreeHandle>;
     return Snapshot(::virDomainSnapshotCreateXML(domain.get(), text.c_str(), flags)) != nullptr;
   };
   // An agent that cannot freeze is no reason to stay: what is copied from this moment is gone over again at the end.

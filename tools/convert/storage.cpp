@@ -67,7 +67,7 @@ Result<Image> create(const std::string& path, const std::vector<std::string>& re
   if (::access(path.c_str(), F_OK) == 0) return fail(VIR_ERR_OPERATION_FAILED, quote(path) + " is there already");
   std::vector<std::string> argv{"qemu-img", "create", "-q", "-f", "qcow2"};
   argv.insert(argv.end(), rest.begin(), rest.end());
-  (void)TRY(need_program(argv));
+  (void)TRY(kernel::need_program(argv));
   TRY(sync_file(path));
   return read_image(path, "qcow2");
 }
@@ -108,7 +108,7 @@ Result<OpenDisk> OpenDisk::open(const std::vector<Image>& chain, Access access, 
     auto file = controller::serve_disk(step_of(chain, access), helpers(), proc, workplace, running);
     if (!file) return say_in_use(std::move(file).error()).with_context(what);
     disk.file_ = std::move(*file);
-    disk.daemon_ = Running(std::move(running.front().process));
+    disk.daemon_ = kernel::Running(std::move(running.front().process));
     if (access == Access::kWrite) disk.image_ = image.path;
   }
   disk.size_ = TRY(size_of(disk.file_), what);
@@ -121,8 +121,12 @@ Result<void> OpenDisk::close() {
   return image_.empty() ? Result<void>() : sync_file(image_);
 }
 
-Result<Image> make_overlay(const std::string& path, const Image& base) {
-  return create(path, {"-F", base.format, "-b", base.path, "--", path});
+Result<Image> make_overlay(const std::string& path, const Image& base, std::optional<std::uint64_t> size) {
+  std::vector<std::string> words{"-F", base.format, "-b", base.path};
+  if (size) words.emplace_back("-u");
+  words.insert(words.end(), {"--", path});
+  if (size) words.push_back(std::to_string(*size));
+  return create(path, words);
 }
 
 Result<Image> make_disk(const std::string& path, std::uint64_t size) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,7 @@
 #include "driver/kernel/device.h"
 #include "tools/convert/block_reader.h"
 #include "tools/convert/image.h"
-#include "tools/convert/program.h"
+#include "driver/kernel/program.h"
 
 namespace virtuserns::convert {
 
@@ -38,14 +39,16 @@ class OpenDisk {
   [[nodiscard]] Result<void> close();
 
  private:
-  Running daemon_;
+  kernel::Running daemon_;
   Fd file_;
   std::uint64_t size_ = 0;
   std::string image_;
 };
 
-// An empty qcow2 on top of `base`, durable. The file must not exist.
-[[nodiscard]] Result<Image> make_overlay(const std::string& path, const Image& base);
+// An empty qcow2 on top of `base`, durable. The file must not exist. With its `size` (OpenDisk) the base is not opened, which
+// qemu-img does outside of a jail.
+[[nodiscard]] Result<Image> make_overlay(const std::string& path, const Image& base,
+                                         std::optional<std::uint64_t> size = std::nullopt);
 // An empty one on top of nothing.
 [[nodiscard]] Result<Image> make_disk(const std::string& path, std::uint64_t size);
 // qcow2 only: its tables, without reading data; by qemu-img, in the jail as well.

@@ -121,7 +121,7 @@ Result<std::vector<Finding>> make_image(const Machine& machine, const Settings& 
   const Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!file || ::ftruncate(file.get(), static_cast<off_t>(settings.image_bytes)) != 0)
     return sys_fail("make " + quote(path));
-  (void)TRY(need_program({"mkfs.ext4", "-q", "-F", "-E", "root_owner=0:0", "--", path}, 600'000));
+  (void)TRY(kernel::need_program({"mkfs.ext4", "-q", "-F", "-E", "root_owner=0:0", "--", path}, 600'000));
   std::vector<Finding> findings;
   {
     const auto device = TRY(attach_part(file, 0, settings.image_bytes, Access::kWrite));

@@ -16,7 +16,7 @@
 namespace virtuserns::convert {
 
 struct CopyCount {
-  std::uint64_t entries = 0, bytes = 0;  // bytes: data that was written, holes not
+  std::uint64_t entries = 0, bytes = 0;  // bytes: data and attributes that were written, holes not
 };
 
 struct Copied : CopyCount {

@@ -31,10 +31,11 @@ IdClaims read_claims(const Paths& paths, const Host& host) {
   const std::string leases = paths.state + "/leases";
   if (const auto names = list_directory(leases))
     for (const auto& name : *names) {
-      if (!parse_uuid(name)) continue;
+      const auto group = group_of_lease(name);
+      if (!group && !parse_uuid(name)) continue;
       const auto text = read_file(leases + "/" + name, kMaxLease);
       const auto lease = text ? parse_lease(*text) : Result<Lease>(text.error());
-      if (lease) add_maps(claims, lease->maps, "lease of domain " + quote(lease->name));
+      if (lease) add_maps(claims, lease->maps, (group ? "lease of group " : "lease of domain ") + quote(lease->name));
     }
   for (const auto& domain : host.domains) {
     if (!domain.user_ns) continue;

@@ -37,6 +37,13 @@ TEST(DaemonConfig, LibvirtdSyntax) {
   EXPECT_TRUE(config->allow_enter_namespace);
 }
 
+TEST(DaemonConfig, IdsPerDomainOrProject) {
+  EXPECT_EQ(parse_daemon_config("", "x")->ids_per, "domain");
+  EXPECT_EQ(parse_daemon_config("ids_per = \"project\"", "x")->ids_per, "project");
+  EXPECT_EQ(error_of("ids_per = \"tenant\""),
+            "virtusernsd.conf:1: key 'ids_per' needs one of \"domain\", \"project\"");
+}
+
 TEST(DaemonConfig, LinksOfUsers) {
   const auto config = parse_daemon_config("\nuser_links = [ \"anna:br0:10\",\n  \"@users:br-lan.7:100\" ]\n", "x");
   ASSERT_TRUE(config) << config.error().text;

@@ -84,6 +84,26 @@ TEST(ChooseMaps, CompletesLinesWithoutTargetAndHonoursTheCount) {
   EXPECT_EQ(big->uid[0].count, 131'072u);
 }
 
+// Of a group: in nobody's way in it, in everybody's outside, whether a domain or only the group holds it.
+TEST(CheckTargets, AGroupsRangeIsItsDomainsToName) {
+  IdClaims claims;
+  claims.uid.push_back({{3'000'000, 65'536}, "domain 'db' of group 'shop'", kDb, "shop"});
+  claims.uid.push_back({{5'000'000, 65'536}, "group 'shop' (domain 'db')", std::nullopt, "shop"});
+  const auto refused = [&](std::uint32_t target, const std::string& group) -> std::string {
+    const TargetRules rules{{{1'000'000, 9'000'000}}, {}, false, "you", ""};  // a delegation is no excuse
+    const auto result = check_targets(domain(kWeb, {{0, target, 65'536}}).idmap, claims, rules, {kWeb, group});
+    return result ? "" : result.error().text;
+  };
+  for (const std::uint32_t target : {3'000'000u, 5'000'000u, 3'000'001u}) {
+    EXPECT_EQ(refused(target, "shop"), "") << target;
+    EXPECT_NE(refused(target, "").find("group 'shop'"), std::string::npos) << refused(target, "");
+    EXPECT_NE(refused(target, "sho").find("group 'shop'"), std::string::npos) << refused(target, "sho");
+  }
+  const auto maps = choose_maps(domain(kDb), {3'000'000, 9'000'000, 65'536}, claims);
+  ASSERT_TRUE(maps);
+  EXPECT_EQ(maps->uid[0].outside, 3'065'536u) << "what a domain has as one of a group is not its own to take along";
+}
+
 TEST(CheckTargets, NamesTheLineAndTheOwner) {
   IdClaims claims;
   claims.uid.push_back({{100'000, 65'536}, "user 'anna' (line 1 of /etc/subuid)", std::nullopt});

@@ -48,6 +48,40 @@ TEST_F(Leases, SurvivesTheDaemon) {
   EXPECT_EQ(again->ledger.all().at(uuid(1)), lease(2'000'000));
 }
 
+TEST_F(Leases, OfGroupsSurviveToo) {
+  {
+    auto opened = open();
+    ASSERT_TRUE(opened->ledger.write_group("shop", lease(2'000'000).maps));
+    ASSERT_TRUE(opened->ledger.write_group("other", lease(2'065'536).maps));
+    ASSERT_TRUE(opened->ledger.write(uuid(1), lease(2'131'072)));
+    opened->ledger.remove_group("other");
+  }
+  auto again = open();
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->ledger.all().size(), 1u);
+  ASSERT_EQ(again->ledger.groups().size(), 1u);
+  EXPECT_EQ(again->ledger.groups().at("shop"), lease(2'000'000, "shop"));
+}
+
+// Of two that overlap: what runs is not robbed, and then the many are not for the one.
+TEST_F(Leases, OfGroupsThatOverlapOrAreTornAreSetAside) {
+  ASSERT_TRUE(write_atomic(path(uuid(1)), format_lease(lease(2'000'000))));
+  ASSERT_TRUE(write_atomic(dir.path() + "/group-robber", format_lease(lease(2'000'000))));
+  ASSERT_TRUE(write_atomic(path(uuid(2)), format_lease(lease(3'000'000))));
+  ASSERT_TRUE(write_atomic(dir.path() + "/group-shop", format_lease(lease(3'000'000))));
+  ASSERT_TRUE(write_atomic(dir.path() + "/group-torn", "virtuserns-lease 1\nname"));
+  ASSERT_TRUE(write_atomic(dir.path() + "/group-no.name", format_lease(lease(4'000'000))));
+  ASSERT_TRUE(write_atomic(dir.path() + "/group-shop.new.7.0", "half"));
+  const auto opened = open({uuid(1)});
+  ASSERT_TRUE(opened);
+  EXPECT_TRUE(opened->ledger.all().count(uuid(1)));
+  EXPECT_FALSE(opened->ledger.all().count(uuid(2)));
+  ASSERT_EQ(opened->ledger.groups().size(), 1u);
+  EXPECT_TRUE(opened->ledger.groups().count("shop"));
+  EXPECT_EQ(opened->problems.size(), 3u);
+  EXPECT_NE(::access((dir.path() + "/group-shop.new.7.0").c_str(), F_OK), 0);
+}
+
 TEST_F(Leases, SecondDaemonIsRefused) {  // F16
   const auto first = open();
   ASSERT_TRUE(first);

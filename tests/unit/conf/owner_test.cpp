@@ -84,6 +84,7 @@ TEST(Owned, EverythingElseIsRefusedByName) {
        },
        "<blkiotune>"},
       {[](auto& d) { d.userns.pids_limit = 101; }, "above 100"},
+      {[](auto& d) { d.userns.id_group = "g"; }, "<userns:ids group=''>"},
       {[&](auto& d) { kept(d.kept); }, "<what>"},
       {[&](auto& d) { kept(d.kept_devices); }, "<what>"},
       {[&](auto& d) { kept(d.os.kept); }, "<what>"},

@@ -441,5 +441,31 @@ TEST(Defaults, OfADevice) {
   EXPECT_EQ(std::get<ConsoleDef>(device).target_port, 1u);
 }
 
+TEST(Validate, GroupsOfIds) {
+  for (const char* name : {"a", "nova-0123456789abcdef0123456789abcdef", "A_b-9"})
+    EXPECT_TRUE(validate_id_group(name)) << name;
+  for (const std::string& name :
+       {std::string(), std::string("-a"), std::string("_a"), std::string("a.b"), std::string("a/b"),
+        std::string("a b"), std::string("\xc3\xa4"), std::string("a\0b", 3), std::string(65, 'a')}) {
+    const auto refused = validate_id_group(name);
+    ASSERT_FALSE(refused) << name;
+    EXPECT_EQ(refused.error().code, VIR_ERR_XML_ERROR);
+  }
+  EXPECT_TRUE(validate_id_group(std::string(64, 'a')));
+  DomainDef def = good();
+  def.userns.id_group = "shop";
+  EXPECT_TRUE(validate(def));
+  def.idmap.uid = def.idmap.gid = {{0, 3'000'000, 1000}};
+  EXPECT_TRUE(validate(def));
+  def.idmap.uid = def.idmap.gid = {{0, std::nullopt, 1000}};
+  ASSERT_FALSE(validate(def));
+  EXPECT_NE(validate(def).error().text.find("<userns:ids group='shop'>: <idmap> has lines without a target"),
+            std::string::npos);
+  def.idmap = {};
+  def.userns.owner = OwnerDef{"anna", {}, false};
+  ASSERT_FALSE(validate(def));
+  EXPECT_NE(validate(def).error().text.find("cannot be combined with <userns:owner>"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace virtuserns

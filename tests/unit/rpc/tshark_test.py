@@ -91,6 +91,7 @@ def script(session):
     session.call(293, u32(1, 1, 0))
     session.call(121, DOMAIN)
     session.call(426, DOMAIN + u32(0))
+    session.call(357, DOMAIN + u32(1) + string("anna-of-inside") + u32(1) + string("secret") + u32(0))  # a password
     session.call(316, u32(0, 0))                       # events
     session.call(12, DOMAIN)                           # destroy: an event comes first
     session.call(52)                                   # not supported
@@ -149,7 +150,7 @@ def main():
     if "Libvirt" not in decoded:
         skip("tshark does not dissect port 16509 as libvirt")
     for expected in ("fake1", "userns:///system", "hard_limit", "cpu_time", "this function is not supported",
-                     "Domain not found", "keepalive", "hello"):
+                     "Domain not found", "keepalive", "hello", "anna-of-inside"):
         assert expected.lower() in decoded.lower(), "not found in what tshark shows: " + expected
     for bad in ("Malformed", "Dissector bug", "[Exception"):
         assert bad not in decoded, bad + " in what tshark shows:\n" + decoded[max(0, decoded.index(bad) - 2000) :][:2500]

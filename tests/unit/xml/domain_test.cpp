@@ -81,7 +81,7 @@ TEST(ParseDomain, RefusesWithTheLineAndTheRemedy) {
        "line 3: <userns:pids> needs limit='N' with N above 0"},
       {domain("<metadata><u:domain xmlns:u='urn:virtuserns:domain:1.0'><u:pid limit='1'/></u:domain></metadata>"),
        "line 3: unknown element <pid> in <userns:domain>: known are <userns:pids limit=''/>, "
-       "<userns:ids count=''/>, <userns:seccomp>, <userns:image target=''>, <userns:overlay target=''> and "
+       "<userns:ids count='' group=''/>, <userns:seccomp>, <userns:image target=''>, <userns:overlay target=''> and "
        "<userns:owner user=''/>"},
       {domain("<metadata><u:dom xmlns:u='urn:virtuserns:domain:1.0'/></metadata>"),
        "line 3: unknown element <userns:dom> in <metadata>: known is <userns:domain>"},

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "xml/domain.h"
+#include "xml/nova.h"
 
 namespace virtuserns::xml {
 namespace {
@@ -146,6 +147,50 @@ TEST(Metadata, OwnerIsCheckedByLine) {
     ASSERT_FALSE(def) << owner;
     EXPECT_NE(def.error().text.find(part), std::string::npos) << def.error().text;
   }
+}
+
+TEST(Metadata, IdsAreACountOrAGroupOrBoth) {
+  DomainDef def;
+  const auto set = [&](const std::string& attributes) {
+    const auto result = set_metadata(def, "<domain><ids " + attributes + "/></domain>", "userns", kUsernsUri);
+    return result ? std::string() : result.error().text;
+  };
+  EXPECT_EQ(set("group='shop'"), "");
+  EXPECT_EQ(def.userns.id_group, "shop");
+  EXPECT_FALSE(def.userns.id_count);
+  EXPECT_EQ(set("count='7' group='shop'"), "");
+  EXPECT_EQ(def.userns.id_count, 7u);
+  EXPECT_EQ(set("count='7'"), "");
+  EXPECT_EQ(def.userns.id_group, "");
+  for (const char* bad : {"", "count='0'", "count='0' group='shop'", "group=''", "group='a/b'", "group='../x'",
+                          "count='x' group='a'", "group='a' who='b'"})
+    EXPECT_EQ(set(bad).find("metadata: line 2: "), 0u) << bad << ": " << set(bad);
+}
+
+TEST(Metadata, ProjectOfNova) {
+  const auto project = [](const std::string& inside, const std::string& uri = std::string(kNovaUri)) {
+    const auto def = parse_domain(
+        "<domain type='lxc'><name>a</name><memory>1</memory><os><type>exe</type></os><metadata>"
+        "<nova:instance xmlns:nova='" +
+        uri + "'>" + inside + "</nova:instance></metadata></domain>");
+    return def ? nova_project(*def) : def.error().text;
+  };
+  const std::string id = "0123456789abcdef0123456789abcdef";
+  // As Nova writes it.
+  EXPECT_EQ(
+      project("<nova:package version='26.2.2'/><nova:name>web</nova:name><nova:owner><nova:user uuid='" +
+              id.substr(1) + "0'>admin</nova:user><nova:project uuid='" + id + "'>shop</nova:project></nova:owner>"),
+      id);
+  for (const char* bad : {"", "a/b", "../../etc", "a b", "a'b"})
+    EXPECT_EQ(project(std::string("<nova:owner><nova:project uuid=\"") + bad + "\"/></nova:owner>"), "") << bad;
+  EXPECT_EQ(project("<nova:owner><nova:project uuid='" + std::string(65, 'a') + "'/></nova:owner>"), "");
+  EXPECT_EQ(project("<nova:owner/>"), "");
+  EXPECT_EQ(project("<nova:project uuid='" + id + "'/>"), "") << "not the owner's";
+  EXPECT_EQ(project("<owner><project uuid='" + id + "'/></owner>"), "") << "of no namespace";
+  const std::string one = "<nova:project uuid='" + id + "'/>";
+  EXPECT_EQ(project("<nova:owner>" + one + one + "</nova:owner>"), "") << "two are none";
+  EXPECT_EQ(project("<nova:owner>" + one + "</nova:owner>", "urn:not-nova"), "");
+  EXPECT_EQ(nova_project({}), "");
 }
 
 TEST(Metadata, DropsWhatHasNoNamespaceAndRepeats) {

@@ -139,6 +139,19 @@ def with_an_overlay():
     did("define it without an overlay", "virsh", "-c", URI, "define", "/run/web-plain.xml")
 
 
+def with_a_password():
+    """The container's own /etc, where the controller's profile may write nothing."""
+    denied = denials()
+    shadow = pathlib.Path("/var/lib/web/etc/shadow")
+    shadow.parent.mkdir(exist_ok=True)
+    shadow.write_text("root:*:19000:0:99999:7:::\n")
+    did("start it", "virsh", "-c", URI, "start", "web")
+    did("set a password", "virsh", "-c", URI, "set-user-password", "web", "root", "secret")
+    check(shadow.read_text().startswith("root:$6$"), "it is set", shadow.read_text())
+    check(denials() == denied, "nothing was denied to who set it", denials())
+    did("destroy it", "virsh", "-c", URI, "destroy", "web")
+
+
 def seclabel_is_heard():
     xml = virsh("dumpxml", "web", "--inactive").stdout
     for text, why in (("<seclabel type='none' model='apparmor'/>", "starts nothing unconfined"),
@@ -203,6 +216,7 @@ def main():
     with_profiles()
     with_an_image()
     with_an_overlay()
+    with_a_password()
     seclabel_is_heard()
     of_an_ordinary_user()
     without_profiles()

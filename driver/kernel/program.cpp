@@ -1,4 +1,4 @@
-#include "tools/convert/program.h"
+#include "driver/kernel/program.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -13,13 +13,14 @@
 #include "conf/base/text.h"
 #include "driver/kernel/pidfd.h"
 
-namespace virtuserns::convert {
+namespace virtuserns::kernel {
 namespace {
 
 constexpr int kCannotExec = 127;
 constexpr const char* kFolders[] = {"/usr/sbin/", "/usr/bin/", "/sbin/", "/bin/"};
 
 Result<std::string> find_program(const std::string& name) {
+  if (name.starts_with('/')) return name;
   for (const auto* folder : kFolders)
     if (const auto path = folder + name; ::access(path.c_str(), X_OK) == 0) return path;
   return fail(VIR_ERR_NO_SUPPORT, "'" + name + "' is not installed");
@@ -34,9 +35,10 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
 
 // In the child. Nothing of ours but what it is given; what it opens by a name of the network finds no network.
 [[noreturn]] void exec_program(const std::string& path, std::vector<std::string> argv, int out, int errors,
-                               pid_t parent) {
+                               pid_t parent, Network network) {
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent) ::_exit(kCannotExec);
-  if (::unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC) != 0) ::_exit(kCannotExec);
+  const int isolated = CLONE_NEWNS | CLONE_NEWIPC | (network == Network::kNone ? CLONE_NEWNET : 0);
+  if (::unshare(isolated) != 0) ::_exit(kCannotExec);
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -51,12 +53,12 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
   ::_exit(kCannotExec);
 }
 
-Result<PidFd> spawn(const std::vector<std::string>& argv, int out, int errors) {
+Result<PidFd> spawn(const std::vector<std::string>& argv, int out, int errors, Network network) {
   const auto path = TRY(find_program(argv.front()));
   const pid_t parent = ::getpid(), pid = ::fork();
   if (pid < 0) return sys_fail("fork");
-  if (pid == 0) exec_program(path, argv, out, errors, parent);
-  return kernel::open_process(pid);
+  if (pid == 0) exec_program(path, argv, out, errors, parent, network);
+  return open_process(pid);
 }
 
 Error ended_badly(const std::string& name, int status) {
@@ -133,12 +135,13 @@ Result<std::string> need_program(const std::vector<std::string>& argv, int timeo
               argv.front() + ": " + (why.empty() ? "status " + std::to_string(ended.status) : why));
 }
 
-Result<Running> Running::start(const std::vector<std::string>& argv, const Fd& out, const Fd& errors) {
-  return Running(TRY(spawn(argv, out.get(), errors.get())));
+Result<Running> Running::start(const std::vector<std::string>& argv, const Fd& out, const Fd& errors,
+                               Network network) {
+  return Running(TRY(spawn(argv, out.get(), errors.get(), network)));
 }
 
 Result<int> Running::wait() {
-  const auto status = TRY(kernel::wait_process(process_));
+  const auto status = TRY(wait_process(process_));
   process_.reset();
   return *status;
 }
@@ -151,18 +154,18 @@ Running& Running::operator=(Running&& other) noexcept {
 
 Running::~Running() {
   if (!process_) return;
-  (void)kernel::send_signal(process_, SIGKILL);
-  (void)kernel::wait_process(process_);
+  (void)send_signal(process_, SIGKILL);
+  (void)wait_process(process_);
 }
 
 Result<void> Running::end(int timeout_ms) {
   if (!process_) return {};
-  TRY(kernel::send_signal(process_, SIGINT));
-  const auto status = TRY(kernel::wait_process(process_, timeout_ms));
+  TRY(send_signal(process_, SIGINT));
+  const auto status = TRY(wait_process(process_, timeout_ms));
   if (!status) return fail(VIR_ERR_OPERATION_TIMEOUT, "it did not end in time");
   process_.reset();
   if (!WIFEXITED(*status) || WEXITSTATUS(*status) != 0) return ended_badly("it", *status);
   return {};
 }
 
-}  // namespace virtuserns::convert
+}  // namespace virtuserns::kernel

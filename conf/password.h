@@ -1,0 +1,15 @@
+// A password that is to be set in a domain: what may be asked for, and its hash.
+#pragma once
+
+#include <string>
+
+#include "conf/base/result.h"
+
+namespace virtuserns {
+
+enum class PasswordForm { kPlain, kHashed };
+
+// As a line of /etc/shadow takes them. VIR_ERR_INVALID_ARG, never with the password in it.
+[[nodiscard]] Result<void> validate_password(const std::string& user, const std::string& password, PasswordForm form);
+
+}  // namespace virtuserns

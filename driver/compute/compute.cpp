@@ -1,0 +1,224 @@
+#include "driver/compute/compute.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "conf/base/file.h"
+#include "conf/base/log.h"
+#include "conf/base/text.h"
+#include "conf/uuid.h"
+#include "driver/compute/kinds.h"
+
+namespace virtuserns::compute {
+namespace {
+
+constexpr const char* kJournal = "/instance.json";
+constexpr std::size_t kMaxJournal = 4 * 1024 * 1024;
+
+std::string state_name(const Record& record, PowerState state) {
+  switch (state) {
+    case PowerState::kRunning:
+      return "running";
+    case PowerState::kPaused:
+      return record.is_suspended ? "suspended" : "paused";
+    case PowerState::kShutdown:
+      return "shutdown";
+    case PowerState::kCrashed:
+      return "crashed";
+    case PowerState::kNone:
+      break;
+  }
+  return "nostate";
+}
+
+}  // namespace
+
+Compute::Compute(Settings settings, Hypervisor& hypervisor, Bases& images)
+    : settings_(std::move(settings)), hypervisor_(hypervisor), images_(images), consoles_(hypervisor) {}
+
+std::string Compute::folder_of(const std::string& uuid) const { return settings_.state + "/instances/" + uuid; }
+
+Compute::Held Compute::hold(const std::string& uuid) {
+  std::shared_ptr<Slot> slot;
+  {
+    const std::lock_guard lock(mutex_);
+    auto& known = slots_[uuid];
+    if (!known) known = std::make_shared<Slot>();
+    slot = known;
+  }
+  return {std::move(slot), folder_of(uuid)};
+}
+
+Result<Compute::Held> Compute::hold_ready(const std::string& uuid) {
+  auto held = hold(uuid);
+  if (!held.record() || held.record()->phase == Phase::kCreating)
+    return fail(VIR_ERR_NO_DOMAIN, "there is no instance " + uuid + " here");
+  return held;
+}
+
+std::optional<Record> Compute::peek(const std::string& uuid) {
+  const std::lock_guard lock(mutex_);
+  const auto found = slots_.find(uuid);
+  return found == slots_.end() ? std::nullopt : found->second->record;
+}
+
+Result<void> Compute::save(Held& held, Record record) {
+  TRY(make_directories(held.folder(), 0700));
+  TRY(write_atomic(held.folder() + kJournal, format_record(record)), "write the journal of the instance");
+  const std::lock_guard lock(mutex_);
+  held.record() = std::move(record);
+  return {};
+}
+
+Result<void> Compute::load() {
+  const auto folder = settings_.state + "/instances";
+  TRY(make_directories(folder, 0700));
+  for (const auto& name : TRY(list_directory(folder))) {
+    const auto uuid = parse_uuid(name);
+    if (!uuid || format_uuid(*uuid) != name) {
+      log_warning("compute", quote(folder + "/" + name) + " is not of this program's making, and left alone");
+      continue;
+    }
+    auto held = hold(name);
+    const auto text = read_file(held.folder() + kJournal, kMaxJournal);
+    // A folder without a journal is one that was being made or removed.
+    const bool is_remnant = !text && text.error().sys_errno == ENOENT;
+    auto record = is_remnant ? Result<Record>(Record()) : text ? parse_record(*text) : Result<Record>(text.error());
+    if (record && record->phase != Phase::kCreating && record->spec.uuid != name)
+      record = fail(VIR_ERR_INVALID_ARG, "it is of another instance");
+    if (!record) {
+      log_error("compute", "instance " + name + " is not served, its journal cannot be read: " + record.error().text);
+      continue;
+    }
+    if (record->phase != Phase::kCreating) {
+      held.record() = *std::move(record);
+      continue;
+    }
+    log_info("compute", "instance " + name + " was being made when this program ended: it is removed");
+    record->spec.uuid = name;
+    held.record() = *std::move(record);
+    if (const auto removed = remove(held); !removed)
+      log_error("compute", "instance " + name + " cannot be removed: " + removed.error().text);
+  }
+  return {};
+}
+
+bool Compute::knows(const std::string& uuid) {
+  const auto record = peek(uuid);
+  return record && record->phase == Phase::kReady;
+}
+
+Result<std::vector<ListedInstance>> Compute::list() {
+  std::vector<ListedInstance> all;
+  for (const auto& domain : TRY(hypervisor_.list()))
+    if (const auto record = peek(domain.uuid); record && record->phase == Phase::kReady)
+      all.push_back({domain.uuid, domain.name, state_name(*record, domain.state)});
+  return all;
+}
+
+Result<InstanceFacts> Compute::info(const std::string& uuid) {
+  const auto record = peek(uuid);
+  if (!record || record->phase != Phase::kReady)
+    return fail(VIR_ERR_NO_DOMAIN, "there is no instance " + uuid + " here");
+  const auto domain = TRY(hypervisor_.facts(uuid));
+  return InstanceFacts{state_name(*record, domain.state), domain, record->spec.ids};
+}
+
+Compute::Claimed Compute::claimed() {
+  const std::lock_guard lock(mutex_);
+  Claimed sum;
+  for (const auto& [uuid, slot] : slots_) {
+    if (!slot->record || slot->record->phase != Phase::kReady) continue;
+    const auto& flavor = slot->record->spec.flavor;
+    sum.vcpus += flavor.vcpus;
+    sum.memory_mb += flavor.memory_mb;
+    sum.disk_gb += flavor.root_gb;
+    ++sum.instances;
+  }
+  return sum;
+}
+
+Result<Places> Compute::places_of(const Held& held, const Record& record) {
+  Places places;
+  const auto disk = held.disk();
+  if (record.image) {
+    places.base = TRY(images_.find(record.image->key), "the image of the instance");
+    places.root = disk.root();
+    places.disk_device = TRY(disk.device());
+  }
+  if (record.rescue) {
+    places.rescue_base = TRY(images_.find(record.rescue->key), "the image to rescue it by");
+    places.rescue_root = disk.rescue();
+  }
+  if (record.has_config_drive) places.config_drive = held.folder() + "/config-2";
+  places.console_log = held.folder() + "/console.log";
+  return places;
+}
+
+std::uint64_t Compute::disk_bytes(const Flavor& flavor) const {
+  return (flavor.root_gb == 0 ? settings_.default_disk_gb : flavor.root_gb) << 30;
+}
+
+Result<void> Compute::make_disk(const Held& held, const Record& record) {
+  const auto disk = held.disk();
+  if (!disk.exists()) TRY(disk.create(disk_bytes(record.spec.flavor)), "make the disk of the instance");
+  return disk.mount();
+}
+
+Result<void> Compute::prepare(Held& held) {
+  const auto& record = *held.record();
+  // One whose root is a volume has a disk as well, when it is rescued.
+  if (record.image || record.rescue) TRY(make_disk(held, record));
+  const auto places = TRY(places_of(held, record));
+  return hypervisor_.define(TRY(make_domain_xml(record, places)));
+}
+
+Result<void> Compute::start(Held& held) {
+  TRY(prepare(held));
+  TRY(hypervisor_.ensure_running(held.record()->spec.uuid));
+  (void)TRY(note_ids(held));
+  return {};
+}
+
+// What the hypervisor chose is the instance's from now on.
+Result<IdRange> Compute::note_ids(Held& held) {
+  auto record = *held.record();
+  if (record.spec.ids) return *record.spec.ids;
+  const auto chosen = TRY(read_ids(TRY(hypervisor_.xml(record.spec.uuid, 0))));
+  if (!chosen) return IdRange{};
+  record.spec.ids = chosen;
+  TRY(save(held, std::move(record)));
+  return *chosen;
+}
+
+Result<void> Compute::stop(Held& held, std::chrono::seconds timeout) {
+  // Whoever waits for a frozen disk cannot be ended.
+  TRY(held.disk().thaw());
+  TRY(hypervisor_.shut_down(held.record()->spec.uuid, timeout));
+  return held.disk().unmount();
+}
+
+Result<void> Compute::remove(Held& held) {
+  const auto record = *held.record();
+  const auto& uuid = record.spec.uuid;
+  (void)held.disk().thaw();
+  TRY(hypervisor_.ensure_off(uuid));
+  TRY(hypervisor_.ensure_undefined(uuid));
+  TRY(held.disk().remove(), "remove the disk of the instance");
+  // The journal last of what says that there is an instance; without it the folder is a remnant.
+  TRY(remove_tree(held.folder()));
+  images_.release_all(uuid);
+  const std::lock_guard lock(mutex_);
+  held.record().reset();
+  return {};
+}
+
+Result<void> Compute::take_wiring(Held& held, Wiring wiring) {
+  auto record = *held.record();
+  record.network = std::move(wiring.network);
+  record.volumes = std::move(wiring.volumes);
+  if (record == *held.record()) return {};
+  return save(held, std::move(record));
+}
+
+}  // namespace virtuserns::compute

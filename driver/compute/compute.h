@@ -1,0 +1,203 @@
+// The instances of this host: what a compute driver does with them, in terms of the hypervisor, its disks and the images. One of
+// its functions is one method of docs/compute-api.md, which says what each does; files are by concern (spawn.cpp, power.cpp, ...).
+//
+// Thread-safe: what concerns one instance is done one after another. Each function may be repeated after an error or a death of the adapter,
+// and the next one about an instance finds what the last one left: the journal (record.h) is written first.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "driver/compute/consoles.h"
+#include "driver/compute/disk.h"
+#include "driver/compute/domain_xml.h"
+#include "driver/compute/hypervisor.h"
+#include "driver/compute/bases.h"
+#include "driver/compute/record.h"
+#include "driver/compute/settings.h"
+#include "driver/compute/transfer.h"
+
+namespace virtuserns::compute {
+
+struct SpawnRequest {
+  InstanceSpec spec;
+  std::optional<ImageRef> image;
+  std::vector<Vif> network;
+  std::vector<VolumeRef> volumes;
+  std::vector<FileToWrite> files, config_drive;
+  std::string password;  // of root; empty: none is set
+  bool power = true;
+};
+
+struct RescueRequest {
+  std::string uuid;
+  ImageRef image;
+  std::vector<Vif> network;
+  std::vector<VolumeRef> volumes;
+  std::vector<FileToWrite> files, config_drive;
+  std::string password;
+};
+
+struct Wiring {  // what a start may bring anew
+  std::vector<Vif> network;
+  std::vector<VolumeRef> volumes;
+};
+
+// What the source of a migration gives to whoever is to fetch the instance; a secret between both.
+struct Ticket {
+  std::string host, address, token;
+  std::optional<ImageRef> image;
+  std::optional<IdRange> ids;
+};
+
+struct ArrivalRequest {
+  InstanceSpec spec;
+  Ticket ticket;
+  std::vector<Vif> network;
+  std::vector<VolumeRef> volumes;
+  bool power = true;
+};
+
+struct InstanceFacts {
+  std::string state;  // of docs/compute-api.md
+  DomainFacts domain;
+  std::optional<IdRange> ids;
+};
+
+struct ListedInstance {
+  std::string uuid, name, state;
+};
+
+struct DiskCounters {
+  std::uint64_t read_bytes = 0, read_requests = 0, write_bytes = 0, write_requests = 0;
+};
+struct NicCounters {
+  std::string mac;
+  std::optional<virDomainInterfaceStatsStruct> counters;  // none while it is off
+};
+struct Diagnostics {
+  InstanceFacts facts;
+  std::vector<NicCounters> nics;
+  std::vector<DiskCounters> disks;
+  bool has_config_drive = false;
+};
+
+class Compute {
+ public:
+  Compute(Settings settings, Hypervisor& hypervisor, Bases& images);
+
+  // Reads the journals and takes away what a spawn left that died. Before anything else; errors name the instance and are logged, so that
+  // one damaged journal does not keep the others from being served.
+  [[nodiscard]] Result<void> load();
+
+  [[nodiscard]] Result<std::vector<ListedInstance>> list();
+  [[nodiscard]] Result<InstanceFacts> info(const std::string& uuid);
+  [[nodiscard]] bool knows(const std::string& uuid);
+
+  [[nodiscard]] Result<IdRange> spawn(const SpawnRequest& request);
+  [[nodiscard]] Result<void> destroy(const std::string& uuid, bool has_disks_removed);
+
+  [[nodiscard]] Result<void> power_off(const std::string& uuid, std::chrono::seconds timeout);
+  [[nodiscard]] Result<void> power_on(const std::string& uuid, Wiring wiring);
+  [[nodiscard]] Result<void> reboot_soft(const std::string& uuid, Wiring wiring);
+  [[nodiscard]] Result<void> reboot_hard(const std::string& uuid, Wiring wiring);
+  [[nodiscard]] Result<void> pause(const std::string& uuid);
+  [[nodiscard]] Result<void> unpause(const std::string& uuid);
+  [[nodiscard]] Result<void> suspend(const std::string& uuid);
+  [[nodiscard]] Result<void> resume(const std::string& uuid, Wiring wiring);
+
+  [[nodiscard]] Result<void> rescue(const RescueRequest& request);
+  [[nodiscard]] Result<void> unrescue(const std::string& uuid);
+  // Writes a root-tar to `output`, which is the caller's; bytes.
+  [[nodiscard]] Result<std::uint64_t> snapshot(const std::string& uuid, const Fd& output);
+  [[nodiscard]] Result<void> resize(const std::string& uuid, const Flavor& flavor);
+
+  // On the source, with revert and confirm; migrate_in on the host that it goes to, which may be this one (a resize).
+  [[nodiscard]] Result<Ticket> migrate_out(const std::string& uuid, std::chrono::seconds timeout);
+  [[nodiscard]] Result<IdRange> migrate_in(const ArrivalRequest& request);
+  [[nodiscard]] Result<void> migrate_confirm(const std::string& uuid);
+  [[nodiscard]] Result<void> migrate_revert(const std::string& uuid, Wiring wiring, bool power);
+  // What the holder of a ticket fetches; no descriptor: it has no disk of its own.
+  [[nodiscard]] Result<std::pair<Fd, Luggage>> open_moved(const std::string& uuid, const std::string& token);
+
+  [[nodiscard]] Result<std::string> console_output(const std::string& uuid, std::size_t bytes);
+  [[nodiscard]] Result<std::uint16_t> serial_console(const std::string& uuid);
+  [[nodiscard]] Result<Diagnostics> diagnostics(const std::string& uuid);
+  [[nodiscard]] Result<void> set_password(const std::string& uuid, const std::string& user,
+                                          const std::string& password);
+  [[nodiscard]] Result<void> quiesce(const std::string& uuid);
+  [[nodiscard]] Result<void> unquiesce(const std::string& uuid);
+  [[nodiscard]] Result<void> extend_volume(const std::string& uuid, const VolumeRef& volume);
+  [[nodiscard]] Result<void> attach_interface(const std::string& uuid, const Vif& vif);
+  [[nodiscard]] Result<void> detach_interface(const std::string& uuid, const Vif& vif);
+  [[nodiscard]] Result<void> attach_volume(const std::string& uuid, const VolumeRef& volume);
+  [[nodiscard]] Result<void> detach_volume(const std::string& uuid, const VolumeRef& volume);
+
+  [[nodiscard]] const Settings& settings() const { return settings_; }
+  [[nodiscard]] Hypervisor& hypervisor() { return hypervisor_; }
+  [[nodiscard]] Bases& images() { return images_; }
+  // Root of its disks, MB of memory and vcpus of all instances.
+  struct Claimed {
+    std::uint64_t vcpus = 0, memory_mb = 0, disk_gb = 0, instances = 0;
+  };
+  [[nodiscard]] Claimed claimed();
+
+ private:
+  struct Slot {
+    std::mutex job;                // held for as long as something is done with the instance
+    std::optional<Record> record;  // none: there is no such instance (any more); by `job` and mutex_
+  };
+  // The instance, for as long as this lives.
+  class Held {
+   public:
+    Held(std::shared_ptr<Slot> slot, std::string folder)
+        : slot_(std::move(slot)), lock_(slot_->job), folder_(std::move(folder)) {}
+    [[nodiscard]] std::optional<Record>& record() { return slot_->record; }
+    [[nodiscard]] const std::string& folder() const { return folder_; }
+    [[nodiscard]] Disk disk() const { return Disk(folder_); }
+
+   private:
+    std::shared_ptr<Slot> slot_;
+    std::unique_lock<std::mutex> lock_;
+    std::string folder_;
+  };
+
+  [[nodiscard]] Held hold(const std::string& uuid);
+  // VIR_ERR_NO_DOMAIN without a complete record.
+  [[nodiscard]] Result<Held> hold_ready(const std::string& uuid);
+  [[nodiscard]] std::optional<Record> peek(const std::string& uuid);
+  [[nodiscard]] std::string folder_of(const std::string& uuid) const;
+
+  [[nodiscard]] Result<void> save(Held& held, Record record);
+  [[nodiscard]] Result<Places> places_of(const Held& held, const Record& record);
+  // The definition as the record says, with its disk there.
+  [[nodiscard]] Result<void> prepare(Held& held);
+  [[nodiscard]] Result<void> start(Held& held);
+  [[nodiscard]] Result<void> stop(Held& held, std::chrono::seconds timeout);
+  // Domain, disk, folder, hold on the image.
+  [[nodiscard]] Result<void> remove(Held& held);
+  [[nodiscard]] Result<void> take_wiring(Held& held, Wiring wiring);
+  [[nodiscard]] Result<void> make_disk(const Held& held, const Record& record);
+  [[nodiscard]] Result<IdRange> note_ids(Held& held);
+  [[nodiscard]] Result<void> fetch(Held& held, const Ticket& ticket);
+  [[nodiscard]] Result<void> resize_here(Held& held, const ArrivalRequest& request);
+  [[nodiscard]] Result<void> undo_resize(Held& held);
+  [[nodiscard]] static Result<void> remove_kept(const Held& held);
+  [[nodiscard]] std::uint64_t disk_bytes(const Flavor& flavor) const;
+
+  static constexpr const char* kKeptDisk = "/disk.before.img";  // of an instance that was resized on this host
+
+  Settings settings_;
+  Hypervisor& hypervisor_;
+  Bases& images_;
+  Consoles consoles_;
+  std::mutex mutex_;  // of slots_, and of records read without their job
+  std::map<std::string, std::shared_ptr<Slot>> slots_;
+};
+
+}  // namespace virtuserns::compute

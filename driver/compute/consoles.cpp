@@ -1,0 +1,180 @@
+#include "driver/compute/consoles.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "conf/base/log.h"
+#include "conf/base/text.h"
+
+namespace virtuserns::compute {
+namespace {
+
+using client::last_error;
+
+constexpr int kVisitMs = 60'000;  // how long one may take to come
+constexpr int kTickMs = 500;      // how soon the end of the program is seen
+constexpr int kWouldBlock = -2;   // of virStreamRecv and virStreamSend
+
+Result<SocketFd> listen_at(const std::string& address) {
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_flags = AI_NUMERICHOST | AI_PASSIVE;
+  hints.ai_socktype = SOCK_STREAM;
+  if (::getaddrinfo(address.c_str(), "0", &hints, &found) != 0)
+    return fail(VIR_ERR_CONF_SYNTAX, quote(address) + " is no address (console_address)");
+  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
+  SocketFd socket(::socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!socket || ::bind(socket.get(), found->ai_addr, found->ai_addrlen) != 0 || ::listen(socket.get(), 1) != 0)
+    return sys_fail("listen at " + quote(address));
+  return socket;
+}
+
+Result<std::uint16_t> port_of(const SocketFd& socket) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0)
+    return sys_fail("ask for a port");
+  return ntohs(address.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&address)->sin6_port
+                                             : reinterpret_cast<sockaddr_in*>(&address)->sin_port);
+}
+
+// The console as a stream that never blocks; `wake` can be read when there is something.
+Result<client::Stream> open_stream(client::Domain domain, const std::string& uuid) {
+  client::Stream stream(::virStreamNew(::virDomainGetConnect(domain.get()), VIR_STREAM_NONBLOCK));
+  if (!stream) return last_error("make a stream");
+  if (::virDomainOpenConsole(domain.get(), nullptr, stream.get(), VIR_DOMAIN_CONSOLE_FORCE) != 0)
+    return last_error("open the console of " + uuid);
+  return stream;
+}
+
+// What came from the visitor and is not with the instance yet: a terminal's worth.
+class Relay {
+ public:
+  Relay(virStreamPtr stream, const SocketFd& visitor) : stream_(stream), visitor_(visitor) {}
+
+  // False: one side has ended.
+  bool from_instance() {
+    while (true) {
+      std::array<char, 4096> bytes;
+      const int got = ::virStreamRecv(stream_, bytes.data(), bytes.size());
+      if (got == kWouldBlock) return true;
+      if (got <= 0 || !send_all({bytes.data(), static_cast<std::size_t>(got)})) return false;
+    }
+  }
+  bool from_visitor() {
+    std::array<char, 4096> bytes;
+    const auto got = ::recv(visitor_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+    if (got < 0) return errno == EAGAIN || errno == EINTR;
+    if (got == 0) return false;
+    waiting_.append(bytes.data(), static_cast<std::size_t>(got));
+    return pass_on();
+  }
+  bool pass_on() {
+    while (!waiting_.empty()) {
+      const int sent = ::virStreamSend(stream_, waiting_.data(), waiting_.size());
+      if (sent == kWouldBlock) return true;
+      if (sent < 0) return false;
+      waiting_.erase(0, static_cast<std::size_t>(sent));
+    }
+    return true;
+  }
+  [[nodiscard]] bool has_room() const { return waiting_.size() < 64 * 1024; }
+  [[nodiscard]] bool has_waiting() const { return !waiting_.empty(); }
+
+ private:
+  bool send_all(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const auto sent = ::send(visitor_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (sent < 0 && errno == EINTR) continue;
+      if (sent < 0) return false;
+      bytes.remove_prefix(static_cast<std::size_t>(sent));
+    }
+    return true;
+  }
+
+  virStreamPtr stream_;
+  const SocketFd& visitor_;
+  std::string waiting_;
+};
+
+}  // namespace
+
+Consoles::~Consoles() {
+  is_ending_ = true;
+  for (auto& session : sessions_) session.thread.join();
+}
+
+void Consoles::reap() {
+  for (auto it = sessions_.begin(); it != sessions_.end();) {
+    const auto next = std::next(it);
+    if (it->is_done) {
+      it->thread.join();
+      sessions_.erase(it);
+    }
+    it = next;
+  }
+}
+
+Result<std::uint16_t> Consoles::open(const std::string& uuid, const std::string& address) {
+  auto listener = TRY(listen_at(address));
+  const auto port = TRY(port_of(listener));
+  const std::lock_guard lock(mutex_);
+  reap();
+  if (sessions_.size() >= kMaxConsoles)
+    return fail(VIR_ERR_RESOURCE_BUSY, std::to_string(kMaxConsoles) + " consoles are open already: close one");
+  auto& session = sessions_.emplace_back();
+  session.listener = std::move(listener);
+  session.uuid = uuid;
+  session.thread = std::thread([this, &session] { run(session); });
+  return port;
+}
+
+void Consoles::run(Session& session) {
+  for (int waited = 0; waited < kVisitMs && !is_ending_; waited += kTickMs) {
+    pollfd polled{session.listener.get(), POLLIN, 0};
+    if (::poll(&polled, 1, kTickMs) <= 0) continue;
+    const SocketFd visitor(::accept4(session.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    session.listener.reset();
+    if (visitor) relay(session.uuid, visitor);
+    break;
+  }
+  session.listener.reset();
+  session.is_done = true;
+}
+
+void Consoles::relay(const std::string& uuid, const SocketFd& visitor) {
+  auto opened = hypervisor_.run_on(uuid, [&](client::Domain domain) { return open_stream(std::move(domain), uuid); });
+  if (!opened) {
+    log_info("compute", "a console: " + opened.error().text);
+    return;
+  }
+  const Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  auto* number = new int(wake.get());
+  const auto on_readable = [](virStreamPtr, int, void* fd) { (void)::eventfd_write(*static_cast<int*>(fd), 1); };
+  if (!wake ||
+      ::virStreamEventAddCallback(opened->get(), VIR_STREAM_EVENT_READABLE | VIR_STREAM_EVENT_HANGUP, on_readable,
+                                  number, [](void* fd) { delete static_cast<int*>(fd); }) != 0) {
+    delete number;
+    return;
+  }
+  Relay both(opened->get(), visitor);
+  bool is_open = both.from_instance();
+  while (is_open && !is_ending_) {
+    pollfd polled[] = {{visitor.get(), static_cast<short>(both.has_room() ? POLLIN : 0), 0}, {wake.get(), POLLIN, 0}};
+    if (::poll(polled, 2, both.has_waiting() ? 20 : kTickMs) < 0 && errno != EINTR) break;
+    eventfd_t ignored = 0;
+    if (polled[1].revents != 0) (void)::eventfd_read(wake.get(), &ignored);
+    if (polled[1].revents != 0) is_open = both.from_instance();
+    if (is_open && polled[0].revents != 0) is_open = both.from_visitor();
+    is_open = is_open && both.pass_on();
+  }
+  (void)::virStreamEventRemoveCallback(opened->get());
+  (void)::virStreamAbort(opened->get());
+}
+
+}  // namespace virtuserns::compute

@@ -1,0 +1,92 @@
+// Instances come and go.
+#include "conf/base/log.h"
+#include "conf/base/undo.h"
+#include "driver/compute/compute.h"
+#include "driver/compute/kinds.h"
+#include "driver/compute/tree.h"
+
+namespace virtuserns::compute {
+namespace {
+
+Record record_of(const SpawnRequest& request) {
+  Record record;
+  record.spec = request.spec;
+  record.image = request.image;
+  record.network = request.network;
+  record.volumes = request.volumes;
+  record.has_config_drive = !request.config_drive.empty();
+  return record;
+}
+
+Result<void> check_root(const SpawnRequest& request) {
+  bool has_root_volume = false;
+  for (const auto& volume : request.volumes) has_root_volume = has_root_volume || volume.is_root;
+  if (has_root_volume == request.image.has_value())
+    return fail(VIR_ERR_INVALID_ARG,
+                has_root_volume
+                    ? "params.image: there is a volume with boot_index 0 already: leave one of both out"
+                    : "params.image: the instance has no root: name an image, or a volume with boot_index 0");
+  if (has_root_volume && !request.files.empty())
+    return fail(VIR_ERR_OPERATION_UNSUPPORTED,
+                "files cannot be written to a root that is a volume: give them by the config drive");
+  return {};
+}
+
+}  // namespace
+
+Result<IdRange> Compute::spawn(const SpawnRequest& request) {
+  const auto& uuid = request.spec.uuid;
+  TRY(check_root(request));
+  auto held = hold(uuid);
+  if (held.record() && held.record()->phase != Phase::kCreating)
+    return fail(VIR_ERR_DOM_EXIST, "there is an instance " + uuid + " already");
+  if (held.record()) TRY(remove(held), "remove what an earlier attempt left");
+  // Before anything is made: whoever asks may have to bring the image first.
+  if (request.image) (void)TRY(images_.find(request.image->key));
+
+  TRY(save(held, record_of(request)));
+  Undo undo;
+  undo.add([&] {
+    if (const auto removed = remove(held); !removed)
+      log_error("compute", "instance " + uuid + " could not be made, nor be removed: " + removed.error().text);
+  });
+  if (request.image) {
+    TRY(images_.hold(request.image->key, uuid));
+    TRY(make_disk(held, *held.record()));
+    if (!request.files.empty() || !request.password.empty()) {
+      const auto base = TRY(images_.find(request.image->key));
+      const auto tree = TRY(open_tree_of(held.disk().root(), base), "open the files of the instance");
+      TRY(write_files(tree, request.files));
+      // As clouds do: an image without a root that has a password is none the worse for it.
+      if (!request.password.empty())
+        if (const auto set = set_password_in(tree, "root", request.password); !set)
+          log_info("compute", set.error().text);
+    }
+  }
+  if (!request.config_drive.empty()) TRY(make_config_drive(held.folder() + "/config-2", request.config_drive));
+  TRY(prepare(held));
+  if (request.power) TRY(start(held));
+  if (!request.power) TRY(held.disk().unmount());
+  const auto ids = TRY(note_ids(held));
+  auto record = *held.record();
+  record.phase = Phase::kReady;
+  TRY(save(held, std::move(record)));
+  undo.commit();
+  return ids;
+}
+
+Result<void> Compute::destroy(const std::string& uuid, bool has_disks_removed) {
+  auto held = hold(uuid);
+  if (!held.record()) return {};
+  // Of a resize on one host the scheduler has the new one destroyed in order to go back to the old one.
+  if (held.record()->before_resize) return undo_resize(held);
+  if (has_disks_removed) return remove(held);
+  TRY(hypervisor_.ensure_off(uuid));
+  TRY(hypervisor_.ensure_undefined(uuid));
+  TRY(held.disk().unmount());
+  auto record = *held.record();
+  record.phase = Phase::kMoved;
+  return save(held, std::move(record));
+}
+
+}  // namespace virtuserns::compute

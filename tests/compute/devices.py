@@ -1,0 +1,280 @@
+"""What an instance is given beside its root: links, volumes, a console; and what is told of it: events, snapshots, figures."""
+import contextlib
+import os
+import pathlib
+import re
+import socket
+import tarfile
+
+from lab import MIB, USERNS, Lab, instance, run
+from api import Client, refused
+from harness import check, contains, equal, eventually, main, test
+from world import bridge
+
+BRIDGE = "brq-compute"
+
+
+def vif(number=1, **more):
+    return {"id": f"port-{number}", "mac": f"fa:16:3e:00:00:0{number}", "type": "bridge", "bridge": BRIDGE, "device": f"tapc{number}",
+            "mtu": 1400, "active": True, "ips": [{"address": f"10.9.0.{number + 1}", "prefix": 24}],
+            "routes": [{"to": "0.0.0.0/0", "via": "10.9.0.1"}] if number == 1 else [], "dns": ["10.9.0.1"], **more}
+
+
+def links(lab, spec):
+    """MAC address to name, inside."""
+    text = lab.sh(spec, "for n in /sys/class/net/*; do echo $(cat $n/address) ${n##*/}; done")
+    return dict(line.split() for line in text.splitlines())
+
+
+@contextlib.contextmanager
+def volume(lab, name="vol", mark=b""):
+    """A loop device as the node of a volume, as iSCSI would bring one."""
+    image = lab.adapter.folder / f"{name}.img"
+    with image.open("wb") as file:
+        file.write(mark)
+        file.truncate(8 * MIB)
+    node = run("losetup", "-f", "--show", image).strip()
+    try:
+        yield node, image
+    finally:
+        run("losetup", "-d", node)
+
+
+@test(drivers=USERNS)
+def links_at_the_start_and_later(env):
+    with bridge(BRIDGE, "10.9.0.1/24"), Lab(env) as lab:
+        spec = instance()
+        uuid, first, second = spec["uuid"], vif(1), vif(2)
+        lab.spawn(spec, network=[first])
+        inside = links(lab, spec)
+        check(first["mac"] in inside, f"{first['mac']} is not in {inside}")
+        name = inside[first["mac"]]
+        contains(lab.sh(spec, f"ip -4 addr show dev {name}"), "inet 10.9.0.2/24")
+        contains(lab.sh(spec, "ip route"), "default via 10.9.0.1")
+        equal(lab.sh(spec, f"cat /sys/class/net/{name}/mtu").strip(), "1400")
+        lab.sh(spec, "ping -c 1 -W 5 10.9.0.1")
+        contains(run("ip", "link", "show", "master", BRIDGE), "tapc1")
+        for _ in range(2):
+            lab.call("instance.attach_interface", uuid=uuid, vif=second)
+            check(second["mac"] in links(lab, spec), "the second link is not there")
+        contains(lab.sh(spec, "ip -4 addr"), "inet 10.9.0.3/24")
+        lab.call("instance.reboot", uuid=uuid, type="hard", network=[first, second], volumes=[])
+        check({first["mac"], second["mac"]} <= set(links(lab, spec)), "a link is not there after a reboot")
+        lab.call("instance.detach_interface", uuid=uuid, vif=second)
+        check(second["mac"] not in links(lab, spec), "the second link is there still")
+        with refused("device-not-found"):
+            lab.call("instance.detach_interface", uuid=uuid, vif=second)
+        counters = lab.call("instance.diagnostics", uuid=uuid)["nics"]
+        equal([nic["mac"] for nic in counters], [first["mac"]])
+        check(counters[0]["rx_packets"] > 0 or counters[0]["tx_packets"] > 0, f"nothing was counted: {counters}")
+        lab.destroy(spec)
+        check("tapc1" not in run("ip", "link"), "the link is left")
+
+
+@test(drivers=USERNS)
+def a_link_without_its_bridge_undoes_the_spawn(env):
+    with Lab(env) as lab:
+        spec = instance()
+        try:
+            lab.spawn(spec, network=[vif(1, bridge="brq-missing")])
+            check(False, "spawned without a bridge")
+        except Exception as error:  # noqa: BLE001
+            contains(str(error), "brq-missing")
+        lab.nothing_left()
+        lab.spawn(spec)
+
+
+@test(drivers=USERNS)
+def volumes_come_and_go(env):
+    with Lab(env) as lab, volume(lab, mark=b"volume") as (node, image):
+        spec = instance()
+        uuid, one = spec["uuid"], {"device": "/dev/vdb", "path": node, "readonly": False, "boot_index": None, "serial": "s-1"}
+        lab.spawn(spec)
+        for _ in range(2):
+            lab.call("instance.attach_volume", uuid=uuid, volume=one)
+        equal(lab.sh(spec, "head -c 6 /dev/vdb"), "volume")
+        lab.sh(spec, "echo written | dd of=/dev/vdb bs=512 seek=1 conv=fsync 2>/dev/null")
+        contains(pathlib.Path(node).read_bytes()[512:520].decode(), "written")
+        lab.call("instance.reboot", uuid=uuid, type="hard", network=[], volumes=[one])
+        equal(lab.sh(spec, "head -c 6 /dev/vdb"), "volume")
+        with image.open("ab") as file:
+            file.truncate(16 * MIB)
+        lab.call("instance.extend_volume", uuid=uuid, volume=one)
+        equal(run("blockdev", "--getsize64", node).strip(), str(16 * MIB))
+        with refused("invalid"):
+            lab.call("instance.attach_volume", uuid=uuid, volume={**one, "path": "/dev/null"})
+        lab.call("instance.detach_volume", uuid=uuid, volume=one)
+        lab.sh(spec, "head -c 6 /dev/vdb", code=1)
+        with refused("device-not-found"):
+            lab.call("instance.detach_volume", uuid=uuid, volume=one)
+        with refused("device-not-found"):
+            lab.call("instance.extend_volume", uuid=uuid, volume=one)
+        lab.destroy(spec)
+
+
+@test(drivers=USERNS)
+def a_volume_that_is_read_only(env):
+    with Lab(env) as lab, volume(lab, mark=b"volume") as (node, _):
+        spec = instance()
+        lab.spawn(spec, volumes=[{"device": "/dev/vdc", "path": node, "readonly": True, "boot_index": None, "serial": ""}])
+        equal(lab.sh(spec, "head -c 6 /dev/vdc"), "volume")
+        lab.sh(spec, "echo x > /dev/vdc", code=1)
+        lab.destroy(spec)
+
+
+@test(drivers=USERNS)
+def a_volume_is_the_root(env):
+    with Lab(env) as lab:
+        image = lab.adapter.folder / "root.img"
+        with image.open("wb") as file:
+            file.truncate(64 * MIB)
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-d", lab.tree, image)
+        node = run("losetup", "-f", "--show", image).strip()
+        try:
+            spec = instance()
+            uuid = spec["uuid"]
+            root = {"device": "/dev/vda", "path": node, "readonly": False, "boot_index": 0, "serial": "s"}
+            with refused("invalid", "leave one of both out"):
+                lab.spawn(spec, volumes=[root])
+            with refused("invalid", "no root"):
+                lab.spawn(spec, image=None)
+            lab.spawn(spec, image=None, volumes=[root])
+            lab.until_up(spec)
+            lab.sh(spec, "echo kept > /root/kept")
+            with refused("invalid-state"):
+                lab.call("instance.detach_volume", uuid=uuid, volume=root)
+            with refused("unsupported"):
+                lab.call("instance.snapshot", uuid=uuid, path=str(lab.tree / "etc/shadow"))
+            lab.call("instance.rescue", uuid=uuid, image={"key": "busybox", "format": "root-tar"}, network=[], volumes=[root],
+                     files=[], config_drive=[], password=None)
+            equal(lab.sh(spec, "cat /mnt/root/kept").strip(), "kept")
+            lab.call("instance.unrescue", uuid=uuid)
+            equal(lab.sh(spec, "cat /root/kept").strip(), "kept")
+            lab.destroy(spec)
+            contains(run("debugfs", "-R", "cat /root/kept", image), "kept")
+        finally:
+            run("losetup", "-d", node)
+
+
+@test(drivers=USERNS)
+def what_it_says_on_its_console(env):
+    with Lab(env) as lab:
+        spec = instance()
+        uuid = spec["uuid"]
+        lab.spawn(spec)
+        lab.until_up(spec)
+        lab.sh(spec, "printf 'raw \\377\\001 end' > /dev/console")
+        eventually(lambda: lab.client.output(uuid).endswith(b"raw \xff\x01 end"), "the console's last words")
+        equal(lab.client.output(uuid, 3), b"end")
+        for number in (0, 9 * MIB):
+            with refused("invalid"):
+                lab.client.output(uuid, number)
+        found = lab.call("instance.serial_console", uuid=uuid)
+        with socket.create_connection((found["host"], found["port"]), 30) as console:
+            console.sendall(b"who is there\r")
+            seen = b""
+            while seen.count(b"who is there") < 2:  # its terminal's echo, and what cat says
+                part = console.recv(4096)
+                check(part, f"the console closed after {seen!r}")
+                seen += part
+        lab.call("instance.power_off", uuid=uuid, timeout=0, retry_interval=1)
+        with refused("invalid-state"):
+            lab.call("instance.serial_console", uuid=uuid)
+        check(lab.client.output(uuid), "the log is gone with the power")
+
+
+@test(drivers=USERNS)
+def a_log_that_the_instance_would_fill_the_host_with(env):
+    with Lab(env) as lab:
+        spec = instance()
+        lab.spawn(spec)
+        lab.until_up(spec)
+        lab.sh(spec, "yes 0123456789012345678901234567890123456789012345678901234567890 | head -c 12582912 > /dev/console")
+        log = lab.adapter.state / "instances" / spec["uuid"]
+        size = sum(path.stat().st_size for path in log.glob("console.log*"))
+        check(size <= 8 * MIB, f"{size} bytes of console log on the host's disk")
+
+
+@test(drivers=USERNS)
+def events_are_told(env):
+    with Lab(env) as lab, Client(lab.adapter.socket) as listener:
+        equal(listener.call("events.subscribe"), {})
+
+        def next_of(uuid):
+            while True:
+                told = listener.receive()
+                equal((told["jsonrpc"], told["method"]), ("2.0", "event"))
+                if told["params"]["uuid"] == uuid:
+                    return told["params"]["event"]
+        spec = instance()
+        uuid = spec["uuid"]
+        lab.spawn(spec, power=False)
+        for method, params, event in (("power_on", {"network": [], "volumes": []}, "started"), ("pause", {}, "paused"),
+                                      ("unpause", {}, "resumed"), ("power_off", {"timeout": 0}, "stopped")):
+            lab.call(f"instance.{method}", uuid=uuid, **params)
+            equal(next_of(uuid), event)
+        env.daemon.kill()
+        env.daemon.start()
+        equal(next_of(""), "lost")
+        equal(lab.client.state(uuid), "shutdown")
+        lab.call("instance.power_on", uuid=uuid, network=[], volumes=[])
+        equal(next_of(uuid), "started")
+        # Somebody else's domain is nobody's business.
+        env.define("stranger")
+        env.virsh("start", "stranger").ok()
+        lab.call("instance.pause", uuid=uuid)
+        equal(listener.receive()["params"]["uuid"], uuid)
+        env.virsh("destroy", "stranger").ok()
+        env.virsh("undefine", "stranger").ok()
+
+
+@test(drivers=USERNS)
+def a_snapshot_becomes_an_image(env):
+    with Lab(env) as lab:
+        spec, clone = instance("web"), instance("clone")
+        uuid = spec["uuid"]
+        lab.spawn(spec)
+        lab.sh(spec, "echo kept > /root/kept; rm /etc/shadow; chown 5:6 /root/kept")
+        path = lab.adapter.folder / "snapshot.tar"
+        path.touch()
+        for _ in range(2):
+            result = lab.call("instance.snapshot", uuid=uuid, path=str(path))
+            equal(result, {"format": "root-tar", "bytes": path.stat().st_size})
+            with tarfile.open(path) as tar:
+                names = {name.removeprefix("./") for name in tar.getnames()}
+            check("root/kept" in names and "etc/shadow" not in names, "the snapshot is not of the instance")
+        equal(lab.client.state(uuid), "running")
+        lab.call("instance.pause", uuid=uuid)
+        lab.call("instance.snapshot", uuid=uuid, path=str(path))
+        equal(lab.client.state(uuid), "paused")
+        lab.call("image.add", key="snap", format="root-tar", path=str(path))
+        lab.spawn(clone, image={"key": "snap", "format": "root-tar"})
+        equal(lab.sh(clone, "cat /root/kept; stat -c '%u %g' /root/kept; ls /etc/shadow 2>&1 | grep -c shadow:").split(),
+              ["kept", "5", "6", "1"])
+
+
+@test(drivers=USERNS)
+def the_host(env):
+    with Lab(env) as lab:
+        for _ in range(2):
+            described = lab.call("host.describe")
+        equal((described["kind"], described["uri"]), ("container", env.uri))
+        check(re.match(r"1\.\d+$", lab.call("api.version")["version"]), "another version")
+        before = lab.call("host.resources")
+        spec = instance(flavor={"vcpus": 2})
+        lab.spawn(spec)
+        after = lab.call("host.resources")
+        equal(after["vcpus_used"] - before["vcpus_used"], 2)
+        equal(after["running"] - before["running"], 1)
+        inventory = lab.call("host.inventory")
+        equal(inventory["inventory"]["VCPU"]["total"], os.cpu_count())
+        check("CUSTOM_USERNS" in inventory["traits"], "no trait")
+        stats = lab.call("host.cpu_stats")
+        check(stats["kernel"] > 0 and stats["idle"] > 0, f"{stats}")
+        check(lab.call("host.uptime")["seconds"] > 0, "no uptime")
+        figures = lab.call("instance.diagnostics", uuid=spec["uuid"])
+        equal((figures["state"], figures["memory"]["maximum_mb"], len(figures["disks"])), ("running", 64, 1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+#!/usr/bin/python3
+"""Path B: our own compute driver in nova-compute, virtuserns-compute beside it, and virtusernsd behind that."""
+import pathlib
+
+import suite
+import settings
+from compute import STATE
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+SOCKET = "/run/libvirt/compute.sock"  # each host sees its own
+
+CONF = f"""[DEFAULT]
+compute_driver = userns.UsernsDriver
+[userns]
+socket = {SOCKET}
+[serial_console]
+enabled = true
+proxyclient_address = {{ip}}
+"""
+
+ADAPTER = """connect = "{uri}"
+socket = "%s"
+state = "{state}/adapter"
+image_program = "{build}/tools/image/virt-userns-image"
+host = "{name}"
+migration_address = "{ip}"
+migration_command = "ssh -o BatchMode=yes {{address}} {build}/driver/compute/virtuserns-compute --socket %s send {{uuid}} {{token}}"
+log_level = 2
+""" % (SOCKET, SOCKET)
+
+
+def start_hosts(cloud):
+    for name in ("host1", "host2"):
+        host = cloud.host(name)
+        host.start_ssh()
+        host.start_daemon()
+        config = settings.CONFIG / f"adapter-{name}.conf"
+        config.write_text(ADAPTER.format(name=name, ip=host.ip, state=STATE, uri="userns:///system", build=host.build))
+        host.start_beside("adapter", ["{build}/driver/compute/virtuserns-compute", "--config", str(config)])
+        cloud.start_compute(name, CONF, binary=str(SOURCE / "driver/compute/nova/nova-compute-userns"))
+
+
+REFUSALS = {
+    "live-migrate": "cold migration only",
+    "crash-dump": "not supported",
+}
+
+if __name__ == "__main__":
+    suite.main(suite.Path("B", start_hosts, REFUSALS))

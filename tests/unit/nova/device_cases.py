@@ -1,0 +1,121 @@
+"""Devices that come and go, and refusals: what is undone, and in what words Nova hears of it."""
+import unittest.mock
+
+import compute_api
+import nova_objects
+from driver_cases import DriverCase
+from nova import exception
+from nova.virt.userns import adapter as userns_adapter
+from nova.virt.userns import client
+from nova_objects import CONF, CONTEXT, UUID
+
+
+class DeviceTest(DriverCase):
+    def test_interface(self):
+        vif = nova_objects.vif()
+        self.driver.attach_interface(CONTEXT, self.instance, None, vif)
+        self.driver.detach_interface(CONTEXT, self.instance, vif)
+        self.assertEqual(self.adapter.methods(), ["instance.attach_interface", "instance.detach_interface"])
+        self.assertEqual(self.adapter.asked("instance.attach_interface")[0]["vif"]["device"], "tapcccccccc-00")
+        self.assertEqual((self.plug.call_count, self.unplug.call_count), (1, 1))
+
+    def test_interface_that_is_refused_is_unplugged(self):
+        for kind in ("unsupported", "internal"):
+            self.refuse("instance.attach_interface", kind, "no")
+            with self.assertRaisesRegex(exception.NovaException, "no"):
+                self.driver.attach_interface(CONTEXT, self.instance, None, nova_objects.vif())
+        self.assertEqual(self.unplug.call_count, 2)
+
+    def test_interface_that_is_gone(self):
+        self.refuse("instance.detach_interface", "device-not-found")
+        self.driver.detach_interface(CONTEXT, self.instance, nova_objects.vif())
+        self.unplug.assert_called_once()
+
+    def test_vifs_of_a_restarted_service(self):
+        self.driver.plug_vifs(self.instance, self.network)
+        self.driver.unplug_vifs(self.instance, self.network)
+        self.assertEqual((self.plug.call_count, self.unplug.call_count), (1, 1))
+
+    def test_volume(self):
+        info = nova_objects.volume()["connection_info"]
+        expected = {"device": "/dev/vdc", "path": "/dev/loop7", "readonly": False, "boot_index": None,
+                    "serial": "dddddddd-0000-4000-8000-000000000001"}
+        self.driver.attach_volume(CONTEXT, info, self.instance, "/dev/vdc")
+        self.driver.detach_volume(CONTEXT, info, self.instance, "/dev/vdc")
+        self.assertEqual(self.adapter.requests, [("instance.attach_volume", {"uuid": UUID, "volume": expected}),
+                                                 ("instance.detach_volume", {"uuid": UUID, "volume": expected})])
+
+    def test_volume_that_is_refused_is_disconnected(self):
+        self.refuse("instance.attach_volume", "invalid", "no such node")
+        with unittest.mock.patch("nova.virt.userns.volumes.disconnect") as disconnect:
+            with self.assertRaises(exception.InvalidInput):
+                self.driver.attach_volume(CONTEXT, nova_objects.volume()["connection_info"], self.instance, "/dev/vdc")
+        disconnect.assert_called_once()
+
+    def test_volume_that_is_gone(self):
+        for kind in ("device-not-found", "instance-not-found"):
+            self.refuse("instance.detach_volume", kind)
+            self.driver.detach_volume(CONTEXT, nova_objects.volume()["connection_info"], self.instance, "/dev/vdc")
+
+    def test_encrypted_volume(self):
+        with self.assertRaises(exception.VolumeEncryptionNotSupported):
+            self.driver.attach_volume(CONTEXT, nova_objects.volume()["connection_info"], self.instance, "/dev/vdc",
+                                      encryption={"provider": "luks"})
+
+    def test_transport_without_a_device(self):
+        with self.assertRaises(exception.VolumeDriverNotFound):
+            self.driver.attach_volume(CONTEXT, nova_objects.volume(transport="rbd")["connection_info"], self.instance, "/dev/vdc")
+
+    def test_one_of_two_volumes_fails(self):
+        devices = nova_objects.block_device_info(nova_objects.volume(), nova_objects.volume(transport="rbd"))
+        with unittest.mock.patch("nova.virt.userns.volumes.disconnect") as disconnect:
+            with self.assertRaises(exception.VolumeDriverNotFound):
+                self.driver.power_on(CONTEXT, self.instance, self.network, devices)
+        disconnect.assert_called_once_with(devices["block_device_mapping"][0]["connection_info"])
+        self.assertEqual(self.adapter.methods(), [])
+
+    def test_connector(self):
+        """os-brick would look at the initiators of this host, as root."""
+        with unittest.mock.patch("os_brick.initiator.connector.get_connector_properties") as properties:
+            self.assertIs(self.driver.get_volume_connector(self.instance), properties.return_value)
+        self.assertEqual(properties.call_args.args[1], CONF.my_block_storage_ip)
+        self.assertEqual(properties.call_args.kwargs["host"], "compute-1")
+
+
+class RefusalTest(DriverCase):
+    EXPECTED = {
+        "instance-not-found": exception.InstanceNotFound, "instance-exists": exception.InstanceExists,
+        "invalid-state": exception.InstanceInvalidState, "unsupported": NotImplementedError, "invalid": exception.InvalidInput,
+        "image-missing": userns_adapter.ImageMissing, "image-refused": exception.ImageUnacceptable,
+        "no-space": exception.ComputeResourcesUnavailable, "device-not-found": exception.DeviceNotFound,
+        "busy": exception.ComputeServiceUnavailable, "unavailable": exception.ComputeServiceUnavailable,
+        "internal": exception.NovaException,
+    }
+
+    def test_each_kind(self):
+        self.assertEqual(set(self.EXPECTED), compute_api.kinds())
+        for kind, expected in self.EXPECTED.items():
+            self.refuse("instance.pause", kind, "because of that")
+            with self.subTest(kind), self.assertRaises(expected) as caught:
+                self.driver.pause(self.instance)
+            if kind not in ("instance-not-found", "instance-exists"):
+                self.assertIn("because of that", str(caught.exception))
+
+    def test_every_exception_crosses_to_the_conductor(self):
+        """oslo.messaging makes them anew there out of class, message and arguments."""
+        for kind in compute_api.kinds() - {"unsupported"}:
+            error = userns_adapter.to_nova(client.AdapterError("m", kind, "why"), UUID)
+            again = type(error)(*error.args, **getattr(error, "kwargs", {}))
+            self.assertEqual(str(again), str(error))
+
+    def test_words_of_nova(self):
+        self.refuse("instance.crash_dump", "unsupported")
+        self.refuse("instance.quiesce", "unsupported")
+        with self.assertRaises(exception.TriggerCrashDumpNotSupported):
+            self.driver.trigger_crash_dump(self.instance)
+        with self.assertRaises(exception.InstanceQuiesceNotSupported):
+            self.driver.quiesce(CONTEXT, self.instance, None)
+        self.refuse("instance.set_password", "unsupported")
+        with unittest.mock.patch.object(type(self.instance), "image_meta", nova_objects.image_meta()):
+            with self.assertRaises(NotImplementedError):
+                self.driver.set_admin_password(self.instance, "new")
