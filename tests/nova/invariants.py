@@ -72,15 +72,19 @@ def as_id(number: int, function, *arguments) -> str:
     return text
 
 
-def read_through(descriptor: int) -> str:
-    """The object of a descriptor that was made without any right, opened again by whoever calls."""
+def _open_again(descriptor: int) -> str:
     with open(f"/proc/self/fd/{descriptor}", "rb") as file:
         file.read(1)
     return "read"
 
 
-def _given(path: str) -> int:
-    return os.open(path, os.O_PATH)
+def read_as(number: int, path: str) -> str:
+    """Of somebody with this id who is given a descriptor of the file, which was made without any right: what he gets."""
+    descriptor = os.open(path, os.O_PATH)
+    try:
+        return as_id(number, _open_again, descriptor)
+    finally:
+        os.close(descriptor)  # it holds the mount, and that the disk
 
 
 @invariant
@@ -102,13 +106,13 @@ def no_project_reads_the_disk_of_another(stage: Stage) -> None:
     other.run("/bin/sh", "-c", "umask 077; echo secret > /root/secret; echo open > /tmp/open; chmod 644 /tmp/open; sync")
     thief, root = mine.first_uid(), f"/proc/{other.init()}/root"
     # That a descriptor gets one there where nothing else forbids it: otherwise what follows shows nothing.
-    equal(as_id(thief, read_through, _given(f"{root}/tmp/open")), "read", "a file that everybody may read, by its descriptor")
-    equal(as_id(thief, read_through, _given(f"{root}/root/secret")), "PermissionError", "a file of its root, by its descriptor")
-    equal(as_id(other.first_uid(), read_through, _given(f"{root}/root/secret")), "read", "the same as its own root")
+    equal(read_as(thief, f"{root}/tmp/open"), "read", "a file that everybody may read, by its descriptor")
+    equal(read_as(thief, f"{root}/root/secret"), "PermissionError", "a file of its root, by its descriptor")
+    equal(read_as(other.first_uid(), f"{root}/root/secret"), "read", "the same as its own root")
     disks = [path for path in (other.host.state / "instances" / other.id).rglob("*") if path.is_file() and path.stat().st_size > 1 << 20]
     check(disks, "it has a disk in nova's folder")
     for disk in disks:
-        equal(as_id(thief, read_through, _given(str(disk))), "PermissionError", f"{disk.name}, by its descriptor")
+        equal(read_as(thief, str(disk)), "PermissionError", f"{disk.name}, by its descriptor")
     for server in (mine, other):
         server.delete()
 
