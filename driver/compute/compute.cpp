@@ -92,9 +92,11 @@ Result<void> Compute::load() {
     }
     if (record->phase != Phase::kCreating) {
       held.record() = *std::move(record);
+      if (const auto resumed = run_on(held); !resumed)
+        log_error("compute", "instance " + name + " stays paused: " + resumed.error().text);
       continue;
     }
-    log_info("compute", "instance " + name + " was being made when this program ended: it is removed");
+    log_info("compute", "instance " + name + " was being made or removed when this program ended: it is removed");
     record->spec.uuid = name;
     held.record() = *std::move(record);
     if (const auto removed = remove(held); !removed)
@@ -199,15 +201,21 @@ Result<void> Compute::stop(Held& held, std::chrono::seconds timeout) {
 }
 
 Result<void> Compute::remove(Held& held) {
-  const auto record = *held.record();
-  const auto& uuid = record.spec.uuid;
+  auto record = *held.record();
+  const auto uuid = record.spec.uuid;
+  // Whoever finds it half removed removes the rest: it is none that could be started with an empty disk.
+  if (record.phase != Phase::kCreating) {
+    record.phase = Phase::kCreating;
+    TRY(save(held, std::move(record)));
+  }
   (void)held.disk().thaw();
   TRY(hypervisor_.ensure_off(uuid));
   TRY(hypervisor_.ensure_undefined(uuid));
   TRY(held.disk().remove(), "remove the disk of the instance");
+  // Before the folder, by which the next run would know of it.
+  images_.release_all(uuid);
   // The journal last of what says that there is an instance; without it the folder is a remnant.
   TRY(remove_tree(held.folder()));
-  images_.release_all(uuid);
   const std::lock_guard lock(mutex_);
   held.record().reset();
   return {};

@@ -181,6 +181,7 @@ class Compute {
   [[nodiscard]] Result<void> stop(Held& held, std::chrono::seconds timeout);
   // Domain, disk, folder, hold on the image.
   [[nodiscard]] Result<void> remove(Held& held);
+  [[nodiscard]] Result<void> run_on(Held& held);
   [[nodiscard]] Result<void> take_wiring(Held& held, Wiring wiring);
   [[nodiscard]] Result<void> make_disk(const Held& held, const Record& record);
   [[nodiscard]] Result<IdRange> note_ids(Held& held);

@@ -8,6 +8,9 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <thread>
+
 #include "conf/base/fd.h"
 #include "conf/base/file.h"
 #include "conf/base/text.h"
@@ -20,6 +23,8 @@ namespace virtuserns::compute {
 namespace {
 
 constexpr int kProgramMs = 600'000;
+constexpr int kMostLooks = 60;  // until what uses it has ended
+constexpr auto kPause = std::chrono::milliseconds(50);
 
 Result<struct stat> look_at(const std::string& path) {
   struct stat found {};
@@ -37,6 +42,19 @@ Result<void> make_directory(const std::string& path, mode_t mode) {
 Result<Fd> open_image(const std::string& path, int flags) {
   Fd image(::open(path.c_str(), flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!image) return sys_fail("open " + quote(path));
+  return image;
+}
+
+// For us alone, for as long as it is open: one that was unmounted here may be in use still, by a loop device that somebody's mount
+// namespace keeps, and two of them would destroy it.
+Result<Fd> take_image(const std::string& path) {
+  auto image = TRY(open_image(path, 0));
+  auto taken = kernel::lock_image(image, kernel::Access::kReadWrite);
+  for (int i = 0; i < kMostLooks && !taken && taken.error().code == VIR_ERR_RESOURCE_BUSY; ++i) {
+    std::this_thread::sleep_for(kPause);
+    taken = kernel::lock_image(image, kernel::Access::kReadWrite);
+  }
+  TRY(std::move(taken), "use " + quote(path));
   return image;
 }
 
@@ -80,7 +98,7 @@ Result<bool> Disk::is_mounted() const {
 Result<void> Disk::mount() const {
   TRY(make_directory(place(), 0700));
   if (!TRY(is_mounted())) {
-    const auto file = TRY(open_image(image(), 0));
+    const auto file = TRY(take_image(image()));
     const auto loop = TRY(kernel::attach_loop({file, image(), kernel::Access::kReadWrite, 0, 0}));
     // What a container wrote is behind an overlay, and its device nodes open nothing anywhere.
     if (::mount(loop.path.c_str(), place().c_str(), "ext4", MS_NODEV | MS_NOATIME, "errors=remount-ro") != 0)
@@ -132,7 +150,7 @@ Result<std::uint64_t> Disk::size_bytes() const { return static_cast<std::uint64_
 
 Result<void> Disk::grow(std::uint64_t bytes) const {
   const auto now = TRY(size_bytes());
-  if (bytes == now) return {};
+  // Of the same size as well: the file may have grown, and the file system not yet.
   if (bytes < now)
     return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the disk of the instance has " + std::to_string(now >> 20) +
                                                    " MiB and would have to become smaller, " +
@@ -141,11 +159,13 @@ Result<void> Disk::grow(std::uint64_t bytes) const {
   // A loop device keeps the size that it was made with.
   const bool was_mounted = TRY(is_mounted());
   if (was_mounted) TRY(unmount());
-  TRY(set_size(TRY(open_image(image(), 0)), image(), bytes));
+  auto file = TRY(take_image(image()));
+  TRY(set_size(file, image(), bytes));
   const auto checked = TRY(kernel::run_program({"e2fsck", "-f", "-p", "--", image()}, kProgramMs));
   if (checked.status > 1)
     return fail(VIR_ERR_OPERATION_FAILED, "check " + quote(image()) + ": " + printable(trim(checked.out), 400));
   (void)TRY(kernel::need_program({"resize2fs", image()}, kProgramMs));
+  file.reset();
   return was_mounted ? mount() : Result<void>();
 }
 
@@ -160,6 +180,7 @@ Result<void> Disk::remove() const {
 }
 
 Result<void> Disk::copy_to(const std::string& path) const {
+  const auto file = TRY(take_image(image()));
   (void)TRY(kernel::need_program({"cp", "--sparse=always", "--reflink=auto", "--no-dereference", "--", image(), path},
                                  kProgramMs));
   return {};

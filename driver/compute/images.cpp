@@ -163,7 +163,9 @@ Result<std::string> ImageStore::get(const std::string& key, const ImageSource& s
       }
     }
   }
-  return *TRY(find(key));
+  // One that nobody holds may have been swept since.
+  (void)TRY(find(key));
+  return path(kBases, key);
 }
 
 Result<void> ImageStore::hold(const std::string& key, const Uuid& instance) const {

@@ -27,8 +27,14 @@ struct Call {
   Fd& passed;  // of the answer
   [[nodiscard]] Compute& compute() const { return service.compute; }
   [[nodiscard]] Result<std::string> uuid() const { return read_uuid(params); }
-  [[nodiscard]] Result<Wiring> wiring() const { return Wiring{TRY(read_network(params)), TRY(read_volumes(params))}; }
+  [[nodiscard]] Result<Wiring> wiring() const {
+    Wiring wiring;
+    wiring.network = TRY(read_network(params));
+    wiring.volumes = TRY(read_volumes(params));
+    return wiring;
+  }
 };
+// No TRY stands in braces that have something before it: that would be lost when it returns (a fault of the compilers).
 using Handler = Result<Json> (*)(const Call&);
 
 Json nothing() { return Json::object(); }
@@ -95,7 +101,8 @@ Result<Json> instance_spawn(const Call& call) {
   request.config_drive = TRY(read_files(call.params, "config_drive"));
   request.password = TRY(call.params.text_or("password", "", 1024));
   request.power = TRY(call.params.flag_or("power", true));
-  return Json{{"ids", to_json(TRY(call.compute().spawn(request)))}};
+  const auto ids = TRY(call.compute().spawn(request));
+  return Json{{"ids", to_json(ids)}};
 }
 
 Result<Json> instance_destroy(const Call& call) {
@@ -177,8 +184,12 @@ Json to_json(const Ticket& ticket) {
 }
 
 Result<Ticket> read_ticket(const Object& object) {
-  Ticket ticket{TRY(object.text("host", 255)), TRY(object.text("address", 255)), TRY(object.text("token", 128)),
-                TRY(read_image(object)), TRY(read_ids(object))};
+  Ticket ticket;
+  ticket.host = TRY(object.text("host", 255));
+  ticket.address = TRY(object.text("address", 255));
+  ticket.token = TRY(object.text("token", 128));
+  ticket.image = TRY(read_image(object));
+  ticket.ids = TRY(read_ids(object));
   // They become words of a command.
   for (const auto* word : {&ticket.host, &ticket.address, &ticket.token})
     if (word->empty() || word->front() == '-' || word->find_first_of(" \t\n{}") != std::string::npos)
@@ -188,7 +199,8 @@ Result<Ticket> read_ticket(const Object& object) {
 
 Result<Json> instance_migrate_out(const Call& call) {
   const std::chrono::seconds timeout(TRY(call.params.number_or("timeout", 0, 0, kMaxSeconds)));
-  return Json{{"ticket", to_json(TRY(call.compute().migrate_out(TRY(call.uuid()), timeout)))}};
+  const auto ticket = TRY(call.compute().migrate_out(TRY(call.uuid()), timeout));
+  return Json{{"ticket", to_json(ticket)}};
 }
 // What `virtuserns-compute send` asks for, with the disk.
 Result<Json> instance_migrate_open(const Call& call) {
@@ -203,7 +215,8 @@ Result<Json> instance_migrate_in(const Call& call) {
   request.network = TRY(read_network(call.params));
   request.volumes = TRY(read_volumes(call.params));
   request.power = TRY(call.params.flag_or("power", true));
-  return Json{{"ids", to_json(TRY(call.compute().migrate_in(request)))}};
+  const auto ids = TRY(call.compute().migrate_in(request));
+  return Json{{"ids", to_json(ids)}};
 }
 Result<Json> instance_migrate_confirm(const Call& call) {
   TRY(call.compute().migrate_confirm(TRY(call.uuid())));
@@ -216,7 +229,8 @@ Result<Json> instance_migrate_revert(const Call& call) {
 
 Result<Json> instance_console_output(const Call& call) {
   const auto bytes = TRY(call.params.number_or("bytes", 100 * 1024, 1, 8 * 1024 * 1024));
-  return Json{{"data", encode_base64(TRY(call.compute().console_output(TRY(call.uuid()), bytes)))}};
+  const auto output = TRY(call.compute().console_output(TRY(call.uuid()), bytes));
+  return Json{{"data", encode_base64(output)}};
 }
 
 Result<Json> instance_serial_console(const Call& call) {
@@ -239,6 +253,7 @@ Json to_json(const NicCounters& nic) {
 
 Result<Json> instance_diagnostics(const Call& call) {
   const auto found = TRY(call.compute().diagnostics(TRY(call.uuid())));
+  const auto hypervisor = TRY(call.service.host.hypervisor_type());
   const auto& domain = found.facts.domain;
   Json nics = Json::array(), disks = Json::array(), cpus = Json::array();
   for (const auto& nic : found.nics) nics.push_back(to_json(nic));
@@ -256,7 +271,7 @@ Result<Json> instance_diagnostics(const Call& call) {
               {"nics", nics},
               {"disks", disks},
               {"driver", "virtuserns-compute"},
-              {"hypervisor", TRY(call.service.host.hypervisor_type())},
+              {"hypervisor", hypervisor},
               {"hypervisor_os", "linux"},
               {"config_drive", found.has_config_drive}};
 }
@@ -301,7 +316,8 @@ Result<Json> instance_detach_volume(const Call& call) {
 
 Result<std::string> image_key(const Call& call) {
   // Checked as part of an image; any format does for that.
-  const Json named = {{"key", TRY(call.params.text("key", 200))}, {"format", "raw"}};
+  const auto key = TRY(call.params.text("key", 200));
+  const Json named = {{"key", key}, {"format", "raw"}};
   return TRY(read_image_ref(TRY(Object::of(named, "params")))).key;
 }
 
@@ -314,7 +330,8 @@ Result<Json> image_has(const Call& call) {
 Result<Json> image_add(const Call& call) {
   const auto image = TRY(read_image_ref(call.params));
   const auto file = TRY(open_of_peer(call, O_RDONLY));
-  return Json{{"bytes", TRY(call.compute().images().add(image.key, file, image.format))}};
+  const auto bytes = TRY(call.compute().images().add(image.key, file, image.format));
+  return Json{{"bytes", bytes}};
 }
 
 Result<Json> image_list(const Call& call) {
@@ -334,7 +351,8 @@ Result<Json> image_sweep(const Call& call) {
     limits.max_age = std::chrono::seconds(TRY(call.params.number("max_age_s", 0, kMaxSeconds * 3650)));
   limits.keep_unused_for =
       std::chrono::seconds(TRY(call.params.number_or("keep_unused_for_s", 0, 0, kMaxSeconds * 3650)));
-  return Json{{"removed", TRY(call.compute().images().sweep(limits))}};
+  const auto removed = TRY(call.compute().images().sweep(limits));
+  return Json{{"removed", removed}};
 }
 
 Result<Json> events_subscribe(const Call&) { return nothing(); }

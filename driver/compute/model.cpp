@@ -116,7 +116,10 @@ Result<InstanceSpec> read_instance(const Object& object) {
 }
 
 Result<ImageRef> read_image_ref(const Object& object) {
-  ImageRef image{TRY(read_word(object, "key", 200, "_-")), TRY(object.text("format", 32))};
+  // Member by member: what stands in braces before a TRY would be lost when that returns (a fault of the compilers).
+  ImageRef image;
+  image.key = TRY(read_word(object, "key", 200, "_-"));
+  image.format = TRY(object.text("format", 32));
   static constexpr std::string_view kFormats[] = {"raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "root-tar"};
   if (std::find(std::begin(kFormats), std::end(kFormats), image.format) == std::end(kFormats))
     return fail(kImageRefused,
@@ -147,7 +150,9 @@ Result<Vif> read_vif(const Object& object) {
     vif.ips.push_back(std::move(address));
   }
   for (const auto& item : TRY(object.objects("routes", 64))) {
-    VifRoute route{TRY(item.text("to", 64)), TRY(read_address(item, "via"))};
+    VifRoute route;
+    route.to = TRY(item.text("to", 64));
+    route.via = TRY(read_address(item, "via"));
     TRY(check_network(item, route.to));
     vif.routes.push_back(std::move(route));
   }
@@ -188,7 +193,9 @@ Result<std::vector<VolumeRef>> read_volumes(const Object& params, std::string_vi
 Result<std::vector<FileToWrite>> read_files(const Object& params, std::string_view key) {
   std::vector<FileToWrite> files;
   for (const auto& object : TRY(params.objects(key, kMaxFiles))) {
-    FileToWrite file{TRY(read_path(object, "path", key == "files")), TRY(object.bytes("content", kMaxFileContent))};
+    FileToWrite file;
+    file.path = TRY(read_path(object, "path", key == "files"));
+    file.content = TRY(object.bytes("content", kMaxFileContent));
     file.mode = static_cast<std::uint32_t>(TRY(object.number_or("mode", 0644, 0, 0777)));
     files.push_back(std::move(file));
   }

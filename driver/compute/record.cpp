@@ -29,6 +29,7 @@ std::string format_record(const Record& record) {
                {"volumes", to_json(record.volumes)},
                {"config_drive", record.has_config_drive},
                {"suspended", record.is_suspended},
+               {"paused_here", record.is_paused_here},
                {"token", record.token}};
   if (record.image) json["image"] = to_json(*record.image);
   if (record.rescue) json["rescue"] = to_json(*record.rescue);
@@ -48,6 +49,7 @@ Result<Record> parse_record(std::string_view text) {
   record.volumes = TRY(read_volumes(object));
   record.has_config_drive = TRY(object.flag("config_drive"));
   record.is_suspended = TRY(object.flag("suspended"));
+  record.is_paused_here = TRY(object.flag_or("paused_here", false));
   record.token = TRY(object.text_or("token", "", 128));
   record.rescue = TRY(read_image(object, "rescue"));
   if (const auto before = TRY(object.object_or_none("before_resize")))

@@ -11,7 +11,7 @@
 namespace virtuserns::compute {
 
 enum class Phase {
-  kCreating,  // by a spawn or a migration that has not come to its end
+  kCreating,  // by a spawn or a migration that has not come to its end; or it is being removed
   kReady,
   kMoved,  // a migration has taken it elsewhere; what is here waits for a confirm or a revert
 };
@@ -24,6 +24,7 @@ struct Record {
   std::vector<VolumeRef> volumes;
   bool has_config_drive = false;
   bool is_suspended = false;                  // its domain is paused, which is said to be a suspension
+  bool is_paused_here = false;                // for as long as its files are packed: it is to run on
   std::optional<ImageRef> rescue;             // it runs off this image, its own root at /mnt
   std::optional<InstanceSpec> before_resize;  // on this host: what a revert goes back to
   std::string token;                          // with kMoved: whoever has it may fetch the disk

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "conf/base/log.h"
 #include "conf/base/text.h"
 #include "conf/base/undo.h"
 #include "driver/compute/compute.h"
@@ -30,9 +31,19 @@ Result<void> pack(const std::string& program, const std::string& base, const std
 
 }  // namespace
 
+// After a snapshot, or the death of whoever made one.
+Result<void> Compute::run_on(Held& held) {
+  auto record = *held.record();
+  if (!record.is_paused_here) return {};
+  if (TRY(hypervisor_.facts(record.spec.uuid)).state == PowerState::kPaused)
+    TRY(hypervisor_.ensure_resumed(record.spec.uuid));
+  record.is_paused_here = false;
+  return save(held, std::move(record));
+}
+
 Result<std::uint64_t> Compute::snapshot(const std::string& uuid, const Fd& output) {
   auto held = TRY(hold_ready(uuid));
-  const auto& record = *held.record();
+  const auto record = *held.record();
   if (!record.image)
     return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the root of the instance is a volume: snapshot that");
   const bool is_running = TRY(hypervisor_.facts(uuid)).state == PowerState::kRunning;
@@ -43,8 +54,14 @@ Result<std::uint64_t> Compute::snapshot(const std::string& uuid, const Fd& outpu
   if (!was_mounted) undo.add([&] { (void)disk.unmount(); });
   // So that it is of one moment.
   if (is_running) {
+    undo.add([&] {
+      if (const auto resumed = run_on(held); !resumed)
+        log_error("compute", "instance " + uuid + " stays paused: " + resumed.error().text);
+    });
+    auto paused = record;
+    paused.is_paused_here = true;
+    TRY(save(held, std::move(paused)));
     TRY(hypervisor_.ensure_paused(uuid));
-    undo.add([&] { (void)hypervisor_.ensure_resumed(uuid); });
   }
   const auto base = TRY(images_.find(record.image->key));
   TRY(pack(images_.program(), base, disk.root() + "/upper", output), "pack the instance's files");

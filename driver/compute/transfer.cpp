@@ -78,7 +78,8 @@ Json to_json(const Luggage& luggage) {
 Result<Luggage> read_luggage(const Json& json) {
   const auto object = TRY(Object::of(json, "the luggage"));
   TRY(object.number("version", kVersion, kVersion));
-  return Luggage{TRY(object.number("disk_bytes", 0, kMaxDiskGb << 30)), TRY(read_files(object, "config_drive"))};
+  const auto bytes = TRY(object.number("disk_bytes", 0, kMaxDiskGb << 30));
+  return Luggage{bytes, TRY(read_files(object, "config_drive"))};
 }
 
 Result<void> send_disk(const Fd& to, const Fd& disk, const Luggage& luggage) {

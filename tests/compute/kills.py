@@ -13,9 +13,11 @@ import random
 import threading
 import time
 
-from lab import USERNS, Lab, instance
+from lab import MIB, USERNS, Lab, instance, run
 from api import ApiError, Gone, file
+from devices import BRIDGE, vif
 from harness import Failure, check, equal, eventually, main, test
+from world import bridge
 from tracer import Plan, Tracer, can_inject_errors
 
 STRIDE = int(os.environ.get("VIRTUSERNS_STRIDE", "0"))
@@ -33,17 +35,20 @@ NO_WIRES = {"network": [], "volumes": []}
 class Operation:
     """`before` brings an instance to where it starts; the state after it, and those that a kill may leave."""
 
-    def __init__(self, method, before=(), state="running", between=("running", "shutdown"), **params):
+    def __init__(self, method, before=(), state="running", between=("running", "shutdown"), ends_with="", **params):
         self.method, self.before, self.state, self.between, self.params = method, before, state, {*between, state}, params
+        self.ends_with = ends_with  # what must be true inside
 
     def send(self, lab, client, spec):
         if self.method == "spawn":
             return lab.spawn(spec, client=client, files=[file("/etc/motd", b"x")], config_drive=[file("a/b", b"y")], password="p")
-        return client.call(f"instance.{self.method}", uuid=spec["uuid"], **self.params)
+        return client.call(f"instance.{self.method}", uuid=spec["uuid"], **lab.here(self.params))
 
 
 POWER_OFF = ("power_off", {"timeout": 0, "retry_interval": 1})
 RESCUE = ("rescue", {"image": IMAGE, **NO_WIRES, "files": [], "config_drive": [], "password": None})
+VOLUME = {"device": "/dev/vdb", "path": "@volume", "readonly": False, "boot_index": None, "serial": "s"}
+VIF = vif(1)
 LARGER = {"vcpus": 1, "memory_mb": 96, "root_gb": 2}
 OPERATIONS = {
     "spawn": Operation("spawn", before=None, between=("gone",)),
@@ -56,6 +61,13 @@ OPERATIONS = {
     "rescue": Operation(RESCUE[0], **RESCUE[1]),
     "unrescue": Operation("unrescue", before=[RESCUE]),
     "resize": Operation("resize", before=[POWER_OFF], state="shutdown", between=(), flavor=LARGER),
+    "attach_volume": Operation("attach_volume", ends_with="test -e /dev/vdb", volume=VOLUME),
+    "detach_volume": Operation("detach_volume", before=[("attach_volume", {"volume": VOLUME})], ends_with="! test -e /dev/vdb",
+                               volume=VOLUME),
+    "attach_interface": Operation("attach_interface", ends_with="ip addr | grep -q 'inet 10.9.0.2/24'", vif=VIF),
+    "detach_interface": Operation("detach_interface", before=[("attach_interface", {"vif": VIF})],
+                                  ends_with="! ip addr | grep -q 'inet 10.9.0.2/24'", vif=VIF),
+    "snapshot": Operation("snapshot", between=("running",), path="@snapshot"),
 }
 
 
@@ -67,9 +79,33 @@ def state_of(client, spec):
         return "gone"
 
 
+class Places(Lab):
+    """What parameters name as "@volume" is a block device, and "@snapshot" a file."""
+
+    def __enter__(self):
+        image = self.adapter.folder / "volume.img"
+        with image.open("wb") as volume:
+            volume.truncate(MIB)
+        (self.adapter.folder / "snapshot").touch()
+        self.places = {"@volume": run("losetup", "-f", "--show", image).strip(), "@snapshot": str(self.adapter.folder / "snapshot")}
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        try:
+            self.remove_all()
+        finally:
+            run("losetup", "-d", self.places["@volume"])
+            super().__exit__(*error)
+
+    def here(self, params):
+        if isinstance(params, dict):
+            return {key: self.here(value) for key, value in params.items()}
+        return self.places.get(params, params) if isinstance(params, str) else params
+
+
 class Bench:
     def __init__(self, env):
-        self.lab = Lab(env)
+        self.lab = Places(env)
         self.bystander = instance("bystander")
         self.lab.spawn(self.bystander)
         self.init = self.lab.init(self.bystander)
@@ -79,7 +115,7 @@ class Bench:
         if operation.before is not None:
             self.lab.spawn(spec)
             for method, params in operation.before:
-                self.lab.call(f"instance.{method}", uuid=spec["uuid"], **params)
+                self.lab.call(f"instance.{method}", uuid=spec["uuid"], **self.lab.here(params))
         return spec
 
     def traced(self, operation, number):
@@ -112,14 +148,19 @@ class Bench:
                 check(error.kind == "instance-exists" and operation.method == "spawn" and state == "running",
                       f"the same request again: {error}")
             equal(state_of(lab.client, spec), operation.state, "after the same request again")
+            if operation.method == "resize":
+                lab.call("instance.power_on", uuid=spec["uuid"], **NO_WIRES)
+                check(int(lab.sh(spec, "df -k / | tail -n1").split()[1]) > 1900 * 1024, "its disk is not larger")
             if operation.state == "running":
                 lab.sh(spec, "test -x /sbin/init")
+            if operation.ends_with:
+                lab.sh(spec, operation.ends_with)
             equal(lab.init(self.bystander), self.init, "init of the bystander")
             lab.destroy(spec)
             equal(lab.adapter.instances(), [self.bystander["uuid"]], "folders of instances")
             equal(len(lab.adapter.mounts()), 1, "mounts")
-            eventually(lambda: len(lab.adapter.loops()) == 1, "only the bystander's loop device is left")
-            equal(lab.adapter.holds(), [f"busybox/{self.bystander['uuid']}"], "holds")
+            eventually(lambda: len(lab.adapter.loops()) == 2, "only the bystander's loop device and the volume are left")
+            equal([hold for hold in lab.adapter.holds() if spec["uuid"] in hold], [], "holds")
             equal(lab.env.virsh("list", "--all", "--name").ok().out.split(), ["bystander"], "domains")
         except Failure as failure:
             wrong.append(str(failure))
@@ -139,7 +180,7 @@ def the_adapter_killed_at_each_call(env):
         raise Failure("this machine cannot trace")
     rng, violations = random.Random(SEED), []
     bench = Bench(env)
-    with bench.lab:
+    with bridge(BRIDGE, "10.9.0.1/24"), bench.lab:
         for name, operation in OPERATIONS.items():
             report, spec = bench.traced(operation, 0)
             total = len(report.calls)

@@ -1,4 +1,6 @@
 """Instances over their life: spawned, switched off and on, paused, rescued, resized, and gone without a trace."""
+import subprocess
+
 from lab import MIB, USERNS, Lab, instance
 from api import file, refused
 from harness import check, contains, equal, eventually, main, test
@@ -178,6 +180,31 @@ def one_that_ended_while_another_runs_leaves_nothing(env):
         lab.destroy(one)
         eventually(lambda: len(lab.adapter.loops()) == 1, "only the other's loop device is there")
         equal(lab.client.state(other["uuid"]), "running")
+
+
+@test(drivers=USERNS)
+def a_disk_is_never_mounted_twice(env):
+    """What looks around in a mount namespace of its own keeps a disk in use that is unmounted here: it must not be written by two."""
+    with Lab(env) as lab:
+        spec = instance()
+        uuid = spec["uuid"]
+        lab.spawn(spec)
+        lab.sh(spec, "echo kept > /root/kept")
+        visitor = subprocess.Popen(["unshare", "-m", "sh", "-c", "echo ready; read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            equal(visitor.stdout.readline(), b"ready\n")
+            lab.call("instance.power_off", uuid=uuid, timeout=0, retry_interval=1)
+            equal(lab.adapter.mounts(), [])
+            equal(len(lab.adapter.loops()), 1, "loop devices")
+            with refused("busy"):
+                lab.call("instance.power_on", uuid=uuid, network=[], volumes=[])
+            with refused("busy"):
+                lab.call("instance.resize", uuid=uuid, flavor={**spec["flavor"], "root_gb": 2})
+        finally:
+            visitor.communicate(b"\n")
+        lab.call("instance.power_on", uuid=uuid, network=[], volumes=[])
+        equal(len(lab.adapter.loops()), 1, "loop devices")
+        equal(lab.sh(spec, "cat /root/kept").strip(), "kept")
 
 
 @test(drivers=USERNS)

@@ -17,6 +17,7 @@ def main() -> int:
     # ext-*: our extensions, which libvirt's schema cannot know
     jobs = [(path, "domain") for path in sorted(root.glob("domain/*.out.xml")) if not path.name.startswith("ext-")]
     jobs += [(path, "domain") for path in sorted(root.glob("convert/*.out.xml"))]
+    jobs += [(path, "domain") for path in sorted(root.glob("compute/*.out.xml")) if path.name != "hostile.out.xml"]
     jobs += [(path, "capability") for path in sorted(root.glob("caps/capabilities*.xml"))]
     jobs += [(path, "domaincaps") for path in sorted(root.glob("caps/domaincapabilities*.xml"))]
     bad = 0

@@ -165,7 +165,7 @@ def what_is_there_stays(env):
     before = trees.manifest(found)
     done = lab.run("unpack", image, found)
     equal(done.returncode, 1)
-    contains(done.stderr, "is there already")
+    contains(done.stderr, "it is there already")
     equal(trees.differences(before, trees.manifest(found)), {})
     for words in (["unpack", image], ["unpack"], [], ["frob", "x"], ["unpack", "--limit", "x", image, found], ["clean", "--fit", lab.bases],
                   ["unpack", "--entries", "0", image, found], ["unpack", image, lab.bases / ".hidden"]):
@@ -204,8 +204,12 @@ def many_at_once_and_killed_ones(env):
     lab.unpack(images[0])
 
 
+def active(text):
+    return "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+
+
 @test(("userns",))
-def a_machine_that_is_fitted_boots(env):
+def a_machine_is_fitted(env):
     """--fit: what the rules of a conversion change, in the tree."""
     lab = ImageLab(env)
     tree = guests.busybox_tree(lab.path("tree"))
@@ -218,6 +222,17 @@ def a_machine_that_is_fitted_boots(env):
     check((fitted / "etc/fstab").read_text() != (tree / "etc/fstab").read_text(), "fstab was left")
     check(any(finding["rule"] == "fstab" for finding in said["findings"]), said)
     lab.remove(fitted)
+    # What fstab mounts from the same disk is in the tree, and no mount any more.
+    (tree / "etc/fstab").write_text(f"UUID={guests.ROOT_UUID} / ext4 defaults 0 1\nLABEL=home /home ext4 defaults 0 2\n")
+    home = lab.path("home")
+    (home / "anna").mkdir(parents=True)
+    disk = guests.partitioned(lab.path("two.raw"), "gpt", guests.filesystem(lab.path("one.fs"), "ext4", tree, 32),
+                              guests.filesystem(lab.path("home.fs"), "ext4", home, 16, label="home", uuid="5b4c4b9e-0000-4000-8000-000000000001"))
+    for options in ([], ["--fit"]):
+        found, _ = lab.unpack(disk, *options)
+        check((found / "home/anna").is_dir(), "the second volume")
+        equal("LABEL=home" in active((found / "etc/fstab").read_text()), not options)
+        lab.remove(found)
 
 
 main()

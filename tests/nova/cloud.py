@@ -8,6 +8,7 @@ Call `enter` first: it makes the namespaces in which everything below lives. The
 
 README.md says what is where.
 """
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -52,6 +53,7 @@ class Cloud:
         self.database = database.Database(pathlib.Path(cache or f"{self.build}/nova-schemas"))
         self.services: list[Program] = []
         self.hosts: dict[str, Host] = {}
+        self.instances: dict[str, str] = {}  # id and name of all that ever were, as far as we were told
         self.seconds: dict[str, float] = {}  # what took how long
 
     def __enter__(self) -> "Cloud":
@@ -145,6 +147,17 @@ class Cloud:
     def _knows(name: str) -> bool:
         return database.query(f"SELECT count(*) FROM nova.compute_nodes WHERE deleted = 0 AND host = '{name}'") == ["1"]
 
+    def loops(self) -> dict[str, str]:
+        """Devices over disks of our instances, and whose they are. Of a file in a mount that this namespace has not got the kernel says
+        the end of the path."""
+        found = {}
+        for entry in pathlib.Path("/sys/block").glob("loop*/loop/backing_file"):
+            with contextlib.suppress(OSError):
+                backing = entry.read_text()
+                found |= {entry.parts[3]: f"{name}: {backing.strip()}" for instance, name in self.instances.items()
+                          if f"/instances/{instance}" in backing}
+        return found
+
     # ---- down ----
 
     def down(self) -> list[str]:
@@ -154,6 +167,8 @@ class Cloud:
             program.tell_to_end()
         refused += [program.name for program in reversed(self.services) if not program.stop()]
         self.database.kill()
+        for loop in self.loops():
+            subprocess.run(["losetup", "--detach", f"/dev/{loop}"], check=False, capture_output=True)
         self.hosts, self.services = {}, []
         return refused
 

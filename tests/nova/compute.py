@@ -108,7 +108,9 @@ class Host:
         argv = [binary]
         for path in (base / "nova.conf", common, own):
             argv += ["--config-file", str(path)]
-        self.compute = Program(f"nova-compute-{self.name}", self._enter(argv), LOGS / f"nova-compute-{self.name}.out", environment).start()
+        # What it makes is its own, as with UMask=0077 of its unit: not readable for the ids of containers.
+        argv = self._enter(["sh", "-c", 'umask 077; exec "$0" "$@"', *argv])
+        self.compute = Program(f"nova-compute-{self.name}", argv, LOGS / f"nova-compute-{self.name}.out", environment).start()
 
     @property
     def log(self) -> pathlib.Path:

@@ -41,8 +41,8 @@ def start_hosts(cloud):
 
 
 REFUSALS = {
-    "live-migrate": "cold migration only",
-    "crash-dump": "not supported",
+    "live-migrate": ("cold migration only", "containers of virtuserns cannot be moved while they run"),
+    "crash-dump": ("not supported", "it is an interrupt of a virtual machine"),
 }
 
 if __name__ == "__main__":

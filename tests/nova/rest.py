@@ -106,7 +106,7 @@ class Session:
     def delete_image(self, image: str) -> None:
         self._call(settings.GLANCE, "DELETE", f"/v2/images/{image}")
 
-    def await_image(self, image: str, timeout_s: float = 60) -> dict:
+    def await_image(self, image: str, timeout_s: float = 90) -> dict:
         def look():
             try:
                 found = self.image(image)
@@ -156,8 +156,9 @@ class Session:
     def delete(self, server: str) -> None:
         self.nova("DELETE", f"/servers/{server}")
 
-    def await_status(self, server: str, *statuses: str, timeout_s: float = 60) -> dict:
-        """One of them, with no task under way. WentWrong as soon as it is ERROR, and that was not waited for."""
+    def await_status(self, server: str, *statuses: str, timeout_s: float = 90, give_up=lambda: "") -> dict:
+        """One of them, with no task under way. WentWrong as soon as it is ERROR, and that was not waited for, or when nothing is under
+        way and `give_up` says why."""
         last = {}
 
         def look():
@@ -166,11 +167,13 @@ class Session:
                 return last
             if last["status"] == "ERROR" and last["OS-EXT-STS:task_state"] is None:
                 raise WentWrong(f"ERROR: {last.get('fault', {}).get('message', 'without a word')}")
+            if last["OS-EXT-STS:task_state"] is None and (why := give_up()):
+                raise WentWrong(why)
             return None
         return _await(look, lambda: f"{last.get('status')}, task {last.get('OS-EXT-STS:task_state')}, "
                                     f"not {' or '.join(statuses)}", timeout_s)
 
-    def await_gone(self, server: str, timeout_s: float = 60) -> None:
+    def await_gone(self, server: str, timeout_s: float = 90) -> None:
         def look():
             try:
                 found = self.server(server)

@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 import daemon as daemon_module  # noqa: E402
@@ -11,7 +12,7 @@ import host_state  # noqa: E402
 import libvirt  # noqa: E402
 from rest import Refused, Session, WentWrong  # noqa: E402
 
-SMALL_MB, LARGE_MB, SMALL_GB, LARGE_GB = 192, 256, 1, 2
+SMALL_MB, LARGE_MB = 192, 256
 
 
 class Mismatch(AssertionError):
@@ -36,24 +37,27 @@ class Server:
     def act(self, action: str, body=None):
         return self.nova.act(self.id, action, body)
 
-    def await_status(self, *statuses: str, timeout_s: float = 60) -> dict:
+    def await_status(self, *statuses: str, timeout_s: float = 90) -> dict:
         return self.nova.await_status(self.id, *statuses, timeout_s=timeout_s)
 
     def act_until(self, action: str, status: str, body=None) -> None:
         """The action, its end, and that its end was a good one: an instance may look well after one that failed."""
         self.act(action, body)
         try:
-            self.await_status(status)
+            self.nova.await_status(self.id, status, give_up=self.reason)
         except WentWrong as wrong:
-            raise WentWrong(f"{wrong} ({self.reason()})") from None
+            raise WentWrong(f"{wrong}: {self.reason()}".removesuffix(": ")) from None
         if reason := self.reason():
             raise WentWrong(reason)
 
     def reason(self) -> str:
         """Why the newest action failed; empty if it did not."""
         action = self.nova_admin().last_event(self.id)
-        lines = [event.get("details") or (event.get("traceback") or "").strip().rpartition("\n")[2]
-                 for event in action.get("events", []) if event["result"] == "Error"]
+        lines = []
+        for event in action.get("events", []):
+            if event["result"] == "Error":
+                # What is said of it may be no more than the name of an exception.
+                lines += [event.get("details"), (event.get("traceback") or "").strip().rpartition("\n")[2]]
         return "; ".join(dict.fromkeys(filter(None, lines)))
 
     def nova_admin(self) -> Session:
@@ -110,16 +114,23 @@ class Stage:
         self.cloud = cloud
         self.admin = Session.admin()
         self.image = self.admin.upload_image("busybox", image_path)
-        self.small = self.admin.make_flavor("small", SMALL_MB, 1, SMALL_GB)
-        self.large = self.admin.make_flavor("large", LARGE_MB, 2, LARGE_GB)
+        self.small = self.admin.make_flavor("small", SMALL_MB, 1, 0)  # its disk is as large as its image, and quickly copied
+        self.large = self.admin.make_flavor("large", LARGE_MB, 2, 1)
+        self.doing = "server"  # the action or invariant that is tried: servers are named by it
+        self.lost_loops: set[str] = set()  # of hosts that instances were evacuated from
         self._shared: Server | None = None
         self._count = 0
 
+    def next_number(self) -> int:
+        self._count += 1
+        return self._count
+
     def boot(self, nova: Session | None = None, **more) -> Server:
         nova = nova or self.admin
-        self._count += 1
         arguments = {"image": self.image, "flavor": self.small, **more}
-        server = Server(self, nova, nova.boot(f"server-{self._count}", **arguments))
+        name = f"{self.doing}-{self.next_number()}"
+        server = Server(self, nova, nova.boot(name, **arguments))
+        self.cloud.instances[server.id] = name
         server.await_status("ACTIVE")
         return server
 
@@ -133,6 +144,14 @@ class Stage:
                 self._shared.delete()
         self._shared = self.boot()
         return self._shared
+
+    @staticmethod
+    def eventually_empty(look, timeout_s: float = 20.0) -> list[str]:
+        """What is left when what ends by itself has had the time to."""
+        deadline = time.monotonic() + timeout_s * daemon_module.TIME_FACTOR
+        while (left := look()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return left
 
     def delete_all(self) -> None:
         for server in self.admin.servers(all_projects=True):

@@ -101,6 +101,15 @@ def namespaces_belong_to_ids_of_the_user(env):
 
 
 @test
+def ids_are_shared_with_nobody(env):
+    anna = env.anna
+    anna.start_daemon()
+    group = ("<metadata><userns:domain xmlns:userns='urn:virtuserns:domain:1.0'><userns:ids group='shop'/></userns:domain>"
+             "</metadata>")
+    anna.virsh("define", anna.write_xml(anna.xml("web", anna.root("web"), extra=group))).fails("share no ids", "leave 'group' out")
+
+
+@test
 def devices_come_at_a_start_only(env):
     """Nothing of the host is a session's to give: refused by name, with what can be done, and nothing has changed."""
     anna = env.anna
@@ -123,6 +132,7 @@ def devices_come_at_a_start_only(env):
         for flags in (["--live"], ["--live", "--config"]):
             anna.virsh("attach-device", "web", anna.write_xml(xml), *flags).fails("session", "--config")
     anna.virsh("detach-device", "web", anna.write_xml(ram.format("ram")), "--live").fails("session", "--config")
+    anna.virsh("set-user-password", "web", "root", "secret").fails("session", "virt-userns-exec DOMAIN -- passwd")
     equal(look(), before)
     anna.virsh("attach-device", "web", anna.write_xml(folder), "--config").ok()
     anna.virsh("destroy", "web").ok()

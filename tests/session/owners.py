@@ -102,6 +102,11 @@ def a_life_of_ones_own(env):
         her(anna, "start", "web").ok()
         equal(id_map(daemon.init("web")), [(0, anna.first, 65536)])
         contains(anna.run(built("driver/exec/virt-userns-exec"), "-c", URI, "web", "--", "id").ok().out, "uid=0")
+        inside = [built("driver/exec/virt-userns-exec"), "-c", URI, "web", "--", "sh", "-c"]
+        anna.run(*inside, "mkdir -p /etc; echo 'root:*:19000:0:99999:7:::' >/etc/shadow").ok()
+        her(anna, "set-user-password", "web", "root", "secret").ok()
+        contains(anna.run(*inside, "cat /etc/shadow").ok().out, "root:$6$")
+        contains(her(env.elsa, "set-user-password", "web", "root", "secret").fails().err, "failed to get domain 'web'")
         for words, state in ((("suspend",), "paused"), (("resume",), "running"), (("reboot",), "running"),
                              (("destroy",), "shut off"), (("start", "--autodestroy"), "shut off"), (("undefine",), None)):
             her(anna, words[0], "web", *words[1:]).ok()
@@ -356,6 +361,7 @@ def ids_of_the_owner(env):
     anna, elsa = env.anna, env.elsa
     with system() as daemon:
         root = anna.root("web")
+        contains(define(anna, "web", root, more="<userns:ids group='shop'/>").fails().err, "cannot be combined with <userns:owner>")
 
         def asked(first, count=65536):
             return f"<idmap><uid start='0' target='{first}' count='{count}'/><gid start='0' target='{first}' count='{count}'/></idmap>"

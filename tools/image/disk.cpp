@@ -110,6 +110,7 @@ Result<Report> copy_disk(const convert::Image& image, const UnpackOptions& optio
   Report report;
   report.root = places.front().volume.name;
   report.findings = studied.layout.findings;
+  for (const auto& place : places) report.targets.push_back(place.target);
   auto disks = TRY(open_overlays(image, studied, places, work, workplace));
   TRY(convert::check_unchanged(image));
   const auto access = is_packed(places.front().volume) ? Access::kRead : Access::kWrite;

@@ -34,6 +34,7 @@ struct PackOptions {
 struct Report {
   std::string format, root;  // "qcow2", "vda1"; "": of an archive
   std::uint64_t entries = 0, bytes = 0;
+  std::vector<std::string> targets;        // of a disk: where its file systems are mounted, "/" first
   std::vector<convert::Finding> findings;  // what was left out or changed
 };
 

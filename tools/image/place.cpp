@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <climits>
 #include <cstdlib>
@@ -16,6 +17,8 @@ namespace {
 
 constexpr std::string_view kUnpack = ".unpack", kRemove = ".remove";
 constexpr std::size_t kMaxName = 200;
+constexpr int kTries = 20;
+constexpr useconds_t kPauseUs = 100'000;
 
 struct Named {
   DirFd parent;
@@ -85,19 +88,26 @@ Result<void> clean_below(const DirFd& parent, const std::string& path) {
   return {};
 }
 
+// Of a command that was killed a moment ago the children die a moment later: so long its remains are locked.
+Result<void> make_folder(const Named& named, const std::string& entry) {
+  for (int tries = kTries;; --tries) {
+    TRY(clean_below(named.parent, named.path));
+    struct stat st {};
+    if (::fstatat(named.parent.get(), named.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0)
+      return fail(VIR_ERR_OPERATION_INVALID, "it is there already");
+    if (::mkdirat(named.parent.get(), entry.c_str(), 0700) == 0) return {};
+    if (errno != EEXIST) return sys_fail("make " + quote(entry));
+    if (tries == 0) return fail(VIR_ERR_RESOURCE_BUSY, "it is being made by another command");
+    ::usleep(kPauseUs);
+  }
+}
+
 }  // namespace
 
 Result<Place> Place::make(const std::string& directory) {
   auto named = TRY(find(directory));
-  TRY(clean_below(named.parent, named.path));
-  struct stat st {};
-  if (::fstatat(named.parent.get(), named.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0)
-    return fail(VIR_ERR_OPERATION_INVALID, quote(directory) + " is there already");
   const std::string entry = "." + named.name + std::string(kUnpack);
-  if (::mkdirat(named.parent.get(), entry.c_str(), 0700) != 0) {
-    if (errno == EEXIST) return fail(VIR_ERR_RESOURCE_BUSY, quote(directory) + " is being made by another command");
-    return sys_fail("make " + quote(entry));
-  }
+  TRY(make_folder(named, entry), quote(directory));
   const auto folder = TRY(open_below(named.parent, entry));
   Place place;
   // Before this one is ours, so that a cleaner that came between does its work and we do nothing.

@@ -78,6 +78,7 @@ Result<void> fit(const Place& place, const UnpackOptions& options, Report& repor
   utsname host{};
   convert::GuestOptions guest;
   guest.machine_id = convert::MachineId::kReset;
+  guest.mounted_targets = report.targets;
   if (::uname(&host) == 0) guest.host_arch = host.machine;
   const auto found = TRY(convert::edit_guest(place.root(), guest, place.work() + "/originals"), "fit");
   report.findings.insert(report.findings.end(), found.begin(), found.end());

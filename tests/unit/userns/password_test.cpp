@@ -10,7 +10,7 @@ namespace {
 
 bool fits(const std::string& password, const std::string& hash) {
   crypt_data state{};
-  const char* made = ::crypt_r(password.c_str(), hash.c_str(), &state);
+  const char* made = ::crypt_rn(password.c_str(), hash.c_str(), &state, sizeof state);
   return made && hash == made;
 }
 
