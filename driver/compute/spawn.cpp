@@ -18,6 +18,14 @@ Record record_of(const SpawnRequest& request) {
   return record;
 }
 
+bool is_made_by(const Record& record, const SpawnRequest& request) {
+  auto made = record_of(request);
+  // The hypervisor chose them; who asked may have heard of it or not.
+  if (!made.spec.ids) made.spec.ids = record.spec.ids;
+  made.phase = Phase::kReady;
+  return made == record;
+}
+
 Result<void> check_root(const SpawnRequest& request) {
   bool has_root_volume = false;
   for (const auto& volume : request.volumes) has_root_volume = has_root_volume || volume.is_root;
@@ -38,6 +46,11 @@ Result<IdRange> Compute::spawn(const SpawnRequest& request) {
   const auto& uuid = request.spec.uuid;
   TRY(check_root(request));
   auto held = hold(uuid);
+  if (held.record() && held.record()->phase == Phase::kReady && is_made_by(*held.record(), request)) {
+    // Its answer was lost.
+    if (request.power) TRY(start(held));
+    return note_ids(held);
+  }
   if (held.record() && held.record()->phase != Phase::kCreating)
     return fail(VIR_ERR_DOM_EXIST, "there is an instance " + uuid + " already");
   if (held.record()) TRY(remove(held), "remove what an earlier attempt left");

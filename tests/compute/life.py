@@ -19,8 +19,9 @@ def spawned_and_destroyed(env):
         equal(lab.sh(spec, "read a b c </proc/self/uid_map; echo $a $b $c").split(), ["0", str(ids["first"]), str(ids["count"])])
         equal(lab.sh(spec, "hostname").strip(), "web")
         lab.sh(spec, "echo kept > /root/kept")
+        equal(lab.spawn(spec)["ids"], ids, "the same request again")
         with refused("instance-exists"):
-            lab.spawn(spec)
+            lab.spawn({**spec, "hostname": "another"})
         for _ in range(2):
             equal(lab.destroy(spec), {})
         with refused("instance-not-found"):
