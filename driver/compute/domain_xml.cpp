@@ -73,6 +73,7 @@ class Extensions {
     overlay.child(Element("userns:lower").attribute("dir", lower));
     element_.child(std::move(overlay));
   }
+  void set_group(const std::string& name) { element_.child(Element("userns:ids").attribute("group", name)); }
   void set_nesting() { element_.child(Element("userns:seccomp").attribute("nesting", "yes")); }
   void put_into(DomainDef& def) {
     if (element_.is_empty()) return;
@@ -83,6 +84,19 @@ class Extensions {
  private:
   Element element_{"userns:domain"};
 };
+
+// Instances of one project may share their ids, and with them volumes; whoever has the flavor or the image made says so.
+Result<void> set_isolation(const InstanceSpec& spec, Extensions& extensions) {
+  auto said = setting(spec.flavor.extra_specs, "userns:isolation");
+  if (said.empty()) said = setting(spec.image_properties, "userns_isolation");
+  if (said.empty() || said == "instance") return {};
+  if (said != "project")
+    return fail(VIR_ERR_INVALID_ARG, "userns:isolation=" + quote(said) + ": needs 'instance' or 'project'");
+  if (spec.project.empty()) return fail(VIR_ERR_INVALID_ARG, "userns:isolation=project: the instance has no project");
+  // As virtusernsd names the group of what Nova's own driver defines (ids_per).
+  extensions.set_group("nova-" + spec.project);
+  return {};
+}
 
 void add_filesystems(const Record& record, const Places& places, DomainDef& def, Extensions& extensions) {
   const std::string own_root = record.rescue ? "/mnt" : "/";
@@ -173,6 +187,7 @@ Result<std::string> make_domain_xml(const Record& record, const Places& places) 
   Extensions extensions;
   add_filesystems(record, places, def, extensions);
   if (is_true(setting(spec.flavor.extra_specs, "userns:nesting"))) extensions.set_nesting();
+  TRY(set_isolation(spec, extensions));
   extensions.put_into(def);
   for (const auto& vif : record.network) def.interfaces.push_back(TRY(make_interface(vif)));
   for (const auto& volume : record.volumes)
