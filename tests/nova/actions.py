@@ -336,7 +336,9 @@ def _is_up_again(stage, host: str) -> bool:
 
 @action("operation.set-admin-password")
 def change_password(stage):
-    stage.active().act_until("changePassword", "ACTIVE", {"adminPass": PASSWORD})
+    server = stage.active()
+    server.act_until("changePassword", "ACTIVE", {"adminPass": PASSWORD})
+    check(server.run("/bin/cat", "/etc/shadow").startswith("root:$"), "root has a password inside")
 
 
 @action("guest.setup.configdrive")
@@ -344,8 +346,9 @@ def config_drive(stage):
     server = stage.boot(config_drive=True, metadata={"colour": "green"},
                         user_data=base64.b64encode(b"#!/bin/sh\necho hello\n").decode())
     try:
-        found = server.run("/bin/sh", "-c", "find / -xdev -name meta_data.json 2>/dev/null; ls /dev; cat /proc/mounts")
-        check("meta_data.json" in found, "the files of the config drive are somewhere inside")
+        found = server.run("/bin/sh", "-c", "find / -path /proc -prune -o -path /sys -prune -o -name meta_data.json -print 2>/dev/null")
+        check(found, "the files of the config drive are somewhere inside")
+        check('"colour": "green"' in server.run("/bin/cat", found.split()[0]), "the metadata that was given")
     finally:
         server.delete()
 

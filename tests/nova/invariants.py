@@ -109,12 +109,18 @@ def no_project_reads_the_disk_of_another(stage: Stage) -> None:
     equal(read_as(thief, f"{root}/tmp/open"), "read", "a file that everybody may read, by its descriptor")
     equal(read_as(thief, f"{root}/root/secret"), "PermissionError", "a file of its root, by its descriptor")
     equal(read_as(other.first_uid(), f"{root}/root/secret"), "read", "the same as its own root")
-    disks = [path for path in (other.host.state / "instances" / other.id).rglob("*") if path.is_file() and path.stat().st_size > 1 << 20]
-    check(disks, "it has a disk in nova's folder")
+    disks = [path for folder in _instances(other.host) for path in (folder / other.id).rglob("*")
+             if path.is_file() and path.stat().st_size > 1 << 20]
+    check(disks, "it has a disk in a folder of nova's or of the adapter's")
     for disk in disks:
         equal(read_as(thief, str(disk)), "PermissionError", f"{disk.name}, by its descriptor")
     for server in (mine, other):
         server.delete()
+
+
+def _instances(host) -> list[pathlib.Path]:
+    """Where instances are: nova's folder, and the adapter's on path B."""
+    return [folder for folder in (host.state / "instances", host.state / "adapter/instances") if folder.is_dir()]
 
 
 def _mounts(host) -> list[str]:
@@ -131,7 +137,9 @@ def _leftovers(stage: Stage) -> list[str]:
         with contextlib.closing(libvirt.open(host.uri)) as connection:
             left += [f"{host.name}: domain {domain.name()}" for domain in connection.listAllDomains()]
         left += [f"{host.name}: mount {mount}" for mount in _mounts(host)]
-        left += [f"{host.name}: file {path.name}" for path in (host.state / "instances").iterdir() if path.name not in OF_NOVA]
+        left += [f"{host.name}: file {path.name}" for folder in _instances(host) for path in folder.iterdir()
+                 if path.name not in OF_NOVA]
+        left += [f"{host.name}: hold {path}" for path in (host.state / "adapter/images/holds").glob("*/*")]
         left += [f"{host.name}: file {path}" for folder in ("/run/libvirt", "/etc/libvirt", "/var/lib/libvirt")
                  for path in pathlib.Path(folder, host.name, "userns").rglob("*") if not stat.S_ISDIR(path.lstat().st_mode)
                  and not path.name.endswith(".lock")]
