@@ -140,6 +140,9 @@ Result<Vif> read_vif(const Object& object) {
   vif.mac = TRY(object.text("mac", 17));
   if (vif.mac.size() != 17 || !has_only(vif.mac, ":")) return invalid(object.path() + ".mac: needs a MAC address");
   vif.type = TRY(object.text_or("type", "bridge", 32));
+  if (vif.type != "bridge")
+    return fail(VIR_ERR_OPERATION_UNSUPPORTED,
+                object.path() + ".type: links of type " + quote(vif.type) + " cannot be made: bridge is possible");
   vif.bridge = TRY(read_word(object, "bridge", 15, "_.-"));
   if (object.has("device")) vif.device = TRY(read_word(object, "device", 15, "_.-"));
   vif.mtu = static_cast<std::uint32_t>(TRY(object.number_or("mtu", 0, 68, 65535)));
