@@ -46,7 +46,16 @@ Compute::Held Compute::hold(const std::string& uuid) {
     if (!known) known = std::make_shared<Slot>();
     slot = known;
   }
-  return {std::move(slot), folder_of(uuid)};
+  return {*this, std::move(slot), folder_of(uuid)};
+}
+
+Compute::Held::~Held() {
+  if (!slot_) return;
+  lock_.unlock();
+  const std::lock_guard lock(owner_.mutex_);
+  // The map's and ours: nobody else has it or waits for it.
+  if (!slot_->record && slot_.use_count() == 2) owner_.slots_.erase(folder_.substr(folder_.rfind('/') + 1));
+  slot_.reset();
 }
 
 Result<Compute::Held> Compute::hold_ready(const std::string& uuid) {
@@ -197,7 +206,16 @@ Result<void> Compute::stop(Held& held, std::chrono::seconds timeout) {
   // Whoever waits for a frozen disk cannot be ended.
   TRY(held.disk().thaw());
   TRY(hypervisor_.shut_down(held.record()->spec.uuid, timeout));
-  return held.disk().unmount();
+  TRY(held.disk().unmount());
+  return end_suspension(held);
+}
+
+// One that has ended is not suspended any more.
+Result<void> Compute::end_suspension(Held& held) {
+  auto record = *held.record();
+  if (!record.is_suspended) return {};
+  record.is_suspended = false;
+  return save(held, std::move(record));
 }
 
 Result<void> Compute::remove(Held& held) {
@@ -213,7 +231,7 @@ Result<void> Compute::remove(Held& held) {
   TRY(hypervisor_.ensure_undefined(uuid));
   TRY(held.disk().remove(), "remove the disk of the instance");
   // Before the folder, by which the next run would know of it.
-  images_.release_all(uuid);
+  TRY(images_.release_all(uuid));
   // The journal last of what says that there is an instance; without it the folder is a remnant.
   TRY(remove_tree(held.folder()));
   const std::lock_guard lock(mutex_);

@@ -155,13 +155,16 @@ class Compute {
   // The instance, for as long as this lives.
   class Held {
    public:
-    Held(std::shared_ptr<Slot> slot, std::string folder)
-        : slot_(std::move(slot)), lock_(slot_->job), folder_(std::move(folder)) {}
+    Held(Compute& owner, std::shared_ptr<Slot> slot, std::string folder)
+        : owner_(owner), slot_(std::move(slot)), lock_(slot_->job), folder_(std::move(folder)) {}
+    Held(Held&&) = default;
+    ~Held();  // of what turned out to be no instance, nothing is kept
     [[nodiscard]] std::optional<Record>& record() { return slot_->record; }
     [[nodiscard]] const std::string& folder() const { return folder_; }
     [[nodiscard]] Disk disk() const { return Disk(folder_); }
 
    private:
+    Compute& owner_;
     std::shared_ptr<Slot> slot_;
     std::unique_lock<std::mutex> lock_;
     std::string folder_;
@@ -179,6 +182,7 @@ class Compute {
   [[nodiscard]] Result<void> prepare(Held& held);
   [[nodiscard]] Result<void> start(Held& held);
   [[nodiscard]] Result<void> stop(Held& held, std::chrono::seconds timeout);
+  [[nodiscard]] Result<void> end_suspension(Held& held);
   // Domain, disk, folder, hold on the image.
   [[nodiscard]] Result<void> remove(Held& held);
   [[nodiscard]] Result<void> run_on(Held& held);
@@ -197,7 +201,7 @@ class Compute {
   Hypervisor& hypervisor_;
   Bases& images_;
   Consoles consoles_;
-  std::mutex mutex_;  // of slots_, and of records read without their job
+  std::mutex mutex_;  // of slots_, of who has one, and of records read without their job
   std::map<std::string, std::shared_ptr<Slot>> slots_;
 };
 

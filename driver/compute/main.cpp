@@ -8,6 +8,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <mutex>
 #include <string>
 
 #include "conf/base/file.h"
@@ -23,6 +24,33 @@ using namespace virtuserns;
 using namespace virtuserns::compute;
 
 constexpr const char* kConfigFile = "/etc/virtuserns/compute.conf";
+
+// Whose instances events are told of: of other domains nobody is told. The hypervisor's threads ask, before there are instances and after.
+class Audience {
+ public:
+  class Term {
+   public:
+    Term(Audience& audience, Compute& compute) : audience_(audience) { audience_.set(&compute); }
+    ~Term() { audience_.set(nullptr); }
+    Term(const Term&) = delete;
+    Term& operator=(const Term&) = delete;
+
+   private:
+    Audience& audience_;
+  };
+  [[nodiscard]] bool knows(const std::string& uuid) {
+    const std::lock_guard lock(mutex_);
+    return compute_ && compute_->knows(uuid);
+  }
+
+ private:
+  void set(Compute* compute) {
+    const std::lock_guard lock(mutex_);
+    compute_ = compute;
+  }
+  std::mutex mutex_;
+  Compute* compute_ = nullptr;
+};
 
 // Signals as a descriptor, before any thread is made that could take them.
 Result<Fd> take_signals() {
@@ -47,14 +75,13 @@ Result<void> serve(const Settings& settings) {
   if (!settings.image_program.empty()) store.program = settings.image_program;
   auto images = TRY(Bases::open(std::move(store)));
   EventHub events;
-  Compute* known = nullptr;
-  // Of other domains nobody is told.
+  Audience audience;
   Hypervisor hypervisor(settings.connect, std::chrono::seconds(settings.patience_s), [&](const DomainEvent& event) {
-    if (event.uuid.empty() || (known && known->knows(event.uuid))) events.add(event);
+    if (event.uuid.empty() || audience.knows(event.uuid)) events.add(event);
   });
   Compute compute(settings, hypervisor, images);
   TRY(compute.load());
-  known = &compute;
+  const Audience::Term term(audience, compute);
   Host host(compute);
   Server server({compute, host}, events);
   TRY(server.listen(settings.socket, settings.socket_group));

@@ -56,10 +56,10 @@ Result<void> Compute::rescue(const RescueRequest& request) {
 
 Result<void> Compute::unrescue(const std::string& uuid) {
   auto held = TRY(hold_ready(uuid));
-  auto record = *held.record();
   // The same request again, after the journal had said so: what was left to do is its start.
-  if (!record.rescue) return start(held);
+  if (!held.record()->rescue) return start(held);
   TRY(stop(held, std::chrono::seconds(0)));
+  auto record = *held.record();
   // Its files go while the journal still says what they are.
   TRY(make_disk(held, record));
   TRY(remove_tree(held.disk().rescue()));

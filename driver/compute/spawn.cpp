@@ -99,6 +99,7 @@ Result<void> Compute::destroy(const std::string& uuid, bool has_disks_removed) {
   TRY(held.disk().unmount());
   auto record = *held.record();
   record.phase = Phase::kMoved;
+  record.is_suspended = false;
   return save(held, std::move(record));
 }
 

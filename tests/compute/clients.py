@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import threading
+import uuid
 
 from lab import USERNS, Adapter, Lab, instance
 from api import ApiError, Client, Gone, file, refused
@@ -218,6 +219,19 @@ def raises(act):
     except (Gone, OSError):
         return True
     return False
+
+
+@test(drivers=OURS)
+def asking_for_strangers_costs_nothing(env):
+    with Lab(env) as lab:
+        def ask(times):
+            for _ in range(times):
+                with refused("instance-not-found"):
+                    lab.call("instance.pause", uuid=str(uuid.uuid4()))
+        ask(100)
+        before = memory(lab)
+        ask(8000)
+        check(memory(lab) - before < 1024, f"{memory(lab) - before} KiB were kept of 8000 instances that are none")
 
 
 @test(drivers=USERNS)
