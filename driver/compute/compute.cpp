@@ -7,6 +7,7 @@
 #include "conf/base/log.h"
 #include "conf/base/text.h"
 #include "conf/uuid.h"
+#include "driver/compute/disk.h"
 #include "driver/compute/kinds.h"
 
 namespace virtuserns::compute {
@@ -33,8 +34,12 @@ std::string state_name(const Record& record, PowerState state) {
 
 }  // namespace
 
-Compute::Compute(Settings settings, Hypervisor& hypervisor, Bases& images)
-    : settings_(std::move(settings)), hypervisor_(hypervisor), images_(images), consoles_(hypervisor) {}
+Compute::Compute(Settings settings, Hypervisor& hypervisor, const Guests& guests, Bases& images)
+    : settings_(std::move(settings)),
+      hypervisor_(hypervisor),
+      guests_(guests),
+      images_(images),
+      consoles_(hypervisor) {}
 
 std::string Compute::folder_of(const std::string& uuid) const { return settings_.state + "/instances/" + uuid; }
 
@@ -149,39 +154,18 @@ Compute::Claimed Compute::claimed() {
   return sum;
 }
 
-Result<Places> Compute::places_of(const Held& held, const Record& record) {
-  Places places;
-  const auto disk = held.disk();
-  if (record.image) {
-    places.base = TRY(images_.find(record.image->key), "the image of the instance");
-    places.root = disk.root();
-    places.disk_device = TRY(disk.device());
-  }
-  if (record.rescue) {
-    places.rescue_base = TRY(images_.find(record.rescue->key), "the image to rescue it by");
-    places.rescue_root = disk.rescue();
-  }
-  if (record.has_config_drive) places.config_drive = held.folder() + "/config-2";
-  places.console_log = held.folder() + "/console.log";
-  return places;
-}
-
 std::uint64_t Compute::disk_bytes(const Flavor& flavor) const {
   return (flavor.root_gb == 0 ? settings_.default_disk_gb : flavor.root_gb) << 30;
 }
 
-Result<void> Compute::make_disk(const Held& held, const Record& record) {
-  const auto disk = held.disk();
-  if (!disk.exists()) TRY(disk.create(disk_bytes(record.spec.flavor)), "make the disk of the instance");
-  return disk.mount();
+Result<void> Compute::make_disk(const Held& held) {
+  const auto instance = held.instance();
+  return guests_.make_disk(instance, disk_bytes(instance.record.spec.flavor));
 }
 
 Result<void> Compute::prepare(Held& held) {
-  const auto& record = *held.record();
-  // One whose root is a volume has a disk as well, when it is rescued.
-  if (record.image || record.rescue) TRY(make_disk(held, record));
-  const auto places = TRY(places_of(held, record));
-  return hypervisor_.define(TRY(make_domain_xml(record, places)));
+  TRY(make_disk(held));
+  return hypervisor_.define(TRY(guests_.definition(held.instance())));
 }
 
 Result<void> Compute::start(Held& held) {
@@ -192,14 +176,14 @@ Result<void> Compute::start(Held& held) {
 }
 
 // What the hypervisor chose is the instance's from now on.
-Result<IdRange> Compute::note_ids(Held& held) {
+Result<std::optional<IdRange>> Compute::note_ids(Held& held) {
   auto record = *held.record();
-  if (record.spec.ids) return *record.spec.ids;
-  const auto chosen = TRY(read_ids(TRY(hypervisor_.xml(record.spec.uuid, 0))));
-  if (!chosen) return IdRange{};
+  if (record.spec.ids) return record.spec.ids;
+  const auto chosen = TRY(guests_.read_ids(TRY(hypervisor_.xml(record.spec.uuid, 0))));
+  if (!chosen) return chosen;
   record.spec.ids = chosen;
   TRY(save(held, std::move(record)));
-  return *chosen;
+  return chosen;
 }
 
 Result<void> Compute::stop(Held& held, std::chrono::seconds timeout) {

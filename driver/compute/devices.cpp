@@ -68,7 +68,7 @@ Result<void> Compute::attach_interface(const std::string& uuid, const Vif& vif) 
   auto record = *held.record();
   if (find_vif(record.network, vif) != record.network.end()) return {};
   const auto facts = TRY(hypervisor_.facts(uuid));
-  const auto xml = TRY(make_interface_xml(vif));
+  const auto xml = TRY(guests_.interface_xml(vif));
   TRY(attach_once(hypervisor_, uuid, xml, flags_for(facts), [&](const DomainDef& def) {
     return std::any_of(def.interfaces.begin(), def.interfaces.end(),
                        [&](const InterfaceDef& each) { return each.mac == xml::parse_mac(vif.mac); });
@@ -84,7 +84,7 @@ Result<void> Compute::detach_interface(const std::string& uuid, const Vif& vif) 
   if (found == record.network.end())
     return fail(VIR_ERR_DEVICE_MISSING, "the instance has no interface with MAC address " + vif.mac);
   const auto facts = TRY(hypervisor_.facts(uuid));
-  TRY(detach_once(hypervisor_, uuid, TRY(make_interface_xml(*found)), flags_for(facts)));
+  TRY(detach_once(hypervisor_, uuid, TRY(guests_.interface_xml(*found)), flags_for(facts)));
   record.network.erase(found);
   return save(held, std::move(record));
 }
@@ -97,7 +97,7 @@ Result<void> Compute::attach_volume(const std::string& uuid, const VolumeRef& vo
     return fail(VIR_ERR_INVALID_ARG, "the instance has another volume at " + quote(volume.device) + " already");
   }
   const auto facts = TRY(hypervisor_.facts(uuid));
-  TRY(attach_once(hypervisor_, uuid, make_disk_xml(volume), flags_for(facts), [&](const DomainDef& def) {
+  TRY(attach_once(hypervisor_, uuid, guests_.volume_xml(volume), flags_for(facts), [&](const DomainDef& def) {
     return std::any_of(def.disks.begin(), def.disks.end(), [&](const DiskDef& each) {
       return each.source == volume.path && "/dev/" + each.target_dev == volume.device;
     });
@@ -114,7 +114,7 @@ Result<void> Compute::detach_volume(const std::string& uuid, const VolumeRef& vo
     return fail(VIR_ERR_DEVICE_MISSING, "the instance has no volume at " + quote(volume.device));
   if (found->is_root) return fail(VIR_ERR_OPERATION_INVALID, "the root of the instance cannot be detached");
   const auto facts = TRY(hypervisor_.facts(uuid));
-  TRY(detach_once(hypervisor_, uuid, make_disk_xml(*found), flags_for(facts)));
+  TRY(detach_once(hypervisor_, uuid, guests_.volume_xml(*found), flags_for(facts)));
   record.volumes.erase(found);
   return save(held, std::move(record));
 }

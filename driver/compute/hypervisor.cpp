@@ -203,6 +203,14 @@ void Hypervisor::on_close(virConnectPtr, int, void* self) {
   hypervisor.changed_.notify_all();  // the keeper sees that it is dead
 }
 
+Result<std::string> Hypervisor::capabilities() {
+  return run([](virConnectPtr connection) -> Result<std::string> {
+    const std::unique_ptr<char, decltype(&::free)> text(::virConnectGetCapabilities(connection), &::free);
+    if (!text) return last_error("ask for the hypervisor's capabilities");
+    return std::string(text.get());
+  });
+}
+
 Result<std::vector<ListedDomain>> Hypervisor::list() {
   return run([](virConnectPtr connection) -> Result<std::vector<ListedDomain>> {
     virDomainPtr* found = nullptr;

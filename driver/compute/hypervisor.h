@@ -70,6 +70,7 @@ class Hypervisor {
     });
   }
 
+  [[nodiscard]] Result<std::string> capabilities();
   [[nodiscard]] Result<std::vector<ListedDomain>> list();
   [[nodiscard]] Result<DomainFacts> facts(const std::string& uuid);
   [[nodiscard]] Result<std::string> xml(const std::string& uuid, unsigned flags);

@@ -79,7 +79,8 @@ Result<void> serve(const Settings& settings) {
   Hypervisor hypervisor(settings.connect, std::chrono::seconds(settings.patience_s), [&](const DomainEvent& event) {
     if (event.uuid.empty() || audience.knows(event.uuid)) events.add(event);
   });
-  Compute compute(settings, hypervisor, images);
+  const auto guests = TRY(make_guests(settings, images, hypervisor));
+  Compute compute(settings, hypervisor, *guests, images);
   TRY(compute.load());
   const Audience::Term term(audience, compute);
   Host host(compute);

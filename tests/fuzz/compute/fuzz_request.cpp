@@ -22,9 +22,9 @@ namespace {
 // An adapter that knows no instance and no image, and whose daemon is nowhere.
 struct Adapter {
   Adapter() : images(Bases::open(store()).value()), hypervisor(uri(), std::chrono::milliseconds(0), [](const DomainEvent&) {}) {
-    Settings settings;
     settings.state = folder.path() + "/state";
-    compute.emplace(settings, hypervisor, images);
+    guests = make_guests(settings, images, hypervisor).value();
+    compute.emplace(settings, hypervisor, *guests, images);
     if (!compute->load()) std::abort();
     host.emplace(*compute);
   }
@@ -37,8 +37,10 @@ struct Adapter {
   [[nodiscard]] std::string uri() const { return "userns+unix:///system?socket=" + folder.path() + "/none"; }
 
   virtuserns::test::TempDir folder;
+  Settings settings;
   Bases images;
   Hypervisor hypervisor;
+  std::unique_ptr<Guests> guests;
   std::optional<Compute> compute;
   std::optional<Host> host;
 };

@@ -1,0 +1,24 @@
+#include "driver/compute/guest_types.h"
+
+#include <gtest/gtest.h>
+
+namespace virtuserns::compute {
+namespace {
+
+TEST(GuestTypes, AsLibvirtSaysThem) {
+  const auto types = read_guest_types(R"(<capabilities><host><cpu><arch>x86_64</arch></cpu></host>
+    <guest><os_type>hvm</os_type><arch name='i686'><wordsize>32</wordsize><domain type='qemu'/></arch></guest>
+    <guest><os_type>hvm</os_type><arch name='x86_64'><domain type='qemu'/><domain type='kvm'/></arch></guest>
+    </capabilities>)");
+  ASSERT_TRUE(types);
+  EXPECT_EQ(*types,
+            (std::vector<GuestType>{{"i686", "qemu", "hvm"}, {"x86_64", "qemu", "hvm"}, {"x86_64", "kvm", "hvm"}}));
+}
+
+TEST(GuestTypes, NoneAndNoSense) {
+  EXPECT_TRUE(read_guest_types("<capabilities/>")->empty());
+  EXPECT_FALSE(read_guest_types("<capabilities>"));
+}
+
+}  // namespace
+}  // namespace virtuserns::compute
