@@ -126,6 +126,8 @@ class Compute {
   [[nodiscard]] Result<Diagnostics> diagnostics(const std::string& uuid);
   [[nodiscard]] Result<void> set_password(const std::string& uuid, const std::string& user,
                                           const std::string& password);
+  // A new file in Settings::dumps, whose path it is; the oldest there go.
+  [[nodiscard]] Result<std::string> crash_dump(const std::string& uuid);
   [[nodiscard]] Result<void> quiesce(const std::string& uuid);
   [[nodiscard]] Result<void> unquiesce(const std::string& uuid);
   [[nodiscard]] Result<void> extend_volume(const std::string& uuid, const VolumeRef& volume);
@@ -205,6 +207,7 @@ class Compute {
   const Guests& guests_;
   Bases& images_;
   Consoles consoles_;
+  std::mutex dumps_;  // one dump is made at a time
   std::mutex mutex_;  // of slots_, of who has one, and of records read without their job
   std::map<std::string, std::shared_ptr<Slot>> slots_;
 };

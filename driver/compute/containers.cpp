@@ -149,6 +149,8 @@ Result<void> Containers::remove_rescue(const Instance& instance) const {
   return remove_tree(Disk(instance.folder).rescue());
 }
 
+Guests::DumpStyle Containers::dump_style() const { return {VIR_DUMP_LIVE, ".tar"}; }
+
 Result<Packed> Containers::pack(const Instance& instance, const Fd& output) const {
   const auto base = TRY(bases_.find(instance.record.image->key));
   TRY(run_pack(bases_.program(), base, Disk(instance.folder).root() + "/upper", output), "pack the instance's files");

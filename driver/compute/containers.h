@@ -31,6 +31,7 @@ class Containers : public Guests {
   [[nodiscard]] Result<void> write_config_drive(const Instance& instance,
                                                 const std::vector<FileToWrite>& files) const override;
   [[nodiscard]] Result<void> remove_rescue(const Instance& instance) const override;
+  [[nodiscard]] DumpStyle dump_style() const override;
   [[nodiscard]] Result<Packed> pack(const Instance& instance, const Fd& output) const override;
   [[nodiscard]] Result<std::vector<DiskCounters>> disk_counters(const Instance& instance) const override;
 

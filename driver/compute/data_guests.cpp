@@ -14,6 +14,7 @@ using xml::Element;
 constexpr Refusal kRefusals[] = {
     {"config_drive", "the instance is data of a test driver: it has nobody who would read a config drive"},
     {"console_output", "the instance is data of a test driver: what it says is kept nowhere"},
+    {"crash_dump", "the instance is data of a test driver: there is nothing in it to be dumped"},
     {"extend_volume", "the instance is data of a test driver: it has no view of a volume that could grow"},
     {"files", "the instance is data of a test driver: it has no files"},
     {"images", "instances are data of a test driver: they need no image"},

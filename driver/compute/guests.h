@@ -26,9 +26,10 @@ class Hypervisor;
 
 // What host.describe names.
 inline constexpr std::string_view kFeatures[] = {
-    "attach_interface", "attach_volume", "config_drive", "console_output", "extend_volume", "files",
-    "images",           "migrate",       "quiesce",      "rescue",         "resize",        "serial_console",
-    "set_password",     "snapshot",      "suspend"};
+    "attach_interface", "attach_volume", "config_drive", "console_output",
+    "crash_dump",       "extend_volume", "files",        "images",
+    "migrate",          "quiesce",       "rescue",       "resize",
+    "serial_console",   "set_password",  "snapshot",     "suspend"};
 
 struct Refusal {
   std::string_view feature, reason;
@@ -85,6 +86,12 @@ class Guests {
   [[nodiscard]] virtual Result<void> write_config_drive(const Instance& instance,
                                                         const std::vector<FileToWrite>& files) const;
   [[nodiscard]] virtual Result<void> remove_rescue(const Instance& instance) const;
+  // How a dump is asked for (virDomainCoreDumpFlags): the instance runs on. And how such files end.
+  struct DumpStyle {
+    unsigned flags = 0;
+    std::string_view suffix;
+  };
+  [[nodiscard]] virtual DumpStyle dump_style() const { return {}; }
   // To a file of the caller's; the instance does not run meanwhile, and its disk is mounted.
   [[nodiscard]] virtual Result<Packed> pack(const Instance& instance, const Fd& output) const;
   [[nodiscard]] virtual Result<std::vector<DiskCounters>> disk_counters(const Instance& instance) const;

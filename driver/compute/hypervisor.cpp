@@ -335,6 +335,13 @@ Result<void> Hypervisor::attach(const std::string& uuid, const std::string& devi
   });
 }
 
+Result<void> Hypervisor::dump(const std::string& uuid, const std::string& path, unsigned flags) {
+  return run_on(uuid, [&](Domain domain) -> Result<void> {
+    if (::virDomainCoreDump(domain.get(), path.c_str(), flags) != 0) return last_error("dump the domain");
+    return {};
+  });
+}
+
 Result<void> Hypervisor::detach(const std::string& uuid, const std::string& device_xml, unsigned flags) {
   return run_on(uuid, [&](Domain domain) -> Result<void> {
     if (::virDomainDetachDeviceFlags(domain.get(), device_xml.c_str(), flags) != 0)

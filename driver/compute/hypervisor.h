@@ -87,6 +87,9 @@ class Hypervisor {
   [[nodiscard]] Result<void> attach(const std::string& uuid, const std::string& device_xml, unsigned flags);
   [[nodiscard]] Result<void> detach(const std::string& uuid, const std::string& device_xml, unsigned flags);
 
+  // flags: virDomainCoreDumpFlags.
+  [[nodiscard]] Result<void> dump(const std::string& uuid, const std::string& path, unsigned flags);
+
   [[nodiscard]] const std::string& uri() const { return uri_; }
 
  private:

@@ -284,6 +284,11 @@ Result<Json> instance_set_password(const Call& call) {
   return nothing();
 }
 
+Result<Json> instance_crash_dump(const Call& call) {
+  const auto path = TRY(call.compute().crash_dump(TRY(call.uuid())));
+  return Json{{"path", path}};
+}
+
 Result<Json> instance_quiesce(const Call& call) {
   TRY(call.compute().quiesce(TRY(call.uuid())));
   return nothing();
@@ -404,6 +409,7 @@ std::span<const Method> methods() {
       {"instance.serial_console", instance_serial_console, {"uuid"}, "serial_console"},
       {"instance.diagnostics", instance_diagnostics, {"uuid"}},
       {"instance.set_password", instance_set_password, {"uuid", "user", "password"}, "set_password"},
+      {"instance.crash_dump", instance_crash_dump, {"uuid"}, "crash_dump"},
       {"instance.quiesce", instance_quiesce, {"uuid"}, "quiesce"},
       {"instance.unquiesce", instance_unquiesce, {"uuid"}, "quiesce"},
       {"instance.extend_volume", instance_extend_volume, {"uuid", "volume"}, "extend_volume"},

@@ -59,6 +59,8 @@ const std::map<std::string, Take>& keys() {
       {"host", text(&S::host)},
       {"migration_address", text(&S::migration_address)},
       {"migration_command", text(&S::migration_command)},
+      {"dumps", path(&S::dumps)},
+      {"dumps_kept", number(&S::dumps_kept, 1, 100000)},
       {"default_disk_gb", number(&S::default_disk_gb, 1, 1 << 20)},
       {"patience_s", number(&S::patience_s, 0, 3600)},
       {"soft_reboot_timeout_s", number(&S::soft_reboot_timeout_s, 1, 3600)},

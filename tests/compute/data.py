@@ -118,6 +118,7 @@ def what_there_is_not_is_said_before_it_is_asked_for(env):
         equal({name for name, offered in described["features"].items() if not offered}, set(described["refused"]))
         wiring = {"network": [], "volumes": []}
         methods = {"console_output": [("instance.console_output", {"uuid": uuid})],
+                   "crash_dump": [("instance.crash_dump", {"uuid": uuid})],
                    "extend_volume": [("instance.extend_volume", {"uuid": uuid, "volume": VOLUME})],
                    "images": [("image.add", {"key": "k", "format": "raw", "path": "/dev/null"})],
                    "migrate": [("instance.migrate_out", {"uuid": uuid, "destination": "x"}), ("instance.migrate_confirm", {"uuid": uuid}),

@@ -75,6 +75,7 @@ class Adapter:
         check(os.access(program, os.X_OK), f"{program} is not built")
         self.config = self.folder / "conf"
         self.settings = {"connect": connection(env), "socket": self.socket, "state": str(self.state), "log_level": 2, "patience_s": 15,
+                         "dumps": str(self.folder / "dumps"),
                          "daemon_config": "/etc/libvirt/virtusernsd.conf",
                          "image_program": os.path.join(env.daemon.build, "tools", "image", "virt-userns-image"), **settings}
         self.argv = [program, "--config", str(self.config)]
