@@ -39,7 +39,11 @@ Compute::Compute(Settings settings, Hypervisor& hypervisor, const Guests& guests
       hypervisor_(hypervisor),
       guests_(guests),
       images_(images),
-      consoles_(hypervisor) {}
+      consoles_(hypervisor),
+      thaws_([this](const std::string& uuid) {
+        log_warning("compute", "instance " + uuid + " stood still for too long, and is thawed");
+        if (const auto thawed = unquiesce(uuid); !thawed) log_error("compute", thawed.error().text);
+      }) {}
 
 std::string Compute::folder_of(const std::string& uuid) const { return settings_.state + "/instances/" + uuid; }
 
@@ -108,6 +112,9 @@ Result<void> Compute::load() {
       held.record() = *std::move(record);
       if (const auto resumed = run_on(held); !resumed)
         log_error("compute", "instance " + name + " stays paused: " + resumed.error().text);
+      // Whoever wanted it frozen has lost us, or we him.
+      if (const auto thawed = held.disk().thaw(); !thawed)
+        log_error("compute", "instance " + name + " may stand still: " + thawed.error().text);
       continue;
     }
     log_info("compute", "instance " + name + " was being made or removed when this program ended: it is removed");

@@ -18,6 +18,7 @@
 #include "driver/compute/guests.h"
 #include "driver/compute/record.h"
 #include "driver/compute/settings.h"
+#include "driver/compute/thaws.h"
 #include "driver/compute/transfer.h"
 
 namespace virtuserns::compute {
@@ -128,6 +129,7 @@ class Compute {
                                           const std::string& password);
   // A new file in Settings::dumps, whose path it is; the oldest there go.
   [[nodiscard]] Result<std::string> crash_dump(const std::string& uuid);
+  // For Settings::quiesce_limit_s at most, and no longer than this lives: the next one thaws what it finds.
   [[nodiscard]] Result<void> quiesce(const std::string& uuid);
   [[nodiscard]] Result<void> unquiesce(const std::string& uuid);
   [[nodiscard]] Result<void> extend_volume(const std::string& uuid, const VolumeRef& volume);
@@ -210,6 +212,7 @@ class Compute {
   std::mutex dumps_;  // one dump is made at a time
   std::mutex mutex_;  // of slots_, of who has one, and of records read without their job
   std::map<std::string, std::shared_ptr<Slot>> slots_;
+  Thaws thaws_;  // the last: its thread uses the others
 };
 
 }  // namespace virtuserns::compute

@@ -52,13 +52,19 @@ Result<void> Compute::set_password(const std::string& uuid, const std::string& u
 // What is written in the instance from now on waits; what was written is on its disk.
 Result<void> Compute::quiesce(const std::string& uuid) {
   auto held = TRY(hold_ready(uuid));
+  const auto state = TRY(hypervisor_.facts(uuid)).state;
+  if (state != PowerState::kRunning && state != PowerState::kPaused)
+    return fail(VIR_ERR_OPERATION_INVALID, "the instance does not run: it writes nothing that could wait");
   if (!TRY(held.disk().is_mounted()))
     return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the instance has no disk of its own in use");
+  // Before, so that nothing stays frozen that nobody is to thaw.
+  thaws_.expect(uuid, std::chrono::steady_clock::now() + std::chrono::seconds(settings_.quiesce_limit_s));
   return held.disk().freeze();
 }
 
 Result<void> Compute::unquiesce(const std::string& uuid) {
   auto held = TRY(hold_ready(uuid));
+  thaws_.forget(uuid);
   return held.disk().thaw();
 }
 

@@ -169,7 +169,8 @@ Result<void> Compute::fetch(Held& held, const Ticket& ticket) {
   char said[1024];
   const auto size = ::pread(errors.get(), said, sizeof said, 0);
   auto error = std::move(fetched).error();
-  if (size > 0) error.text += " (" + printable(trim({said, static_cast<std::size_t>(size)}), sizeof said) + ")";
+  error.text += size > 0 ? " (" + printable(trim({said, static_cast<std::size_t>(size)}), sizeof said) + ")"
+                         : " (migration_command, " + quote(words.front()) + ", said nothing)";
   return std::move(error).with_context("fetch the instance from " + ticket.host);
 }
 

@@ -25,6 +25,7 @@ struct Settings {
   std::uint64_t default_disk_gb = 10;                       // of a flavor with a disk of 0
   unsigned patience_s = 15;                                 // how long to wait for the hypervisor's daemon
   unsigned soft_reboot_timeout_s = 60;
+  unsigned quiesce_limit_s = 600;  // how long an instance stands still at most, when nobody thaws it
   unsigned log_level = 3;
 };
 
