@@ -81,7 +81,7 @@ std::optional<Record> Compute::peek(const std::string& uuid) {
 }
 
 Result<void> Compute::save(Held& held, Record record) {
-  TRY(make_directories(held.folder(), 0700));
+  TRY(make_directories(held.folder(), guests_.folder_mode()));
   TRY(write_atomic(held.folder() + kJournal, format_record(record)), "write the journal of the instance");
   const std::lock_guard lock(mutex_);
   held.record() = std::move(record);
@@ -90,7 +90,7 @@ Result<void> Compute::save(Held& held, Record record) {
 
 Result<void> Compute::load() {
   const auto folder = settings_.state + "/instances";
-  TRY(make_directories(folder, 0700));
+  TRY(make_directories(folder, guests_.folder_mode()));
   for (const auto& name : TRY(list_directory(folder))) {
     const auto uuid = parse_uuid(name);
     if (!uuid || format_uuid(*uuid) != name) {

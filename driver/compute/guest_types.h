@@ -1,6 +1,9 @@
 // What guests a hypervisor runs, as its capabilities say.
 #pragma once
 
+#include <sys/types.h>
+
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +17,8 @@ struct GuestType {
   bool operator==(const GuestType&) const = default;
 };
 
+// The group of the user that guests of this type run as (security model dac). nullopt: it is nobody in particular.
+[[nodiscard]] Result<std::optional<gid_t>> read_guest_group(std::string_view capabilities_xml, std::string_view virt);
 // In the hypervisor's order. Pure.
 [[nodiscard]] Result<std::vector<GuestType>> read_guest_types(std::string_view capabilities_xml);
 

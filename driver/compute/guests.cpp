@@ -3,6 +3,7 @@
 #include "conf/base/text.h"
 #include "driver/compute/containers.h"
 #include "driver/compute/data_guests.h"
+#include "driver/compute/machines.h"
 
 namespace virtuserns::compute {
 namespace {
@@ -11,9 +12,11 @@ Error not_offered(std::string_view feature) {
   return fail(VIR_ERR_OPERATION_UNSUPPORTED, "these guests have no " + std::string(feature));
 }
 
+}  // namespace
+
 std::string_view scheme_of(std::string_view uri) { return uri.substr(0, uri.find_first_of("+:")); }
 
-}  // namespace
+bool wants_whole_images(const Settings& settings) { return scheme_of(settings.connect) == "qemu"; }
 
 Result<void> Guests::check(std::string_view feature) const {
   for (const auto& refusal : refusals())
@@ -42,8 +45,10 @@ Result<std::unique_ptr<Guests>> make_guests(const Settings& settings, const Base
   const auto scheme = scheme_of(settings.connect);
   if (scheme == "userns") return std::unique_ptr<Guests>(std::make_unique<Containers>(settings, bases));
   if (scheme == "test") return std::unique_ptr<Guests>(std::make_unique<DataGuests>(hypervisor));
-  return fail(VIR_ERR_CONF_SYNTAX, "connect = " + quote(settings.connect) +
-                                       ": instances can be made by userns (containers) and test (data) only");
+  if (scheme == "qemu") return std::unique_ptr<Guests>(std::make_unique<Machines>(bases, hypervisor));
+  return fail(VIR_ERR_CONF_SYNTAX,
+              "connect = " + quote(settings.connect) +
+                  ": instances can be made by userns (containers), qemu (machines) and test (data) only");
 }
 
 }  // namespace virtuserns::compute

@@ -5,6 +5,8 @@
 // belongs to a feature is called only where that is offered.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -63,6 +65,8 @@ class Guests {
   [[nodiscard]] virtual Result<Json> inventory() const;
   [[nodiscard]] virtual Result<std::vector<std::string>> traits() const;
 
+  // Of the folders on the way to what the hypervisor's own user opens.
+  [[nodiscard]] virtual mode_t folder_mode() const { return 0700; }
   // Images. find_image: kImageMissing.
   [[nodiscard]] virtual Result<void> find_image(const std::string& key) const = 0;
   [[nodiscard]] virtual Result<void> hold_image(const std::string& key, const std::string& uuid) const = 0;
@@ -97,6 +101,10 @@ class Guests {
   [[nodiscard]] virtual Result<std::vector<DiskCounters>> disk_counters(const Instance& instance) const;
 };
 
+// "userns+unix:///system" -> "userns".
+[[nodiscard]] std::string_view scheme_of(std::string_view uri);
+// Its images are kept as disks, and not as files (StoreOptions::is_whole).
+[[nodiscard]] bool wants_whole_images(const Settings& settings);
 // By the scheme of settings.connect. VIR_ERR_CONF_SYNTAX: it is none that this program has guests for.
 [[nodiscard]] Result<std::unique_ptr<Guests>> make_guests(const Settings& settings, const Bases& bases,
                                                           Hypervisor& hypervisor);

@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -72,6 +73,7 @@ Result<void> serve(const Settings& settings) {
       TRY(lock_file(settings.state + "/lock"), "another virtuserns-compute uses " + quote(settings.state));
   StoreOptions store;
   store.folder = settings.state + "/images";
+  store.is_whole = wants_whole_images(settings);
   if (!settings.image_program.empty()) store.program = settings.image_program;
   auto images = TRY(Bases::open(std::move(store)));
   EventHub events;
@@ -80,6 +82,8 @@ Result<void> serve(const Settings& settings) {
     if (event.uuid.empty() || audience.knows(event.uuid)) events.add(event);
   });
   const auto guests = TRY(make_guests(settings, images, hypervisor));
+  if (::chmod(settings.state.c_str(), guests->folder_mode()) != 0)
+    return sys_fail("set the mode of " + quote(settings.state));
   Compute compute(settings, hypervisor, *guests, images);
   TRY(compute.load());
   const Audience::Term term(audience, compute);

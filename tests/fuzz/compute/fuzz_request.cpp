@@ -10,9 +10,11 @@
 
 #include "conf/base/log.h"
 #include "driver/compute/domain_xml.h"
+#include "driver/compute/machine_xml.h"
 #include "driver/compute/methods.h"
 #include "tests/support/temp_dir.h"
 #include "xml/domain.h"
+#include "xml/node.h"
 
 using namespace virtuserns;
 using namespace virtuserns::compute;
@@ -63,6 +65,8 @@ void read_structures(const Object& params) {
   Places places;
   places.console_log = "/log";
   if (record.image) places.base = "/base", places.root = "/root";
+  const auto machine = make_machine_xml(record, {"x86_64", "kvm", "hvm"}, {"/disk", "/base", "", "", "/drive", "/log"});
+  if (machine && !xml::Document::parse(*machine)) std::abort();
   const auto printed = make_domain_xml(record, places);
   if (!printed) return;
   const auto def = xml::parse_domain(*printed);

@@ -15,6 +15,21 @@ TEST(GuestTypes, AsLibvirtSaysThem) {
             (std::vector<GuestType>{{"i686", "qemu", "hvm"}, {"x86_64", "qemu", "hvm"}, {"x86_64", "kvm", "hvm"}}));
 }
 
+TEST(GuestTypes, WhoseGroupTheyRunAs) {
+  const auto group = [](const std::string& label, const char* virt = "qemu") {
+    return read_guest_group(
+               "<capabilities><host><secmodel><model>apparmor</model></secmodel><secmodel><model>dac</model>"
+               "<baselabel type='kvm'>+1:+2</baselabel><baselabel type='qemu'>" +
+                   label + "</baselabel></secmodel></host></capabilities>",
+               virt)
+        .value();
+  };
+  EXPECT_EQ(group("+64055:+110"), std::optional<gid_t>(110));
+  EXPECT_EQ(group("+64055:+110", "kvm"), std::optional<gid_t>(2));
+  for (const auto* nobody : {"", "+1", "+1:", "+1:+x", "+1:+99999999999"}) EXPECT_FALSE(group(nobody)) << nobody;
+  EXPECT_FALSE(group("+1:+2", "xen"));
+}
+
 TEST(GuestTypes, NoneAndNoSense) {
   EXPECT_TRUE(read_guest_types("<capabilities/>")->empty());
   EXPECT_FALSE(read_guest_types("<capabilities>"));
