@@ -77,6 +77,7 @@ def _arguments():
     arguments = parser.parse_args()
     if os.environ.get("VIRTUSERNS_NOVA") == "long":
         arguments.short = False
+    arguments.matches = lambda name: re.search(arguments.pattern, name) is not None
     return arguments
 
 
@@ -84,18 +85,18 @@ def _end_in_order(number, _):
     raise SystemExit(128 + number)
 
 
-def _run_all(path: Path, stage: Stage, arguments, results) -> Suite:
+def run_all(path: Path, stage: Stage, arguments, results) -> Suite:
     suite = Suite(path, stage, results)
     for action in ACTIONS:
-        if re.search(arguments.pattern, action.name) and (action.in_short or not arguments.short):
+        if arguments.matches(action.name) and (action.in_short or not arguments.short):
             suite.run("action", action.name, action.rows, action.function)
     for name, function in INVARIANTS:
-        if re.search(arguments.pattern, name):
+        if arguments.matches(name):
             suite.run("invariant", name, (), function)
     return suite
 
 
-def _session(path: Path, arguments) -> int:
+def _session(path: Path, arguments, run) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_in_order)
     host_state.become_subreaper()
@@ -111,7 +112,7 @@ def _session(path: Path, arguments) -> int:
             with cloud_module.Cloud(arguments.build) as cloud:
                 path.start_hosts(cloud)
                 print(f"up: {', '.join(f'{name} {seconds:.1f} s' for name, seconds in cloud.seconds.items())}", flush=True)
-                counts = _run_all(path, Stage(cloud, image), arguments, results).counts
+                counts = run(path, Stage(cloud, image), arguments, results).counts
             failed = counts["FAIL"]
         except BaseException:
             failed = 1
@@ -123,9 +124,10 @@ def _session(path: Path, arguments) -> int:
     return 1 if failed else 0
 
 
-def main(path: Path) -> None:
+def main(path: Path, run=run_all) -> None:
+    """`run`: does what this suite is for, with the hosts of the path; returns a Suite."""
     try:
-        code = _session(path, _arguments())
+        code = _session(path, _arguments(), run)
     except daemon_module.NotPossible as reason:
         print(f"skipped: {reason}")
         code = 77

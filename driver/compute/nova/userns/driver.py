@@ -111,7 +111,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
 
     def spawn(self, context, instance, image_meta, injected_files, admin_password, allocations, network_info=None,
               block_device_info=None, power_on=True, accel_info=None, **kwargs):
-        with self._cleaning_up(context, instance, network_info, block_device_info):
+        with self._cleaning_up(context, instance, network_info, block_device_info), self._events.spawning(instance.uuid):
             connected = volumes.connect_all(block_device_info)
             drive = self._config_drive(context, instance, injected_files, admin_password, network_info)
             with self._vifs.plugged(instance, network_info, wait=power_on):
@@ -121,7 +121,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
                         'instance.spawn', instance=marshal.instance(instance), image=image,
                         network=marshal.network(network_info), volumes=connected, files=marshal.files(injected_files),
                         config_drive=drive, password=_password(admin_password), power=power_on))
-        marshal.save_ids(instance, answer['ids'])
+        marshal.note_ids(instance, answer['ids'])
 
     def destroy(self, context, instance, network_info, block_device_info=None, destroy_disks=True, destroy_secrets=True,
                 **kwargs):
