@@ -22,6 +22,7 @@ import suite
 import daemon as daemon_module
 import libvirt
 from invariants import left_of
+from matrix import BY_HAND
 from rest import Refused, WentWrong
 from stage import Server, Stage, check, equal
 
@@ -233,7 +234,7 @@ class Kills:
                 return notes
             step = BACK.get(found, HARD)
             if found == "ERROR" or "," in found:
-                notes += ", state set by hand"
+                notes = f", {BY_HAND}"
                 server.act("os-resetState", {"state": "active"})
             with contextlib.suppress(WentWrong, Refused):
                 self._walk(server, (step,))
