@@ -176,6 +176,7 @@ Result<void> Compute::fetch(Held& held, const Ticket& ticket) {
 
 Result<IdRange> Compute::migrate_in(const ArrivalRequest& request) {
   const auto& uuid = request.spec.uuid;
+  TRY(check_sharing(request.spec, request.volumes));
   auto held = hold(uuid);
   if (request.ticket.host == settings_.host) {
     if (!held.record() || held.record()->phase == Phase::kCreating)

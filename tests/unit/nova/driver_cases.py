@@ -53,7 +53,7 @@ class SpawnTest(DriverCase):
         self.spawn(block_device_info=nova_objects.block_device_info(nova_objects.volume(boot_index=0)))
         request, = self.adapter.asked("instance.spawn")
         self.assertIsNone(request["image"])
-        self.assertEqual(request["volumes"], [{"device": "/dev/vdb", "path": "/dev/loop7", "readonly": False, "boot_index": 0,
+        self.assertEqual(request["volumes"], [{"device": "/dev/vdb", "path": "/dev/loop7", "readonly": False, "boot_index": 0, "shared": False,
                                                "serial": "dddddddd-0000-4000-8000-000000000001"}])
         self.assertEqual(self.glance.asked, [])
 

@@ -22,6 +22,12 @@ class ShimCase(unittest.TestCase):
             patch = unittest.mock.patch(f"os_vif.{name}")
             setattr(self, name, patch.start())
             self.addCleanup(patch.stop)
+        # What has tags, out of Nova's data base.
+        self.tagged = {"BlockDeviceMappingList": [], "VirtualInterfaceList": []}
+        for name in self.tagged:
+            patch = unittest.mock.patch(f"nova.objects.{name}.get_by_instance_uuid", lambda *_, name=name: self.tagged[name])
+            patch.start()
+            self.addCleanup(patch.stop)
         self.addCleanup(lambda: self.assertEqual(self.adapter.complaints, []))
 
     def script(self, method, script):

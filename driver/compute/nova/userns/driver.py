@@ -16,6 +16,7 @@ from nova.virt import driver
 from nova.virt import hardware
 from nova.virt.userns import adapter
 from nova.virt.userns import conf
+from nova.virt.userns import devices
 from nova.virt.userns import events
 from nova.virt.userns import host
 from nova.virt.userns import images
@@ -111,6 +112,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
 
     def spawn(self, context, instance, image_meta, injected_files, admin_password, allocations, network_info=None,
               block_device_info=None, power_on=True, accel_info=None, **kwargs):
+        devices.note(context, instance)
         with self._cleaning_up(context, instance, network_info, block_device_info):
             connected = volumes.connect_all(block_device_info)
             drive = self._config_drive(context, instance, injected_files, admin_password, network_info)
@@ -283,6 +285,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         except Exception:
             with excutils.save_and_reraise_exception():
                 volumes.disconnect(connection_info)
+        devices.note(context, instance)
 
     def detach_volume(self, context, connection_info, instance, mountpoint, encryption=None, **kwargs):
         try:
@@ -290,15 +293,28 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         except (exception.DeviceNotFound, exception.InstanceNotFound) as error:
             LOG.warning('Volume at %(device)s was gone already: %(error)s', {'device': mountpoint, 'error': error},
                         instance=instance)
+        except adapter.Busy as error:
+            raise exception.DeviceDetachFailed(device=mountpoint, reason=str(error)) from error
         volumes.disconnect(connection_info)
+
+    def swap_volume(self, context, old_connection_info, new_connection_info, instance, mountpoint, resize_to):
+        before = volumes.as_connected(old_connection_info, mountpoint)
+        following = volumes.connect(new_connection_info, mountpoint)
+        try:
+            self._refusable('instance.swap_volume', instance, long=True, volume=before, next=following)
+        except Exception:
+            with excutils.save_and_reraise_exception():
+                volumes.disconnect(new_connection_info)
+        volumes.disconnect(old_connection_info)
 
     def extend_volume(self, context, connection_info, instance, requested_size):
         self._refusable('instance.extend_volume', instance, volume=volumes.extend(connection_info, ''))
 
-    def _refusable(self, method, instance, **params):
-        """Nova expects its own exceptions of changes to devices."""
+    def _refusable(self, method, instance, long=False, **params):
+        """Nova expects its own exceptions of changes to devices. `long`: disks are copied."""
+        call = self._adapter.call_long if long else self._adapter.call
         try:
-            self._adapter.call(method, uuid=instance.uuid, **params)
+            call(method, uuid=instance.uuid, **params)
         except NotImplementedError as error:
             raise exception.NovaException(str(error)) from error
 

@@ -20,7 +20,7 @@ _CAPABILITIES = {
     'extend_volume': 'supports_extend_volume',
 }
 # What follows from how this driver uses the adapter, whatever is below that.
-_ALWAYS = ('has_imagecache', 'supports_evacuate', 'supports_trusted_certs')
+_ALWAYS = ('has_imagecache', 'supports_device_tagging', 'supports_tagged_attach_volume', 'supports_evacuate', 'supports_trusted_certs')
 _IMAGE_FORMATS = ('raw', 'qcow2', 'vmdk', 'vdi', 'vhd', 'vhdx')
 
 
