@@ -82,7 +82,7 @@ def swap_volume(stage):
         stage.give_up(other)
 
 
-@action("operation.swap-volume")
+@action("operation.swap-volume", in_short=False)
 def move_a_volume_in_use(stage):
     """Cinder's: to another of its back ends."""
     with attached(stage) as (server, volume):
@@ -103,7 +103,7 @@ def multiattach_volume(stage):
         other.write_to(DEVICE, "from-the-other")
         equal(server.read_from(DEVICE), "from-the-other", "what the other has written, in the one")
         check(other.first_uid() != server.first_uid(), "both have ids of their own")
-        stranger = stage.boot(stage.admin.make_project(f"stranger-{stage.next_number()}"))
+        stranger = stage.boot(stage.admin.make_project(f"stranger-{stage.next_number()}"), flavor=stage.large)
         with stage.refused("could not be found"):
             stranger.attach(volume)
         stranger.delete()
@@ -113,7 +113,7 @@ def multiattach_volume(stage):
         volume.await_status("available")
 
 
-@action("operation.multiattach-volume")
+@action("operation.multiattach-volume", in_short=False)
 def a_volume_that_is_not_for_several(stage):
     with attached(stage) as (_, volume):
         other = stage.boot()

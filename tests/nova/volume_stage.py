@@ -77,11 +77,15 @@ class VolumeStage(Stage):
 
     def give_up(self, volume: Volume) -> None:
         """Detached wherever it still is, and deleted, as far as that is possible; what is left is seen by the invariant."""
-        with contextlib.suppress(Refused, WentWrong):
-            for attachment in volume.show()["attachments"]:
+        def detached():
+            """One after another: Cinder begins with one alone."""
+            found = volume.show()
+            for attachment in found["attachments"] if found["status"] == "in-use" else []:
                 with contextlib.suppress(Refused):
                     self.admin.detach_volume(attachment["server_id"], volume.id)
-            volume.await_status("available")
+            return found["status"] == "available"
+        with contextlib.suppress(Refused, WentWrong):
+            await_that(detached, lambda: "the volume is attached", 20)
             volume.delete()
 
     @contextlib.contextmanager

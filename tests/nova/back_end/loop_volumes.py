@@ -79,7 +79,7 @@ class LoopDriver(driver.VolumeDriver):
 
     def terminate_connection(self, volume, connector, **kwargs):
         """Whether others use the device still: instances that share the volume."""
-        return len(volume.volume_attachment or []) > 1
+        return len([each for each in volume.volume_attachment or [] if each.connector]) > 1
 
     def _update_volume_stats(self):
         self._stats = {"volume_backend_name": self.configuration.volume_backend_name, "vendor_name": "virtuserns", "driver_version": self.VERSION,
