@@ -5,6 +5,7 @@ that it failed; Mismatch, where Nova says that it went well, and it did not. `ro
 (nova's doc/source/user/support-matrix.ini).
 """
 import base64
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -301,19 +302,26 @@ def shelve(stage):
     equal(server.read("marker"), "shelved", "a file from before")
 
 
-@action("operation.evacuate", in_short=False)
-def evacuate(stage):
-    """Of a host that is gone. There is no storage that both share: it begins again from its image."""
-    server = stage.active()
+@contextlib.contextmanager
+def lost_host_of(stage, server):
+    """Its nova-compute is gone meanwhile, and known to be."""
     lost = server.host
     lost.compute.stop()
     try:
         stage.admin.nova("PUT", f"/os-services/{_service(stage, lost.name)['id']}", {"forced_down": True})
-        server.act_until("evacuate", "ACTIVE", {})
-        check(server.host is not lost, "it is on the other host")
+        yield lost
     finally:
         lost.compute.start()
         eventually(lambda: _is_up_again(stage, lost.name), f"{lost.name} is up again", 90)
+
+
+@action("operation.evacuate", in_short=False)
+def evacuate(stage):
+    """Of a host that is gone. There is no storage that both share: it begins again from its image."""
+    server = stage.active()
+    with lost_host_of(stage, server) as lost:
+        server.act_until("evacuate", "ACTIVE", {})
+        check(server.host is not lost, "it is on the other host")
     with libvirt.open(lost.uri) as connection:
         eventually(lambda: not connection.listAllDomains(), f"{lost.name} has removed what it had of it")
     deleted = {loop for loop in stage.cloud.loops()

@@ -130,9 +130,8 @@ class Session:
 
     # ---- nova ----
 
-    def nova(self, method: str, path: str, body=None):
-        return self._call(settings.NOVA, method, f"/v2.1{path}", body,
-                          {"OpenStack-API-Version": f"compute {MICROVERSION}"})[1]
+    def nova(self, method: str, path: str, body=None, version: str = MICROVERSION):
+        return self._call(settings.NOVA, method, f"/v2.1{path}", body, {"OpenStack-API-Version": f"compute {version}"})[1]
 
     def make_flavor(self, name: str, memory_mb: int = 256, vcpus: int = 1, disk_gb: int = 1, **extra_specs: str) -> str:
         flavor = self.nova("POST", "/flavors", {"flavor": {"name": name, "ram": memory_mb, "vcpus": vcpus,
@@ -188,6 +187,10 @@ class Session:
                 raise WentWrong(f"ERROR: {found.get('fault', {}).get('message', 'without a word')}")
             return False
         await_that(look, lambda: f"server {server} is still there", timeout_s)
+
+    def ask_for_volume(self, server: str, volume: str, **more) -> dict:
+        return self.nova("POST", f"/servers/{server}/os-volume_attachments",
+                         {"volumeAttachment": {"volumeId": volume, **more}})["volumeAttachment"]
 
     def volumes_of(self, server: str) -> list[dict]:
         return self.nova("GET", f"/servers/{server}/os-volume_attachments")["volumeAttachments"]

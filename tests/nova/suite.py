@@ -34,9 +34,10 @@ from stage import Mismatch, Stage  # noqa: E402
 class Path:
     """One way from Nova to our daemon."""
 
-    def __init__(self, name: str, start_hosts, refusals: dict[str, tuple[str, str]]):
-        """`start_hosts`: gets the cloud, starts all compute hosts. `refusals`: action to a pattern of what is said, and why."""
-        self.name, self.start_hosts, self.refusals = name, start_hosts, refusals
+    def __init__(self, name: str, start_hosts, refusals: dict[str, tuple[str, str]], tried: tuple[str, ...] = ()):
+        """`start_hosts`: gets the cloud, starts all compute hosts. `refusals`: action to a pattern of what is said, and why. `tried`: only
+        these actions."""
+        self.name, self.start_hosts, self.refusals, self.tried = name, start_hosts, refusals, tried
 
 
 class Suite:
@@ -98,6 +99,8 @@ class Subject:
 def _run_all(path: Path, subject: Subject, stage: Stage, arguments, results) -> Suite:
     suite = Suite(path, stage, results)
     for action in subject.actions:
+        if path.tried and action.name not in path.tried:
+            continue
         if re.search(arguments.pattern, action.name) and (action.in_short or not arguments.short):
             suite.run("action", action.name, action.rows, action.function)
     for name, function in subject.invariants:

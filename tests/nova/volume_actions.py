@@ -4,7 +4,7 @@ import json
 
 import libvirt
 
-from actions import Action, eventually, marker
+from actions import Action, eventually, lost_host_of, marker
 from stage import check, equal
 from volume_stage import DEVICE, GIB
 
@@ -235,3 +235,56 @@ def volume_over_shelve(stage):
         equal(stage.devices_of(volume), [], "devices over it, while nobody runs")
         server.act_until("unshelve", "ACTIVE")
         still_there(stage, server, volume)
+
+
+@action(in_short=False)
+def volume_over_evacuation(stage):
+    with attached(stage) as (server, volume):
+        with lost_host_of(stage, server) as lost:
+            server.act_until("evacuate", "ACTIVE", {})
+            check(server.host is not lost, "it is on the other host")
+            still_there(stage, server, volume)
+        equal(server.read_from(DEVICE), f"{stage.doing}-again", "what is on the volume, when the lost host is back")
+
+
+@action()
+def adapter_that_dies_before_an_attach(stage):
+    """Cinder has given the volume to the host by then, and nobody has it."""
+    server, volume = stage.active(), stage.volume()
+    adapter = stage.adapter_of(server)
+    adapter.pause()
+    server.nova.ask_for_volume(server.id, volume.id)
+    eventually(lambda: stage.devices_of(volume), "the volume is a device of the host")
+    adapter.kill()
+    try:
+        check("virtuserns-compute" in eventually(server.reason, "the attach failed"), f"the adapter is named: {server.reason()}")
+        volume.await_status("available")
+        equal(stage.devices_of(volume), [], "devices over it")
+    finally:
+        adapter.start()
+    eventually(lambda: server.attach(volume), "the next attach")
+    check(server.run("/bin/sh", "-c", f"test -b {DEVICE} && echo block") == "block", f"{DEVICE} is a block device")
+    stage.give_up(volume)
+
+
+# ---- a volume as the root ---------------------------------------------------------------------------------------------
+
+@action("storage.block")
+def boot_from_volume(stage):
+    server = stage.boot_from_volume()
+    server.write("marker", "on-the-volume")
+    check(server.run("/bin/df", "/").splitlines()[-1].startswith("/dev/"), "its root is a device")
+    ids = server.first_uid()
+    server.act_until("reboot", "ACTIVE", {"type": "HARD"})
+    equal((server.read("marker"), server.first_uid()), ("on-the-volume", ids), "a file from before, and its ids")
+    server.delete()
+    equal(stage.volumes.list(), [], "volumes that are left")
+
+
+@action("operation.rebuild-volume-backed", in_short=False)
+def rebuild_of_a_volume_root(stage):
+    server = stage.boot_from_volume()
+    server.write("marker", "before")
+    server.rebuild_volume_backed(stage.image)
+    equal(server.read("marker"), "missing", "a file from before")
+    server.delete()

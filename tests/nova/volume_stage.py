@@ -45,10 +45,15 @@ class Volume:
 class VolumeServer(Server):
     def attach(self, volume: Volume, **more) -> str:
         """The device."""
-        answer = self.nova.nova("POST", f"/servers/{self.id}/os-volume_attachments",
-                                {"volumeAttachment": {"volumeId": volume.id, **more}})["volumeAttachment"]
+        answer = self.nova.ask_for_volume(self.id, volume.id, **more)
         self.nova.await_volume(self.id, volume.id, give_up=self.reason)
         return answer["device"]
+
+    def rebuild_volume_backed(self, image: str) -> None:
+        """Newer than what the others ask for."""
+        self.nova.nova("POST", f"/servers/{self.id}/action", {"rebuild": {"imageRef": image}}, version="2.93")
+        self.await_status("ACTIVE")
+        check(not (reason := self.reason()), reason)
 
     def detach(self, volume: Volume) -> None:
         self.nova.detach_volume(self.id, volume.id)
@@ -74,6 +79,16 @@ class VolumeStage(Stage):
 
     def volume(self, **more) -> Volume:
         return Volume(self.volumes, self.volumes.make(f"{self.doing}-{self.next_number()}", **more))
+
+    def boot_from_volume(self) -> VolumeServer:
+        """Of one that Cinder makes of the image."""
+        return self.boot(image="", block_device_mapping_v2=[
+            {"uuid": self.image, "source_type": "image", "destination_type": "volume", "volume_size": 1, "boot_index": 0,
+             "delete_on_termination": True}])
+
+    def adapter_of(self, server: Server):
+        """The program of its host; its configuration is as it was, however it ended."""
+        return next(program for program in server.host.beside if program.name.startswith("adapter"))
 
     def give_up(self, volume: Volume) -> None:
         """Detached wherever it still is, and deleted, as far as that is possible; what is left is seen by the invariant."""

@@ -4,7 +4,9 @@ import pathlib
 
 import suite
 import cinder_service
+import path_a
 import path_b
+import rest
 from invariants import nothing_is_left_of_deleted_servers
 from stage import Mismatch
 from volume_actions import VOLUME_ACTIONS
@@ -16,7 +18,21 @@ CONF = path_b.CONF.replace("[userns]\n", "[userns]\nreconnect_timeout = 3\n")
 
 def start_hosts(cloud):
     for name in ("host1", "host2"):
-        path_b.start_host(cloud, name, CONF)
+        path_b.start_host(cloud, name, CONF, path_b.ADAPTER + "root_volumes = true\n")
+
+
+# What is tried on path A, and what Nova's driver says there.
+REFUSALS_OF_A = {}
+TRIED_ON_A = ("attach-volume", "detach-volume", "extend-volume", "swap-volume", "multiattach-volume", "boot-with-a-tagged-volume",
+              "attach-tagged-volume", "volume-over-stop-and-start", "boot-from-volume")
+
+
+def start_host_of_a(cloud):
+    """Beside the others, which get nothing more to do."""
+    session = rest.Session.admin()
+    for service in session.nova("GET", "/os-services?binary=nova-compute")["services"]:
+        session.nova("PUT", f"/os-services/{service['id']}", {"status": "disabled"})
+    cloud.start_compute("host3", path_a.CONF)
 
 
 def nothing_is_left(stage) -> None:
@@ -30,5 +46,5 @@ def nothing_is_left(stage) -> None:
 
 
 if __name__ == "__main__":
-    suite.main(suite.Path("B", start_hosts, {}),
+    suite.main(suite.Path("B", start_hosts, {}), suite.Path("A", start_host_of_a, REFUSALS_OF_A, TRIED_ON_A),
                subject=suite.Subject(VOLUME_ACTIONS, [("nothing-is-left-of-volumes", nothing_is_left)], VolumeStage, cinder_service.Cinder()))
