@@ -7,7 +7,7 @@
 
 #include "conf/base/text.h"
 #include "driver/controller/node_folder.h"
-#include "driver/controller/shadow.h"
+#include "driver/kernel/shadow.h"
 #include "driver/controller/tree.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/device_filter.h"
@@ -110,7 +110,7 @@ Result<PasswordSet> Plugs::set_password(const PasswordAsk& ask, const PidFd& ini
   TRY(do_inside(host_, inside, [&]() -> Result<void> {
     const DirFd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!root) return sys_fail("open the root");
-    return set_password_below(root, ask.user, ask.hash);
+    return kernel::set_password_below(root, ask.user, ask.hash);
   }));
   return PasswordSet{};
 }
