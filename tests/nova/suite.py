@@ -34,10 +34,11 @@ from stage import Mismatch, Stage  # noqa: E402
 class Path:
     """One way from Nova to our daemon."""
 
-    def __init__(self, name: str, start_hosts, refusals: dict[str, tuple[str, str]], tried: tuple[str, ...] = ()):
+    def __init__(self, name: str, start_hosts, refusals: dict[str, tuple[str, str]], tried: tuple[str, ...] = (),
+                 in_short: bool = True):
         """`start_hosts`: gets the cloud, starts all compute hosts. `refusals`: action to a pattern of what is said, and why. `tried`: only
-        these actions."""
-        self.name, self.start_hosts, self.refusals, self.tried = name, start_hosts, refusals, tried
+        these actions. `in_short`: whether a short run has it."""
+        self.name, self.start_hosts, self.refusals, self.tried, self.in_short = name, start_hosts, refusals, tried, in_short
 
 
 class Suite:
@@ -115,6 +116,8 @@ def _run_paths(paths: tuple[Path, ...], subject: Subject, image: str, arguments,
     with cloud_module.Cloud(arguments.build, volumes=subject.volumes) as cloud:
         stage = subject.stage(cloud, image)
         for path in paths:
+            if arguments.short and not path.in_short:
+                continue
             path.start_hosts(cloud)
             print(f"up: {', '.join(f'{name} {seconds:.1f} s' for name, seconds in cloud.seconds.items())}", flush=True)
             counts.update(_run_all(path, subject, stage, arguments, results).counts)

@@ -182,14 +182,14 @@ def volume_over_stop_and_start(stage):
         check(server.run("/bin/sh", "-c", f"head -c 1 {DEVICE} 2>/dev/null || echo refused") == "refused", f"{DEVICE} is of no use any more")
 
 
-@action()
+@action(in_short=False)
 def volume_over_reboot(stage):
     with attached(stage) as (server, volume):
         server.act_until("reboot", "ACTIVE", {"type": "HARD"})
         still_there(stage, server, volume)
 
 
-@action()
+@action(in_short=False)
 def volume_over_rescue(stage):
     with attached(stage) as (server, volume):
         server.act_until("rescue", "RESCUE", {})
@@ -198,7 +198,7 @@ def volume_over_rescue(stage):
         still_there(stage, server, volume)
 
 
-@action()
+@action(in_short=False)
 def volume_over_rebuild(stage):
     with attached(stage) as (server, volume):
         server.act_until("rebuild", "ACTIVE", {"imageRef": stage.image})
@@ -228,7 +228,7 @@ def volume_over_cold_migration(stage):
         equal(server.read_from(DEVICE), f"{stage.doing}-again", "what is on the volume, back again")
 
 
-@action()
+@action(in_short=False)
 def volume_over_shelve(stage):
     with attached(stage) as (server, volume):
         server.act_until("shelve", "SHELVED_OFFLOADED")

@@ -53,9 +53,8 @@ class LoopDriver(driver.VolumeDriver):
         """The device is left as it is: that the size is another one has to be noticed by whoever uses it."""
         os.truncate(self.path(volume), new_size * GIB)
 
-    def copy_image_to_volume(self, context, volume, image_service, image_id, disable_sparse=False):
-        image_utils.fetch_to_raw(context, image_service, image_id, str(self.path(volume)), "1M", size=volume.size,
-                                 disable_sparse=disable_sparse)
+    def copy_image_to_volume(self, context, volume, image_service, image_id):
+        image_utils.fetch_to_raw(context, image_service, image_id, str(self.path(volume)), "1M", size=volume.size)
         os.truncate(self.path(volume), volume.size * GIB)
 
     # ---- devices ----
