@@ -185,6 +185,8 @@ class Compute {
   [[nodiscard]] Result<void> run_on(Held& held);
   // VIR_ERR_INVALID_ARG: another instance of this host has one of the volumes.
   [[nodiscard]] Result<void> check_sharing(const InstanceSpec& spec, const std::vector<VolumeRef>& volumes);
+  // Record::arriving of `record`, which is the instance's, and the end of that when an attach has died.
+  [[nodiscard]] Result<void> announce(Held& held, Record& record, const VolumeRef& volume);
   [[nodiscard]] Result<void> drop_arriving(Held& held);
   [[nodiscard]] Result<void> take_wiring(Held& held, Wiring wiring);
   [[nodiscard]] Result<void> make_disk(const Held& held, const Record& record);

@@ -268,6 +268,7 @@ Result<void> Compute::migrate_revert(const std::string& uuid, Wiring wiring, boo
     return fail(VIR_ERR_NO_DOMAIN, "there is no instance " + uuid + " here");
   if (held.record()->phase == Phase::kReady && held.record()->before_resize) TRY(undo_resize(held));
   auto record = *held.record();
+  TRY(check_sharing(record.spec, wiring.volumes));
   record.phase = Phase::kReady;
   record.token.clear();
   record.network = std::move(wiring.network);

@@ -65,8 +65,10 @@ Result<void> Compute::check_sharing(const InstanceSpec& spec, const std::vector<
   for (const auto& [uuid, slot] : slots_) {
     if (uuid == spec.uuid || !slot->record || slot->record->phase != Phase::kReady) continue;
     const auto& other = *slot->record;
+    auto all_theirs = other.volumes;
+    if (other.arriving) all_theirs.push_back(*other.arriving);
     for (const auto& volume : volumes)
-      for (const auto& theirs : other.volumes) {
+      for (const auto& theirs : all_theirs) {
         if (!is_same(volume, theirs)) continue;
         if (other.spec.project != spec.project)
           return fail(VIR_ERR_INVALID_ARG,
@@ -94,6 +96,17 @@ Result<void> Compute::drop_arriving(Held& held) {
   return save(held, std::move(record));
 }
 
+// Written down first, and looked at then: of two that want the same at one time at least one sees the other.
+Result<void> Compute::announce(Held& held, Record& record, const VolumeRef& volume) {
+  record.arriving = volume;
+  TRY(save(held, record));
+  const auto allowed = check_sharing(record.spec, {volume});
+  if (allowed) return {};
+  record.arriving.reset();
+  TRY(save(held, record));
+  return allowed;
+}
+
 Result<void> Compute::attach_volume(const std::string& uuid, const VolumeRef& volume) {
   auto held = TRY(hold_ready(uuid));
   TRY(drop_arriving(held));
@@ -103,10 +116,8 @@ Result<void> Compute::attach_volume(const std::string& uuid, const VolumeRef& vo
     return fail(VIR_ERR_INVALID_ARG, "the instance has another volume at " + quote(volume.device) + " already");
   }
   if (volume.is_root) return fail(VIR_ERR_OPERATION_INVALID, "the root of the instance cannot be attached later");
-  TRY(check_sharing(record.spec, {volume}));
   const auto facts = TRY(hypervisor_.facts(uuid));
-  record.arriving = volume;
-  TRY(save(held, record));
+  TRY(announce(held, record, volume));
   if (const auto plugged = plug(hypervisor_, uuid, volume, flags_for(facts)); !plugged) {
     if (const auto dropped = drop_arriving(held); !dropped) log_error("compute", dropped.error().text);
     return plugged;
@@ -150,7 +161,6 @@ Result<void> Compute::swap_volume(const std::string& uuid, const VolumeRef& volu
   if (*found == next) return {};  // an answer that was lost
   if (next.device != found->device || next.is_root || found->is_root)
     return fail(VIR_ERR_OPERATION_INVALID, "a volume is swapped for another at the same device, and not the root");
-  TRY(check_sharing(record.spec, {next}));
   const auto state = TRY(hypervisor_.facts(uuid));
   Undo undo;
   undo.add([&] {
@@ -164,8 +174,7 @@ Result<void> Compute::swap_volume(const std::string& uuid, const VolumeRef& volu
     TRY(hypervisor_.ensure_paused(uuid));
   }
   if (is_up(state)) TRY(check_unused(record, *found));
-  record.arriving = next;
-  TRY(save(held, record));
+  TRY(announce(held, record, next));
   const auto flags = flags_for(state);
   TRY(detach_once(hypervisor_, uuid, make_disk_xml(*found), flags));
   TRY(copy_blocks(found->path, next.path), "copy the volume");

@@ -117,12 +117,15 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
             connected = volumes.connect_all(block_device_info)
             drive = self._config_drive(context, instance, injected_files, admin_password, network_info)
             with self._vifs.plugged(instance, network_info, wait=power_on):
-                answer = self._images.using(
-                    context, _image_id(image_meta, connected), instance.trusted_certs,
-                    lambda image: self._adapter.call_long(
-                        'instance.spawn', instance=marshal.instance(instance), image=image,
-                        network=marshal.network(network_info), volumes=connected, files=marshal.files(injected_files),
-                        config_drive=drive, password=_password(admin_password), power=power_on))
+                try:
+                    answer = self._images.using(
+                        context, _image_id(image_meta, connected), instance.trusted_certs,
+                        lambda image: self._adapter.call_long(
+                            'instance.spawn', instance=marshal.instance(instance), image=image,
+                            network=marshal.network(network_info), volumes=connected, files=marshal.files(injected_files),
+                            config_drive=drive, password=_password(admin_password), power=power_on))
+                except NotImplementedError as error:  # Nova would try other hosts until none is left, and say that
+                    raise exception.InvalidInput(reason=str(error)) from error
         marshal.save_ids(instance, answer['ids'])
 
     def destroy(self, context, instance, network_info, block_device_info=None, destroy_disks=True, destroy_secrets=True,
