@@ -22,7 +22,8 @@ FOLDER = HOME / "volumes"
 BACK_ENDS = ("first", "second")
 FILE = CONFIG / "cinder/cinder.conf"
 
-# A volume that an instance has may only be detached by who shows a token of a service too (CVE-2023-2088).
+# A section that is there twice is one, and the last of two values holds. A volume that an instance has may only be detached by
+# who shows a token of a service too (CVE-2023-2088).
 CONF = f"""[DEFAULT]
 state_path = {HOME}/cinder
 host = control
@@ -41,13 +42,16 @@ allow_availability_zone_fallback = true
 [database]
 connection = {database_url('cinder')}
 {TOKENS}
+[keystone_authtoken]
+service_token_roles = admin
+service_token_roles_required = true
 [nova]
 {CREDENTIALS}
 [cinder_sys_admin]
 helper_command = privsep-helper --config-file {FILE}
 [privsep_osbrick]
 helper_command = privsep-helper --config-file {FILE}
-""".replace("[oslo_concurrency]", "service_token_roles = admin\nservice_token_roles_required = true\n[oslo_concurrency]") + "".join(f"""[{name}]
+""" + "".join(f"""[{name}]
 volume_driver = loop_volumes.LoopDriver
 volume_backend_name = {name}
 loop_folder = {FOLDER}/{name}
@@ -70,15 +74,17 @@ class Cinder:
         for folder in (FILE.parent, HOME / "cinder", *(FOLDER / name for name in BACK_ENDS)):
             folder.mkdir(parents=True)
         FILE.write_text(CONF)
-        with open(CONFIG / "nova/nova.conf", "a") as file:  # the last of two values holds
+        with open(CONFIG / "nova/nova.conf", "a") as file:
             file.write(OF_NOVA)
 
     def start(self, databases: database.Database, start, start_wsgi) -> None:
         """With the data base, the broker and keystone there; `start`, `start_wsgi` of the cloud."""
         self._make_schema(databases.cache.parent)
-        api = start_wsgi("cinder-api", settings.CINDER, "/usr/bin/cinder-wsgi", arguments=f"--config-file {FILE} --log-file {LOGS}/cinder-api.log")
+        api = start_wsgi("cinder-api", settings.CINDER, "/usr/bin/cinder-wsgi",
+                         arguments=f"--config-file {FILE} --log-file {LOGS}/cinder-api.log")
         for name in ("cinder-scheduler", "cinder-volume"):
-            service = start(name, [name, "--config-file", str(FILE), "--log-file", f"{LOGS}/{name}.log"], {"PYTHONPATH": str(HERE / "back_end")})
+            service = start(name, [name, "--config-file", str(FILE), "--log-file", f"{LOGS}/{name}.log"],
+                            {"PYTHONPATH": str(HERE / "back_end")})
         api.await_answer(settings.CINDER)
         service.wait_until(self._is_up, "both back ends are up", 90)
         # The type of volumes that are made without a word, and the other one.
@@ -105,7 +111,8 @@ class Cinder:
             run([*database.CLIENT, "cinder"], LOGS / "cinder-schema.log", stdin=kept.read_bytes())
             return
         run(["cinder-manage", "--config-file", str(FILE), "db", "sync"], LOGS / "cinder-schema.log")
-        text = subprocess.run(["mariadb-dump", *database.CLIENT[1:], "cinder"], capture_output=True, check=True, env=program_environment({})).stdout
+        text = subprocess.run(["mariadb-dump", *database.CLIENT[1:], "cinder"], capture_output=True, check=True,
+                              env=program_environment({})).stdout
         half = kept.with_suffix(f".{HOME.stat().st_ino}.half")
         half.write_bytes(text)
         half.rename(kept)

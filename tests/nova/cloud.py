@@ -48,9 +48,10 @@ def enter(folder: str) -> None:
 
 class Cloud:
     def __init__(self, build: str, cache: str | None = None, volumes=None):
-        """`build`: of virtuserns. `cache`: where schemas are kept between runs. `volumes`: a cinder_service.Cinder; without one there are none."""
-        self.volumes = volumes
+        """`build`: of virtuserns. `cache`: where schemas are kept between runs. `volumes`: a cinder_service.Cinder; without one there
+        are no volumes."""
         self.build = os.path.abspath(build)
+        self.volumes = volumes
         self.database = database.Database(pathlib.Path(cache or f"{self.build}/nova-schemas"))
         self.services: list[Program] = []
         self.hosts: dict[str, Host] = {}

@@ -66,6 +66,9 @@ class VolumeServer(Server):
     def read_from(self, device: str) -> str:
         return self.run("/bin/sh", "-c", f"dd if={device} bs=64 count=1 2>/dev/null | tr -d '\\0'").strip()
 
+    def has_node(self) -> bool:
+        return self.run("/bin/sh", "-c", f"if test -b {DEVICE}; then echo block; else echo none; fi") == "block"
+
     def size_of(self, device: str) -> int:
         return int(self.run("/bin/sh", "-c", f"blockdev --getsize64 {device}"))
 

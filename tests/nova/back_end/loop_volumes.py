@@ -81,7 +81,7 @@ class LoopDriver(driver.VolumeDriver):
         return len([each for each in volume.volume_attachment or [] if each.connector]) > 1
 
     def _update_volume_stats(self):
-        self._stats = {"volume_backend_name": self.configuration.volume_backend_name, "vendor_name": "virtuserns", "driver_version": self.VERSION,
-                       "storage_protocol": "local", "total_capacity_gb": 1000, "free_capacity_gb": 1000,
+        self._stats = {"volume_backend_name": self.configuration.volume_backend_name, "vendor_name": "virtuserns",
+                       "driver_version": self.VERSION, "storage_protocol": "local", "total_capacity_gb": 1000, "free_capacity_gb": 1000,
                        "thin_provisioning_support": True, "max_over_subscription_ratio": 20.0, "provisioned_capacity_gb": 0,
                        "multiattach": True, "online_extend_support": True}
