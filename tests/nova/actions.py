@@ -8,6 +8,7 @@ import base64
 import contextlib
 import dataclasses
 import pathlib
+import select
 import time
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ import daemon as daemon_module
 import libvirt
 from rest import Refused, WentWrong
 from stage import LARGE_MB, check, equal
+from websockify.websocket import WebSocket
 
 PASSWORD = "Correct-Horse-1"
 
@@ -373,7 +375,23 @@ def crash_dump(stage):
 @action("console.serial.interactive")
 def serial_console(stage):
     server = stage.active()
-    stage.admin.nova("POST", f"/servers/{server.id}/remote-consoles", {"remote_console": {"protocol": "serial", "type": "serial"}})
+    found = stage.admin.nova("POST", f"/servers/{server.id}/remote-consoles",
+                             {"remote_console": {"protocol": "serial", "type": "serial"}})
+    stage.cloud.start_serial_proxy()
+    socket = WebSocket()
+    socket.connect(found["remote_console"]["url"], protocols=["binary"])
+    try:
+        socket.sendmsg(b"echo $((6 * 7))-is-said\n")
+        said = b""
+
+        def hears() -> bool:
+            nonlocal said
+            readable, _, _ = select.select([socket.socket], [], [], 0)
+            said += (socket.recvmsg() or b"") if readable or socket.pending() else b""
+            return b"42-is-said" in said
+        eventually(hears, "the shell at the console answers through nova-serialproxy")
+    finally:
+        socket.close()
 
 
 # ---- the host ---------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from processes import DidNotStart, Program, run  # noqa: E402
 from settings import CONFIG, HOME, LOGS  # noqa: E402
 
 PROGRAMS = ["nova-compute", "nova-conductor", "nova-scheduler", "nova-api-wsgi", "keystone-wsgi-public", "placement-api",
-            "glance-api", "uwsgi", "mariadbd", "epmd", "genisoimage", "sshd"]
+            "glance-api", "nova-serialproxy", "uwsgi", "mariadbd", "epmd", "genisoimage", "sshd"]
 RABBIT_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 
 
@@ -127,6 +127,14 @@ class Cloud:
         configuration |= {"OS_NOVA_CONFIG_DIR": f"{CONFIG}/nova",
                           "OS_NOVA_CONFIG_FILES": "/etc/nova/api-paste.ini;nova.conf;nova-db.conf"}
         return self._start(name, argv, configuration)
+
+    def start_serial_proxy(self) -> None:
+        """Once: what makes a websocket of the consoles of all hosts."""
+        if any(program.name == "nova-serialproxy" for program in self.services):
+            return
+        proxy = self._start("nova-serialproxy", ["nova-serialproxy", *database.nova_manage()[1:],
+                                                 "--log-file", f"{LOGS}/nova-serialproxy.log"])
+        proxy.await_port(settings.SERIAL_PROXY)
 
     # ---- compute hosts ----
 

@@ -8,7 +8,7 @@ import pathlib
 HOME = pathlib.Path("/var/lib/nova")
 CONFIG, LOGS, RUN = HOME / "etc", HOME / "log", HOME / "run"
 DATABASE_SOCKET = RUN / "mysql.sock"
-KEYSTONE, GLANCE, NOVA, PLACEMENT, NETWORK, CINDER, RABBIT = 5000, 9292, 8774, 8778, 9696, 8776, 5672
+KEYSTONE, GLANCE, NOVA, PLACEMENT, NETWORK, CINDER, RABBIT, SERIAL_PROXY = 5000, 9292, 8774, 8778, 9696, 8776, 5672, 6083
 RABBIT_DISTRIBUTION, EPMD = 25672, 4369
 PASSWORD = "sec"
 DATABASES = ["keystone", "glance", "placement", "nova", "nova_api", "nova_cell0"]
@@ -140,6 +140,10 @@ discover_hosts_in_cells_interval = -1
 enabled = false
 [spice]
 enabled = false
+[serial_console]
+serialproxy_host = 127.0.0.1
+serialproxy_port = {SERIAL_PROXY}
+base_url = ws://127.0.0.1:{SERIAL_PROXY}/
 """
 
 NOVA_DATABASES_CONF = f"""[api_database]

@@ -128,12 +128,17 @@ class Stage:
         return self._count
 
     def boot(self, nova: Session | None = None, **more) -> Server:
+        server = self.begin_boot(nova, **more)
+        server.await_status("ACTIVE")
+        return server
+
+    def begin_boot(self, nova: Session | None = None, **more) -> Server:
+        """Asked for, and no more."""
         nova = nova or self.admin
         arguments = {"image": self.image, "flavor": self.small, **more}
         name = f"{self.doing}-{self.next_number()}"
         server = self.server(self, nova, nova.boot(name, **arguments))
         self.cloud.instances[server.id] = name
-        server.await_status("ACTIVE")
         return server
 
     def active(self) -> Server:

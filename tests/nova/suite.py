@@ -81,6 +81,7 @@ def _arguments():
     arguments = parser.parse_args()
     if os.environ.get("VIRTUSERNS_NOVA") == "long":
         arguments.short = False
+    arguments.matches = lambda name: re.search(arguments.pattern, name) is not None
     return arguments
 
 
@@ -90,11 +91,13 @@ def _end_in_order(number, _):
 
 @dataclasses.dataclass
 class Subject:
-    """What a suite is about: what is tried, on what kind of stage, and the cloud's cinder if it has one."""
+    """What a suite is about: what is tried, on what kind of stage, and the cloud's cinder if it has one. `run`: another way to try it,
+    with a path, a stage, the arguments and the file of results; it returns a Suite."""
     actions: list = dataclasses.field(default_factory=lambda: ACTIONS)
     invariants: list = dataclasses.field(default_factory=lambda: INVARIANTS)
     stage: type[Stage] = Stage
     volumes: object = None
+    run: object = None
 
 
 def _run_all(path: Path, subject: Subject, stage: Stage, arguments, results) -> Suite:
@@ -102,10 +105,10 @@ def _run_all(path: Path, subject: Subject, stage: Stage, arguments, results) -> 
     for action in subject.actions:
         if path.tried and action.name not in path.tried:
             continue
-        if re.search(arguments.pattern, action.name) and (action.in_short or not arguments.short):
+        if arguments.matches(action.name) and (action.in_short or not arguments.short):
             suite.run("action", action.name, action.rows, action.function)
     for name, function in subject.invariants:
-        if re.search(arguments.pattern, name):
+        if arguments.matches(name):
             suite.run("invariant", name, (), function)
     return suite
 
@@ -120,7 +123,8 @@ def _run_paths(paths: tuple[Path, ...], subject: Subject, image: str, arguments,
                 continue
             path.start_hosts(cloud)
             print(f"up: {', '.join(f'{name} {seconds:.1f} s' for name, seconds in cloud.seconds.items())}", flush=True)
-            counts.update(_run_all(path, subject, stage, arguments, results).counts)
+            suite = subject.run(path, stage, arguments, results) if subject.run else _run_all(path, subject, stage, arguments, results)
+            counts.update(suite.counts)
     return counts
 
 

@@ -93,15 +93,13 @@ class DeviceTest(DriverCase):
         self.assertEqual([(asked[name]["device"], asked[name]["path"]) for name in ("volume", "next")],
                          [("/dev/vdc", "/dev/loop7"), ("/dev/vdc", "/dev/loop8")])
 
-    def test_tags(self):
-        self.tagged["BlockDeviceMappingList"] = [
+    def test_tag_of_a_volume(self):
+        self.mappings += [
             objects.BlockDeviceMapping(tag="data", device_name="/dev/vdc", volume_id="dddddddd-0000-4000-8000-000000000001"),
             objects.BlockDeviceMapping(tag=None, device_name="/dev/vdd", volume_id=UUID)]
-        self.tagged["VirtualInterfaceList"] = [objects.VirtualInterface(tag="dmz", address="fa:16:3e:00:00:01")]
         self.driver.attach_volume(CONTEXT, nova_objects.volume()["connection_info"], self.instance, "/dev/vdc")
-        disk, link = self.instance.device_metadata.devices
+        disk, = self.instance.device_metadata.devices
         self.assertEqual((disk.tags, disk.path, disk.serial), (["data"], "/dev/vdc", "dddddddd-0000-4000-8000-000000000001"))
-        self.assertEqual((link.tags, link.mac), (["dmz"], "fa:16:3e:00:00:01"))
         self.instance.save.assert_called()
 
     def test_encrypted_volume(self):

@@ -44,7 +44,7 @@ class SpawnTest(DriverCase):
     def test_ids_are_kept_and_asked_for_again(self):
         self.spawn()
         self.assertEqual(json.loads(self.instance.system_metadata["userns_idmap"]), {"first": 2000000, "count": 65536})
-        self.instance.save.assert_called_once_with()
+        self.instance.save.assert_not_called()  # Nova does, and once more would be 20 ms
         self.driver.destroy(CONTEXT, self.instance, self.network)
         self.spawn()
         self.assertEqual(self.adapter.asked("instance.spawn")[1]["instance"]["ids"], {"first": 2000000, "count": 65536})

@@ -16,12 +16,12 @@ from nova.virt import driver
 from nova.virt import hardware
 from nova.virt.userns import adapter
 from nova.virt.userns import conf
-from nova.virt.userns import devices
 from nova.virt.userns import events
 from nova.virt.userns import host
 from nova.virt.userns import images
 from nova.virt.userns import marshal
 from nova.virt.userns import migrate
+from nova.virt.userns import tags
 from nova.virt.userns import vif as userns_vif
 from nova.virt.userns import volumes
 
@@ -112,9 +112,10 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
 
     def spawn(self, context, instance, image_meta, injected_files, admin_password, allocations, network_info=None,
               block_device_info=None, power_on=True, accel_info=None, **kwargs):
-        devices.note(context, instance)
-        with self._cleaning_up(context, instance, network_info, block_device_info):
+        with self._cleaning_up(context, instance, network_info, block_device_info), self._events.spawning(instance.uuid):
             connected = volumes.connect_all(block_device_info)
+            network = marshal.network(network_info)  # Nova allocates it meanwhile: this waits for it, and for its tags
+            tags.refresh(context, instance)
             drive = self._config_drive(context, instance, injected_files, admin_password, network_info)
             with self._vifs.plugged(instance, network_info, wait=power_on):
                 try:
@@ -122,11 +123,11 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
                         context, _image_id(image_meta, connected), instance.trusted_certs,
                         lambda image: self._adapter.call_long(
                             'instance.spawn', instance=marshal.instance(instance), image=image,
-                            network=marshal.network(network_info), volumes=connected, files=marshal.files(injected_files),
+                            network=network, volumes=connected, files=marshal.files(injected_files),
                             config_drive=drive, password=_password(admin_password), power=power_on))
                 except NotImplementedError as error:  # Nova would try other hosts until none is left, and say that
                     raise exception.InvalidInput(reason=str(error)) from error
-        marshal.save_ids(instance, answer['ids'])
+        marshal.note_ids(instance, answer['ids'])
 
     def destroy(self, context, instance, network_info, block_device_info=None, destroy_disks=True, destroy_secrets=True,
                 **kwargs):
@@ -288,7 +289,8 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         except Exception:
             with excutils.save_and_reraise_exception():
                 volumes.disconnect(connection_info)
-        devices.note(context, instance)
+        tags.refresh(context, instance)
+        instance.save()
 
     def detach_volume(self, context, connection_info, instance, mountpoint, encryption=None, **kwargs):
         try:
