@@ -148,7 +148,8 @@ Result<void> Plugs::change_rules(const std::vector<DeviceRule>& gone, const std:
 // Of what was plugged in, what came with it. Of a node of the start all of its device, by what we hold of it: the host's may be another by now, or gone.
 // None that every domain has, or another node of that device needs.
 std::vector<DeviceRule> Plugs::rules_of(const ParentStep& step) const {
-  if (const auto kept = plugged_.find(place_of(step)); kept != plugged_.end()) return kept->second.rules;
+  if (const auto kept = plugged_.find(place_of(step)); kept != plugged_.end() && !kept->second.rules.empty())
+    return kept->second.rules;
   const auto facts_of = [&](const ParentStep& other) -> const struct stat* {
     const auto* node = std::get_if<DeviceNodeStep>(&other);
     const auto source = node ? host_.sources.find(node->source_id) : host_.sources.end();

@@ -5,6 +5,7 @@ that it failed; Mismatch, where Nova says that it went well, and it did not. `ro
 (nova's doc/source/user/support-matrix.ini).
 """
 import base64
+import contextlib
 import dataclasses
 import pathlib
 import select
@@ -28,14 +29,18 @@ class Action:
     in_short: bool  # whether it is tried in a short run too: one that nothing else shows, or that takes no time
 
 
-ACTIONS: list[Action] = []  # in the order in which they are tried
+def marker(actions: list[Action]):
+    """A decorator for the functions of this list, which are tried in its order."""
+    def action(*rows: str, in_short: bool = True):
+        def mark(function):
+            actions.append(Action(function.__name__.replace("_", "-"), rows, function, in_short))
+            return function
+        return mark
+    return action
 
 
-def action(*rows: str, in_short: bool = True):
-    def mark(function):
-        ACTIONS.append(Action(function.__name__.replace("_", "-"), rows, function, in_short))
-        return function
-    return mark
+ACTIONS: list[Action] = []
+action = marker(ACTIONS)
 
 
 def eventually(condition, what: str, timeout_s: float = 30.0):
@@ -299,19 +304,26 @@ def shelve(stage):
     equal(server.read("marker"), "shelved", "a file from before")
 
 
-@action("operation.evacuate", in_short=False)
-def evacuate(stage):
-    """Of a host that is gone. There is no storage that both share: it begins again from its image."""
-    server = stage.active()
+@contextlib.contextmanager
+def lost_host_of(stage, server):
+    """Its nova-compute is gone meanwhile, and known to be."""
     lost = server.host
     lost.compute.stop()
     try:
         stage.admin.nova("PUT", f"/os-services/{_service(stage, lost.name)['id']}", {"forced_down": True})
-        server.act_until("evacuate", "ACTIVE", {})
-        check(server.host is not lost, "it is on the other host")
+        yield lost
     finally:
         lost.compute.start()
         eventually(lambda: _is_up_again(stage, lost.name), f"{lost.name} is up again", 90)
+
+
+@action("operation.evacuate", in_short=False)
+def evacuate(stage):
+    """Of a host that is gone. There is no storage that both share: it begins again from its image."""
+    server = stage.active()
+    with lost_host_of(stage, server) as lost:
+        server.act_until("evacuate", "ACTIVE", {})
+        check(server.host is not lost, "it is on the other host")
     with libvirt.open(lost.uri) as connection:
         eventually(lambda: not connection.listAllDomains(), f"{lost.name} has removed what it had of it")
     deleted = {loop for loop in stage.cloud.loops()

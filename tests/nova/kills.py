@@ -285,4 +285,4 @@ def run_all(path: suite.Path, stage: Stage, arguments, results) -> suite.Suite:
 
 
 if __name__ == "__main__":
-    suite.main(suite.Path("B", path_b.start_hosts, {}), run_all)
+    suite.main(suite.Path("B", path_b.start_hosts, {}), subject=suite.Subject(run=run_all))

@@ -32,7 +32,7 @@ def cell(result: dict | None, notes: list[str]) -> str:
 
 
 def table(results: list[dict], kind: str, head: str, notes: list[str]) -> list[str]:
-    paths = list(dict.fromkeys(result["path"] for result in results))
+    paths = sorted({result["path"] for result in results})
     lines = ["| " + " | ".join([head, *(f"path {path}" for path in paths)]) + " |", "|---" * (len(paths) + 1) + "|"]
     by_name: dict[str, dict[str, dict]] = {}
     for result in results:

@@ -8,7 +8,7 @@ import pathlib
 HOME = pathlib.Path("/var/lib/nova")
 CONFIG, LOGS, RUN = HOME / "etc", HOME / "log", HOME / "run"
 DATABASE_SOCKET = RUN / "mysql.sock"
-KEYSTONE, GLANCE, NOVA, PLACEMENT, NETWORK, RABBIT, SERIAL_PROXY = 5000, 9292, 8774, 8778, 9696, 5672, 6083
+KEYSTONE, GLANCE, NOVA, PLACEMENT, NETWORK, CINDER, RABBIT, SERIAL_PROXY = 5000, 9292, 8774, 8778, 9696, 8776, 5672, 6083
 RABBIT_DISTRIBUTION, EPMD = 25672, 4369
 PASSWORD = "sec"
 DATABASES = ["keystone", "glance", "placement", "nova", "nova_api", "nova_cell0"]
@@ -171,7 +171,8 @@ def catalog() -> str:
     lines = []
     for kind, name, address in [("compute", "nova", url(NOVA, "/v2.1")), ("placement", "placement", url(PLACEMENT)),
                                 ("image", "glance", url(GLANCE)), ("network", "neutron", url(NETWORK)),
-                                ("identity", "keystone", url(KEYSTONE, "/v3"))]:
+                                ("identity", "keystone", url(KEYSTONE, "/v3")),
+                                ("volumev3", "cinderv3", url(CINDER, "/v3/$(project_id)s"))]:
         lines += [f"catalog.RegionOne.{kind}.{interface}URL = {address}" for interface in ("public", "internal", "admin")]
         lines.append(f"catalog.RegionOne.{kind}.name = {name}")
     return "".join(f"{line}\n" for line in lines)

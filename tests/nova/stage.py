@@ -110,6 +110,8 @@ class Server:
 
 
 class Stage:
+    server: type[Server] = Server  # what `boot` makes
+
     def __init__(self, cloud, image_path: str):
         self.cloud = cloud
         self.admin = Session.admin()
@@ -135,7 +137,7 @@ class Stage:
         nova = nova or self.admin
         arguments = {"image": self.image, "flavor": self.small, **more}
         name = f"{self.doing}-{self.next_number()}"
-        server = Server(self, nova, nova.boot(name, **arguments))
+        server = self.server(self, nova, nova.boot(name, **arguments))
         self.cloud.instances[server.id] = name
         return server
 

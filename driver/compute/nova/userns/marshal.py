@@ -123,6 +123,7 @@ def volume(connection_info, device, path, boot_index=None):
         'path': path,
         'readonly': (connection_info.get('data') or {}).get('access_mode') == 'ro',
         'boot_index': boot_index,
+        'shared': bool(connection_info.get('multiattach')),
         'serial': connection_info.get('serial') or (connection_info.get('data') or {}).get('volume_id') or '',
     }
 
