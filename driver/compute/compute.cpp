@@ -9,6 +9,7 @@
 #include "conf/uuid.h"
 #include "driver/compute/disk.h"
 #include "driver/compute/kinds.h"
+#include "driver/compute/plugging.h"
 
 namespace virtuserns::compute {
 namespace {
@@ -110,6 +111,8 @@ Result<void> Compute::load() {
     }
     if (record->phase != Phase::kCreating) {
       held.record() = *std::move(record);
+      if (const auto dropped = drop_arriving(held); !dropped)
+        log_error("compute", "instance " + name + " has a volume that is nobody's: " + dropped.error().text);
       if (const auto resumed = run_on(held); !resumed)
         log_error("compute", "instance " + name + " stays paused: " + resumed.error().text);
       // Whoever wanted it frozen has lost us, or we him.
@@ -176,7 +179,9 @@ Result<void> Compute::prepare(Held& held) {
 }
 
 Result<void> Compute::start(Held& held) {
+  TRY(drop_arriving(held));
   TRY(prepare(held));
+  if (!is_up(TRY(hypervisor_.facts(held.record()->spec.uuid)))) TRY(guests_.check_start(held.instance()));
   TRY(hypervisor_.ensure_running(held.record()->spec.uuid));
   (void)TRY(note_ids(held));
   return {};
@@ -234,6 +239,7 @@ Result<void> Compute::take_wiring(Held& held, Wiring wiring) {
   auto record = *held.record();
   record.network = std::move(wiring.network);
   record.volumes = std::move(wiring.volumes);
+  TRY(check_sharing(record.spec, record.volumes));
   if (record == *held.record()) return {};
   return save(held, std::move(record));
 }

@@ -11,6 +11,7 @@
 #include "conf/base/log.h"
 #include "conf/base/text.h"
 #include "conf/daemon_config.h"
+#include "driver/compute/blocks.h"
 #include "driver/compute/host.h"
 #include "driver/compute/tree.h"
 #include "driver/kernel/program.h"
@@ -78,11 +79,23 @@ std::unique_ptr<InstanceDisk> Containers::disk(const std::string& folder) const 
 }
 
 Result<void> Containers::make_disk(const Instance& instance, std::uint64_t bytes) const {
+  for (const auto& volume : instance.record.volumes)
+    if (volume.is_root && !settings_.root_volumes)
+      return fail(
+          VIR_ERR_OPERATION_UNSUPPORTED,
+          "the root of the instance is a volume, whose file system this host's kernel would have to trust: the operator "
+          "may allow that by root_volumes = true in the configuration of virtuserns-compute");
   // One whose root is a volume has a disk as well, when it is rescued.
   if (!instance.record.image && !instance.record.rescue) return {};
   const Disk disk(instance.folder);
   if (!disk.exists()) TRY(disk.create(bytes), "make the disk of the instance");
   return disk.mount();
+}
+
+Result<void> Containers::check_start(const Instance& instance) const {
+  for (const auto& volume : instance.record.volumes)
+    if (volume.is_root) TRY(check_filesystem(volume.path));
+  return {};
 }
 
 Result<Places> Containers::places_of(const Instance& instance) const {

@@ -20,6 +20,7 @@ class Containers : public Guests {
   [[nodiscard]] Result<void> hold_image(const std::string& key, const std::string& uuid) const override;
   [[nodiscard]] std::unique_ptr<InstanceDisk> disk(const std::string& folder) const override;
   [[nodiscard]] Result<void> make_disk(const Instance& instance, std::uint64_t bytes) const override;
+  [[nodiscard]] Result<void> check_start(const Instance& instance) const override;
   [[nodiscard]] Result<std::string> definition(const Instance& instance) const override;
   [[nodiscard]] Result<std::string> interface_xml(const Vif& vif) const override { return make_interface_xml(vif); }
   [[nodiscard]] std::string volume_xml(const VolumeRef& volume) const override { return make_disk_xml(volume); }

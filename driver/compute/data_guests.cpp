@@ -22,7 +22,8 @@ constexpr Refusal kRefusals[] = {
     {"quiesce", "the instance is data of a test driver: it writes nothing that could wait"},
     {"rescue", "the instance is data of a test driver: it has no files to be repaired"},
     {"set_password", "the instance is data of a test driver: it has no users"},
-    {"snapshot", "the instance is data of a test driver: it has no files"}};
+    {"snapshot", "the instance is data of a test driver: it has no files"},
+    {"swap_volume", "the instance is data of a test driver: it has nothing on its volumes"}};
 
 class NoDisk final : public InstanceDisk {
  public:

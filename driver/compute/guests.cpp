@@ -24,6 +24,7 @@ Result<void> Guests::check(std::string_view feature) const {
   return {};
 }
 
+Result<void> Guests::check_start(const Instance&) const { return {}; }
 Result<Json> Guests::inventory() const { return Json::object(); }
 Result<std::vector<std::string>> Guests::traits() const { return std::vector<std::string>(); }
 Result<std::optional<IdRange>> Guests::read_ids(const std::string&) const { return std::optional<IdRange>(); }

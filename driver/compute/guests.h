@@ -28,10 +28,10 @@ class Hypervisor;
 
 // What host.describe names.
 inline constexpr std::string_view kFeatures[] = {
-    "attach_interface", "attach_volume", "config_drive", "console_output",
-    "crash_dump",       "extend_volume", "files",        "images",
-    "migrate",          "quiesce",       "rescue",       "resize",
-    "serial_console",   "set_password",  "snapshot",     "suspend"};
+    "attach_interface", "attach_volume", "config_drive",   "console_output", "crash_dump",
+    "extend_volume",    "files",         "images",         "migrate",        "quiesce",
+    "rescue",           "resize",        "serial_console", "set_password",   "snapshot",
+    "suspend",          "swap_volume"};
 
 struct Refusal {
   std::string_view feature, reason;
@@ -74,6 +74,8 @@ class Guests {
   [[nodiscard]] virtual std::unique_ptr<InstanceDisk> disk(const std::string& folder) const = 0;
   // There, of this size if it is made now, and ready for use; nothing when it is already. Undone by InstanceDisk::remove().
   [[nodiscard]] virtual Result<void> make_disk(const Instance& instance, std::uint64_t bytes) const = 0;
+  // What is done last before an instance that is off is started.
+  [[nodiscard]] virtual Result<void> check_start(const Instance& instance) const;
   // The domain as libvirt's XML. VIR_ERR_INVALID_ARG: an extra spec makes no sense.
   [[nodiscard]] virtual Result<std::string> definition(const Instance& instance) const = 0;
   [[nodiscard]] virtual Result<std::string> interface_xml(const Vif& vif) const = 0;

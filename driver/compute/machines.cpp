@@ -27,7 +27,8 @@ constexpr Refusal kRefusals[] = {
     {"migrate", "machines are not moved between hosts by this program: use a snapshot"},
     {"quiesce", "the instance is a machine: only an agent inside could have it stand still"},
     {"set_password",
-     "the instance is a machine, whose file systems are nobody's to be opened here: give a password by the config drive"}};
+     "the instance is a machine, whose file systems are nobody's to be opened here: give a password by the config drive"},
+    {"swap_volume", "a machine that stands still, as it has to for that, lets go of no volume"}};
 
 }  // namespace
 

@@ -46,6 +46,7 @@ Result<std::optional<IdRange>> Compute::spawn(const SpawnRequest& request) {
   TRY(check_root(request));
   if (!request.files.empty()) TRY(guests_.check("files"));
   if (!request.config_drive.empty()) TRY(guests_.check("config_drive"));
+  TRY(check_sharing(request.spec, request.volumes));
   auto held = hold(uuid);
   if (held.record() && held.record()->phase == Phase::kReady && is_made_by(*held.record(), request)) {
     // Its answer was lost.

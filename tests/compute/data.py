@@ -127,6 +127,7 @@ def what_there_is_not_is_said_before_it_is_asked_for(env):
                    "rescue": [("instance.rescue", {"uuid": uuid}), ("instance.unrescue", {"uuid": uuid})],
                    "set_password": [("instance.set_password", {"uuid": uuid, "user": "root", "password": "x"})],
                    "snapshot": [("instance.snapshot", {"uuid": uuid, "path": "/dev/null"})]}
+        methods["swap_volume"] = [("instance.swap_volume", {"uuid": uuid, "volume": VOLUME, "next": VOLUME})]
         other = {"instance": instance("other"), "image": None, "network": [], "volumes": [], "files": [], "config_drive": [],
                  "password": None}
         root = {"key": "k", "format": "raw"}

@@ -229,7 +229,7 @@ def snapshot_rescue_dump_and_volume(env):
             lab.call("instance.detach_volume", uuid=uuid, volume=one)
             with refused("device-not-found"):
                 lab.call("instance.detach_volume", uuid=uuid, volume=one)
-            eventually(lambda: node not in lab.virsh("dumpxml", spec["name"]), "the guest lets go of it")
+            check(node not in lab.virsh("dumpxml", spec["name"]), "the machine has it still")
         finally:
             run("losetup", "-d", node)
         lab.call("instance.rescue", uuid=uuid, image=IMAGE, files=[], config_drive=[], password=None, **WIRING)
@@ -258,6 +258,7 @@ def what_is_refused(env):
         for feature, method, params in (("quiesce", "instance.quiesce", {}), ("migrate", "instance.migrate_out", {"destination": "b"}),
                                         ("set_password", "instance.set_password", {"user": "root", "password": "x"}),
                                         ("extend_volume", "instance.extend_volume", {"volume": {}}),
+                                        ("swap_volume", "instance.swap_volume", {"volume": {}, "next": {}}),
                                         ("files", "instance.spawn", {})):
             if method == "instance.spawn":
                 with refused("unsupported", described["refused"][feature]):

@@ -4,7 +4,9 @@ A path names the actions that it refuses: each with a pattern of what is then sa
 other words, or that suddenly works, is a failure: the list is then wrong, and so is the documentation that is made of it.
 """
 import argparse
+import collections
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -32,9 +34,11 @@ from stage import Mismatch, Stage  # noqa: E402
 class Path:
     """One way from Nova to our daemon."""
 
-    def __init__(self, name: str, start_hosts, refusals: dict[str, tuple[str, str]]):
-        """`start_hosts`: gets the cloud, starts all compute hosts. `refusals`: action to a pattern of what is said, and why."""
-        self.name, self.start_hosts, self.refusals = name, start_hosts, refusals
+    def __init__(self, name: str, start_hosts, refusals: dict[str, tuple[str, str]], tried: tuple[str, ...] = (),
+                 in_short: bool = True):
+        """`start_hosts`: gets the cloud, starts all compute hosts. `refusals`: action to a pattern of what is said, and why. `tried`: only
+        these actions. `in_short`: whether a short run has it."""
+        self.name, self.start_hosts, self.refusals, self.tried, self.in_short = name, start_hosts, refusals, tried, in_short
 
 
 class Suite:
@@ -77,6 +81,7 @@ def _arguments():
     arguments = parser.parse_args()
     if os.environ.get("VIRTUSERNS_NOVA") == "long":
         arguments.short = False
+    arguments.matches = lambda name: re.search(arguments.pattern, name) is not None
     return arguments
 
 
@@ -84,18 +89,46 @@ def _end_in_order(number, _):
     raise SystemExit(128 + number)
 
 
-def _run_all(path: Path, stage: Stage, arguments, results) -> Suite:
+@dataclasses.dataclass
+class Subject:
+    """What a suite is about: what is tried, on what kind of stage, and the cloud's cinder if it has one. `run`: another way to try it,
+    with a path, a stage, the arguments and the file of results; it returns a Suite."""
+    actions: list = dataclasses.field(default_factory=lambda: ACTIONS)
+    invariants: list = dataclasses.field(default_factory=lambda: INVARIANTS)
+    stage: type[Stage] = Stage
+    volumes: object = None
+    run: object = None
+
+
+def _run_all(path: Path, subject: Subject, stage: Stage, arguments, results) -> Suite:
     suite = Suite(path, stage, results)
-    for action in ACTIONS:
-        if re.search(arguments.pattern, action.name) and (action.in_short or not arguments.short):
+    for action in subject.actions:
+        if path.tried and action.name not in path.tried:
+            continue
+        if arguments.matches(action.name) and (action.in_short or not arguments.short):
             suite.run("action", action.name, action.rows, action.function)
-    for name, function in INVARIANTS:
-        if re.search(arguments.pattern, name):
+    for name, function in subject.invariants:
+        if arguments.matches(name):
             suite.run("invariant", name, (), function)
     return suite
 
 
-def _session(path: Path, arguments) -> int:
+def _run_paths(paths: tuple[Path, ...], subject: Subject, image: str, arguments, results) -> collections.Counter:
+    """One after another, in one cloud."""
+    counts = collections.Counter()
+    with cloud_module.Cloud(arguments.build, volumes=subject.volumes) as cloud:
+        stage = subject.stage(cloud, image)
+        for path in paths:
+            if arguments.short and not path.in_short:
+                continue
+            path.start_hosts(cloud)
+            print(f"up: {', '.join(f'{name} {seconds:.1f} s' for name, seconds in cloud.seconds.items())}", flush=True)
+            suite = subject.run(path, stage, arguments, results) if subject.run else _run_all(path, subject, stage, arguments, results)
+            counts.update(suite.counts)
+    return counts
+
+
+def _session(paths: tuple[Path, ...], subject: Subject, arguments) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_in_order)
     host_state.become_subreaper()
@@ -108,10 +141,7 @@ def _session(path: Path, arguments) -> int:
         results = stack.enter_context(open(arguments.results, "w")) if arguments.results else None
         cloud_module.enter(state)
         try:
-            with cloud_module.Cloud(arguments.build) as cloud:
-                path.start_hosts(cloud)
-                print(f"up: {', '.join(f'{name} {seconds:.1f} s' for name, seconds in cloud.seconds.items())}", flush=True)
-                counts = _run_all(path, Stage(cloud, image), arguments, results).counts
+            counts = _run_paths(paths, subject, image, arguments, results)
             failed = counts["FAIL"]
         except BaseException:
             failed = 1
@@ -123,9 +153,9 @@ def _session(path: Path, arguments) -> int:
     return 1 if failed else 0
 
 
-def main(path: Path) -> None:
+def main(*paths: Path, subject: Subject | None = None) -> None:
     try:
-        code = _session(path, _arguments())
+        code = _session(paths, subject or Subject(), _arguments())
     except daemon_module.NotPossible as reason:
         print(f"skipped: {reason}")
         code = 77
