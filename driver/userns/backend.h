@@ -121,7 +121,8 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
                                    unsigned flags) override;
   Result<void> set_user_password(const Caller&, const Uuid&, const std::string& user, const std::string& password,
                                  unsigned flags) override;  // plug.cpp
-  Result<void> core_dump(const Caller&, const Uuid&, const std::string& to, unsigned flags) override;  // dump.cpp
+  // dump.cpp
+  Result<void> core_dump(const Caller&, const Uuid&, const std::string& to, unsigned flags) override;
 
   // watching.cpp
   Result<DomainInfo> info(const Uuid&) override;

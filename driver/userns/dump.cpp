@@ -64,7 +64,9 @@ Result<void> Backend::core_dump(const Caller&, const Uuid& uuid, const std::stri
     const Locked domain = job.look();
     return std::pair(dump_ask(domain->def, domain->boot.init_pid), domain->state == VIR_DOMAIN_PAUSED);
   }();
-  const auto temporary = to + ".new";
+  const auto slash = to.rfind('/') + 1;
+  // What a daemon that died has left has this name, and nothing of anybody else's.
+  const auto temporary = to.substr(0, slash) + "." + to.substr(slash) + ".virtuserns-dump";
   if (::unlink(temporary.c_str()) != 0 && errno != ENOENT) return sys_fail("remove " + quote(temporary));
   const Fd output(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!output) return sys_fail("make " + quote(temporary));

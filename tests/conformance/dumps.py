@@ -127,8 +127,10 @@ def what_is_refused(env):
     # One that is there is replaced.
     env.virsh("start", "web").ok()
     (place / "old").write_text("old")
+    (place / "old.new").write_text("somebody's")
     env.virsh("dump", "--live", "web", place / "old").ok()
     check(tarfile.is_tarfile(place / "old"))
+    equal(sorted(os.listdir(place)), ["fifo", "folder", "link", "old", "old.new"])
 
 
 if __name__ == "__main__":
