@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <set>
+
 #include "conf/base/file.h"
 #include "conf/base/log.h"
 #include "conf/base/text.h"
@@ -127,6 +129,18 @@ Result<void> Compute::load() {
       log_error("compute", "instance " + name + " cannot be removed: " + removed.error().text);
   }
   return {};
+}
+
+Result<std::vector<std::string>> Compute::remains() {
+  std::set<std::string> listed;
+  for (const auto& domain : TRY(hypervisor_.list())) listed.insert(domain.uuid);
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> all;
+  for (const auto& [uuid, slot] : slots_) {
+    if (!slot->record || slot->record->phase == Phase::kCreating) continue;
+    if (slot->record->phase == Phase::kMoved || !listed.contains(uuid)) all.push_back(uuid);
+  }
+  return all;
 }
 
 bool Compute::knows(const std::string& uuid) {

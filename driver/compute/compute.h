@@ -92,6 +92,9 @@ class Compute {
   [[nodiscard]] Result<void> load();
 
   [[nodiscard]] Result<std::vector<ListedInstance>> list();
+  // Those of which there is something here, though list() has not got them: they have moved away and may come back, or their domain was
+  // undefined by somebody else. A scheduler that knows one to be deleted has it destroyed.
+  [[nodiscard]] Result<std::vector<std::string>> remains();
   [[nodiscard]] Result<InstanceFacts> info(const std::string& uuid);
   [[nodiscard]] bool knows(const std::string& uuid);
 

@@ -80,6 +80,12 @@ Result<Json> instance_list(const Call& call) {
   return all;
 }
 
+Result<Json> instance_remains(const Call& call) {
+  Json all = Json::array();
+  for (const auto& uuid : TRY(call.compute().remains())) all.push_back({{"uuid", uuid}});
+  return all;
+}
+
 Result<Json> instance_info(const Call& call) {
   const auto facts = TRY(call.compute().info(TRY(call.uuid())));
   Json json = {{"state", facts.state},
@@ -384,6 +390,7 @@ std::span<const Method> methods() {
       {"host.uptime", host_uptime, {}},
       {"host.cpu_stats", host_cpu_stats, {}},
       {"instance.list", instance_list, {}},
+      {"instance.remains", instance_remains, {}},
       {"instance.info", instance_info, {"uuid"}},
       {"instance.spawn",
        instance_spawn,

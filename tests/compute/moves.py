@@ -115,6 +115,8 @@ def there_and_confirmed(env):
         equal(out(lab, spec), ticket, "the same request again")
         with refused("instance-not-found"):
             lab.client.info(spec["uuid"])
+        equal(lab.call("instance.list"), [])
+        equal(lab.call("instance.remains"), [{"uuid": spec["uuid"]}])
         with refused("unavailable", "waits here to be fetched"):
             arrive(other, spec, {**ticket, "token": "0" * 64})
         other.nothing_left()

@@ -217,6 +217,12 @@ class LifeTest(DriverCase):
         self.assertEqual(self.driver.get_num_instances(), 1)
         self.assertTrue(self.driver.instance_exists(self.instance))
 
+    def test_what_has_left_something_is_for_nova_to_reap(self):
+        self.adapter.answers["instance.remains"] = [{"uuid": UUID}]
+        self.assertEqual(self.driver.list_instance_uuids(), [UUID])
+        self.assertEqual(self.driver.get_num_instances(), 0)
+        self.assertFalse(self.driver.instance_exists(self.instance))
+
     def test_destroy_of_what_is_gone(self):
         self.refuse("instance.destroy", "instance-not-found")
         self.unplug.side_effect = exception.InternalError("no bridge")

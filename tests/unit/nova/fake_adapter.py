@@ -34,6 +34,7 @@ ANSWERS = {
     "host.uptime": {"seconds": 90061, "load": [0.1, 0.25, 0.3], "users": 2},
     "host.cpu_stats": {"kernel": 1, "user": 2, "idle": 3, "iowait": 4, "frequency": 2400},
     "instance.list": [],
+    "instance.remains": [],
     "instance.info": {"state": "running", "memory_kb": 1024, "max_memory_kb": 1024, "vcpus": 1, "cpu_time_ns": 5, "id": 42,
                       "ids": {"first": 2000000, "count": 65536}},
     "instance.spawn": {"ids": {"first": 2000000, "count": 65536}},

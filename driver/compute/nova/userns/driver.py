@@ -107,8 +107,12 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
     def list_instances(self):
         return [entry['name'] for entry in self._adapter.call('instance.list')]
 
+    def instance_exists(self, instance):
+        return any(entry['uuid'] == instance.uuid for entry in self._adapter.call('instance.list'))
+
     def list_instance_uuids(self):
-        return [entry['uuid'] for entry in self._adapter.call('instance.list')]
+        """With those that have left something: Nova has what it knows to be deleted destroyed (running_deleted_instance_action)."""
+        return [entry['uuid'] for method in ('instance.list', 'instance.remains') for entry in self._adapter.call(method)]
 
     def spawn(self, context, instance, image_meta, injected_files, admin_password, allocations, network_info=None,
               block_device_info=None, power_on=True, accel_info=None, **kwargs):
