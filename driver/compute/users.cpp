@@ -22,11 +22,12 @@ bool is_of(const std::string& process, const IdRange& ids) {
   return false;
 }
 
-// A process that ends meanwhile has nothing open.
-bool has_open(const std::string& process, dev_t device) {
+// A process that ends meanwhile has nothing open; one that may not be looked into is an error, and not one that has nothing.
+Result<bool> has_open(const std::string& process, dev_t device) {
   const auto folder = process + "/fd";
   const auto files = list_directory(folder);
-  if (!files) return false;
+  if (!files && (files.error().sys_errno == ENOENT || files.error().sys_errno == ESRCH)) return false;
+  if (!files) return files.error();
   for (const auto& file : *files) {
     struct stat found {};
     if (::stat((folder + "/" + file).c_str(), &found) == 0 && S_ISBLK(found.st_mode) && found.st_rdev == device)
@@ -46,7 +47,7 @@ Result<std::optional<DeviceUser>> find_user(const std::string& device, const IdR
   for (const auto& name : TRY(list_directory("/proc"))) {
     const auto pid = parse_number<pid_t>(name);
     const auto process = "/proc/" + name;
-    if (!pid || !is_of(process, ids) || !has_open(process, node.st_rdev)) continue;
+    if (!pid || !is_of(process, ids) || !TRY(has_open(process, node.st_rdev))) continue;
     const auto comm = read_kernel_file(process + "/comm");
     return std::optional(DeviceUser{*pid, comm ? printable(trim(*comm), 32) : ""});
   }
