@@ -3,6 +3,8 @@
 #include <dirent.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 
@@ -22,17 +24,27 @@ bool is_of(const std::string& process, const IdRange& ids) {
   return false;
 }
 
-// A process that ends meanwhile has nothing open; one that may not be looked into is an error, and not one that has nothing.
-Result<bool> has_open(const std::string& process, dev_t device) {
-  const auto folder = process + "/fd";
+// What ends meanwhile has nothing open; what may not be looked into is an error, and not something that has nothing.
+bool has_ended(const Error& error) { return error.sys_errno == ENOENT || error.sys_errno == ESRCH; }
+
+Result<bool> leads_to(const std::string& folder, dev_t device) {
   const auto files = list_directory(folder);
-  if (!files && (files.error().sys_errno == ENOENT || files.error().sys_errno == ESRCH)) return false;
+  if (!files && has_ended(files.error())) return false;
   if (!files) return files.error();
-  for (const auto& file : *files) {
+  return std::any_of(files->begin(), files->end(), [&](const std::string& file) {
     struct stat found {};
-    if (::stat((folder + "/" + file).c_str(), &found) == 0 && S_ISBLK(found.st_mode) && found.st_rdev == device)
-      return true;
-  }
+    return ::stat((folder + "/" + file).c_str(), &found) == 0 && S_ISBLK(found.st_mode) && found.st_rdev == device;
+  });
+}
+
+// By a descriptor, of which each thread may have its own (unshare(2), CLONE_FILES), or by a mapping of one that is closed.
+Result<bool> has_open(const std::string& process, dev_t device) {
+  if (TRY(leads_to(process + "/map_files", device))) return true;
+  const auto threads = list_directory(process + "/task");
+  if (!threads && has_ended(threads.error())) return false;
+  if (!threads) return threads.error();
+  for (const auto& thread : *threads)
+    if (TRY(leads_to(process + "/task/" + thread + "/fd", device))) return true;
   return false;
 }
 

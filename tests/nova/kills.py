@@ -117,6 +117,7 @@ class Kills:
         server.act(action, body)
         moment = self._kill_during(name, host, victim)
         found = self._settled(server)
+        self._await_hosts()
         notes = self._bring_back(server, found)
         self._judge_disk(server, operation)
         self._walk(server, (*operation.before, operation.step, *operation.after))
