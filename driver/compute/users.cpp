@@ -24,6 +24,14 @@ bool is_of(const std::string& process, const IdRange& ids) {
   return false;
 }
 
+// Instances of one project may have the same ids; our driver's control groups are named by whose they are.
+bool is_of_another(const std::string& process, const std::string& uuid) {
+  constexpr std::string_view kGroup = "virtuserns-";
+  const auto groups = read_kernel_file(process + "/cgroup");
+  return groups && groups->find(kGroup) != std::string::npos &&
+         groups->find(std::string(kGroup) + uuid) == std::string::npos;
+}
+
 // What ends meanwhile has nothing open; what may not be looked into is an error, and not something that has nothing.
 bool has_ended(const Error& error) { return error.sys_errno == ENOENT || error.sys_errno == ESRCH; }
 
@@ -50,7 +58,7 @@ Result<bool> has_open(const std::string& process, dev_t device) {
 
 }  // namespace
 
-Result<std::optional<DeviceUser>> find_user(const std::string& device, const IdRange& ids) {
+Result<std::optional<DeviceUser>> find_user(const std::string& device, const std::string& uuid, const IdRange& ids) {
   struct stat node {};
   if (::stat(device.c_str(), &node) != 0) {
     if (errno == ENOENT) return std::optional<DeviceUser>();  // gone, and nobody has it
@@ -59,7 +67,8 @@ Result<std::optional<DeviceUser>> find_user(const std::string& device, const IdR
   for (const auto& name : TRY(list_directory("/proc"))) {
     const auto pid = parse_number<pid_t>(name);
     const auto process = "/proc/" + name;
-    if (!pid || !is_of(process, ids) || !TRY(has_open(process, node.st_rdev))) continue;
+    if (!pid || !is_of(process, ids) || is_of_another(process, uuid)) continue;
+    if (!TRY(has_open(process, node.st_rdev))) continue;
     const auto comm = read_kernel_file(process + "/comm");
     return std::optional(DeviceUser{*pid, comm ? printable(trim(*comm), 32) : ""});
   }
