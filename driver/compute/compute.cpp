@@ -94,10 +94,10 @@ Result<void> Compute::load() {
     }
     if (record->phase != Phase::kCreating) {
       held.record() = *std::move(record);
-      if (const auto dropped = drop_arriving(held); !dropped)
-        log_error("compute", "instance " + name + " has a volume that is nobody's: " + dropped.error().text);
-      if (const auto resumed = run_on(held); !resumed)
-        log_error("compute", "instance " + name + " stays paused: " + resumed.error().text);
+      // One that has a swapped volume half does not run on with it.
+      auto resumed = drop_arriving(held);
+      if (resumed) resumed = run_on(held);
+      if (!resumed) log_error("compute", "instance " + name + " stays as it is: " + resumed.error().text);
       continue;
     }
     log_info("compute", "instance " + name + " was being made or removed when this program ended: it is removed");
