@@ -137,7 +137,7 @@ Result<void> Compute::detach_volume(const std::string& uuid, const VolumeRef& vo
   if (found->is_root) return fail(VIR_ERR_OPERATION_INVALID, "the root of the instance cannot be detached");
   const auto facts = TRY(hypervisor_.facts(uuid));
   if (is_up(facts)) TRY(check_unused(record, *found));
-  TRY(detach_once(hypervisor_, uuid, make_disk_xml(*found), flags_for(facts)));
+  TRY(unplug(hypervisor_, uuid, *found, flags_for(facts)));
   // Once more, now that nobody can open it: whoever has done so meanwhile would keep it.
   if (const auto unused = is_up(facts) ? check_unused(record, *found) : Result<void>(); !unused) {
     TRY(plug(hypervisor_, uuid, *found, flags_for(facts)), "put the volume back, which is in use");
@@ -181,7 +181,7 @@ Result<void> Compute::swap_volume(const std::string& uuid, const VolumeRef& volu
   if (is_up(state)) TRY(check_unused(record, *found));
   TRY(announce(held, record, next));
   const auto flags = flags_for(state);
-  TRY(detach_once(hypervisor_, uuid, make_disk_xml(*found), flags));
+  TRY(unplug(hypervisor_, uuid, *found, flags));
   TRY(copy_blocks(found->path, next.path), "copy the volume");
   TRY(plug(hypervisor_, uuid, next, flags));
   *found = next;
