@@ -23,7 +23,8 @@ def start_hosts(cloud):
 NO_NAME = ("AttributeError", "Nova's driver has no names for devices of containers, and fails at the missing one")
 REFUSALS_OF_A = {**dict.fromkeys(["attach-volume", "detach-volume", "extend-volume", "swap-volume", "multiattach-volume",
                                   "attach-tagged-volume", "volume-over-stop-and-start"], NO_NAME),
-                 "boot-with-a-tagged-volume": ("Exhausted all hosts", NO_NAME[1])}
+                 "boot-with-a-tagged-volume": ("Exhausted all hosts", NO_NAME[1]),
+                 "boot-from-volume": ("AttributeError", "it boots; Nova's driver fails at a hard reboot, for want of the disk's name")}
 TRIED_ON_A = ("attach-volume", "detach-volume", "extend-volume", "swap-volume", "multiattach-volume", "boot-with-a-tagged-volume",
               "attach-tagged-volume", "volume-over-stop-and-start", "boot-from-volume")
 
