@@ -113,10 +113,10 @@ Result<void> Compute::load() {
     }
     if (record->phase != Phase::kCreating) {
       held.record() = *std::move(record);
-      if (const auto dropped = drop_arriving(held); !dropped)
-        log_error("compute", "instance " + name + " has a volume that is nobody's: " + dropped.error().text);
-      if (const auto resumed = run_on(held); !resumed)
-        log_error("compute", "instance " + name + " stays paused: " + resumed.error().text);
+      // One that has a swapped volume half does not run on with it.
+      auto resumed = drop_arriving(held);
+      if (resumed) resumed = run_on(held);
+      if (!resumed) log_error("compute", "instance " + name + " stays as it is: " + resumed.error().text);
       // Whoever wanted it frozen has lost us, or we him.
       if (const auto thawed = held.disk().thaw(); !thawed)
         log_error("compute", "instance " + name + " may stand still: " + thawed.error().text);

@@ -24,31 +24,41 @@ bool is_of(const std::string& process, const IdRange& ids) {
   return false;
 }
 
-// A process that ends meanwhile has nothing open.
-bool leads_to(const std::string& folder, dev_t device) {
+// Instances of one project may have the same ids; our driver's control groups are named by whose they are.
+bool is_of_another(const std::string& process, const std::string& uuid) {
+  constexpr std::string_view kGroup = "virtuserns-";
+  const auto groups = read_kernel_file(process + "/cgroup");
+  return groups && groups->find(kGroup) != std::string::npos &&
+         groups->find(std::string(kGroup) + uuid) == std::string::npos;
+}
+
+// What ends meanwhile has nothing open; what may not be looked into is an error, and not something that has nothing.
+bool has_ended(const Error& error) { return error.sys_errno == ENOENT || error.sys_errno == ESRCH; }
+
+Result<bool> leads_to(const std::string& folder, dev_t device) {
   const auto files = list_directory(folder);
-  if (!files) return false;
-  for (const auto& file : *files) {
+  if (!files && has_ended(files.error())) return false;
+  if (!files) return files.error();
+  return std::any_of(files->begin(), files->end(), [&](const std::string& file) {
     struct stat found {};
-    if (::stat((folder + "/" + file).c_str(), &found) == 0 && S_ISBLK(found.st_mode) && found.st_rdev == device)
-      return true;
-  }
-  return false;
+    return ::stat((folder + "/" + file).c_str(), &found) == 0 && S_ISBLK(found.st_mode) && found.st_rdev == device;
+  });
 }
 
 // By a descriptor, of which each thread may have its own (unshare(2), CLONE_FILES), or by a mapping of one that is closed.
-bool has_open(const std::string& process, dev_t device) {
-  if (leads_to(process + "/map_files", device)) return true;
+Result<bool> has_open(const std::string& process, dev_t device) {
+  if (TRY(leads_to(process + "/map_files", device))) return true;
   const auto threads = list_directory(process + "/task");
-  if (!threads) return false;
-  return std::any_of(threads->begin(), threads->end(), [&](const std::string& thread) {
-    return leads_to(process + "/task/" + thread + "/fd", device);
-  });
+  if (!threads && has_ended(threads.error())) return false;
+  if (!threads) return threads.error();
+  for (const auto& thread : *threads)
+    if (TRY(leads_to(process + "/task/" + thread + "/fd", device))) return true;
+  return false;
 }
 
 }  // namespace
 
-Result<std::optional<DeviceUser>> find_user(const std::string& device, const IdRange& ids) {
+Result<std::optional<DeviceUser>> find_user(const std::string& device, const std::string& uuid, const IdRange& ids) {
   struct stat node {};
   if (::stat(device.c_str(), &node) != 0) {
     if (errno == ENOENT) return std::optional<DeviceUser>();  // gone, and nobody has it
@@ -57,7 +67,8 @@ Result<std::optional<DeviceUser>> find_user(const std::string& device, const IdR
   for (const auto& name : TRY(list_directory("/proc"))) {
     const auto pid = parse_number<pid_t>(name);
     const auto process = "/proc/" + name;
-    if (!pid || !is_of(process, ids) || !has_open(process, node.st_rdev)) continue;
+    if (!pid || !is_of(process, ids) || is_of_another(process, uuid)) continue;
+    if (!TRY(has_open(process, node.st_rdev))) continue;
     const auto comm = read_kernel_file(process + "/comm");
     return std::optional(DeviceUser{*pid, comm ? printable(trim(*comm), 32) : ""});
   }

@@ -16,7 +16,8 @@ struct DeviceUser {
   std::string name;
 };
 
-// One of them: of the processes with these ids, which are a container's. What is on its way in a socket is not found.
-[[nodiscard]] Result<std::optional<DeviceUser>> find_user(const std::string& device, const IdRange& ids);
+// One of them: of the processes with these ids that are not another instance's. What is on its way in a socket is not found.
+[[nodiscard]] Result<std::optional<DeviceUser>> find_user(const std::string& device, const std::string& uuid,
+                                                          const IdRange& ids);
 
 }  // namespace virtuserns::compute

@@ -61,7 +61,7 @@ Result<void> await_gone(Hypervisor& hypervisor, const std::string& uuid, const V
 // The kernel lets whoever has opened a device go on with it, wherever its node is: so it stays until nobody has.
 Result<void> check_unused(const Record& record, const VolumeRef& volume) {
   if (!record.spec.ids) return {};
-  const auto user = TRY(find_user(volume.path, *record.spec.ids));
+  const auto user = TRY(find_user(volume.path, record.spec.uuid, *record.spec.ids));
   if (!user) return {};
   return fail(VIR_ERR_RESOURCE_BUSY, "the volume at " + quote(volume.device) +
                                          " is in use in the instance, by process " + std::to_string(user->pid) +

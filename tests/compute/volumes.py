@@ -238,7 +238,10 @@ def a_volume_is_swapped(env):
 @test(drivers=USERNS)
 def a_volume_of_several_instances(env):
     with Lab(env) as lab, volume(lab, mark=b"volume") as (node, _):
-        first, second, stranger = instance("first"), instance("second"), instance("stranger", project="q")
+        # With the same ids as well: who has it open is another question than who may.
+        together = {"extra_specs": {"userns:isolation": "project"}}
+        first, second = (instance(name, flavor=together) for name in ("first", "second"))
+        stranger = instance("stranger", project="q")
         alone, shared = ref(node, "s-1"), ref(node, "s-1", shared=True)
         lab.spawn(first, volumes=[alone])
         for spec in (second, stranger):
@@ -293,6 +296,26 @@ def an_attach_that_died_leaves_nothing(env):
         equal(lab.sh(spec, "head -c 6 /dev/vdb"), "volume")
         contains(env.virsh("dumpxml", name, "--inactive").ok().out, node)
         lab.call("instance.swap_volume", uuid=uuid, volume=one, next=other)
+        lab.destroy(spec)
+
+
+@test(drivers=USERNS)
+def a_detach_that_died_is_finished(env):
+    """Whatever of it was done: what runs has it no more, the definition, or neither."""
+    with Lab(env) as lab, volume(lab, mark=b"volume") as (node, _), volume(lab, "new") as (new, _):
+        spec, one, other = instance(), ref(node, "s-1"), ref(new, "s-2")
+        uuid, name = spec["uuid"], spec["name"]
+        lab.spawn(spec)
+        for places in (["--live"], ["--config"], ["--live", "--config"]):
+            for method, params in (("detach_volume", {}), ("swap_volume", {"next": other})):
+                lab.call("instance.attach_volume", uuid=uuid, volume=one)
+                env.virsh("detach-disk", name, "vdb", *places).ok()
+                lab.call(f"instance.{method}", uuid=uuid, volume=one, **params)
+                check(node not in env.virsh("dumpxml", name, "--inactive").ok().out, f"{method}: it is in the definition still")
+                if params:
+                    equal(lab.sh(spec, "head -c 6 /dev/vdb"), "volume")
+                    lab.call("instance.detach_volume", uuid=uuid, volume=other)
+                lab.sh(spec, "head -c 6 /dev/vdb", code=1)
         lab.destroy(spec)
 
 

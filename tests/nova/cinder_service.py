@@ -7,7 +7,6 @@ import hashlib
 import os
 import pathlib
 import subprocess
-import time
 
 import daemon as daemon_module
 import database

@@ -117,6 +117,15 @@ class VolumeStage(Stage):
         raise Mismatch(f"it was not refused ({pattern})")
 
     @staticmethod
+    def backing_files() -> list[str]:
+        """Of all loop devices of the machine, as far as their files are of this mount namespace."""
+        found = []
+        for entry in pathlib.Path("/sys/block").glob("loop*/loop/backing_file"):
+            with contextlib.suppress(OSError):  # it has just ended
+                found.append(entry.read_text().strip())
+        return found
+
+    @staticmethod
     def devices_of(volume: Volume) -> list[str]:
         return subprocess.run(["losetup", "--noheadings", "--output", "NAME", "--associated", str(volume.path)], capture_output=True,
                               text=True, check=True).stdout.split()
