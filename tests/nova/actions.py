@@ -26,14 +26,18 @@ class Action:
     in_short: bool  # whether it is tried in a short run too: one that nothing else shows, or that takes no time
 
 
-ACTIONS: list[Action] = []  # in the order in which they are tried
+def marker(actions: list[Action]):
+    """A decorator for the functions of this list, which are tried in its order."""
+    def action(*rows: str, in_short: bool = True):
+        def mark(function):
+            actions.append(Action(function.__name__.replace("_", "-"), rows, function, in_short))
+            return function
+        return mark
+    return action
 
 
-def action(*rows: str, in_short: bool = True):
-    def mark(function):
-        ACTIONS.append(Action(function.__name__.replace("_", "-"), rows, function, in_short))
-        return function
-    return mark
+ACTIONS: list[Action] = []
+action = marker(ACTIONS)
 
 
 def eventually(condition, what: str, timeout_s: float = 30.0):

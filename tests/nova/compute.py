@@ -72,6 +72,9 @@ class Host:
             f"id_range_last = {self.first_id + IDS_OF_EACH - 1}\n")
         self.daemon = Program(f"virtusernsd-{self.name}", argv, LOGS / f"virtusernsd-{self.name}.log",
                               {"VIRTUSERNS_BUILD": self.build}).start()
+        self.await_daemon()
+
+    def await_daemon(self) -> None:
         self.daemon.wait_until(self._daemon_answers, f"it listens at {self.socket}", 15)
 
     def _daemon_answers(self) -> bool:

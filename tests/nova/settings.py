@@ -8,7 +8,7 @@ import pathlib
 HOME = pathlib.Path("/var/lib/nova")
 CONFIG, LOGS, RUN = HOME / "etc", HOME / "log", HOME / "run"
 DATABASE_SOCKET = RUN / "mysql.sock"
-KEYSTONE, GLANCE, NOVA, PLACEMENT, NETWORK, RABBIT = 5000, 9292, 8774, 8778, 9696, 5672
+KEYSTONE, GLANCE, NOVA, METADATA, PLACEMENT, NETWORK, RABBIT = 5000, 9292, 8774, 8775, 8778, 9696, 5672
 RABBIT_DISTRIBUTION, EPMD = 25672, 4369
 PASSWORD = "sec"
 DATABASES = ["keystone", "glance", "placement", "nova", "nova_api", "nova_cell0"]

@@ -4,7 +4,9 @@ A path names the actions that it refuses: each with a pattern of what is then sa
 other words, or that suddenly works, is a failure: the list is then wrong, and so is the documentation that is made of it.
 """
 import argparse
+import collections
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -84,18 +86,40 @@ def _end_in_order(number, _):
     raise SystemExit(128 + number)
 
 
-def _run_all(path: Path, stage: Stage, arguments, results) -> Suite:
+@dataclasses.dataclass
+class Subject:
+    """What a suite is about: what is tried, on what kind of stage, and the cloud's neutron if it has one."""
+    actions: list = dataclasses.field(default_factory=lambda: ACTIONS)
+    invariants: list = dataclasses.field(default_factory=lambda: INVARIANTS)
+    stage: type[Stage] = Stage
+    network: object = None
+
+
+def _run_all(path: Path, subject: Subject, stage: Stage, arguments, results) -> Suite:
     suite = Suite(path, stage, results)
-    for action in ACTIONS:
+    for action in subject.actions:
         if re.search(arguments.pattern, action.name) and (action.in_short or not arguments.short):
             suite.run("action", action.name, action.rows, action.function)
-    for name, function in INVARIANTS:
+    for name, function in subject.invariants:
         if re.search(arguments.pattern, name):
             suite.run("invariant", name, (), function)
     return suite
 
 
-def _session(path: Path, arguments) -> int:
+def _run_paths(paths: tuple[Path, ...], subject: Subject, image: str, arguments, results) -> collections.Counter:
+    """One after another, in one cloud."""
+    counts = collections.Counter()
+    with cloud_module.Cloud(arguments.build, network=subject.network) as cloud:
+        stage = subject.stage(cloud, image)
+        for path in paths:
+            path.start_hosts(cloud)
+            print(f"up: {', '.join(f'{name} {seconds:.1f} s' for name, seconds in cloud.seconds.items())}", flush=True)
+            counts.update(_run_all(path, subject, stage, arguments, results).counts)
+            stage.delete_all()
+    return counts
+
+
+def _session(paths: tuple[Path, ...], subject: Subject, arguments) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_in_order)
     host_state.become_subreaper()
@@ -106,12 +130,9 @@ def _session(path: Path, arguments) -> int:
         os.mkdir(state), os.mkdir(files)
         image = boot_images.busybox(files)
         results = stack.enter_context(open(arguments.results, "w")) if arguments.results else None
-        cloud_module.enter(state)
+        cloud_module.enter(state, subject.network)
         try:
-            with cloud_module.Cloud(arguments.build) as cloud:
-                path.start_hosts(cloud)
-                print(f"up: {', '.join(f'{name} {seconds:.1f} s' for name, seconds in cloud.seconds.items())}", flush=True)
-                counts = _run_all(path, Stage(cloud, image), arguments, results).counts
+            counts = _run_paths(paths, subject, image, arguments, results)
             failed = counts["FAIL"]
         except BaseException:
             failed = 1
@@ -123,9 +144,9 @@ def _session(path: Path, arguments) -> int:
     return 1 if failed else 0
 
 
-def main(path: Path) -> None:
+def main(*paths: Path, subject: Subject | None = None) -> None:
     try:
-        code = _session(path, _arguments())
+        code = _session(paths, subject or Subject(), _arguments())
     except daemon_module.NotPossible as reason:
         print(f"skipped: {reason}")
         code = 77
