@@ -11,12 +11,14 @@ import re
 import subprocess
 
 import neutron
+import openvswitch
 import settings
 from actions import eventually
 from processes import Program
 from rest import Refused
 from stage import Server, Stage, check, equal
 
+HOST = "host1"  # all that is seen of links is seen on one
 RED_MTU = 1400
 RULES = [["iptables-save"], ["ebtables", "-t", "nat", "-L"], ["ebtables", "-L"]]
 
@@ -74,12 +76,27 @@ class NetworkStage(Stage):
         return self.admin.neutron("GET", f"/ports?device_id={server.id}")["ports"]
 
     def boot(self, *arguments, **more) -> Server:
-        return super().boot(*arguments, **{"networks": [{"uuid": self.red.id}], **more})
+        server = super().boot(*arguments, **{"networks": [{"uuid": self.red.id}], **more})
+        for port in self.ports_of(server):
+            self.lease(server, port)
+        return server
 
     def boot_on(self, network: Network, **port) -> tuple[Server, dict]:
         """With a port made before, whose group lets everything in."""
         made = self.make_port(network, **port)
         return self.boot(networks=[{"port": made["id"]}]), made
+
+    def lease(self, server: Server, port: dict) -> None:
+        """Nova's own driver leaves addresses to a DHCP client inside. This does what one would."""
+        if self.path == "A":
+            link = _await_link(server, port)
+            server.run("/bin/sh", "-c", f"ip addr add {address_of(port)}/24 dev {link} 2>/dev/null; ip link set {link} up")
+
+    def attach(self, server: Server, port: dict, **more) -> None:
+        self.admin.nova("POST", f"/servers/{server.id}/os-interface", {"interfaceAttachment": {"port_id": port["id"], **more}})
+
+    def detach(self, server: Server, port: dict) -> None:
+        self.admin.nova("DELETE", f"/servers/{server.id}/os-interface/{port['id']}")
 
     # ---- what belongs to a host ----
 
@@ -108,7 +125,7 @@ class NetworkStage(Stage):
 
     def leftovers_of_networks(self) -> list[str]:
         """Bridges stay as long as their network is there."""
-        expected = {"lo", neutron.NOT_A_NETWORK, *(f"brq{network.id[:11]}" for network in (self.red, self.blue))}
+        expected = {"lo", neutron.NOT_A_NETWORK, *openvswitch.LINKS, *(f"brq{network.id[:11]}" for network in (self.red, self.blue))}
         left = [f"link {name}" for name in os.listdir("/sys/class/net") if name not in expected]
         left += [f"port {port['id']}" for port in self.admin.neutron("GET", "/ports")["ports"]]
         for argv in RULES:
@@ -129,9 +146,14 @@ def link_of(server: Server, port: dict) -> str | None:
     return names[0] if names else None
 
 
+def _await_link(server: Server, port: dict) -> str:
+    return eventually(lambda: link_of(server, port), f"a link with the address {port['mac_address']} is inside")
+
+
 def check_inside(stage: NetworkStage, server: Server, port: dict, network: Network) -> str:
     """Link, address, size of packets. The link's name."""
-    link = eventually(lambda: link_of(server, port), f"a link with the address {port['mac_address']} is inside")
+    stage.lease(server, port)
+    link = _await_link(server, port)
     shown = server.run("/bin/ip", "addr", "show", "dev", link)
     check(f"inet {address_of(port)}/24" in shown, f"{link} inside has {address_of(port)}/24: {shown}")
     check(f"mtu {network.mtu} " in shown and ",UP" in shown, f"{link} inside is up, with packets of {network.mtu} bytes: {shown}")

@@ -1,16 +1,18 @@
-"""A real neutron in place of network_stub.py: the server with ML2, and the agent of one host.
+"""A real neutron in place of network_stub.py: the server with ML2, and one agent after another.
 
 Bridges, links and rules are those of the cloud's network namespace, which all of its hosts are in; so there can be one agent only.
 Networks are of the kind `local`: a bridge that has no way out of the machine.
 """
 import subprocess
 
+import openvswitch
 import settings
 from processes import Program
 from rest import Session
 from settings import CONFIG, HOME, LOGS
 
 FOLDER = CONFIG / "neutron"
+AGENT_CONF = FOLDER / "agent.conf"
 NOT_A_NETWORK = "uplink"  # the agent is known by the address of some link
 
 # Everything in one process. Nova is told of a port at once, not two seconds later.
@@ -41,7 +43,7 @@ linuxbridge = true
 [ml2]
 type_drivers = local
 tenant_network_types = local
-mechanism_drivers = linuxbridge
+mechanism_drivers = linuxbridge,openvswitch
 extension_drivers = port_security
 [securitygroup]
 enable_security_group = true
@@ -49,38 +51,63 @@ enable_ipset = true
 {settings.TOKENS}"""
 
 
-def agent_conf(host: str) -> str:
+# What each agent has of its own.
+LINUXBRIDGE = """[vxlan]
+enable_vxlan = false
+[securitygroup]
+firewall_driver = iptables
+"""
+OPENVSWITCH = """[ovs]
+datapath_type = netdev
+[securitygroup]
+firewall_driver = openvswitch
+"""
+OPENVSWITCH_HYBRID = OPENVSWITCH.replace("firewall_driver = openvswitch", "firewall_driver = iptables_hybrid")
+
+
+def agent_conf(host: str, own: str) -> str:
     """It is root already: whatever it runs as root it runs by env(1)."""
     return f"""[DEFAULT]
 host = {host}
 transport_url = {settings.BROKER}
 state_path = {HOME}/neutron
-log_file = {LOGS}/neutron-agent-{host}.log
+log_file = {LOGS}/neutron-agent.log
 [agent]
 root_helper = env
 polling_interval = 1
 quitting_rpc_timeout = 1
 [privsep]
-helper_command = privsep-helper --config-file {FOLDER}/agent-{host}.conf
+helper_command = privsep-helper --config-file {AGENT_CONF}
 [experimental]
 linuxbridge = true
-[vxlan]
-enable_vxlan = false
-[securitygroup]
-firewall_driver = iptables
-enable_security_group = true
-enable_ipset = true
 [oslo_concurrency]
 lock_path = {HOME}/lock
+{own}"""
+
+
+# ebtables of Debian 12 cannot have a rule with --among-src deleted by newer kernels (RULE_DELETE: Invalid argument), unless it is named by its number.
+EBTABLES = r"""#!/bin/sh
+case "$*" in
+'-t nat --concurrent -D '*--among-src*)
+  chain=$5
+  shift 5
+  number=$(/usr/sbin/ebtables -t nat -L "$chain" | grep '^-' | sed 's/ *$//' | grep -nxF -- "$*" | cut -d: -f1)
+  exec /usr/sbin/ebtables -t nat --concurrent -D "$chain" "$number" ;;
+esac
+exec /usr/sbin/ebtables "$@"
 """
 
 
 class Neutron:
     """To be given to Cloud. What it has is used when that comes up."""
 
-    PROGRAMS = ["neutron-server", "neutron-linuxbridge-agent", "neutron-db-manage", "ebtables", "iptables", "ipset", "conntrack"]
+    PROGRAMS = ["neutron-server", "neutron-linuxbridge-agent", "neutron-openvswitch-agent", "neutron-db-manage", "ebtables", "iptables",
+                "ipset", "conntrack", *openvswitch.PROGRAMS]
     PACKAGES = ["neutron-common"]
     DATABASES = ["neutron"]
+
+    def __init__(self):
+        self.agent: Program | None = None
 
     @staticmethod
     def write_settings() -> None:
@@ -97,12 +124,23 @@ class Neutron:
         """`start`: of the cloud."""
         return start("network", ["neutron-server", "--config-file", f"{FOLDER}/neutron.conf"])
 
+    def start_agent(self, start, nova: Session, program: str, host: str, own: str) -> None:
+        """`own`: see agent_conf. The one that was there before ends, and the server forgets it: until it knows the new one, it binds no
+        port to the host."""
+        if self.agent:
+            self.agent.stop()
+            for each in nova.neutron("GET", "/agents")["agents"]:
+                nova.neutron("DELETE", f"/agents/{each['id']}")
+        else:
+            self._prepare_host()
+        AGENT_CONF.write_text(agent_conf(host, own))
+        self.agent = start("neutron-agent", [program, "--config-file", str(AGENT_CONF)],
+                           {"PATH": f"{FOLDER}/bin:/usr/sbin:/usr/bin:/sbin:/bin", **openvswitch.PLACES})
+        self.agent.wait_until(lambda: any(each["alive"] for each in nova.neutron("GET", "/agents")["agents"]), "the server knows it", 60)
+
     @staticmethod
-    def start_agent(start, host: str, nova: Session) -> Program:
-        """Until the server knows it, it binds no port to the host."""
+    def _prepare_host() -> None:
         subprocess.run(["ip", "link", "add", NOT_A_NETWORK, "type", "bridge"], check=True)
-        conf = FOLDER / f"agent-{host}.conf"
-        conf.write_text(agent_conf(host))
-        agent = start(f"neutron-agent-{host}", ["neutron-linuxbridge-agent", "--config-file", str(conf)])
-        agent.wait_until(lambda: any(each["alive"] for each in nova.neutron("GET", "/agents")["agents"]), "the server knows it", 60)
-        return agent
+        (FOLDER / "bin").mkdir()
+        (FOLDER / "bin/ebtables").write_text(EBTABLES)
+        (FOLDER / "bin/ebtables").chmod(0o755)

@@ -34,9 +34,10 @@ from stage import Mismatch, Stage  # noqa: E402
 class Path:
     """One way from Nova to our daemon."""
 
-    def __init__(self, name: str, start_hosts, refusals: dict[str, tuple[str, str]]):
-        """`start_hosts`: gets the cloud, starts all compute hosts. `refusals`: action to a pattern of what is said, and why."""
-        self.name, self.start_hosts, self.refusals = name, start_hosts, refusals
+    def __init__(self, name: str, start_hosts, refusals: dict[str, tuple[str, str]], actions: list | None = None):
+        """`start_hosts`: gets the cloud, starts all compute hosts. `refusals`: action to a pattern of what is said, and why. `actions`:
+        those that are tried, if they are not the subject's."""
+        self.name, self.start_hosts, self.refusals, self.actions = name, start_hosts, refusals, actions
 
 
 class Suite:
@@ -97,7 +98,7 @@ class Subject:
 
 def _run_all(path: Path, subject: Subject, stage: Stage, arguments, results) -> Suite:
     suite = Suite(path, stage, results)
-    for action in subject.actions:
+    for action in path.actions or subject.actions:
         if re.search(arguments.pattern, action.name) and (action.in_short or not arguments.short):
             suite.run("action", action.name, action.rows, action.function)
     for name, function in subject.invariants:
@@ -113,6 +114,7 @@ def _run_paths(paths: tuple[Path, ...], subject: Subject, image: str, arguments,
         stage = subject.stage(cloud, image)
         for path in paths:
             path.start_hosts(cloud)
+            stage.path = path.name
             print(f"up: {', '.join(f'{name} {seconds:.1f} s' for name, seconds in cloud.seconds.items())}", flush=True)
             counts.update(_run_all(path, subject, stage, arguments, results).counts)
             stage.delete_all()

@@ -5,6 +5,7 @@ import compute_api
 import nova_objects
 from driver_cases import DriverCase
 from nova import exception
+from nova import objects
 from nova.virt.userns import adapter as userns_adapter
 from nova.virt.userns import client
 from nova_objects import CONF, CONTEXT, UUID
@@ -30,6 +31,22 @@ class DeviceTest(DriverCase):
         self.refuse("instance.detach_interface", "device-not-found")
         self.driver.detach_interface(CONTEXT, self.instance, nova_objects.vif())
         self.unplug.assert_called_once()
+
+    def tags(self):
+        metadata = self.instance.device_metadata
+        return [(getattr(each, "mac", None) or each.path, each.tags) for each in metadata.devices] if metadata else []
+
+    def test_tags(self):
+        vif = nova_objects.vif()
+        self.vif_records += [objects.VirtualInterface(address=vif["address"], tag="front"),
+                             objects.VirtualInterface(address="fa:16:3e:00:00:99", tag=None)]
+        self.mappings += [objects.BlockDeviceMapping(tag="data", volume_id=nova_objects.UUID, device_name="/dev/vdb"),
+                          objects.BlockDeviceMapping(tag=None, volume_id=None, device_name="/dev/vda")]
+        self.driver.attach_interface(CONTEXT, self.instance, None, vif)
+        self.assertEqual(self.tags(), [(vif["address"], ["front"]), ("/dev/vdb", ["data"])])
+        self.driver.detach_interface(CONTEXT, self.instance, vif)
+        self.assertEqual(self.tags(), [("/dev/vdb", ["data"])])
+        self.assertEqual(self.instance.save.call_count, 2)
 
     def test_vifs_of_a_restarted_service(self):
         self.driver.plug_vifs(self.instance, self.network)

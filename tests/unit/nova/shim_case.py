@@ -22,6 +22,12 @@ class ShimCase(unittest.TestCase):
             patch = unittest.mock.patch(f"os_vif.{name}")
             setattr(self, name, patch.start())
             self.addCleanup(patch.stop)
+        # What the database has of an instance.
+        self.vif_records, self.mappings = [], []
+        for kind, records in [("VirtualInterfaceList", self.vif_records), ("BlockDeviceMappingList", self.mappings)]:
+            patch = unittest.mock.patch(f"nova.objects.{kind}.get_by_instance_uuid", return_value=records)
+            patch.start()
+            self.addCleanup(patch.stop)
         self.addCleanup(lambda: self.assertEqual(self.adapter.complaints, []))
 
     def script(self, method, script):

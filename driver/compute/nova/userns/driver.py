@@ -21,6 +21,7 @@ from nova.virt.userns import host
 from nova.virt.userns import images
 from nova.virt.userns import marshal
 from nova.virt.userns import migrate
+from nova.virt.userns import tags
 from nova.virt.userns import vif as userns_vif
 from nova.virt.userns import volumes
 
@@ -113,13 +114,14 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
               block_device_info=None, power_on=True, accel_info=None, **kwargs):
         with self._cleaning_up(context, instance, network_info, block_device_info):
             connected = volumes.connect_all(block_device_info)
+            network = marshal.network(network_info)  # Nova allocates it meanwhile: this waits for it, and for its tags
+            tags.refresh(context, instance)
             drive = self._config_drive(context, instance, injected_files, admin_password, network_info)
             with self._vifs.plugged(instance, network_info, wait=power_on):
                 answer = self._images.using(
                     context, _image_id(image_meta, connected), instance.trusted_certs,
                     lambda image: self._adapter.call_long(
-                        'instance.spawn', instance=marshal.instance(instance), image=image,
-                        network=marshal.network(network_info), volumes=connected, files=marshal.files(injected_files),
+                        'instance.spawn', instance=marshal.instance(instance), image=image, network=network, volumes=connected, files=marshal.files(injected_files),
                         config_drive=drive, password=_password(admin_password), power=power_on))
         marshal.save_ids(instance, answer['ids'])
 
@@ -176,9 +178,12 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
 
     def reboot(self, context, instance, network_info, reboot_type, block_device_info=None, bad_volumes_callback=None,
                accel_info=None, **kwargs):
-        if reboot_type == 'SOFT':
+        if self._vifs.have_openvswitch(network_info):
+            # Its ports have to be made again between the old links and the new ones.
+            self.power_off(instance, CONF.shutdown_timeout if reboot_type == 'SOFT' else 0)
+        elif reboot_type == 'SOFT':
             try:
-                self._connected('instance.reboot', instance, network_info, block_device_info, type='soft')
+                self._connected('instance.reboot', instance, network_info, block_device_info, is_off=False, type='soft')
                 return
             except (exception.InstanceInvalidState, NotImplementedError) as error:
                 LOG.warning('No soft reboot, so a hard one: %s', error, instance=instance)
@@ -194,7 +199,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         self._adapter.call_long('instance.suspend', uuid=instance.uuid)
 
     def resume(self, context, instance, network_info, block_device_info=None, **kwargs):
-        self._connected('instance.resume', instance, network_info, block_device_info)
+        self._connected('instance.resume', instance, network_info, block_device_info, is_off=False)
 
     def resume_state_on_host_boot(self, context, instance, network_info, *args, **kwargs):
         """Newer releases have share_info before block_device_info."""
@@ -206,10 +211,10 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
     def poll_rebooting_instances(self, timeout, instances):
         """A reboot is one request, which ends."""
 
-    def _connected(self, method, instance, network_info, block_device_info, **params):
+    def _connected(self, method, instance, network_info, block_device_info, is_off=True, **params):
         """A request that starts the instance, with its links plugged and its volumes connected."""
         connected = volumes.connect_all(block_device_info)
-        with self._vifs.plugged(instance, network_info):
+        with self._vifs.plugged(instance, network_info, is_off=is_off):
             return self._adapter.call_long(method, uuid=instance.uuid, network=marshal.network(network_info),
                                            volumes=connected, **params)
 
@@ -261,6 +266,8 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         except Exception:
             with excutils.save_and_reraise_exception():
                 self._unplug_all(instance, [vif])
+        tags.refresh(context, instance)
+        instance.save()
 
     def detach_interface(self, context, instance, vif):
         try:
@@ -268,6 +275,8 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         except exception.DeviceNotFound:
             LOG.warning('Interface %s was gone already', vif['address'], instance=instance)
         self._vifs.unplug(instance, [vif])
+        tags.refresh(context, instance, without=vif['address'])
+        instance.save()
 
     def plug_vifs(self, instance, network_info):
         self._vifs.plug(instance, network_info)

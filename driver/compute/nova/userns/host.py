@@ -13,21 +13,22 @@ CONF = nova.conf.CONF
 # Placement's trait and inventory names that are ours; what others have set on the provider is left alone.
 _TRAIT_PREFIXES = ('HW_CPU_', 'CUSTOM_USERNS')
 
-# The adapter's features (host.describe) that are capabilities of Nova's drivers. Others are asked for when they are used.
+# Capabilities of Nova's drivers, and the adapter's features (host.describe) that they follow from. Others are asked for when they are used.
 _CAPABILITIES = {
-    'attach_interface': 'supports_attach_interface',
-    'attach_volume': 'supports_multiattach',
-    'extend_volume': 'supports_extend_volume',
+    'supports_attach_interface': 'attach_interface',
+    'supports_tagged_attach_interface': 'attach_interface',
+    'supports_multiattach': 'attach_volume',
+    'supports_extend_volume': 'extend_volume',
 }
 # What follows from how this driver uses the adapter, whatever is below that.
-_ALWAYS = ('has_imagecache', 'supports_evacuate', 'supports_trusted_certs')
+_ALWAYS = ('has_imagecache', 'supports_evacuate', 'supports_trusted_certs', 'supports_device_tagging')
 _IMAGE_FORMATS = ('raw', 'qcow2', 'vmdk', 'vdi', 'vhd', 'vhdx')
 
 
 def capabilities(described):
     found = dict(driver.ComputeDriver.capabilities)
     found.update({name: True for name in _ALWAYS})
-    for feature, name in _CAPABILITIES.items():
+    for name, feature in _CAPABILITIES.items():
         found[name] = bool(described['features'].get(feature))
     for image_format in _IMAGE_FORMATS:
         found[f'supports_image_type_{image_format}'] = image_format in described['image_formats']
