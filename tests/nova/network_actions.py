@@ -15,11 +15,15 @@ action = marker(ACTIONS)
 
 @contextlib.contextmanager
 def gone_at_the_end(*servers: Server):
+    """With the ports that were made for them, which nova leaves."""
     try:
         yield
     finally:
         for server in servers:
+            ports = server.stage.ports_of(server)
             server.delete()
+            for port in ports:
+                server.stage.forget_port(port)
 
 
 # ---- what a boot gives ------------------------------------------------------------------------------------------------
@@ -28,8 +32,15 @@ def gone_at_the_end(*servers: Server):
 def port_binding(stage: NetworkStage):
     server = stage.active()
     port, = stage.ports_of(server)
-    equal(stage.port(port["id"])["status"], "ACTIVE", "its status as soon as the server is active")
     check_plugged(stage, server, port, stage.red)
+
+
+@action()
+def boot_that_waits_for_its_port(stage: NetworkStage):
+    server = stage.boot()
+    with gone_at_the_end(server):
+        port, = stage.ports_of(server)
+        equal(port["status"], "ACTIVE", "status of the port as soon as the server is active")
 
 
 @action()
@@ -126,8 +137,7 @@ def attach_interface(stage: NetworkStage):
         check(reaches(server, address_of(target)), "by it the other network answers, after a reboot")
         stage.detach(server, port)
         _check_unplugged(stage, server, port)
-    if stage.has_port(port["id"]):
-        stage.delete_port(port["id"])
+    stage.forget_port(port)
 
 
 @action("operation.detach-interface")
@@ -208,7 +218,7 @@ def _still_works(stage: NetworkStage, server: Server, target: dict) -> None:
     check(reaches(server, address_of(target)), "the other one answers")
 
 
-@action()
+@action(in_short=False)
 def network_over_stop_and_reboot(stage: NetworkStage):
     server = stage.active()
     friend, target = stage.boot_on(stage.red)
@@ -247,7 +257,7 @@ def network_over_restarts_of_services(stage: NetworkStage):
         equal((tap_of(port) / "ifindex").read_text(), index, "its end on the host")
 
 
-@action()
+@action(in_short=False)
 def network_over_resize_and_rebuild(stage: NetworkStage):
     server = stage.active()
     friend, target = stage.boot_on(stage.red)

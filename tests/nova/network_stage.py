@@ -64,6 +64,11 @@ class NetworkStage(Stage):
     def delete_port(self, port: str) -> None:
         self.admin.neutron("DELETE", f"/ports/{port}")
 
+    def forget_port(self, port: dict) -> None:
+        """If neutron has it still."""
+        with contextlib.suppress(Refused):
+            self.delete_port(port["id"])
+
     def has_port(self, port: str) -> bool:
         try:
             return bool(self.port(port))

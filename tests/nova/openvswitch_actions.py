@@ -56,8 +56,7 @@ def _try_all(stage: NetworkStage, name_of) -> None:
         stage.update_port(port["id"], security_groups=[], port_security_enabled=False)
         eventually(lambda: reaches(first, address_of(target), "-I", stolen), "without port security another address gets through")
     for each in (port, target, other):
-        check(_gone(each, name_of(each)), f"nothing is left of port {each['id']}")
-        stage.delete_port(each["id"])
+        eventually(lambda each=each: _gone(each, name_of(each)), f"nothing is left of port {each['id']}")
 
 
 @action()
@@ -78,9 +77,10 @@ def open_vswitch_attach_and_detach(stage: NetworkStage):
         check(reaches(server, address_of(target)), "by it the other network answers")
         stage.detach(server, port)
         eventually(lambda: _gone(port, tap_of(port).name), "nothing is left of the port")
+    stage.forget_port(port)
 
 
-@action()
+@action(in_short=False)
 def open_vswitch_with_hybrid_firewall(stage: NetworkStage):
     """A bridge of each port between the container and the switch, for the rules of iptables."""
     stage.cloud.network.start_agent(stage.cloud.start_program, stage.admin, "neutron-openvswitch-agent", HOST, neutron.OPENVSWITCH_HYBRID)
