@@ -7,7 +7,9 @@
 #include "conf/base/log.h"
 #include "conf/base/text.h"
 #include "conf/uuid.h"
+#include "driver/compute/blocks.h"
 #include "driver/compute/kinds.h"
+#include "driver/compute/plugging.h"
 
 namespace virtuserns::compute {
 namespace {
@@ -92,6 +94,8 @@ Result<void> Compute::load() {
     }
     if (record->phase != Phase::kCreating) {
       held.record() = *std::move(record);
+      if (const auto dropped = drop_arriving(held); !dropped)
+        log_error("compute", "instance " + name + " has a volume that is nobody's: " + dropped.error().text);
       if (const auto resumed = run_on(held); !resumed)
         log_error("compute", "instance " + name + " stays paused: " + resumed.error().text);
       continue;
@@ -169,6 +173,12 @@ Result<void> Compute::make_disk(const Held& held, const Record& record) {
 
 Result<void> Compute::prepare(Held& held) {
   const auto& record = *held.record();
+  for (const auto& volume : record.volumes)
+    if (volume.is_root && !settings_.root_volumes)
+      return fail(
+          VIR_ERR_OPERATION_UNSUPPORTED,
+          "the root of the instance is a volume, whose file system this host's kernel would have to trust: the operator "
+          "may allow that by root_volumes = true in the configuration of virtuserns-compute");
   // One whose root is a volume has a disk as well, when it is rescued.
   if (record.image || record.rescue) TRY(make_disk(held, record));
   const auto places = TRY(places_of(held, record));
@@ -176,7 +186,11 @@ Result<void> Compute::prepare(Held& held) {
 }
 
 Result<void> Compute::start(Held& held) {
+  TRY(drop_arriving(held));
   TRY(prepare(held));
+  if (!is_up(TRY(hypervisor_.facts(held.record()->spec.uuid))))
+    for (const auto& volume : held.record()->volumes)
+      if (volume.is_root) TRY(check_filesystem(volume.path));
   TRY(hypervisor_.ensure_running(held.record()->spec.uuid));
   (void)TRY(note_ids(held));
   return {};
@@ -225,6 +239,7 @@ Result<void> Compute::take_wiring(Held& held, Wiring wiring) {
   auto record = *held.record();
   record.network = std::move(wiring.network);
   record.volumes = std::move(wiring.volumes);
+  TRY(check_sharing(record.spec, record.volumes));
   if (record == *held.record()) return {};
   return save(held, std::move(record));
 }

@@ -137,6 +137,7 @@ class Compute {
   [[nodiscard]] Result<void> detach_interface(const std::string& uuid, const Vif& vif);
   [[nodiscard]] Result<void> attach_volume(const std::string& uuid, const VolumeRef& volume);
   [[nodiscard]] Result<void> detach_volume(const std::string& uuid, const VolumeRef& volume);
+  [[nodiscard]] Result<void> swap_volume(const std::string& uuid, const VolumeRef& volume, const VolumeRef& next);
 
   [[nodiscard]] const Settings& settings() const { return settings_; }
   [[nodiscard]] Hypervisor& hypervisor() { return hypervisor_; }
@@ -182,6 +183,11 @@ class Compute {
   // Domain, disk, folder, hold on the image.
   [[nodiscard]] Result<void> remove(Held& held);
   [[nodiscard]] Result<void> run_on(Held& held);
+  // VIR_ERR_INVALID_ARG: another instance of this host has one of the volumes.
+  [[nodiscard]] Result<void> check_sharing(const InstanceSpec& spec, const std::vector<VolumeRef>& volumes);
+  // Record::arriving of `record`, which is the instance's, and the end of that when an attach has died.
+  [[nodiscard]] Result<void> announce(Held& held, Record& record, const VolumeRef& volume);
+  [[nodiscard]] Result<void> drop_arriving(Held& held);
   [[nodiscard]] Result<void> take_wiring(Held& held, Wiring wiring);
   [[nodiscard]] Result<void> make_disk(const Held& held, const Record& record);
   [[nodiscard]] Result<IdRange> note_ids(Held& held);

@@ -1,10 +1,4 @@
 // What an instance uses, and how it is told what it cannot be told from outside.
-#include <fcntl.h>
-#include <linux/fs.h>
-#include <linux/loop.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include <vector>
 
 #include "conf/base/file.h"
@@ -85,20 +79,6 @@ Result<void> Compute::quiesce(const std::string& uuid) {
 Result<void> Compute::unquiesce(const std::string& uuid) {
   auto held = TRY(hold_ready(uuid));
   return held.disk().thaw();
-}
-
-// The instance sees the device itself, which its kernel driver has grown; a loop device has to be told.
-Result<void> Compute::extend_volume(const std::string& uuid, const VolumeRef& volume) {
-  auto held = TRY(hold_ready(uuid));
-  for (const auto& each : held.record()->volumes) {
-    if (each.path != volume.path) continue;
-    const Fd device(::open(each.path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-    if (!device) return sys_fail("open " + quote(each.path));
-    if (::ioctl(device.get(), LOOP_SET_CAPACITY, 0) != 0 && errno != ENOTTY && errno != EINVAL)
-      return sys_fail("tell " + quote(each.path) + " its size");
-    return {};
-  }
-  return fail(VIR_ERR_DEVICE_MISSING, "the instance has no volume " + quote(volume.path));
 }
 
 }  // namespace virtuserns::compute

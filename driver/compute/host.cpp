@@ -22,6 +22,7 @@ const Json& features() {
   static const Json all = {{"attach_interface", true},
                            {"attach_volume", true},
                            {"extend_volume", true},
+                           {"swap_volume", true},
                            {"rescue", true},
                            {"snapshot", true},
                            {"suspend", true},

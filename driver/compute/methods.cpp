@@ -293,7 +293,13 @@ Result<Json> instance_unquiesce(const Call& call) {
   return nothing();
 }
 Result<Json> instance_extend_volume(const Call& call) {
-  TRY(call.compute().extend_volume(TRY(call.uuid()), TRY(read_volume(TRY(call.params.object("volume"))))));
+  TRY(call.compute().extend_volume(TRY(call.uuid()), TRY(read_known_volume(TRY(call.params.object("volume"))))));
+  return nothing();
+}
+Result<Json> instance_swap_volume(const Call& call) {
+  const auto volume = TRY(read_volume(TRY(call.params.object("volume"))));
+  const auto next = TRY(read_volume(TRY(call.params.object("next"))));
+  TRY(call.compute().swap_volume(TRY(call.uuid()), volume, next));
   return nothing();
 }
 
@@ -406,6 +412,7 @@ std::span<const Method> methods() {
       {"instance.detach_interface", instance_detach_interface, {"uuid", "vif"}},
       {"instance.attach_volume", instance_attach_volume, {"uuid", "volume"}},
       {"instance.detach_volume", instance_detach_volume, {"uuid", "volume"}},
+      {"instance.swap_volume", instance_swap_volume, {"uuid", "volume", "next"}},
       {"image.has", image_has, {"key"}},
       {"image.add", image_add, {"key", "format", "path"}},
       {"image.list", image_list, {}},

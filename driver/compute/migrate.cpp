@@ -177,6 +177,7 @@ Result<void> Compute::fetch(Held& held, const Ticket& ticket) {
 
 Result<IdRange> Compute::migrate_in(const ArrivalRequest& request) {
   const auto& uuid = request.spec.uuid;
+  TRY(check_sharing(request.spec, request.volumes));
   auto held = hold(uuid);
   if (request.ticket.host == settings_.host) {
     if (!held.record() || held.record()->phase == Phase::kCreating)
@@ -268,6 +269,7 @@ Result<void> Compute::migrate_revert(const std::string& uuid, Wiring wiring, boo
     return fail(VIR_ERR_NO_DOMAIN, "there is no instance " + uuid + " here");
   if (held.record()->phase == Phase::kReady && held.record()->before_resize) TRY(undo_resize(held));
   auto record = *held.record();
+  TRY(check_sharing(record.spec, wiring.volumes));
   record.phase = Phase::kReady;
   record.token.clear();
   record.network = std::move(wiring.network);

@@ -182,7 +182,18 @@ Result<VolumeRef> read_volume(const Object& object) {
   volume.path = TRY(read_path(object, "path", true));
   volume.serial = TRY(object.text_or("serial", "", 255));
   volume.is_readonly = TRY(object.flag_or("readonly", false));
+  volume.is_shared = TRY(object.flag_or("shared", false));
   if (object.has("boot_index")) volume.is_root = TRY(object.number("boot_index", 0, 1000)) == 0;
+  return volume;
+}
+
+Result<VolumeRef> read_known_volume(const Object& object) {
+  if (!TRY(object.text_or("device", "", 255)).empty()) return read_volume(object);
+  VolumeRef volume;
+  volume.serial = TRY(object.text_or("serial", "", 255));
+  if (volume.serial.empty())
+    return invalid(object.path() + ".serial: needs that of the volume, where its device is not said");
+  volume.path = TRY(object.text_or("path", ""));
   return volume;
 }
 
@@ -247,14 +258,15 @@ Json to_json(const std::vector<Vif>& network) {
   return all;
 }
 
+Json to_json(const VolumeRef& volume) {
+  return {{"device", volume.device},    {"path", volume.path},
+          {"serial", volume.serial},    {"readonly", volume.is_readonly},
+          {"shared", volume.is_shared}, {"boot_index", volume.is_root ? Json(0) : Json(nullptr)}};
+}
+
 Json to_json(const std::vector<VolumeRef>& volumes) {
   Json all = Json::array();
-  for (const auto& volume : volumes)
-    all.push_back({{"device", volume.device},
-                   {"path", volume.path},
-                   {"serial", volume.serial},
-                   {"readonly", volume.is_readonly},
-                   {"boot_index", volume.is_root ? Json(0) : Json(nullptr)}});
+  for (const auto& volume : volumes) all.push_back(to_json(volume));
   return all;
 }
 

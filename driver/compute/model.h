@@ -68,6 +68,7 @@ struct VolumeRef {
   std::string device;  // "/dev/vdb"
   std::string path, serial;
   bool is_readonly = false, is_root = false;
+  bool is_shared = false;  // with other instances that say so too
   bool operator==(const VolumeRef&) const = default;
 };
 
@@ -92,6 +93,8 @@ inline constexpr std::uint64_t kMaxMemoryMb = std::uint64_t{1} << 32, kMaxDiskGb
 [[nodiscard]] Result<Vif> read_vif(const Object& vif);
 [[nodiscard]] Result<std::vector<Vif>> read_network(const Object& params, std::string_view key = "network");
 [[nodiscard]] Result<VolumeRef> read_volume(const Object& volume);
+// Of one that the instance has: by its serial, or its path; `device` may be empty.
+[[nodiscard]] Result<VolumeRef> read_known_volume(const Object& volume);
 [[nodiscard]] Result<std::vector<VolumeRef>> read_volumes(const Object& params, std::string_view key = "volumes");
 [[nodiscard]] Result<std::vector<FileToWrite>> read_files(const Object& params, std::string_view key);
 
@@ -99,6 +102,7 @@ inline constexpr std::uint64_t kMaxMemoryMb = std::uint64_t{1} << 32, kMaxDiskGb
 [[nodiscard]] Json to_json(const InstanceSpec& spec);
 [[nodiscard]] Json to_json(const ImageRef& image);
 [[nodiscard]] Json to_json(const std::vector<Vif>& network);
+[[nodiscard]] Json to_json(const VolumeRef& volume);
 [[nodiscard]] Json to_json(const std::vector<VolumeRef>& volumes);
 
 }  // namespace virtuserns::compute

@@ -33,6 +33,7 @@ std::string format_record(const Record& record) {
                {"token", record.token}};
   if (record.image) json["image"] = to_json(*record.image);
   if (record.rescue) json["rescue"] = to_json(*record.rescue);
+  if (record.arriving) json["arriving"] = to_json(*record.arriving);
   if (record.before_resize) json["before_resize"] = to_json(*record.before_resize);
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -52,6 +53,7 @@ Result<Record> parse_record(std::string_view text) {
   record.is_paused_here = TRY(object.flag_or("paused_here", false));
   record.token = TRY(object.text_or("token", "", 128));
   record.rescue = TRY(read_image(object, "rescue"));
+  if (const auto arriving = TRY(object.object_or_none("arriving"))) record.arriving = TRY(read_volume(*arriving));
   if (const auto before = TRY(object.object_or_none("before_resize")))
     record.before_resize = TRY(read_instance(*before));
   return record;

@@ -27,7 +27,8 @@ struct Record {
   bool is_paused_here = false;                // for as long as its files are packed: it is to run on
   std::optional<ImageRef> rescue;             // it runs off this image, its own root at /mnt
   std::optional<InstanceSpec> before_resize;  // on this host: what a revert goes back to
-  std::string token;                          // with kMoved: whoever has it may fetch the disk
+  std::optional<VolumeRef> arriving;  // is being attached, or swapped in for the one of `volumes` at its device
+  std::string token;                  // with kMoved: whoever has it may fetch the disk
   bool operator==(const Record&) const = default;
 };
 

@@ -15,6 +15,7 @@ Result<void> Compute::rescue(const RescueRequest& request) {
     if (*before.rescue != request.image)
       return fail(VIR_ERR_OPERATION_INVALID, "the instance is being rescued already, by another image");
   }
+  TRY(check_sharing(before.spec, request.volumes));
   const auto base = TRY(images_.find(request.image.key));
   const auto state = TRY(hypervisor_.facts(uuid)).state;
   if (before.rescue && state == PowerState::kRunning) return {};

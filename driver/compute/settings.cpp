@@ -35,6 +35,15 @@ Take path(std::string Settings::*field) {
   };
 }
 
+Take flag(bool Settings::*field) {
+  return [field](Settings& settings, const toml::node& node) -> std::string {
+    const auto value = node.value_exact<bool>();
+    if (!value) return "needs true or false";
+    settings.*field = *value;
+    return "";
+  };
+}
+
 template <class T>
 Take number(T Settings::*field, std::int64_t least, std::int64_t most) {
   return [field, least, most](Settings& settings, const toml::node& node) -> std::string {
@@ -59,6 +68,7 @@ const std::map<std::string, Take>& keys() {
       {"host", text(&S::host)},
       {"migration_address", text(&S::migration_address)},
       {"migration_command", text(&S::migration_command)},
+      {"root_volumes", flag(&S::root_volumes)},
       {"default_disk_gb", number(&S::default_disk_gb, 1, 1 << 20)},
       {"patience_s", number(&S::patience_s, 0, 3600)},
       {"soft_reboot_timeout_s", number(&S::soft_reboot_timeout_s, 1, 3600)},

@@ -21,6 +21,7 @@ struct Settings {
   // Fetches an instance from another host: {address}, {host}, {uuid} and {token} are filled in; what it prints is the instance.
   std::string migration_command = "ssh -o BatchMode=yes {address} virtuserns-compute send {uuid} {token}";
   std::uint64_t default_disk_gb = 10;  // of a flavor with a disk of 0
+  bool root_volumes = false;           // whether a volume may be an instance's root
   unsigned patience_s = 15;            // how long to wait for the hypervisor's daemon
   unsigned soft_reboot_timeout_s = 60;
   unsigned log_level = 3;

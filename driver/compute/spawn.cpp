@@ -45,6 +45,7 @@ Result<void> check_root(const SpawnRequest& request) {
 Result<IdRange> Compute::spawn(const SpawnRequest& request) {
   const auto& uuid = request.spec.uuid;
   TRY(check_root(request));
+  TRY(check_sharing(request.spec, request.volumes));
   auto held = hold(uuid);
   if (held.record() && held.record()->phase == Phase::kReady && is_made_by(*held.record(), request)) {
     // Its answer was lost.

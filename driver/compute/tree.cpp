@@ -1,25 +1,19 @@
 #include "driver/compute/tree.h"
 
-#include <crypt.h>
 #include <fcntl.h>
 #include <sys/mount.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <ctime>
-#include <memory>
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/base/undo.h"
+#include "conf/password.h"
 #include "driver/kernel/mount.h"
+#include "driver/kernel/shadow.h"
 
 namespace virtuserns::compute {
 namespace {
-
-constexpr std::size_t kMaxShadow = 4 * 1024 * 1024;
-constexpr mode_t kShadowMode = 0640;
 
 // As the driver of containers makes them: `work` root's, `upper` as the top directory of the base.
 Result<void> make_part(const DirFd& own, const std::string& name, const struct stat& like) {
@@ -39,14 +33,6 @@ Result<void> make_part(const DirFd& own, const std::string& name, const struct s
 }
 
 std::string by_descriptor(const Fd& fd) { return "/proc/self/fd/" + std::to_string(fd.get()); }
-
-// What an image has under a name may be anything; a FIFO would never answer.
-Result<void> check_regular(const Fd& file, const std::string& path) {
-  struct stat found {};
-  if (::fstat(file.get(), &found) != 0) return sys_fail("look at " + quote(path));
-  if (S_ISREG(found.st_mode)) return {};
-  return fail(VIR_ERR_OPERATION_UNSUPPORTED, quote(path) + " of the instance is no regular file");
-}
 
 std::pair<std::string, std::string> parent_and_name(const std::string& path) {
   const auto slash = path.rfind('/');
@@ -103,36 +89,6 @@ Result<void> replace_file(const DirFd& folder, const std::string& name, std::str
   return {};
 }
 
-Result<std::string> make_salt() {
-  static constexpr std::string_view kLetters = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-  unsigned char random[16];
-  if (::getrandom(random, sizeof random, 0) != sizeof random) return sys_fail("get random bytes");
-  std::string salt = "$6$";
-  for (const auto byte : random) salt += kLetters[byte & 63];
-  return salt;
-}
-
-// The shadow file with that hash for `user`; empty: it has no such user.
-std::string with_hash(std::string_view shadow, std::string_view user, const std::string& hash) {
-  std::string changed;
-  bool is_found = false;
-  for (const auto line : split(shadow, '\n')) {
-    const auto fields = split(line, ':');
-    if (fields.size() < 2 || fields[0] != user) {
-      changed.append(line) += '\n';
-      continue;
-    }
-    is_found = true;
-    changed.append(user) += ":" + hash + ":" + std::to_string(std::time(nullptr) / 86400);
-    for (std::size_t i = 3; i < fields.size(); ++i) (changed += ':').append(fields[i]);
-    changed += '\n';
-  }
-  if (!is_found) return "";
-  // What split() made of the last newline.
-  while (changed.ends_with("\n\n")) changed.pop_back();
-  return changed;
-}
-
 }  // namespace
 
 Result<MountFd> open_tree_of(const std::string& own, const std::string& base) {
@@ -171,32 +127,10 @@ Result<void> write_files(const MountFd& tree, const std::vector<FileToWrite>& fi
   return {};
 }
 
-Result<std::string> hash_password(const std::string& password) {
-  const auto salt = TRY(make_salt());
-  const auto data = std::make_unique<crypt_data>();
-  const char* hash = ::crypt_r(password.c_str(), salt.c_str(), data.get());
-  if (!hash || hash[0] == '*') return fail(VIR_ERR_INVALID_ARG, "the password cannot be hashed");
-  return std::string(hash);
-}
-
 Result<void> set_password_in(const MountFd& tree, const std::string& user, const std::string& password) {
   const auto root = share(tree);
   if (!root) return sys_fail("open the files of the instance");
-  // Where it really is, so that a link stays one.
-  const auto place = kernel::resolve_in_root(root, "/etc/shadow", kernel::Symlinks::kFollowInRoot);
-  const auto nothing = [&](const std::string& why) {
-    return fail(VIR_ERR_OPERATION_UNSUPPORTED, "no password can be set: " + why);
-  };
-  if (!place) return nothing("the instance has no /etc/shadow");
-  TRY(check_regular(*place, "/etc/shadow"));
-  struct stat before {};
-  if (::fstat(place->get(), &before) != 0) return sys_fail("look at '/etc/shadow' of the instance");
-  // By its descriptor, which is a link that read_file() would not follow.
-  const auto shadow = TRY(read_kernel_file(by_descriptor(*place), kMaxShadow));
-  const auto changed = with_hash(shadow, user, TRY(hash_password(password)));
-  if (changed.empty()) return nothing("the instance has no user " + quote(user) + " in /etc/shadow");
-  const auto folder = TRY(open_folder(root, "/etc"));
-  return replace_file(folder, "shadow", changed, before.st_mode & kShadowMode, before.st_gid, "/etc/shadow");
+  return kernel::set_password_below(root, user, TRY(hash_password(password)));
 }
 
 Result<void> make_config_drive(const std::string& folder, const std::vector<FileToWrite>& files) {

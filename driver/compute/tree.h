@@ -18,10 +18,8 @@ namespace virtuserns::compute {
 
 // Owned by the instance's root; missing directories are made, 0755. Links of the tree are followed inside of it.
 [[nodiscard]] Result<void> write_files(const MountFd& tree, const std::vector<FileToWrite>& files);
-// In its /etc/shadow. VIR_ERR_OPERATION_UNSUPPORTED: there is no such file or user.
+// In its /etc/shadow (kernel/shadow.h). VIR_ERR_OPERATION_UNSUPPORTED: there is no such file; VIR_ERR_INVALID_ARG: no such user.
 [[nodiscard]] Result<void> set_password_in(const MountFd& tree, const std::string& user, const std::string& password);
-// "$6$...", with a salt of its own.
-[[nodiscard]] Result<std::string> hash_password(const std::string& password);
 
 // A new directory of these files, relative to it, that everybody inside may read: a config drive.
 [[nodiscard]] Result<void> make_config_drive(const std::string& folder, const std::vector<FileToWrite>& files);

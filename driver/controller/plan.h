@@ -144,7 +144,7 @@ struct RootStep {
 // A source at a target; missing target directories (or an empty file, when the source is none) are made, owned by
 // container root. read-only includes every mount below, or the start fails (bug X1 of libvirt's driver).
 //
-// is_loose, of this and of others: plugged in while the domain ran (plugs.h). Not built into the tree, where the kernel would lock it, but
+// is_loose, of this and of others: plugged in while the domain ran (plugs.h), or a disk. Not built into the tree, where the kernel would lock it, but
 // set aside, and put into its place by init: it can be taken away again.
 struct BindStep {
   std::uint32_t source_id = 0;

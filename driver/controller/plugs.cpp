@@ -7,7 +7,7 @@
 
 #include "conf/base/text.h"
 #include "driver/controller/node_folder.h"
-#include "driver/controller/shadow.h"
+#include "driver/kernel/shadow.h"
 #include "driver/controller/tree.h"
 #include "driver/kernel/clone.h"
 #include "driver/kernel/device_filter.h"
@@ -110,7 +110,7 @@ Result<PasswordSet> Plugs::set_password(const PasswordAsk& ask, const PidFd& ini
   TRY(do_inside(host_, inside, [&]() -> Result<void> {
     const DirFd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!root) return sys_fail("open the root");
-    return set_password_below(root, ask.user, ask.hash);
+    return kernel::set_password_below(root, ask.user, ask.hash);
   }));
   return PasswordSet{};
 }
@@ -148,7 +148,8 @@ Result<void> Plugs::change_rules(const std::vector<DeviceRule>& gone, const std:
 // Of what was plugged in, what came with it. Of a node of the start all of its device, by what we hold of it: the host's may be another by now, or gone.
 // None that every domain has, or another node of that device needs.
 std::vector<DeviceRule> Plugs::rules_of(const ParentStep& step) const {
-  if (const auto kept = plugged_.find(place_of(step)); kept != plugged_.end()) return kept->second.rules;
+  if (const auto kept = plugged_.find(place_of(step)); kept != plugged_.end() && !kept->second.rules.empty())
+    return kept->second.rules;
   const auto facts_of = [&](const ParentStep& other) -> const struct stat* {
     const auto* node = std::get_if<DeviceNodeStep>(&other);
     const auto source = node ? host_.sources.find(node->source_id) : host_.sources.end();

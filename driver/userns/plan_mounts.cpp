@@ -227,6 +227,8 @@ Result<void> plan_devices(Draft& draft) {
     if (disk.readonly && !device_hierarchy(draft.context.host))
       return unsupported(name + ": cannot be read-only on this host, which has no cgroup that limits devices");
     add_node(draft, disk.source, "/dev/" + disk.target_dev, false);
+    // It may be taken away, and another one come in its place. A session's domain has no stem that could.
+    std::get<DeviceNodeStep>(draft.plan().from_parent.back()).is_loose = !draft.context.paths.is_session;
   }
   for (const auto& hostdev : draft.def.hostdevs) {
     switch (hostdev.type) {

@@ -12,7 +12,6 @@
 #include "conf/validate.h"
 #include "driver/userns/backend.h"
 #include "driver/userns/observe.h"
-#include "driver/userns/password.h"
 
 namespace virtuserns::userns {
 

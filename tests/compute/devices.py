@@ -1,5 +1,4 @@
-"""What an instance is given beside its root: links, volumes, a console; and what is told of it: events, snapshots, figures."""
-import contextlib
+"""What an instance is given beside its root: links, a console; and what is told of it: events, snapshots, figures."""
 import os
 import pathlib
 import re
@@ -24,20 +23,6 @@ def links(lab, spec):
     """MAC address to name, inside."""
     text = lab.sh(spec, "for n in /sys/class/net/*; do echo $(cat $n/address) ${n##*/}; done")
     return dict(line.split() for line in text.splitlines())
-
-
-@contextlib.contextmanager
-def volume(lab, name="vol", mark=b""):
-    """A loop device as the node of a volume, as iSCSI would bring one."""
-    image = lab.adapter.folder / f"{name}.img"
-    with image.open("wb") as file:
-        file.write(mark)
-        file.truncate(8 * MIB)
-    node = run("losetup", "-f", "--show", image).strip()
-    try:
-        yield node, image
-    finally:
-        run("losetup", "-d", node)
 
 
 @test(drivers=USERNS)
@@ -82,78 +67,6 @@ def a_link_without_its_bridge_undoes_the_spawn(env):
             contains(str(error), "brq-missing")
         lab.nothing_left()
         lab.spawn(spec)
-
-
-@test(drivers=USERNS)
-def volumes_come_and_go(env):
-    with Lab(env) as lab, volume(lab, mark=b"volume") as (node, image):
-        spec = instance()
-        uuid, one = spec["uuid"], {"device": "/dev/vdb", "path": node, "readonly": False, "boot_index": None, "serial": "s-1"}
-        lab.spawn(spec)
-        for _ in range(2):
-            lab.call("instance.attach_volume", uuid=uuid, volume=one)
-        equal(lab.sh(spec, "head -c 6 /dev/vdb"), "volume")
-        lab.sh(spec, "echo written | dd of=/dev/vdb bs=512 seek=1 conv=fsync 2>/dev/null")
-        contains(pathlib.Path(node).read_bytes()[512:520].decode(), "written")
-        lab.call("instance.reboot", uuid=uuid, type="hard", network=[], volumes=[one])
-        equal(lab.sh(spec, "head -c 6 /dev/vdb"), "volume")
-        with image.open("ab") as file:
-            file.truncate(16 * MIB)
-        lab.call("instance.extend_volume", uuid=uuid, volume=one)
-        equal(run("blockdev", "--getsize64", node).strip(), str(16 * MIB))
-        with refused("invalid"):
-            lab.call("instance.attach_volume", uuid=uuid, volume={**one, "path": "/dev/null"})
-        lab.call("instance.detach_volume", uuid=uuid, volume=one)
-        lab.sh(spec, "head -c 6 /dev/vdb", code=1)
-        with refused("device-not-found"):
-            lab.call("instance.detach_volume", uuid=uuid, volume=one)
-        with refused("device-not-found"):
-            lab.call("instance.extend_volume", uuid=uuid, volume=one)
-        lab.destroy(spec)
-
-
-@test(drivers=USERNS)
-def a_volume_that_is_read_only(env):
-    with Lab(env) as lab, volume(lab, mark=b"volume") as (node, _):
-        spec = instance()
-        lab.spawn(spec, volumes=[{"device": "/dev/vdc", "path": node, "readonly": True, "boot_index": None, "serial": ""}])
-        equal(lab.sh(spec, "head -c 6 /dev/vdc"), "volume")
-        lab.sh(spec, "echo x > /dev/vdc", code=1)
-        lab.destroy(spec)
-
-
-@test(drivers=USERNS)
-def a_volume_is_the_root(env):
-    with Lab(env) as lab:
-        image = lab.adapter.folder / "root.img"
-        with image.open("wb") as file:
-            file.truncate(64 * MIB)
-        run("mke2fs", "-q", "-F", "-t", "ext4", "-d", lab.tree, image)
-        node = run("losetup", "-f", "--show", image).strip()
-        try:
-            spec = instance()
-            uuid = spec["uuid"]
-            root = {"device": "/dev/vda", "path": node, "readonly": False, "boot_index": 0, "serial": "s"}
-            with refused("invalid", "leave one of both out"):
-                lab.spawn(spec, volumes=[root])
-            with refused("invalid", "no root"):
-                lab.spawn(spec, image=None)
-            lab.spawn(spec, image=None, volumes=[root])
-            lab.until_up(spec)
-            lab.sh(spec, "echo kept > /root/kept")
-            with refused("invalid-state"):
-                lab.call("instance.detach_volume", uuid=uuid, volume=root)
-            with refused("unsupported"):
-                lab.call("instance.snapshot", uuid=uuid, path=str(lab.tree / "etc/shadow"))
-            lab.call("instance.rescue", uuid=uuid, image={"key": "busybox", "format": "root-tar"}, network=[], volumes=[root],
-                     files=[], config_drive=[], password=None)
-            equal(lab.sh(spec, "cat /mnt/root/kept").strip(), "kept")
-            lab.call("instance.unrescue", uuid=uuid)
-            equal(lab.sh(spec, "cat /root/kept").strip(), "kept")
-            lab.destroy(spec)
-            contains(run("debugfs", "-R", "cat /root/kept", image), "kept")
-        finally:
-            run("losetup", "-d", node)
 
 
 @test(drivers=USERNS)

@@ -48,6 +48,7 @@ class Operation:
 POWER_OFF = ("power_off", {"timeout": 0, "retry_interval": 1})
 RESCUE = ("rescue", {"image": IMAGE, **NO_WIRES, "files": [], "config_drive": [], "password": None})
 VOLUME = {"device": "/dev/vdb", "path": "@volume", "readonly": False, "boot_index": None, "serial": "s"}
+VOLUMES = ("@volume", "@other")
 VIF = vif(1)
 LARGER = {"vcpus": 1, "memory_mb": 96, "root_gb": 2}
 OPERATIONS = {
@@ -64,6 +65,8 @@ OPERATIONS = {
     "attach_volume": Operation("attach_volume", ends_with="test -e /dev/vdb", volume=VOLUME),
     "detach_volume": Operation("detach_volume", before=[("attach_volume", {"volume": VOLUME})], ends_with="! test -e /dev/vdb",
                                volume=VOLUME),
+    "swap_volume": Operation("swap_volume", before=[("attach_volume", {"volume": VOLUME})],
+                             ends_with="test -e /dev/vdb", volume=VOLUME, next={**VOLUME, "path": "@other", "serial": "t"}),
     "attach_interface": Operation("attach_interface", ends_with="ip addr | grep -q 'inet 10.9.0.2/24'", vif=VIF),
     "detach_interface": Operation("detach_interface", before=[("attach_interface", {"vif": VIF})],
                                   ends_with="! ip addr | grep -q 'inet 10.9.0.2/24'", vif=VIF),
@@ -80,21 +83,24 @@ def state_of(client, spec):
 
 
 class Places(Lab):
-    """What parameters name as "@volume" is a block device, and "@snapshot" a file."""
+    """What parameters name as "@volume" or "@other" is a block device, and "@snapshot" a file."""
 
     def __enter__(self):
-        image = self.adapter.folder / "volume.img"
-        with image.open("wb") as volume:
-            volume.truncate(MIB)
+        self.places = {"@snapshot": str(self.adapter.folder / "snapshot")}
+        for name in VOLUMES:
+            image = self.adapter.folder / f"{name}.img"
+            with image.open("wb") as volume:
+                volume.truncate(MIB)
+            self.places[name] = run("losetup", "-f", "--show", image).strip()
         (self.adapter.folder / "snapshot").touch()
-        self.places = {"@volume": run("losetup", "-f", "--show", image).strip(), "@snapshot": str(self.adapter.folder / "snapshot")}
         return super().__enter__()
 
     def __exit__(self, *error):
         try:
             self.remove_all()
         finally:
-            run("losetup", "-d", self.places["@volume"])
+            for name in VOLUMES:
+                run("losetup", "-d", self.places[name])
             super().__exit__(*error)
 
     def here(self, params):
@@ -155,7 +161,7 @@ class Bench:
             lab.destroy(spec)
             equal(lab.adapter.instances(), [self.bystander["uuid"]], "folders of instances")
             equal(len(lab.adapter.mounts()), 1, "mounts")
-            eventually(lambda: len(lab.adapter.loops()) == 2, "only the bystander's loop device and the volume are left")
+            eventually(lambda: len(lab.adapter.loops()) == 1 + len(VOLUMES), "only the bystander's loop device and the volumes are left")
             equal([hold for hold in lab.adapter.holds() if spec["uuid"] in hold], [], "holds")
             equal(lab.env.virsh("list", "--all", "--name").ok().out.split(), ["bystander"], "domains")
         except Failure as failure:

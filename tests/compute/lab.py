@@ -1,5 +1,6 @@
 """virtuserns-compute as a process beside the suite's daemon, images for it, and instances of it."""
 import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -74,8 +75,7 @@ class Adapter:
         self.argv = [program, "--config", str(self.config)]
 
     def start(self, wrap=()):
-        self.config.write_text("".join(f"{key} = {value if isinstance(value, int) else chr(34) + value + chr(34)}\n"
-                                       for key, value in self.settings.items()))
+        self.config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in self.settings.items()))
         self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *wrap, *self.argv], stdin=subprocess.DEVNULL,
                                         stdout=self.log.open("a"), stderr=subprocess.STDOUT)
         eventually(self.answers, "the adapter answers", 20)

@@ -14,6 +14,7 @@ After=multi-user.target
 [Service]
 Type=exec
 ExecStart=/bin/sh -c 'systemctl is-system-running --wait > /told.new; systemctl --failed --plain --no-legend >> /told.new; \
+  systemctl --failed --quiet | grep -q . && journalctl -b -p warning --no-pager | tail -n 20 >> /told.new; \
   mv /told.new /told; exec sleep infinity'
 """
 

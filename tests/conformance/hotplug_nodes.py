@@ -142,6 +142,27 @@ def of_the_start(env):
 
 
 @test(drivers=USERNS)
+def another_one_in_the_place_of_one_of_the_start(env):
+    """Whose node is there until the next boot."""
+    with loop_device(env) as (device, _), loop_device(env) as (other, image):
+        start(env, disk(device, "vdb"))
+        detach(env, disk(device, "vdb")).ok()
+        for _ in range(2):
+            attach(env, disk(other, "vdb")).ok()
+            equal(node(env, "/dev/vdb").st_rdev, os.stat(other).st_rdev)
+            sh(env, "web", "echo other | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2>/dev/null")
+            equal(pathlib.Path(image).read_bytes()[:5], b"other")
+            detach(env, disk(other, "vdb")).ok()
+            check("opened" not in opens(env, "/dev/vdb"), "/dev/vdb can be opened after")
+        attach(env, disk(device, "vdb")).ok()
+        equal((node(env, "/dev/vdb").st_rdev, opens(env, "/dev/vdb", "<>")), (os.stat(device).st_rdev, "opened\n"))
+        detach(env, disk(device, "vdb")).ok()
+        attach(env, disk(other, "vdb")).ok()
+        reboot(env, "web")
+        equal((node(env, "/dev/vdb").st_rdev, opens(env, "/dev/vdb", "<>")), (os.stat(other).st_rdev, "opened\n"))
+
+
+@test(drivers=USERNS)
 def others_are_never_lost(env):
     """Not for a moment, while rules change."""
     with loop_device(env) as (device, _):

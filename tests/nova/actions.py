@@ -5,8 +5,10 @@ that it failed; Mismatch, where Nova says that it went well, and it did not. `ro
 (nova's doc/source/user/support-matrix.ini).
 """
 import base64
+import contextlib
 import dataclasses
 import pathlib
+import select
 import time
 from collections.abc import Callable
 
@@ -14,6 +16,7 @@ import daemon as daemon_module
 import libvirt
 from rest import Refused, WentWrong
 from stage import LARGE_MB, check, equal
+from websockify.websocket import WebSocket
 
 PASSWORD = "Correct-Horse-1"
 
@@ -301,19 +304,26 @@ def shelve(stage):
     equal(server.read("marker"), "shelved", "a file from before")
 
 
-@action("operation.evacuate", in_short=False)
-def evacuate(stage):
-    """Of a host that is gone. There is no storage that both share: it begins again from its image."""
-    server = stage.active()
+@contextlib.contextmanager
+def lost_host_of(stage, server):
+    """Its nova-compute is gone meanwhile, and known to be."""
     lost = server.host
     lost.compute.stop()
     try:
         stage.admin.nova("PUT", f"/os-services/{_service(stage, lost.name)['id']}", {"forced_down": True})
-        server.act_until("evacuate", "ACTIVE", {})
-        check(server.host is not lost, "it is on the other host")
+        yield lost
     finally:
         lost.compute.start()
         eventually(lambda: _is_up_again(stage, lost.name), f"{lost.name} is up again", 90)
+
+
+@action("operation.evacuate", in_short=False)
+def evacuate(stage):
+    """Of a host that is gone. There is no storage that both share: it begins again from its image."""
+    server = stage.active()
+    with lost_host_of(stage, server) as lost:
+        server.act_until("evacuate", "ACTIVE", {})
+        check(server.host is not lost, "it is on the other host")
     with libvirt.open(lost.uri) as connection:
         eventually(lambda: not connection.listAllDomains(), f"{lost.name} has removed what it had of it")
     deleted = {loop for loop in stage.cloud.loops()
@@ -365,7 +375,23 @@ def crash_dump(stage):
 @action("console.serial.interactive")
 def serial_console(stage):
     server = stage.active()
-    stage.admin.nova("POST", f"/servers/{server.id}/remote-consoles", {"remote_console": {"protocol": "serial", "type": "serial"}})
+    found = stage.admin.nova("POST", f"/servers/{server.id}/remote-consoles",
+                             {"remote_console": {"protocol": "serial", "type": "serial"}})
+    stage.cloud.start_serial_proxy()
+    socket = WebSocket()
+    socket.connect(found["remote_console"]["url"], protocols=["binary"])
+    try:
+        socket.sendmsg(b"echo $((6 * 7))-is-said\n")
+        said = b""
+
+        def hears() -> bool:
+            nonlocal said
+            readable, _, _ = select.select([socket.socket], [], [], 0)
+            said += (socket.recvmsg() or b"") if readable or socket.pending() else b""
+            return b"42-is-said" in said
+        eventually(hears, "the shell at the console answers through nova-serialproxy")
+    finally:
+        socket.close()
 
 
 # ---- the host ---------------------------------------------------------------------------------------------------------

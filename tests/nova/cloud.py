@@ -25,7 +25,7 @@ from processes import DidNotStart, Program, run  # noqa: E402
 from settings import CONFIG, HOME, LOGS  # noqa: E402
 
 PROGRAMS = ["nova-compute", "nova-conductor", "nova-scheduler", "nova-api-wsgi", "keystone-wsgi-public", "placement-api",
-            "glance-api", "uwsgi", "mariadbd", "epmd", "genisoimage", "sshd"]
+            "glance-api", "nova-serialproxy", "uwsgi", "mariadbd", "epmd", "genisoimage", "sshd"]
 RABBIT_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 # Programs look for links in /sys, which has those of the network namespace that it was mounted in.
 SHOW_LINKS_IN_SYS = f"""set -e
@@ -58,11 +58,11 @@ def enter(folder: str, network=None) -> None:
 
 
 class Cloud:
-    def __init__(self, build: str, cache: str | None = None, network=None):
-        """`build`: of virtuserns. `cache`: where schemas are kept between runs. `network`: a neutron.Neutron; without one instances
-        have no networks."""
+    def __init__(self, build: str, cache: str | None = None, volumes=None, network=None):
+        """`build`: of virtuserns. `cache`: where schemas are kept between runs. `volumes`: a cinder_service.Cinder; without one there
+        are no volumes. `network`: a neutron.Neutron; without one instances have no networks."""
         self.build = os.path.abspath(build)
-        self.network = network
+        self.volumes, self.network = volumes, network
         self.database = database.Database(pathlib.Path(cache or f"{self.build}/nova-schemas"), network)
         self.services: list[Program] = []
         self.hosts: dict[str, Host] = {}
@@ -85,8 +85,8 @@ class Cloud:
     def up(self) -> None:
         begin = time.monotonic()
         settings.write_all()
-        if self.network:
-            self.network.write_settings()
+        for service in filter(None, (self.volumes, self.network)):
+            service.write_settings()
         rabbit = self._start_rabbit()
         self.database.start()
         self.seconds["schemas"] = time.monotonic() - begin
@@ -97,15 +97,17 @@ class Cloud:
         network = self._start_network()
         # Threads of uwsgi lose the replies of nova's messages.
         nova = self._start_wsgi("nova-api", settings.NOVA, "/usr/bin/nova-api-wsgi", processes=2)
-        for name in ("nova-conductor", "nova-scheduler"):
-            self.start_program(name, [name, *database.nova_manage()[1:], "--log-file", f"{LOGS}/{name}.log"])
+        conductor, _ = [self.start_program(name, [name, *database.nova_manage()[1:], "--log-file", f"{LOGS}/{name}.log"])
+                        for name in ("nova-conductor", "nova-scheduler")]
         more = [(self._start_wsgi("nova-metadata", settings.METADATA, "/usr/bin/nova-metadata-wsgi"), settings.METADATA)] \
             if self.network else []
         for service, port in [(keystone, settings.KEYSTONE), (placement, settings.PLACEMENT), (glance, settings.GLANCE),
                               (network, settings.NETWORK), (nova, settings.NOVA), *more]:
             service.await_answer(port)
+        if self.volumes:
+            self.volumes.start(self.database, self.start_program, self._start_wsgi)
         # A nova-compute that finds no conductor sleeps 10 s before it tries again.
-        self.services[-2].await_text(LOGS / "nova-conductor.log", "Starting conductor node")
+        conductor.await_text(LOGS / "nova-conductor.log", "Starting conductor node")
         self.seconds["control plane"] = time.monotonic() - begin
 
     def start_program(self, name: str, argv: list[str], environment: dict[str, str] | None = None) -> Program:
@@ -132,16 +134,25 @@ class Cloud:
                                                    "-kernel inet_dist_use_interface {127,0,0,1}",
             "ERL_MAX_PORTS": "4096"})
 
-    def _start_wsgi(self, name: str, port: int, file: str, processes: int = 1, threads: int = 1) -> Program:
+    def _start_wsgi(self, name: str, port: int, file: str, processes: int = 1, threads: int = 1,
+                    arguments: str = "") -> Program:
         argv = ["uwsgi", "--plugin", "python3", "--http-socket", f"127.0.0.1:{port}", "--wsgi-file", file, "--master",
                 "--no-orphans", "--die-on-term", "--lazy-apps", "--enable-threads", "--processes", str(processes),
                 "--threads", str(threads), "--buffer-size", "65535", "--add-header", "Connection: close", "--need-app",
-                "--disable-logging"]
+                "--disable-logging", *(["--pyargv", arguments] if arguments else [])]
         configuration = {f"OS_{service.upper()}_CONFIG_DIR": f"{CONFIG}/{service}" for service in ("keystone", "placement")}
         # The first file is paste's: the package's.
         configuration |= {"OS_NOVA_CONFIG_DIR": f"{CONFIG}/nova",
                           "OS_NOVA_CONFIG_FILES": "/etc/nova/api-paste.ini;nova.conf;nova-db.conf"}
         return self.start_program(name, argv, configuration)
+
+    def start_serial_proxy(self) -> None:
+        """Once: what makes a websocket of the consoles of all hosts."""
+        if any(program.name == "nova-serialproxy" for program in self.services):
+            return
+        proxy = self.start_program("nova-serialproxy", ["nova-serialproxy", *database.nova_manage()[1:],
+                                                 "--log-file", f"{LOGS}/nova-serialproxy.log"])
+        proxy.await_port(settings.SERIAL_PROXY)
 
     # ---- compute hosts ----
 

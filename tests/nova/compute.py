@@ -98,6 +98,9 @@ class Host:
         self.beside.append(program)
         return program
 
+    def program_beside(self, name: str) -> Program:
+        return next(program for program in self.beside if program.name == f"{name}-{self.name}")
+
     def start_ssh(self) -> None:
         """By which nova-compute of another host moves disks to this one."""
         self.start_beside("sshd", ssh.server_argv(self.name, self.ip))

@@ -128,6 +128,12 @@ def _mounts(host) -> list[str]:
     return [line.split()[4] for line in lines if "/instances/" in line.split()[4] or "/instances/" in line.split()[3]]
 
 
+def left_of(stage: Stage, keep: list[Server]) -> list[str]:
+    """What there is of servers, but for these, which run."""
+    words = [word for server in keep for word in (server.id, stage.admin.server(server.id)["OS-EXT-SRV-ATTR:instance_name"])]
+    return [each for each in _leftovers(stage) if not any(word in each for word in words)]
+
+
 def _leftovers(stage: Stage) -> list[str]:
     left = [f"server {server['id']}" for server in stage.admin.servers(all_projects=True)]
     for provider in stage.admin.placement("/resource_providers")["resource_providers"]:

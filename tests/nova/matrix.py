@@ -9,6 +9,10 @@ import pathlib
 import sys
 
 BEGIN, END = "<!-- matrix -->", "<!-- /matrix -->"
+BY_HAND = "state set by hand"  # as kills.py says it
+BY_HAND_NOTE = ("path B, kill -9 at random moments: the action ends, well or with an error, and can be done again; \"by hand\": now and then "
+                "Nova's own request is lost with nova-compute, and `openstack server set --state active` and a hard reboot bring the "
+                "instance back")
 SIGNS = {"pass": "yes", "refused": "no", "FAIL": "**broken**"}
 
 
@@ -28,7 +32,7 @@ def cell(result: dict | None, notes: list[str]) -> str:
 
 
 def table(results: list[dict], kind: str, head: str, notes: list[str]) -> list[str]:
-    paths = list(dict.fromkeys(result["path"] for result in results))
+    paths = sorted({result["path"] for result in results})
     lines = ["| " + " | ".join([head, *(f"path {path}" for path in paths)]) + " |", "|---" * (len(paths) + 1) + "|"]
     by_name: dict[str, dict[str, dict]] = {}
     for result in results:
@@ -41,9 +45,33 @@ def table(results: list[dict], kind: str, head: str, notes: list[str]) -> list[s
     return lines
 
 
+def kills(results: list[dict], notes: list[str]) -> list[str]:
+    """What became of actions in the middle of which something was killed: the worst of all tries."""
+    worst: dict[str, dict[str, tuple[int, str]]] = {}
+    for result in results:
+        if "kill" not in result:
+            continue
+        action, victim = result["kill"].removesuffix("-is-killed").split("-when-")
+        by_hand = result["result"] == "pass" and BY_HAND in result["reason"]
+        text = "**broken**" if result["result"] != "pass" else "by hand" if by_hand else "yes"
+        found = (["yes", "by hand", "**broken**"].index(text), text)
+        of_action = worst.setdefault(action, {})
+        of_action[victim] = max(found, of_action.get(victim, found))
+    if not worst:
+        return []
+    victims = list(dict.fromkeys(victim for of_action in worst.values() for victim in of_action))
+    notes.append(BY_HAND_NOTE)
+    lines = ["| killed in the middle | " + " | ".join(victims) + f" ({len(notes)}) |", "|---" * (len(victims) + 1) + "|"]
+    for action, of_action in worst.items():
+        cells = [of_action.get(victim, (0, "not tried"))[1] for victim in victims]
+        lines.append("| " + " | ".join([action.replace("-", " "), *cells]) + " |")
+    return [*lines, ""]
+
+
 def make(results: list[dict]) -> str:
     notes: list[str] = []
-    lines = [*table(results, "action", "action", notes), "", *table(results, "invariant", "always", notes), ""]
+    lines = [*table(results, "action", "action", notes), "", *table(results, "invariant", "always", notes), "",
+             *kills(results, notes)]
     lines += [f"{number}. {note.rstrip('.')}." for number, note in enumerate(notes, 1)]
     return "\n".join(lines).strip() + "\n"
 

@@ -29,13 +29,13 @@ log_level = 2
 """ % (SOCKET, SOCKET)
 
 
-def start_host(cloud, name, conf=CONF):
+def start_host(cloud, name, conf=CONF, adapter_conf=ADAPTER):
     """The adapter's program is returned."""
     host = cloud.host(name)
     host.start_ssh()
     host.start_daemon()
     config = settings.CONFIG / f"adapter-{name}.conf"
-    config.write_text(ADAPTER.format(name=name, ip=host.ip, state=STATE, uri="userns:///system", build=host.build))
+    config.write_text(adapter_conf.format(name=name, ip=host.ip, state=STATE, uri="userns:///system", build=host.build))
     adapter = host.start_beside("adapter", ["{build}/driver/compute/virtuserns-compute", "--config", str(config)])
     cloud.start_compute(name, conf, binary=str(SOURCE / "driver/compute/nova/nova-compute-userns"))
     return adapter

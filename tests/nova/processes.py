@@ -47,6 +47,10 @@ class Program:
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
 
+    def pause(self) -> None:
+        """Until it is killed: it answers nobody."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
     def tell_to_end(self) -> None:
         if self.is_running():
             os.kill(self.pid, signal.SIGTERM)

@@ -113,7 +113,7 @@ class Session:
             except Refused as refused:
                 raise WentWrong(f"the image is gone: {refused}") from None  # nova deletes it when the snapshot failed
             return found if found["status"] == "active" else None
-        return _await(look, lambda: f"image {image} is active", timeout_s)
+        return await_that(look, lambda: f"image {image} is active", timeout_s)
 
     # ---- placement ----
 
@@ -128,11 +128,15 @@ class Session:
     def neutron(self, method: str, path: str, body=None):
         return self._call(settings.NETWORK, method, f"/v2.0{path}", body)[1]
 
+    # ---- cinder ----
+
+    def cinder(self, method: str, path: str, body=None):
+        return self._call(settings.CINDER, method, f"/v3/{self.project_id}{path}", body, {"OpenStack-API-Version": "volume 3.59"})[1]
+
     # ---- nova ----
 
-    def nova(self, method: str, path: str, body=None):
-        return self._call(settings.NOVA, method, f"/v2.1{path}", body,
-                          {"OpenStack-API-Version": f"compute {MICROVERSION}"})[1]
+    def nova(self, method: str, path: str, body=None, version: str = MICROVERSION):
+        return self._call(settings.NOVA, method, f"/v2.1{path}", body, {"OpenStack-API-Version": f"compute {version}"})[1]
 
     def make_flavor(self, name: str, memory_mb: int = 256, vcpus: int = 1, disk_gb: int = 1, **extra_specs: str) -> str:
         flavor = self.nova("POST", "/flavors", {"flavor": {"name": name, "ram": memory_mb, "vcpus": vcpus,
@@ -175,7 +179,7 @@ class Session:
             if last["OS-EXT-STS:task_state"] is None and (why := give_up()):
                 raise WentWrong(why)
             return None
-        return _await(look, lambda: f"{last.get('status')}, task {last.get('OS-EXT-STS:task_state')}, "
+        return await_that(look, lambda: f"{last.get('status')}, task {last.get('OS-EXT-STS:task_state')}, "
                                     f"not {' or '.join(statuses)}", timeout_s)
 
     def await_gone(self, server: str, timeout_s: float = 90) -> None:
@@ -187,7 +191,29 @@ class Session:
             if found["status"] == "ERROR" and found["OS-EXT-STS:task_state"] is None:
                 raise WentWrong(f"ERROR: {found.get('fault', {}).get('message', 'without a word')}")
             return False
-        _await(look, lambda: f"server {server} is still there", timeout_s)
+        await_that(look, lambda: f"server {server} is still there", timeout_s)
+
+    def ask_for_volume(self, server: str, volume: str, **more) -> dict:
+        return self.nova("POST", f"/servers/{server}/os-volume_attachments",
+                         {"volumeAttachment": {"volumeId": volume, **more}})["volumeAttachment"]
+
+    def volumes_of(self, server: str) -> list[dict]:
+        return self.nova("GET", f"/servers/{server}/os-volume_attachments")["volumeAttachments"]
+
+    def await_volume(self, server: str, volume: str, give_up) -> None:
+        """Until Cinder says that this server has it; or `give_up` says why not."""
+        def look():
+            found = self.cinder("GET", f"/volumes/{volume}")["volume"]
+            if found["status"] == "in-use" and server in [each["server_id"] for each in found["attachments"]]:
+                return True
+            if why := give_up():
+                raise WentWrong(why)
+            return False
+        await_that(look, lambda: f"volume {volume} is attached to server {server}", 60)
+
+    def detach_volume(self, server: str, volume: str) -> None:
+        """Asks for it."""
+        self.nova("DELETE", f"/servers/{server}/os-volume_attachments/{volume}")
 
     def last_event(self, server: str) -> dict:
         """The newest action of it, with the results and the text of its events."""
@@ -195,7 +221,7 @@ class Session:
         return self.nova("GET", f"/servers/{server}/os-instance-actions/{newest['request_id']}")["instanceAction"]
 
 
-def _await(look, describe, timeout_s: float):
+def await_that(look, describe, timeout_s: float):
     deadline = time.monotonic() + timeout_s * daemon_module.TIME_FACTOR
     while not (found := look()):
         if time.monotonic() > deadline:

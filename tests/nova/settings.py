@@ -8,7 +8,8 @@ import pathlib
 HOME = pathlib.Path("/var/lib/nova")
 CONFIG, LOGS, RUN = HOME / "etc", HOME / "log", HOME / "run"
 DATABASE_SOCKET = RUN / "mysql.sock"
-KEYSTONE, GLANCE, NOVA, METADATA, PLACEMENT, NETWORK, RABBIT = 5000, 9292, 8774, 8775, 8778, 9696, 5672
+KEYSTONE, GLANCE, NOVA, METADATA, PLACEMENT, NETWORK, CINDER, RABBIT, SERIAL_PROXY = \
+    5000, 9292, 8774, 8775, 8778, 9696, 8776, 5672, 6083
 RABBIT_DISTRIBUTION, EPMD = 25672, 4369
 PASSWORD = "sec"
 DATABASES = ["keystone", "glance", "placement", "nova", "nova_api", "nova_cell0"]
@@ -140,6 +141,10 @@ discover_hosts_in_cells_interval = -1
 enabled = false
 [spice]
 enabled = false
+[serial_console]
+serialproxy_host = 127.0.0.1
+serialproxy_port = {SERIAL_PROXY}
+base_url = ws://127.0.0.1:{SERIAL_PROXY}/
 """
 
 NOVA_DATABASES_CONF = f"""[api_database]
@@ -167,7 +172,8 @@ def catalog() -> str:
     lines = []
     for kind, name, address in [("compute", "nova", url(NOVA, "/v2.1")), ("placement", "placement", url(PLACEMENT)),
                                 ("image", "glance", url(GLANCE)), ("network", "neutron", url(NETWORK)),
-                                ("identity", "keystone", url(KEYSTONE, "/v3"))]:
+                                ("identity", "keystone", url(KEYSTONE, "/v3")),
+                                ("volumev3", "cinderv3", url(CINDER, "/v3/$(project_id)s"))]:
         lines += [f"catalog.RegionOne.{kind}.{interface}URL = {address}" for interface in ("public", "internal", "admin")]
         lines.append(f"catalog.RegionOne.{kind}.name = {name}")
     return "".join(f"{line}\n" for line in lines)

@@ -110,6 +110,8 @@ class Server:
 
 
 class Stage:
+    server: type[Server] = Server  # what `boot` makes
+
     def __init__(self, cloud, image_path: str):
         self.cloud = cloud
         self.admin = Session.admin()
@@ -127,12 +129,17 @@ class Stage:
         return self._count
 
     def boot(self, nova: Session | None = None, **more) -> Server:
+        server = self.begin_boot(nova, **more)
+        server.await_status("ACTIVE")
+        return server
+
+    def begin_boot(self, nova: Session | None = None, **more) -> Server:
+        """Asked for, and no more."""
         nova = nova or self.admin
         arguments = {"image": self.image, "flavor": self.small, **more}
         name = f"{self.doing}-{self.next_number()}"
-        server = Server(self, nova, nova.boot(name, **arguments))
+        server = self.server(self, nova, nova.boot(name, **arguments))
         self.cloud.instances[server.id] = name
-        server.await_status("ACTIVE")
         return server
 
     def active(self) -> Server:

@@ -4,7 +4,7 @@
 
 #include "driver/controller/plug.h"
 #include "driver/controller/protocol.h"
-#include "driver/controller/shadow.h"
+#include "driver/kernel/shadow.h"
 #include "driver/controller/users.h"
 #include "driver/kernel/mountinfo.h"
 #include "driver/kernel/netlink.h"
@@ -34,10 +34,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   });
   (void)controller::resolve_identity("web", "web", text, text);
   // Of one line: none more and none less, and it says what was asked for.
-  if (const auto changed = controller::replace_hash(text, "root", "$6$x", 20'000)) {
+  if (const auto changed = kernel::replace_hash(text, "root", "$6$x", 20'000)) {
     if (std::count(changed->begin(), changed->end(), '\n') != std::count(text.begin(), text.end(), '\n'))
       std::abort();
-    const auto again = controller::replace_hash(*changed, "root", "$6$x", 20'000);
+    const auto again = kernel::replace_hash(*changed, "root", "$6$x", 20'000);
     if (!again || *again != *changed) std::abort();
   }
   return 0;

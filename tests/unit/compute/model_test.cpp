@@ -179,6 +179,7 @@ TEST(Model, BoundsOfAVolume) {
                    {"/path", ""},
                    {"/path", "/" + std::string(5000, 'a')},
                    {"/readonly", 1},
+                   {"/shared", 1},
                    {"/boot_index", -1},
                    {"/boot_index", "0"},
                    {"/serial", std::string(256, 's')}},
@@ -188,6 +189,22 @@ TEST(Model, BoundsOfAVolume) {
   EXPECT_TRUE(read_volume(object_of(root, "v")).value().is_root);
   root["boot_index"] = 1u;
   EXPECT_FALSE(read_volume(object_of(root, "v")).value().is_root);
+}
+
+TEST(Model, AKnownVolumeGoesByItsSerial) {
+  auto json = test::sample_volume();
+  EXPECT_EQ(read_known_volume(object_of(json, "v")).value(), read_volume(object_of(json, "v")).value());
+  for (const Json& device : {Json(""), Json()}) {
+    json["device"] = device;
+    const auto known = read_known_volume(object_of(json, "v")).value();
+    EXPECT_EQ(known.serial, "s-1");
+    EXPECT_EQ(known.path, "/dev/sdb");
+    EXPECT_EQ(known.device, "");
+    EXPECT_FALSE(read_volume(object_of(json, "v")));
+  }
+  json["serial"] = "";
+  EXPECT_EQ(read_known_volume(object_of(json, "v")).error().text,
+            "v.serial: needs that of the volume, where its device is not said");
 }
 
 TEST(Model, ListsAreBounded) {

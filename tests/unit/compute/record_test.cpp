@@ -35,6 +35,9 @@ TEST(Record, ComesBackAsItWas) {
   record.token = std::string(64, 'f');
   record.spec.ids.reset();
   record.volumes[0].is_root = record.volumes[0].is_readonly = true;
+  record.arriving = record.volumes[0];
+  record.arriving->is_root = false;
+  record.arriving->is_shared = true;
   EXPECT_EQ(parse_record(format_record(record)).value(), record);
 }
 
@@ -63,6 +66,8 @@ TEST(Record, EveryMemberIsNeededOrBounded) {
                                                 {"token", std::string(129, 'x')},
                                                 {"image", Json::object()},
                                                 {"rescue", 1},
+                                                {"arriving", 1},
+                                                {"arriving", Json::object()},
                                                 {"before_resize", 1}};
   for (const auto& [key, value] : wrong) {
     auto json = good;
@@ -101,14 +106,18 @@ TEST(Kinds, EveryCodeIsOneAndOnlyWaitingHelpsThose) {
 TEST(Settings, EveryKeyIsOptionalAndChecked) {
   EXPECT_EQ(parse_settings("", "f").value().socket, "/run/virtuserns/compute.sock");
   const auto read =
-      parse_settings("connect = \"test:///default\"\nlog_level = 1\ndefault_disk_gb = 5 # gigabytes\n", "f").value();
+      parse_settings("connect = \"test:///default\"\nlog_level = 1\ndefault_disk_gb = 5 # gigabytes\nroot_volumes = true\n", "f")
+          .value();
   EXPECT_EQ(read.connect, "test:///default");
   EXPECT_EQ(read.log_level, 1u);
   EXPECT_EQ(read.default_disk_gb, 5u);
+  EXPECT_TRUE(read.root_volumes);
+  EXPECT_FALSE(parse_settings("", "f").value().root_volumes);
   const std::pair<const char*, const char*> wrong[] = {
       {"\n\nno_such = 1", "f:3: unknown key 'no_such'"},
       {"socket = \"relative\"", "f:1: key 'socket' needs an absolute path"},
       {"state = 1", "f:1: key 'state' needs an absolute path"},
+      {"root_volumes = 1", "f:1: key 'root_volumes' needs true or false"},
       {"connect = 1", "f:1: key 'connect' needs a string"},
       {"log_level = 5", "f:1: key 'log_level' needs a number from 1 to 4"},
       {"log_level = \"3\"", "f:1: key 'log_level' needs a number from 1 to 4"},

@@ -8,12 +8,12 @@ DOCUMENT = pathlib.Path(__file__).resolve().parents[3] / "docs" / "compute-api.m
 _FREE = {"extra_specs", "image_properties", "ticket"}
 # What a parameter is called, and the paragraph of "Structures" that describes it.
 _STRUCTURE_OF = {"instance": "instance", "image": "image", "network": "network", "vif": "network", "volumes": "volumes",
-                 "volume": "volumes", "files": "files", "config_drive": "files"}
+                 "volume": "volumes", "next": "volumes", "files": "files", "config_drive": "files"}
 _TYPES = {
     "uuid": str, "name": str, "hostname": str, "project": str, "user": str, "display_name": str, "vcpus": int,
     "memory_mb": int, "root_gb": int, "ephemeral_gb": int, "swap_mb": int, "key": str, "format": str, "id": str, "mac": str,
     "bridge": str, "device": str, "mtu": (int, type(None)), "active": bool, "address": str, "prefix": int, "to": str,
-    "via": str, "path": str, "readonly": bool, "boot_index": (int, type(None)), "serial": str, "content": str, "mode": int,
+    "via": str, "path": str, "readonly": bool, "shared": bool, "boot_index": (int, type(None)), "serial": str, "content": str, "mode": int,
     "power": bool, "disks": bool, "resize": bool, "timeout": int, "retry_interval": int, "password": (str, type(None)),
     "destination": str, "bytes": int, "ticket": dict, "type": str, "max_mb": int,
     "max_age_s": int, "keep_unused_for_s": int,

@@ -55,7 +55,7 @@ class DeviceTest(DriverCase):
 
     def test_volume(self):
         info = nova_objects.volume()["connection_info"]
-        expected = {"device": "/dev/vdc", "path": "/dev/loop7", "readonly": False, "boot_index": None,
+        expected = {"device": "/dev/vdc", "path": "/dev/loop7", "readonly": False, "shared": False, "boot_index": None,
                     "serial": "dddddddd-0000-4000-8000-000000000001"}
         self.driver.attach_volume(CONTEXT, info, self.instance, "/dev/vdc")
         self.driver.detach_volume(CONTEXT, info, self.instance, "/dev/vdc")
@@ -73,6 +73,50 @@ class DeviceTest(DriverCase):
         for kind in ("device-not-found", "instance-not-found"):
             self.refuse("instance.detach_volume", kind)
             self.driver.detach_volume(CONTEXT, nova_objects.volume()["connection_info"], self.instance, "/dev/vdc")
+
+    def test_volume_that_is_in_use(self):
+        """Nova then has it attached as before; what it hears has to be what it acts upon."""
+        CONF.set_override("reconnect_timeout", 0, group="userns")
+        driver = nova_objects.load_driver(self.adapter.path, reconnect_timeout=0)
+        self.addCleanup(driver._adapter.close)
+        self.refuse("instance.detach_volume", "busy", "process 5 has it", retryable=True)
+        with unittest.mock.patch("nova.virt.userns.volumes.disconnect") as disconnect:
+            with self.assertRaisesRegex(exception.DeviceDetachFailed, "process 5 has it"):
+                driver.detach_volume(CONTEXT, nova_objects.volume()["connection_info"], self.instance, "/dev/vdc")
+        disconnect.assert_not_called()
+
+    def test_volume_of_several(self):
+        info = {**nova_objects.volume()["connection_info"], "multiattach": True}
+        self.driver.attach_volume(CONTEXT, info, self.instance, "/dev/vdc")
+        self.assertIs(self.adapter.asked("instance.attach_volume")[0]["volume"]["shared"], True)
+
+    def test_extend(self):
+        """By its serial: Nova does not say where it is. And of a transport that has nothing to look for again."""
+        self.driver.extend_volume(CONTEXT, nova_objects.volume()["connection_info"], self.instance, 2 << 30)
+        asked = self.adapter.asked("instance.extend_volume")[0]["volume"]
+        self.assertEqual((asked["device"], asked["serial"]), ("", "dddddddd-0000-4000-8000-000000000001"))
+
+    def test_swap(self):
+        old, new = (nova_objects.volume(path=path)["connection_info"] for path in ("/dev/loop7", "/dev/loop8"))
+        with unittest.mock.patch("nova.virt.userns.volumes.disconnect") as disconnect:
+            self.driver.swap_volume(CONTEXT, old, new, self.instance, "/dev/vdc", 0)
+            disconnect.assert_called_once_with(old)
+            self.refuse("instance.swap_volume", "invalid", "it is smaller")
+            with self.assertRaisesRegex(exception.InvalidInput, "smaller"):
+                self.driver.swap_volume(CONTEXT, old, new, self.instance, "/dev/vdc", 0)
+            self.assertEqual(disconnect.call_args.args, (new,))
+        asked = self.adapter.asked("instance.swap_volume")[0]
+        self.assertEqual([(asked[name]["device"], asked[name]["path"]) for name in ("volume", "next")],
+                         [("/dev/vdc", "/dev/loop7"), ("/dev/vdc", "/dev/loop8")])
+
+    def test_tag_of_a_volume(self):
+        self.mappings += [
+            objects.BlockDeviceMapping(tag="data", device_name="/dev/vdc", volume_id="dddddddd-0000-4000-8000-000000000001"),
+            objects.BlockDeviceMapping(tag=None, device_name="/dev/vdd", volume_id=UUID)]
+        self.driver.attach_volume(CONTEXT, nova_objects.volume()["connection_info"], self.instance, "/dev/vdc")
+        disk, = self.instance.device_metadata.devices
+        self.assertEqual((disk.tags, disk.path, disk.serial), (["data"], "/dev/vdc", "dddddddd-0000-4000-8000-000000000001"))
+        self.instance.save.assert_called()
 
     def test_encrypted_volume(self):
         with self.assertRaises(exception.VolumeEncryptionNotSupported):

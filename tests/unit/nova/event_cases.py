@@ -35,6 +35,16 @@ class EventTest(ShimCase):
                     (UUID, virtevent.EVENT_LIFECYCLE_PAUSED), (UUID, virtevent.EVENT_LIFECYCLE_RESUMED),
                     (UUID, virtevent.EVENT_LIFECYCLE_SUSPENDED), (UUID, virtevent.EVENT_LIFECYCLE_STOPPED))
 
+    def test_that_one_started_is_no_news_to_who_starts_it(self):
+        self.start()
+        with self.driver._events.spawning(UUID):
+            self.adapter.notify(UUID, "started")
+            self.adapter.notify(OTHER, "started")
+            self.adapter.notify(UUID, "stopped")
+            self.expect((OTHER, virtevent.EVENT_LIFECYCLE_STARTED), (UUID, virtevent.EVENT_LIFECYCLE_STOPPED))
+        self.adapter.notify(UUID, "started")
+        self.eventually("the next one is", lambda: len(self.seen) == 3)
+
     def test_time_of_the_event(self):
         times = []
         self.driver.register_event_listener(lambda event: times.append(event.timestamp))

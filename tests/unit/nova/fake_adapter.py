@@ -14,7 +14,7 @@ import compute_api
 DESCRIBED = {
     "hostname": "node-1", "uri": "userns:///system", "hypervisor_type": "userns", "hypervisor_version": 1000,
     "kind": "container", "architecture": "x86_64", "guest_types": [["x86_64", "lxc", "exe"]],
-    "features": {name: True for name in ("attach_interface", "attach_volume", "extend_volume", "rescue", "snapshot", "suspend",
+    "features": {name: True for name in ("attach_interface", "attach_volume", "extend_volume", "swap_volume", "rescue", "snapshot", "suspend",
                                          "migrate", "config_drive", "serial_console", "set_password", "quiesce",
                                          "crash_dump")},
     "image_formats": ["raw", "qcow2", "root-tar"],

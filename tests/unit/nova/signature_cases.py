@@ -20,7 +20,7 @@ LEFT_OUT = {
     "get_vnc_console": "no screen", "get_spice_console": "no screen", "get_rdp_console": "no screen",
     "get_mks_console": "no screen",
     "get_all_volume_usage": "no counters for each volume", "block_stats": "as above",
-    "swap_volume": "not in the interface", "volume_snapshot_create": "files of NFS", "volume_snapshot_delete": "files of NFS",
+    "volume_snapshot_create": "files of NFS", "volume_snapshot_delete": "files of NFS",
     "power_update_event": "for bare metal", "soft_delete": "Nova powers off instead", "restore": "Nova powers on instead",
     "pre_live_migration": "refused before", "live_migration": "refused before", "live_migration_force_complete": "as above",
     "live_migration_abort": "as above", "rollback_live_migration_at_source": "as above",

@@ -1,9 +1,7 @@
-#include "driver/userns/password.h"
+#include "conf/password.h"
 
 #include <crypt.h>
 #include <gtest/gtest.h>
-
-#include "conf/password.h"
 
 namespace virtuserns {
 namespace {
@@ -17,12 +15,12 @@ bool fits(const std::string& password, const std::string& hash) {
 TEST(Password, ItsHashIsWhatLoginsCompareWith) {
   for (const std::string& password :
        {std::string("secret"), std::string(""), std::string("\xc3\xa4 and blanks"), std::string(511, 'x')}) {
-    const auto hash = userns::hash_password(password);
+    const auto hash = hash_password(password);
     ASSERT_TRUE(hash) << password;
     EXPECT_TRUE(hash->starts_with("$6$"));
     EXPECT_TRUE(fits(password, *hash)) << password;
     EXPECT_FALSE(fits(password + "!", *hash)) << password;
-    EXPECT_NE(*hash, *userns::hash_password(password)) << "a salt of its own";
+    EXPECT_NE(*hash, *hash_password(password)) << "a salt of its own";
     EXPECT_TRUE(validate_password("root", *hash, PasswordForm::kHashed));
   }
 }

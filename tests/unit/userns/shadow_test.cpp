@@ -1,5 +1,5 @@
 // A password in a container's /etc/shadow, whatever that is.
-#include "driver/controller/shadow.h"
+#include "driver/kernel/shadow.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@
 #include "conf/base/file.h"
 #include "tests/support/temp_dir.h"
 
-namespace virtuserns::controller {
+namespace virtuserns::kernel {
 namespace {
 
 namespace fs = std::filesystem;
@@ -153,4 +153,4 @@ TEST_F(Shadow, ALockThatIsNoneOrIsKeptIsAnError) {
 }
 
 }  // namespace
-}  // namespace virtuserns::controller
+}  // namespace virtuserns::kernel

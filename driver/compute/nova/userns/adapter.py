@@ -12,6 +12,10 @@ class ImageMissing(exception.NovaException):
     msg_fmt = 'The image is not in the cache of virtuserns-compute: %(reason)s'
 
 
+class Busy(exception.ComputeServiceUnavailable):
+    """What was asked for waits for something that goes on in the instance."""
+
+
 def unreachable(error):
     """Nobody answers: for a boot Nova tries another host, for everything else the user may try again."""
     return exception.ComputeServiceUnavailable(str(error), host=CONF.host)
@@ -37,7 +41,7 @@ _BY_KIND = {
     'image-refused': lambda error, uuid, image: exception.ImageUnacceptable(image_id=image, reason=error.message),
     'no-space': lambda error, uuid, image: exception.ComputeResourcesUnavailable(reason=error.message),
     'device-not-found': lambda error, uuid, image: exception.DeviceNotFound(error.message, device=''),
-    'busy': lambda error, uuid, image: exception.ComputeServiceUnavailable(error.message, host=CONF.host),
+    'busy': lambda error, uuid, image: Busy(error.message, host=CONF.host),
     'unavailable': lambda error, uuid, image: exception.ComputeServiceUnavailable(error.message, host=CONF.host),
 }
 

@@ -112,18 +112,22 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
 
     def spawn(self, context, instance, image_meta, injected_files, admin_password, allocations, network_info=None,
               block_device_info=None, power_on=True, accel_info=None, **kwargs):
-        with self._cleaning_up(context, instance, network_info, block_device_info):
+        with self._cleaning_up(context, instance, network_info, block_device_info), self._events.spawning(instance.uuid):
             connected = volumes.connect_all(block_device_info)
             network = marshal.network(network_info)  # Nova allocates it meanwhile: this waits for it, and for its tags
             tags.refresh(context, instance)
             drive = self._config_drive(context, instance, injected_files, admin_password, network_info)
             with self._vifs.plugged(instance, network_info, wait=power_on):
-                answer = self._images.using(
-                    context, _image_id(image_meta, connected), instance.trusted_certs,
-                    lambda image: self._adapter.call_long(
-                        'instance.spawn', instance=marshal.instance(instance), image=image, network=network, volumes=connected, files=marshal.files(injected_files),
-                        config_drive=drive, password=_password(admin_password), power=power_on))
-        marshal.save_ids(instance, answer['ids'])
+                try:
+                    answer = self._images.using(
+                        context, _image_id(image_meta, connected), instance.trusted_certs,
+                        lambda image: self._adapter.call_long(
+                            'instance.spawn', instance=marshal.instance(instance), image=image,
+                            network=network, volumes=connected, files=marshal.files(injected_files),
+                            config_drive=drive, password=_password(admin_password), power=power_on))
+                except NotImplementedError as error:  # Nova would try other hosts until none is left, and say that
+                    raise exception.InvalidInput(reason=str(error)) from error
+        marshal.note_ids(instance, answer['ids'])
 
     def destroy(self, context, instance, network_info, block_device_info=None, destroy_disks=True, destroy_secrets=True,
                 **kwargs):
@@ -231,7 +235,11 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
                     volumes=connected, files=[], config_drive=drive, password=rescue_password))
 
     def unrescue(self, context, instance, *args, **kwargs):
-        self._adapter.call_long('instance.unrescue', uuid=instance.uuid)
+        network_info = instance.get_network_info()
+        if self._vifs.have_openvswitch(network_info):
+            self.power_off(instance)
+        with self._vifs.plugged(instance, network_info, wait=False):
+            self._adapter.call_long('instance.unrescue', uuid=instance.uuid)
 
     def snapshot(self, context, instance, image_id, update_task_state):
         record = self._images.describe(context, image_id)
@@ -292,6 +300,8 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         except Exception:
             with excutils.save_and_reraise_exception():
                 volumes.disconnect(connection_info)
+        tags.refresh(context, instance)
+        instance.save()
 
     def detach_volume(self, context, connection_info, instance, mountpoint, encryption=None, **kwargs):
         try:
@@ -299,15 +309,28 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         except (exception.DeviceNotFound, exception.InstanceNotFound) as error:
             LOG.warning('Volume at %(device)s was gone already: %(error)s', {'device': mountpoint, 'error': error},
                         instance=instance)
+        except adapter.Busy as error:
+            raise exception.DeviceDetachFailed(device=mountpoint, reason=str(error)) from error
         volumes.disconnect(connection_info)
+
+    def swap_volume(self, context, old_connection_info, new_connection_info, instance, mountpoint, resize_to):
+        before = volumes.as_connected(old_connection_info, mountpoint)
+        following = volumes.connect(new_connection_info, mountpoint)
+        try:
+            self._refusable('instance.swap_volume', instance, long=True, volume=before, next=following)
+        except Exception:
+            with excutils.save_and_reraise_exception():
+                volumes.disconnect(new_connection_info)
+        volumes.disconnect(old_connection_info)
 
     def extend_volume(self, context, connection_info, instance, requested_size):
         self._refusable('instance.extend_volume', instance, volume=volumes.extend(connection_info, ''))
 
-    def _refusable(self, method, instance, **params):
-        """Nova expects its own exceptions of changes to devices."""
+    def _refusable(self, method, instance, long=False, **params):
+        """Nova expects its own exceptions of changes to devices. `long`: disks are copied."""
+        call = self._adapter.call_long if long else self._adapter.call
         try:
-            self._adapter.call(method, uuid=instance.uuid, **params)
+            call(method, uuid=instance.uuid, **params)
         except NotImplementedError as error:
             raise exception.NovaException(str(error)) from error
 

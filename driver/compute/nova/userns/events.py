@@ -1,5 +1,6 @@
 """Lifecycle of instances as the adapter tells it, to Nova: an instance that ended by itself becomes SHUTOFF at once."""
 
+import contextlib
 import threading
 
 from oslo_log import log as logging
@@ -25,6 +26,16 @@ class Events:
         self._stopped, self._connection, self._thread = threading.Event(), None, None
         self._heard = False
         self._states = None
+        self._spawned = set()
+
+    @contextlib.contextmanager
+    def spawning(self, uuid):
+        """Meanwhile Nova is not told that this one has started: it is waiting for that, and would look for it once more."""
+        self._spawned.add(uuid)
+        try:
+            yield
+        finally:
+            self._spawned.discard(uuid)
 
     def start(self):
         self._thread = threading.Thread(target=self._run, name='userns-events', daemon=True)
@@ -81,5 +92,5 @@ class Events:
 
     def _tell(self, uuid, event, at):
         transition = marshal.TRANSITIONS.get(event)
-        if transition is not None:
+        if transition is not None and not (event == 'started' and uuid in self._spawned):
             self._emit(virtevent.LifecycleEvent(uuid, transition, timestamp=at))

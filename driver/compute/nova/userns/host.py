@@ -18,6 +18,7 @@ _CAPABILITIES = {
     'supports_attach_interface': 'attach_interface',
     'supports_tagged_attach_interface': 'attach_interface',
     'supports_multiattach': 'attach_volume',
+    'supports_tagged_attach_volume': 'attach_volume',
     'supports_extend_volume': 'extend_volume',
 }
 # What follows from how this driver uses the adapter, whatever is below that.

@@ -35,7 +35,7 @@ class Migrations:
                         'instance.migrate_in', instance=marshal.instance(instance), ticket=json.loads(disk_info),
                         network=marshal.network(network_info), volumes=connected, resize=resize_instance,
                         power=power_on))
-        marshal.save_ids(instance, answer['ids'])
+        marshal.note_ids(instance, answer['ids'])
 
     def confirm_migration(self, context, migration, instance, network_info, **kwargs):
         try:

@@ -44,7 +44,10 @@ def disconnect(connection_info):
 
 
 def extend(connection_info, device):
-    _connector(connection_info).extend_volume(connection_info['data'])
+    try:
+        _connector(connection_info).extend_volume(connection_info['data'])
+    except NotImplementedError:
+        LOG.debug('Volumes of type %s need not be looked for again', connection_info['driver_volume_type'])
     return as_connected(connection_info, device)
 
 

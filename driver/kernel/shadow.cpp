@@ -1,4 +1,4 @@
-#include "driver/controller/shadow.h"
+#include "driver/kernel/shadow.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -12,7 +12,7 @@
 #include "conf/base/undo.h"
 #include "driver/kernel/mount.h"
 
-namespace virtuserns::controller {
+namespace virtuserns::kernel {
 
 namespace {
 
@@ -112,7 +112,7 @@ Result<std::string> replace_hash(std::string_view text, std::string_view user, s
 }
 
 Result<void> set_password_below(const DirFd& root, const std::string& user, const std::string& hash) {
-  const auto etc = kernel::resolve_in_root(root, "/etc", kernel::Symlinks::kFollowInRoot, O_DIRECTORY);
+  const auto etc = resolve_in_root(root, "/etc", Symlinks::kFollowInRoot, O_DIRECTORY);
   if (!etc && etc.error().sys_errno == ENOENT)
     return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the container has no /etc/shadow, where a password could be");
   if (!etc) return etc.error();
@@ -126,4 +126,4 @@ Result<void> set_password_below(const DirFd& root, const std::string& user, cons
   return replace_shadow(*etc, shadow.facts, TRY(replace_hash(shadow.text, user, hash, day)));
 }
 
-}  // namespace virtuserns::controller
+}  // namespace virtuserns::kernel

@@ -1,7 +1,8 @@
 // A password in a container's own /etc/shadow.
 //
-// Done by container root in the container's mount namespace (plug_mounts.h), on whatever lies there: what is no regular file, too long,
-// or changes meanwhile is an error, and nobody but the container has to do with what becomes of it.
+// Done on whatever lies there: by container root in the mount namespace of a container that runs (controller/plug_mounts.h), or by root in
+// the tree of one that is off (compute/tree.h). What is no regular file, too long, or changes meanwhile is an error, and nobody but the
+// container has to do with what becomes of it.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,7 @@
 #include "conf/base/fd.h"
 #include "conf/base/result.h"
 
-namespace virtuserns::controller {
+namespace virtuserns::kernel {
 
 inline constexpr std::size_t kMaxShadowBytes = 1024 * 1024;
 
@@ -23,4 +24,4 @@ inline constexpr std::size_t kMaxShadowBytes = 1024 * 1024;
 // place, so that whoever reads sees one or the other. VIR_ERR_OPERATION_UNSUPPORTED: there is none.
 [[nodiscard]] Result<void> set_password_below(const DirFd& root, const std::string& user, const std::string& hash);
 
-}  // namespace virtuserns::controller
+}  // namespace virtuserns::kernel
