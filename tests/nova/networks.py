@@ -51,7 +51,7 @@ ACTIONS_OF_A = ("port-binding", "boot-that-waits-for-its-port", "addresses-route
 REFUSALS_OF_A = {
     "boot-that-waits-for-its-port": ("status of the port", "Nova's driver starts containers without waiting for Neutron"),
     "addresses-routes-and-mtu": ("the gateway", "Nova's driver leaves addresses and routes to a DHCP client inside"),
-    "device-tags": ("meta_data.json", "they are on the config drive, and Nova's driver gives containers none; the metadata service has them"),
+    "device-tags": ("meta_data.json", "they are on the config drive, which Nova's driver gives to no container; the metadata service has them"),
 }
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ lock_path = {HOME}/lock
 {own}"""
 
 
-# ebtables of Debian 12 cannot have a rule with --among-src deleted by newer kernels (RULE_DELETE: Invalid argument), unless it is named by its number.
+# Newer kernels do not delete a rule with --among-src for ebtables of Debian 12 (RULE_DELETE: Invalid argument), unless the rule is named
+# by its number. The agent is then stuck in repeating it.
 EBTABLES = r"""#!/bin/sh
 case "$*" in
 '-t nat --concurrent -D '*--among-src*)
