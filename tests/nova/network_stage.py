@@ -61,6 +61,15 @@ class NetworkStage(Stage):
     def update_port(self, port: str, **more) -> None:
         self.admin.neutron("PUT", f"/ports/{port}", {"port": more})
 
+    def without_port_security(self, port: dict) -> None:
+        self.update_port(port["id"], security_groups=[], port_security_enabled=False)
+
+    def reaches_from_own_address(self, server: Server, other: dict) -> bool:
+        """As if the other's network was at its link: the server, which is in the red one, gets an address of the blue one."""
+        own = f"{self.blue.prefix}.200"
+        server.run("/bin/ip", "addr", "add", f"{own}/24", "dev", "eth0")
+        return reaches(server, address_of(other), "-I", own)
+
     def delete_port(self, port: str) -> None:
         self.admin.neutron("DELETE", f"/ports/{port}")
 
@@ -200,8 +209,11 @@ def check_plugged(stage: NetworkStage, server: Server, port: dict, network: Netw
 
 def traces(port: dict) -> list[str]:
     """What the host has of a port: its link, and rules that name it."""
-    name = tap_of(port).name
-    found = [f"link {name}"] if tap_of(port).exists() else []
+    return ([f"link {tap_of(port).name}"] if tap_of(port).exists() else []) + rules_of(port)
+
+
+def rules_of(port: dict) -> list[str]:
+    name, found = tap_of(port).name, []
     for argv in RULES:
         # Chains of a port have a part of its name: iptables' are short.
         found += [f"{argv[0]}: {line}" for line in _lines(argv) if name in line or name[3:13] in line]

@@ -113,6 +113,7 @@ vif_plugging_is_fatal = false
 vif_plugging_timeout = 0
 [api]
 auth_strategy = keystone
+metadata_cache_expiration = 0
 [wsgi]
 api_paste_config = /etc/nova/api-paste.ini
 {TOKENS}
