@@ -3,6 +3,8 @@
 #include <dirent.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 
@@ -23,8 +25,7 @@ bool is_of(const std::string& process, const IdRange& ids) {
 }
 
 // A process that ends meanwhile has nothing open.
-bool has_open(const std::string& process, dev_t device) {
-  const auto folder = process + "/fd";
+bool leads_to(const std::string& folder, dev_t device) {
   const auto files = list_directory(folder);
   if (!files) return false;
   for (const auto& file : *files) {
@@ -33,6 +34,16 @@ bool has_open(const std::string& process, dev_t device) {
       return true;
   }
   return false;
+}
+
+// By a descriptor, of which each thread may have its own (unshare(2), CLONE_FILES), or by a mapping of one that is closed.
+bool has_open(const std::string& process, dev_t device) {
+  if (leads_to(process + "/map_files", device)) return true;
+  const auto threads = list_directory(process + "/task");
+  if (!threads) return false;
+  return std::any_of(threads->begin(), threads->end(), [&](const std::string& thread) {
+    return leads_to(process + "/task/" + thread + "/fd", device);
+  });
 }
 
 }  // namespace

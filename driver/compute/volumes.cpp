@@ -138,6 +138,11 @@ Result<void> Compute::detach_volume(const std::string& uuid, const VolumeRef& vo
   const auto facts = TRY(hypervisor_.facts(uuid));
   if (is_up(facts)) TRY(check_unused(record, *found));
   TRY(detach_once(hypervisor_, uuid, make_disk_xml(*found), flags_for(facts)));
+  // Once more, now that nobody can open it: whoever has done so meanwhile would keep it.
+  if (const auto unused = is_up(facts) ? check_unused(record, *found) : Result<void>(); !unused) {
+    TRY(plug(hypervisor_, uuid, *found, flags_for(facts)), "put the volume back, which is in use");
+    return unused;
+  }
   record.volumes.erase(found);
   return save(held, std::move(record));
 }

@@ -2,6 +2,7 @@
 import contextlib
 import json
 import pathlib
+import subprocess
 
 from lab import MIB, USERNS, Lab, instance, run
 from api import refused
@@ -132,6 +133,47 @@ def a_volume_that_is_in_use_stays(env):
             if begin == "with its start":
                 lab.call("instance.reboot", uuid=uuid, type="hard", network=[], volumes=[])
                 lab.call("instance.attach_volume", uuid=uuid, volume=one)
+        lab.destroy(spec)
+
+
+# With the ids of the container, and the device where a look at the process's own descriptors does not show it.
+HIDE = """import ctypes, mmap, os, sys, threading, time
+how, node, user = sys.argv[1], sys.argv[2], int(sys.argv[3])
+file = os.open(node, os.O_RDWR)
+if how == "mapping":
+    kept = mmap.mmap(file, 4096)
+    os.close(file)
+os.setgroups([]), os.setresgid(user, user, user), os.setresuid(user, user, user)
+def of_its_own():
+    assert ctypes.CDLL(None).unshare(0x400) == 0  # CLONE_FILES
+    ready.set()
+    time.sleep(1000)
+ready = threading.Event()
+if how == "thread":
+    threading.Thread(target=of_its_own, daemon=True).start()
+    ready.wait()
+    os.close(file)
+print("ready", flush=True)
+time.sleep(1000)
+"""
+
+
+@test(drivers=USERNS)
+def nobody_keeps_a_volume_by_hiding_it(env):
+    with Lab(env) as lab, volume(lab, mark=b"volume") as (node, _):
+        spec, one = instance(), ref(node, "s-1")
+        lab.spawn(spec, volumes=[one])
+        user = int(pathlib.Path(f"/proc/{lab.init(spec)}/uid_map").read_text().split()[1])
+        for how in ("mapping", "thread"):
+            process = subprocess.Popen(["/usr/bin/python3", "-c", HIDE, how, node, str(user)], stdout=subprocess.PIPE, text=True)
+            try:
+                equal(process.stdout.readline(), "ready\n")
+                with refused("busy", f"by process {process.pid} of this host"):
+                    lab.call("instance.detach_volume", uuid=spec["uuid"], volume=one)
+            finally:
+                process.kill()
+                process.communicate()
+        lab.call("instance.detach_volume", uuid=spec["uuid"], volume=one)
         lab.destroy(spec)
 
 

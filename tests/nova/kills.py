@@ -40,6 +40,8 @@ RESCUE, UNRESCUE = ("rescue", "RESCUE", None), ("unrescue", "ACTIVE", None)
 SHELVE, UNSHELVE = ("shelve", "SHELVED_OFFLOADED", None), ("unshelve", "ACTIVE", None)
 CONFIRM, REVERT = ("confirmResize", "ACTIVE", None), ("revertResize", "ACTIVE", None)
 MIGRATE = ("migrate", "VERIFY_RESIZE", None)
+RESIZE = ("resize", "VERIFY_RESIZE", {"flavorRef": None})  # to the one of FLAVORS that it has not
+FLAVORS = ("plain", "wide")
 HARD, SOFT = ("reboot", "ACTIVE", {"type": "HARD"}), ("reboot", "ACTIVE", {"type": "SOFT"})
 BACK = {"SHUTOFF": START, "PAUSED": UNPAUSE, "SUSPENDED": RESUME, "RESCUE": UNRESCUE, "VERIFY_RESIZE": REVERT,
         "SHELVED_OFFLOADED": UNSHELVE, "SHELVED": UNSHELVE}
@@ -55,7 +57,6 @@ class Operation:
 
 
 def operations(stage: Stage) -> dict[str, Operation]:
-    resize = ("resize", "VERIFY_RESIZE", {"flavorRef": stage.large})
     return {
         "stop": Operation(STOP, after=(START,)),
         "start": Operation(START, before=(STOP,)),
@@ -70,9 +71,9 @@ def operations(stage: Stage) -> dict[str, Operation]:
         "password": Operation(("changePassword", "ACTIVE", {"adminPass": "Correct-Horse-1"})),
         "snapshot": Operation(("createImage", "ACTIVE", {"name": "killed"})),
         "rebuild": Operation(("rebuild", "ACTIVE", {"imageRef": stage.image}), keeps_disk=False),
-        "resize": Operation(resize, after=(CONFIRM,)),
-        "confirm": Operation(CONFIRM, before=(resize,)),
-        "revert": Operation(REVERT, before=(resize,)),
+        "resize": Operation(RESIZE, after=(CONFIRM,)),
+        "confirm": Operation(CONFIRM, before=(RESIZE,)),
+        "revert": Operation(REVERT, before=(RESIZE,)),
         "migrate": Operation(MIGRATE, after=(REVERT,)),
         "revert-of-a-migration": Operation(REVERT, before=(MIGRATE,)),
         "shelve": Operation(SHELVE, after=(UNSHELVE,)),
@@ -86,7 +87,8 @@ class Kills:
     def __init__(self, stage: Stage):
         self.stage, self.random = stage, random.Random(SEED)
         stage.doing = "bystander"
-        self.bystander = stage.boot()
+        self.flavors = {name: stage.admin.make_flavor(name, memory, 1, 1) for name, memory in zip(FLAVORS, (192, 256), strict=True)}
+        self.bystander = stage.boot(flavor=self.flavors["plain"])
         self.init = self.bystander.init()
         self.operations = operations(stage)
         self.seconds: dict[str, float] = {}  # that an action takes undisturbed
@@ -114,7 +116,7 @@ class Kills:
         server = self._prepared(operation)
         host = self._host_of(server, name)
         action, _, body = operation.step
-        server.act(action, body)
+        server.act(action, self._filled_in(server, body))
         moment = self._kill_during(name, host, victim)
         found = self._settled(server)
         self._await_hosts()
@@ -181,15 +183,20 @@ class Kills:
         return seconds
 
     def _prepared(self, operation: Operation) -> Server:
-        server = self.stage.boot()
+        server = self.stage.boot(flavor=self.flavors["plain"])
         server.write("marker", "mine")
         self._walk(server, operation.before)
         return server
 
-    @staticmethod
-    def _walk(server: Server, steps) -> None:
+    def _walk(self, server: Server, steps) -> None:
         for action, status, body in steps:
-            server.act_until(action, status, body)
+            server.act_until(action, status, self._filled_in(server, body))
+
+    def _filled_in(self, server: Server, body):
+        if body != RESIZE[2]:
+            return body
+        now = self.stage.admin.server(server.id)["flavor"]["original_name"]
+        return {"flavorRef": next(flavor for name, flavor in self.flavors.items() if name != now)}
 
     def _host_of(self, server: Server, name: str):
         """One that takes part."""
