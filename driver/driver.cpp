@@ -94,6 +94,9 @@ Result<void> Driver::send_process_signal(const Caller&, const Uuid&, std::int64_
 Result<void> Driver::set_user_password(const Caller&, const Uuid&, const std::string&, const std::string&, unsigned) {
   return unsupported("virDomainSetUserPassword");
 }
+Result<void> Driver::core_dump(const Caller&, const Uuid&, const std::string&, unsigned) {
+  return unsupported("virDomainCoreDump");
+}
 
 // ---- watching ----
 Result<DomainInfo> Driver::info(const Uuid&) { return unsupported("virDomainGetInfo"); }

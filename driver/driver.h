@@ -224,6 +224,8 @@ class Driver {
                                            unsigned flags);
   virtual Result<void> set_user_password(const Caller&, const Uuid&, const std::string& user,
                                          const std::string& password, unsigned flags);
+  // `to`: a file of the host's, absolute. flags: virDomainCoreDumpFlags.
+  virtual Result<void> core_dump(const Caller&, const Uuid&, const std::string& to, unsigned flags);
 
   // ---- watching ----
   virtual Result<DomainInfo> info(const Uuid&);
@@ -272,7 +274,7 @@ class Driver {
 
 // ---- the plug ---------------------------------------------------------------------------------------------------
 
-inline constexpr unsigned kDriverInterfaceVersion = 6;
+inline constexpr unsigned kDriverInterfaceVersion = 7;
 
 struct DriverHost {  // what the daemon lends to a module; outlives it
   const DaemonConfig* config = nullptr;

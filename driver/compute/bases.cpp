@@ -48,12 +48,11 @@ void Bases::release(const std::string& key, const std::string& instance) const {
     log_warning("compute", "image " + quote(key) + " stays in use: " + released.error().text);
 }
 
-void Bases::release_all(const std::string& instance) const {
-  const auto bases = store_.list();
-  if (!bases) return;
-  for (const auto& base : *bases)
+Result<void> Bases::release_all(const std::string& instance) const {
+  for (const auto& base : TRY(store_.list()))
     for (const auto& holder : base.holders)
-      if (holder == uuid_of(instance)) release(base.key, instance);
+      if (holder == uuid_of(instance)) TRY(store_.release(base.key, holder), "release image " + quote(base.key));
+  return {};
 }
 
 }  // namespace virtuserns::compute

@@ -7,7 +7,7 @@
 #include "conf/base/log.h"
 #include "conf/base/text.h"
 #include "conf/uuid.h"
-#include "driver/compute/blocks.h"
+#include "driver/compute/disk.h"
 #include "driver/compute/kinds.h"
 #include "driver/compute/plugging.h"
 
@@ -35,8 +35,16 @@ std::string state_name(const Record& record, PowerState state) {
 
 }  // namespace
 
-Compute::Compute(Settings settings, Hypervisor& hypervisor, Bases& images)
-    : settings_(std::move(settings)), hypervisor_(hypervisor), images_(images), consoles_(hypervisor) {}
+Compute::Compute(Settings settings, Hypervisor& hypervisor, const Guests& guests, Bases& images)
+    : settings_(std::move(settings)),
+      hypervisor_(hypervisor),
+      guests_(guests),
+      images_(images),
+      consoles_(hypervisor),
+      thaws_([this](const std::string& uuid) {
+        log_warning("compute", "instance " + uuid + " stood still for too long, and is thawed");
+        if (const auto thawed = unquiesce(uuid); !thawed) log_error("compute", thawed.error().text);
+      }) {}
 
 std::string Compute::folder_of(const std::string& uuid) const { return settings_.state + "/instances/" + uuid; }
 
@@ -48,7 +56,16 @@ Compute::Held Compute::hold(const std::string& uuid) {
     if (!known) known = std::make_shared<Slot>();
     slot = known;
   }
-  return {std::move(slot), folder_of(uuid)};
+  return {*this, std::move(slot), folder_of(uuid)};
+}
+
+Compute::Held::~Held() {
+  if (!slot_) return;
+  lock_.unlock();
+  const std::lock_guard lock(owner_.mutex_);
+  // The map's and ours: nobody else has it or waits for it.
+  if (!slot_->record && slot_.use_count() == 2) owner_.slots_.erase(folder_.substr(folder_.rfind('/') + 1));
+  slot_.reset();
 }
 
 Result<Compute::Held> Compute::hold_ready(const std::string& uuid) {
@@ -65,7 +82,7 @@ std::optional<Record> Compute::peek(const std::string& uuid) {
 }
 
 Result<void> Compute::save(Held& held, Record record) {
-  TRY(make_directories(held.folder(), 0700));
+  TRY(make_directories(held.folder(), guests_.folder_mode()));
   TRY(write_atomic(held.folder() + kJournal, format_record(record)), "write the journal of the instance");
   const std::lock_guard lock(mutex_);
   held.record() = std::move(record);
@@ -74,7 +91,7 @@ Result<void> Compute::save(Held& held, Record record) {
 
 Result<void> Compute::load() {
   const auto folder = settings_.state + "/instances";
-  TRY(make_directories(folder, 0700));
+  TRY(make_directories(folder, guests_.folder_mode()));
   for (const auto& name : TRY(list_directory(folder))) {
     const auto uuid = parse_uuid(name);
     if (!uuid || format_uuid(*uuid) != name) {
@@ -98,6 +115,9 @@ Result<void> Compute::load() {
         log_error("compute", "instance " + name + " has a volume that is nobody's: " + dropped.error().text);
       if (const auto resumed = run_on(held); !resumed)
         log_error("compute", "instance " + name + " stays paused: " + resumed.error().text);
+      // Whoever wanted it frozen has lost us, or we him.
+      if (const auto thawed = held.disk().thaw(); !thawed)
+        log_error("compute", "instance " + name + " may stand still: " + thawed.error().text);
       continue;
     }
     log_info("compute", "instance " + name + " was being made or removed when this program ended: it is removed");
@@ -144,74 +164,54 @@ Compute::Claimed Compute::claimed() {
   return sum;
 }
 
-Result<Places> Compute::places_of(const Held& held, const Record& record) {
-  Places places;
-  const auto disk = held.disk();
-  if (record.image) {
-    places.base = TRY(images_.find(record.image->key), "the image of the instance");
-    places.root = disk.root();
-    places.disk_device = TRY(disk.device());
-  }
-  if (record.rescue) {
-    places.rescue_base = TRY(images_.find(record.rescue->key), "the image to rescue it by");
-    places.rescue_root = disk.rescue();
-  }
-  if (record.has_config_drive) places.config_drive = held.folder() + "/config-2";
-  places.console_log = held.folder() + "/console.log";
-  return places;
-}
-
 std::uint64_t Compute::disk_bytes(const Flavor& flavor) const {
   return (flavor.root_gb == 0 ? settings_.default_disk_gb : flavor.root_gb) << 30;
 }
 
-Result<void> Compute::make_disk(const Held& held, const Record& record) {
-  const auto disk = held.disk();
-  if (!disk.exists()) TRY(disk.create(disk_bytes(record.spec.flavor)), "make the disk of the instance");
-  return disk.mount();
+Result<void> Compute::make_disk(const Held& held) {
+  const auto instance = held.instance();
+  return guests_.make_disk(instance, disk_bytes(instance.record.spec.flavor));
 }
 
 Result<void> Compute::prepare(Held& held) {
-  const auto& record = *held.record();
-  for (const auto& volume : record.volumes)
-    if (volume.is_root && !settings_.root_volumes)
-      return fail(
-          VIR_ERR_OPERATION_UNSUPPORTED,
-          "the root of the instance is a volume, whose file system this host's kernel would have to trust: the operator "
-          "may allow that by root_volumes = true in the configuration of virtuserns-compute");
-  // One whose root is a volume has a disk as well, when it is rescued.
-  if (record.image || record.rescue) TRY(make_disk(held, record));
-  const auto places = TRY(places_of(held, record));
-  return hypervisor_.define(TRY(make_domain_xml(record, places)));
+  TRY(make_disk(held));
+  return hypervisor_.define(TRY(guests_.definition(held.instance())));
 }
 
 Result<void> Compute::start(Held& held) {
   TRY(drop_arriving(held));
   TRY(prepare(held));
-  if (!is_up(TRY(hypervisor_.facts(held.record()->spec.uuid))))
-    for (const auto& volume : held.record()->volumes)
-      if (volume.is_root) TRY(check_filesystem(volume.path));
+  if (!is_up(TRY(hypervisor_.facts(held.record()->spec.uuid)))) TRY(guests_.check_start(held.instance()));
   TRY(hypervisor_.ensure_running(held.record()->spec.uuid));
   (void)TRY(note_ids(held));
   return {};
 }
 
 // What the hypervisor chose is the instance's from now on.
-Result<IdRange> Compute::note_ids(Held& held) {
+Result<std::optional<IdRange>> Compute::note_ids(Held& held) {
   auto record = *held.record();
-  if (record.spec.ids) return *record.spec.ids;
-  const auto chosen = TRY(read_ids(TRY(hypervisor_.xml(record.spec.uuid, 0))));
-  if (!chosen) return IdRange{};
+  if (record.spec.ids) return record.spec.ids;
+  const auto chosen = TRY(guests_.read_ids(TRY(hypervisor_.xml(record.spec.uuid, 0))));
+  if (!chosen) return chosen;
   record.spec.ids = chosen;
   TRY(save(held, std::move(record)));
-  return *chosen;
+  return chosen;
 }
 
 Result<void> Compute::stop(Held& held, std::chrono::seconds timeout) {
   // Whoever waits for a frozen disk cannot be ended.
   TRY(held.disk().thaw());
   TRY(hypervisor_.shut_down(held.record()->spec.uuid, timeout));
-  return held.disk().unmount();
+  TRY(held.disk().unmount());
+  return end_suspension(held);
+}
+
+// One that has ended is not suspended any more.
+Result<void> Compute::end_suspension(Held& held) {
+  auto record = *held.record();
+  if (!record.is_suspended) return {};
+  record.is_suspended = false;
+  return save(held, std::move(record));
 }
 
 Result<void> Compute::remove(Held& held) {
@@ -227,7 +227,7 @@ Result<void> Compute::remove(Held& held) {
   TRY(hypervisor_.ensure_undefined(uuid));
   TRY(held.disk().remove(), "remove the disk of the instance");
   // Before the folder, by which the next run would know of it.
-  images_.release_all(uuid);
+  TRY(images_.release_all(uuid));
   // The journal last of what says that there is an instance; without it the folder is a remnant.
   TRY(remove_tree(held.folder()));
   const std::lock_guard lock(mutex_);

@@ -14,12 +14,11 @@
 #include <vector>
 
 #include "driver/compute/consoles.h"
-#include "driver/compute/disk.h"
-#include "driver/compute/domain_xml.h"
 #include "driver/compute/hypervisor.h"
-#include "driver/compute/bases.h"
+#include "driver/compute/guests.h"
 #include "driver/compute/record.h"
 #include "driver/compute/settings.h"
+#include "driver/compute/thaws.h"
 #include "driver/compute/transfer.h"
 
 namespace virtuserns::compute {
@@ -73,9 +72,6 @@ struct ListedInstance {
   std::string uuid, name, state;
 };
 
-struct DiskCounters {
-  std::uint64_t read_bytes = 0, read_requests = 0, write_bytes = 0, write_requests = 0;
-};
 struct NicCounters {
   std::string mac;
   std::optional<virDomainInterfaceStatsStruct> counters;  // none while it is off
@@ -89,7 +85,7 @@ struct Diagnostics {
 
 class Compute {
  public:
-  Compute(Settings settings, Hypervisor& hypervisor, Bases& images);
+  Compute(Settings settings, Hypervisor& hypervisor, const Guests& guests, Bases& images);
 
   // Reads the journals and takes away what a spawn left that died. Before anything else; errors name the instance and are logged, so that
   // one damaged journal does not keep the others from being served.
@@ -99,7 +95,8 @@ class Compute {
   [[nodiscard]] Result<InstanceFacts> info(const std::string& uuid);
   [[nodiscard]] bool knows(const std::string& uuid);
 
-  [[nodiscard]] Result<IdRange> spawn(const SpawnRequest& request);
+  // Its ids, if it has some of its own.
+  [[nodiscard]] Result<std::optional<IdRange>> spawn(const SpawnRequest& request);
   [[nodiscard]] Result<void> destroy(const std::string& uuid, bool has_disks_removed);
 
   [[nodiscard]] Result<void> power_off(const std::string& uuid, std::chrono::seconds timeout);
@@ -113,13 +110,13 @@ class Compute {
 
   [[nodiscard]] Result<void> rescue(const RescueRequest& request);
   [[nodiscard]] Result<void> unrescue(const std::string& uuid);
-  // Writes a root-tar to `output`, which is the caller's; bytes.
-  [[nodiscard]] Result<std::uint64_t> snapshot(const std::string& uuid, const Fd& output);
+  // Writes to `output`, which is the caller's.
+  [[nodiscard]] Result<Packed> snapshot(const std::string& uuid, const Fd& output);
   [[nodiscard]] Result<void> resize(const std::string& uuid, const Flavor& flavor);
 
   // On the source, with revert and confirm; migrate_in on the host that it goes to, which may be this one (a resize).
   [[nodiscard]] Result<Ticket> migrate_out(const std::string& uuid, std::chrono::seconds timeout);
-  [[nodiscard]] Result<IdRange> migrate_in(const ArrivalRequest& request);
+  [[nodiscard]] Result<std::optional<IdRange>> migrate_in(const ArrivalRequest& request);
   [[nodiscard]] Result<void> migrate_confirm(const std::string& uuid);
   [[nodiscard]] Result<void> migrate_revert(const std::string& uuid, Wiring wiring, bool power);
   // What the holder of a ticket fetches; no descriptor: it has no disk of its own.
@@ -130,6 +127,9 @@ class Compute {
   [[nodiscard]] Result<Diagnostics> diagnostics(const std::string& uuid);
   [[nodiscard]] Result<void> set_password(const std::string& uuid, const std::string& user,
                                           const std::string& password);
+  // A new file in Settings::dumps, whose path it is; the oldest there go.
+  [[nodiscard]] Result<std::string> crash_dump(const std::string& uuid);
+  // For Settings::quiesce_limit_s at most, and no longer than this lives: the next one thaws what it finds.
   [[nodiscard]] Result<void> quiesce(const std::string& uuid);
   [[nodiscard]] Result<void> unquiesce(const std::string& uuid);
   [[nodiscard]] Result<void> extend_volume(const std::string& uuid, const VolumeRef& volume);
@@ -141,6 +141,7 @@ class Compute {
 
   [[nodiscard]] const Settings& settings() const { return settings_; }
   [[nodiscard]] Hypervisor& hypervisor() { return hypervisor_; }
+  [[nodiscard]] const Guests& guests() const { return guests_; }
   [[nodiscard]] Bases& images() { return images_; }
   // Root of its disks, MB of memory and vcpus of all instances.
   struct Claimed {
@@ -156,16 +157,26 @@ class Compute {
   // The instance, for as long as this lives.
   class Held {
    public:
-    Held(std::shared_ptr<Slot> slot, std::string folder)
-        : slot_(std::move(slot)), lock_(slot_->job), folder_(std::move(folder)) {}
+    Held(Compute& owner, std::shared_ptr<Slot> slot, std::string folder)
+        : owner_(owner),
+          slot_(std::move(slot)),
+          lock_(slot_->job),
+          folder_(std::move(folder)),
+          disk_(owner.guests_.disk(folder_)) {}
+    Held(Held&&) = default;
+    ~Held();  // of what turned out to be no instance, nothing is kept
     [[nodiscard]] std::optional<Record>& record() { return slot_->record; }
     [[nodiscard]] const std::string& folder() const { return folder_; }
-    [[nodiscard]] Disk disk() const { return Disk(folder_); }
+    [[nodiscard]] const InstanceDisk& disk() const { return *disk_; }
+    // With its record; there is one.
+    [[nodiscard]] Instance instance() const { return {*slot_->record, folder_}; }
 
    private:
+    Compute& owner_;
     std::shared_ptr<Slot> slot_;
     std::unique_lock<std::mutex> lock_;
     std::string folder_;
+    std::unique_ptr<InstanceDisk> disk_;
   };
 
   [[nodiscard]] Held hold(const std::string& uuid);
@@ -175,11 +186,11 @@ class Compute {
   [[nodiscard]] std::string folder_of(const std::string& uuid) const;
 
   [[nodiscard]] Result<void> save(Held& held, Record record);
-  [[nodiscard]] Result<Places> places_of(const Held& held, const Record& record);
   // The definition as the record says, with its disk there.
   [[nodiscard]] Result<void> prepare(Held& held);
   [[nodiscard]] Result<void> start(Held& held);
   [[nodiscard]] Result<void> stop(Held& held, std::chrono::seconds timeout);
+  [[nodiscard]] Result<void> end_suspension(Held& held);
   // Domain, disk, folder, hold on the image.
   [[nodiscard]] Result<void> remove(Held& held);
   [[nodiscard]] Result<void> run_on(Held& held);
@@ -189,8 +200,8 @@ class Compute {
   [[nodiscard]] Result<void> announce(Held& held, Record& record, const VolumeRef& volume);
   [[nodiscard]] Result<void> drop_arriving(Held& held);
   [[nodiscard]] Result<void> take_wiring(Held& held, Wiring wiring);
-  [[nodiscard]] Result<void> make_disk(const Held& held, const Record& record);
-  [[nodiscard]] Result<IdRange> note_ids(Held& held);
+  [[nodiscard]] Result<void> make_disk(const Held& held);
+  [[nodiscard]] Result<std::optional<IdRange>> note_ids(Held& held);
   [[nodiscard]] Result<void> fetch(Held& held, const Ticket& ticket);
   [[nodiscard]] Result<void> resize_here(Held& held, const ArrivalRequest& request);
   [[nodiscard]] Result<void> undo_resize(Held& held);
@@ -201,10 +212,13 @@ class Compute {
 
   Settings settings_;
   Hypervisor& hypervisor_;
+  const Guests& guests_;
   Bases& images_;
   Consoles consoles_;
-  std::mutex mutex_;  // of slots_, and of records read without their job
+  std::mutex dumps_;  // one dump is made at a time
+  std::mutex mutex_;  // of slots_, of who has one, and of records read without their job
   std::map<std::string, std::shared_ptr<Slot>> slots_;
+  Thaws thaws_;  // the last: its thread uses the others
 };
 
 }  // namespace virtuserns::compute

@@ -8,8 +8,6 @@
 #include "conf/base/text.h"
 #include "driver/compute/compute.h"
 #include "driver/compute/plugging.h"
-#include "xml/devices.h"
-#include "xml/domain.h"
 
 namespace virtuserns::compute {
 namespace {
@@ -25,11 +23,9 @@ Result<void> Compute::attach_interface(const std::string& uuid, const Vif& vif) 
   auto record = *held.record();
   if (find_vif(record.network, vif) != record.network.end()) return {};
   const auto facts = TRY(hypervisor_.facts(uuid));
-  const auto xml = TRY(make_interface_xml(vif));
-  TRY(attach_once(hypervisor_, uuid, xml, flags_for(facts), [&](const DomainDef& def) {
-    return std::any_of(def.interfaces.begin(), def.interfaces.end(),
-                       [&](const InterfaceDef& each) { return each.mac == xml::parse_mac(vif.mac); });
-  }));
+  const auto xml = TRY(guests_.interface_xml(vif));
+  TRY(attach_once(hypervisor_, uuid, xml, flags_for(facts),
+                  [&](const xml::Node& devices) { return has_interface(devices, vif); }));
   record.network.push_back(vif);
   return save(held, std::move(record));
 }
@@ -41,7 +37,7 @@ Result<void> Compute::detach_interface(const std::string& uuid, const Vif& vif) 
   if (found == record.network.end())
     return fail(VIR_ERR_DEVICE_MISSING, "the instance has no interface with MAC address " + vif.mac);
   const auto facts = TRY(hypervisor_.facts(uuid));
-  TRY(detach_once(hypervisor_, uuid, TRY(make_interface_xml(*found)), flags_for(facts)));
+  TRY(detach_once(hypervisor_, uuid, TRY(guests_.interface_xml(*found)), flags_for(facts)));
   record.network.erase(found);
   return save(held, std::move(record));
 }

@@ -1,27 +1,13 @@
 // What an instance uses, and how it is told what it cannot be told from outside.
 #include <vector>
 
-#include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "driver/compute/compute.h"
-#include "driver/compute/tree.h"
 
 namespace virtuserns::compute {
 namespace {
 
 using client::last_error;
-
-constexpr std::uint64_t kSectorBytes = 512;
-
-// Of /sys/block/loop3/stat (Documentation/block/stat.rst).
-Result<DiskCounters> read_counters(const std::string& device) {
-  const auto text = TRY(read_kernel_file("/sys/block/" + device.substr(device.rfind('/') + 1) + "/stat"));
-  std::vector<std::uint64_t> fields;
-  for (const auto field : split_blanks(text)) fields.push_back(parse_number<std::uint64_t>(field).value_or(0));
-  if (fields.size() < 7)
-    return fail(VIR_ERR_INTERNAL_ERROR, "the counters of " + quote(device) + " are not as they should be");
-  return DiskCounters{fields[2] * kSectorBytes, fields[0], fields[6] * kSectorBytes, fields[4]};
-}
 
 }  // namespace
 
@@ -31,8 +17,7 @@ Result<Diagnostics> Compute::diagnostics(const std::string& uuid) {
   Diagnostics found;
   found.facts = TRY(info(uuid));
   found.has_config_drive = record.has_config_drive;
-  const auto device = TRY(held.disk().device());
-  if (!device.empty()) found.disks.push_back(TRY(read_counters(device)));
+  found.disks = TRY(guests_.disk_counters(held.instance()));
   for (const auto& vif : record.network) {
     // Of one that is off there are none.
     auto stats = hypervisor_.run_on(uuid, [&](client::Domain domain) -> Result<virDomainInterfaceStatsStruct> {
@@ -55,29 +40,25 @@ Result<void> Compute::set_password(const std::string& uuid, const std::string& u
         return last_error("set the password");
       return {};
     });
-  const auto& record = *held.record();
-  if (!record.image)
-    return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the root of the instance is a volume: start it to set a password");
-  const auto base = TRY(images_.find(record.image->key));
-  TRY(held.disk().mount());
-  auto set = [&]() -> Result<void> {
-    const auto tree = TRY(open_tree_of(held.disk().root(), base), "open the files of the instance");
-    return set_password_in(tree, user, password);
-  }();
-  TRY(held.disk().unmount());
-  return set;
+  return guests_.set_password(held.instance(), user, password);
 }
 
 // What is written in the instance from now on waits; what was written is on its disk.
 Result<void> Compute::quiesce(const std::string& uuid) {
   auto held = TRY(hold_ready(uuid));
+  const auto state = TRY(hypervisor_.facts(uuid)).state;
+  if (state != PowerState::kRunning && state != PowerState::kPaused)
+    return fail(VIR_ERR_OPERATION_INVALID, "the instance does not run: it writes nothing that could wait");
   if (!TRY(held.disk().is_mounted()))
     return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the instance has no disk of its own in use");
+  // Before, so that nothing stays frozen that nobody is to thaw.
+  thaws_.expect(uuid, std::chrono::steady_clock::now() + std::chrono::seconds(settings_.quiesce_limit_s));
   return held.disk().freeze();
 }
 
 Result<void> Compute::unquiesce(const std::string& uuid) {
   auto held = TRY(hold_ready(uuid));
+  thaws_.forget(uuid);
   return held.disk().thaw();
 }
 

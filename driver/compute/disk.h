@@ -13,37 +13,38 @@
 #include <string>
 
 #include "conf/base/result.h"
+#include "driver/compute/instance_disk.h"
 
 namespace virtuserns::compute {
 
-class Disk {
+class Disk final : public InstanceDisk {
  public:
   explicit Disk(std::string folder) : folder_(std::move(folder)) {}
 
-  [[nodiscard]] std::string image() const { return folder_ + "/disk.img"; }
+  [[nodiscard]] std::string image() const override { return folder_ + "/disk.img"; }
   [[nodiscard]] std::string place() const { return folder_ + "/disk"; }
   [[nodiscard]] std::string root() const { return place() + "/root"; }
   [[nodiscard]] std::string rescue() const { return place() + "/rescue"; }
 
-  [[nodiscard]] bool exists() const;
+  [[nodiscard]] bool exists() const override;
   // A new one; durable. Undone by remove().
   [[nodiscard]] Result<void> create(std::uint64_t bytes) const;
-  [[nodiscard]] Result<bool> is_mounted() const;
+  [[nodiscard]] Result<bool> is_mounted() const override;
   // Mounted, with root() and rescue() there; nothing when it is already.
-  [[nodiscard]] Result<void> mount() const;
+  [[nodiscard]] Result<void> mount() const override;
   // "/dev/loop3", while it is mounted; else empty.
   [[nodiscard]] Result<std::string> device() const;
   // Nothing when it is not. What still uses it keeps it until then.
-  [[nodiscard]] Result<void> unmount() const;
+  [[nodiscard]] Result<void> unmount() const override;
   // Writing waits, until thaw(); FIFREEZE of ioctl_fsfreeze. Each does nothing when it is so already, or not mounted.
-  [[nodiscard]] Result<void> freeze() const;
-  [[nodiscard]] Result<void> thaw() const;
+  [[nodiscard]] Result<void> freeze() const override;
+  [[nodiscard]] Result<void> thaw() const override;
   // A greater one, mounted or not. VIR_ERR_OPERATION_UNSUPPORTED: it would have to shrink.
-  [[nodiscard]] Result<void> grow(std::uint64_t bytes) const;
-  [[nodiscard]] Result<std::uint64_t> size_bytes() const;
-  [[nodiscard]] Result<void> remove() const;  // unmounted and gone; nothing when there is none
+  [[nodiscard]] Result<void> grow(std::uint64_t bytes) const override;
+  [[nodiscard]] Result<std::uint64_t> size_bytes() const override;
+  [[nodiscard]] Result<void> remove() const override;  // unmounted and gone; nothing when there is none
   // A copy with its holes, while it is not mounted.
-  [[nodiscard]] Result<void> copy_to(const std::string& path) const;
+  [[nodiscard]] Result<void> copy_to(const std::string& path) const override;
 
  private:
   std::string folder_;

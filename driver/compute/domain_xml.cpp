@@ -34,26 +34,24 @@ Result<std::optional<std::uint64_t>> number_spec(const Flavor& flavor, const std
 bool is_true(const std::string& said) { return said == "true" || said == "True" || said == "1" || said == "yes"; }
 
 Result<void> set_cpu(const Flavor& flavor, DomainDef& def) {
+  const auto limits = TRY(read_cpu_limits(flavor));
   def.vcpu.max = flavor.vcpus;
-  def.cputune.shares = TRY(number_spec(flavor, "quota:cpu_shares", 2, 262144));
-  def.cputune.period_us = TRY(number_spec(flavor, "quota:cpu_period", 1000, 1000000));
-  if (const auto quota = TRY(number_spec(flavor, "quota:cpu_quota", 1000, 17592186044415)))
-    def.cputune.quota_us = static_cast<std::int64_t>(*quota);
+  def.cputune.shares = limits.shares;
+  def.cputune.period_us = limits.period_us;
+  if (limits.quota_us) def.cputune.quota_us = static_cast<std::int64_t>(*limits.quota_us);
   return {};
 }
 
 // The disk is a loop device of its own, so its limits are the instance's.
 Result<void> set_disk_limits(const Flavor& flavor, const std::string& device, DomainDef& def) {
+  const auto said = TRY(read_disk_limits(flavor));
   BlkioDevice limits;
   limits.path = device;
-  limits.read_bytes = TRY(number_spec(flavor, "quota:disk_read_bytes_sec", 1, 1ull << 50));
-  limits.write_bytes = TRY(number_spec(flavor, "quota:disk_write_bytes_sec", 1, 1ull << 50));
-  if (const auto ops = TRY(number_spec(flavor, "quota:disk_read_iops_sec", 1, 4294967295)))
-    limits.read_iops = static_cast<std::uint32_t>(*ops);
-  if (const auto ops = TRY(number_spec(flavor, "quota:disk_write_iops_sec", 1, 4294967295)))
-    limits.write_iops = static_cast<std::uint32_t>(*ops);
-  const bool is_limited = limits.read_bytes || limits.write_bytes || limits.read_iops || limits.write_iops;
-  if (is_limited && !device.empty()) def.blkio.devices.push_back(limits);
+  limits.read_bytes = said.read_bytes;
+  limits.write_bytes = said.write_bytes;
+  if (said.read_iops) limits.read_iops = static_cast<std::uint32_t>(*said.read_iops);
+  if (said.write_iops) limits.write_iops = static_cast<std::uint32_t>(*said.write_iops);
+  if (said.is_any() && !device.empty()) def.blkio.devices.push_back(limits);
   return {};
 }
 
@@ -160,17 +158,37 @@ void set_identity(const InstanceSpec& spec, DomainDef& def) {
   def.name = spec.name;
   def.uuid = *parse_uuid(spec.uuid);
   def.has_uuid = true;
-  // libvirt's titles are one line.
-  std::string title = spec.display_name;
-  std::replace_if(
-      title.begin(), title.end(), [](unsigned char c) { return c < ' ' || c == 127; }, ' ');
-  def.title = title;
+  def.title = title_of(spec);
   if (!spec.ids) return;
   const IdMapEntry line{0, spec.ids->first, spec.ids->count};
   def.idmap = IdMapDef{{line}, {line}};
 }
 
 }  // namespace
+
+std::string title_of(const InstanceSpec& spec) {
+  std::string title = spec.display_name;
+  std::replace_if(
+      title.begin(), title.end(), [](unsigned char c) { return c < ' ' || c == 127; }, ' ');
+  return title;
+}
+
+Result<CpuLimits> read_cpu_limits(const Flavor& flavor) {
+  CpuLimits limits;
+  limits.shares = TRY(number_spec(flavor, "quota:cpu_shares", 2, 262144));
+  limits.period_us = TRY(number_spec(flavor, "quota:cpu_period", 1000, 1000000));
+  limits.quota_us = TRY(number_spec(flavor, "quota:cpu_quota", 1000, 17592186044415));
+  return limits;
+}
+
+Result<DiskLimits> read_disk_limits(const Flavor& flavor) {
+  DiskLimits limits;
+  limits.read_bytes = TRY(number_spec(flavor, "quota:disk_read_bytes_sec", 1, 1ull << 50));
+  limits.write_bytes = TRY(number_spec(flavor, "quota:disk_write_bytes_sec", 1, 1ull << 50));
+  limits.read_iops = TRY(number_spec(flavor, "quota:disk_read_iops_sec", 1, 4294967295));
+  limits.write_iops = TRY(number_spec(flavor, "quota:disk_write_iops_sec", 1, 4294967295));
+  return limits;
+}
 
 Result<std::string> make_domain_xml(const Record& record, const Places& places) {
   const auto& spec = record.spec;

@@ -19,6 +19,19 @@ struct Places {
   std::string disk_device;  // the device that `root` is on, for its limits; empty: they cannot be had
 };
 
+// What extra specs say. VIR_ERR_INVALID_ARG: one of them makes no sense.
+struct CpuLimits {
+  std::optional<std::uint64_t> shares, period_us, quota_us;
+};
+struct DiskLimits {
+  std::optional<std::uint64_t> read_bytes, write_bytes, read_iops, write_iops;
+  [[nodiscard]] bool is_any() const { return read_bytes || write_bytes || read_iops || write_iops; }
+};
+[[nodiscard]] Result<CpuLimits> read_cpu_limits(const Flavor& flavor);
+[[nodiscard]] Result<DiskLimits> read_disk_limits(const Flavor& flavor);
+// The display name, as one line, which libvirt's titles are.
+[[nodiscard]] std::string title_of(const InstanceSpec& spec);
+
 // Pure. VIR_ERR_INVALID_ARG: an extra spec makes no sense.
 [[nodiscard]] Result<std::string> make_domain_xml(const Record& record, const Places& places);
 // One device of it, for attaching and detaching.

@@ -8,7 +8,7 @@
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
-#include "conf/daemon_config.h"
+#include "driver/compute/guest_types.h"
 
 namespace virtuserns::compute {
 namespace {
@@ -17,22 +17,9 @@ using client::last_error;
 
 constexpr std::uint64_t kMib = 1024 * 1024, kGib = 1024 * kMib;
 
-// What this program can do; what the hypervisor cannot is refused by it, by name.
-const Json& features() {
-  static const Json all = {{"attach_interface", true},
-                           {"attach_volume", true},
-                           {"extend_volume", true},
-                           {"swap_volume", true},
-                           {"rescue", true},
-                           {"snapshot", true},
-                           {"suspend", true},
-                           {"migrate", true},
-                           {"config_drive", true},
-                           {"serial_console", true},
-                           {"set_password", true},
-                           {"quiesce", true},
-                           {"crash_dump", false},
-                           {"resize", true}};
+Json to_json(const std::vector<GuestType>& types) {
+  Json all = Json::array();
+  for (const auto& type : types) all.push_back({type.arch, type.virt, type.os});
   return all;
 }
 
@@ -146,6 +133,10 @@ Result<Json> Host::describe() {
   const auto identity = TRY(identity_of(hypervisor));
   const auto node = TRY(node_info(hypervisor));
   const auto cpuinfo = TRY(read_cpuinfo());
+  const auto& guests = compute_.guests();
+  Json features = Json::object(), refused = Json::object();
+  for (const auto feature : kFeatures) features[std::string(feature)] = static_cast<bool>(guests.check(feature));
+  for (const auto& refusal : guests.refusals()) refused[std::string(refusal.feature)] = std::string(refusal.reason);
   Json flags = Json::array();
   const auto words = flags_of(cpuinfo);
   for (const auto flag : split_blanks(words)) flags.push_back(std::string(flag));
@@ -154,11 +145,12 @@ Result<Json> Host::describe() {
       {"uri", hypervisor.uri()},
       {"hypervisor_type", identity.type},
       {"hypervisor_version", identity.version},
-      {"kind", "container"},
+      {"kind", std::string(guests.kind())},
       {"architecture", node.model},
-      {"guest_types", Json::array({Json::array({node.model, "lxc", "exe"})})},
-      {"features", features()},
-      {"image_formats", {"raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "root-tar"}},
+      {"guest_types", to_json(TRY(read_guest_types(TRY(hypervisor.capabilities()))))},
+      {"features", features},
+      {"refused", refused},
+      {"image_formats", guests.image_formats()},
       {"address", compute_.settings().console_address},
       {"cpu",
        {{"model", cpuinfo_value(cpuinfo, "model name")},
@@ -192,21 +184,14 @@ Result<Json> Host::resources() {
 Result<Json> Host::inventory() {
   const auto node = TRY(node_info(compute_.hypervisor()));
   const auto space = TRY(space_of(compute_.settings().state));
-  const auto daemon = TRY(read_daemon_config(compute_.settings().daemon_config));
-  // Both ends belong to it.
-  const std::uint64_t ids = std::uint64_t{daemon.id_range_last} - daemon.id_range_first + 1;
   const auto total = [](std::uint64_t amount, std::uint64_t most) {
     return Json{{"total", amount}, {"max_unit", most}};
   };
-  Json traits = cpu_traits(TRY(read_cpuinfo()));
-  traits.push_back("CUSTOM_USERNS");
-  traits.push_back("CUSTOM_USERNS_IDMAPPED_MOUNTS");
-  return Json{{"inventory",
-               {{"VCPU", total(node.cpus, node.cpus)},
-                {"MEMORY_MB", total(node.memory / 1024, node.memory / 1024)},
-                {"DISK_GB", total(space.total_gb, space.total_gb)},
-                {"CUSTOM_IDMAP_RANGE", total(ids / daemon.id_range_size, 1)}}},
-              {"traits", traits}};
+  Json inventory = TRY(compute_.guests().inventory());
+  inventory["VCPU"] = total(node.cpus, node.cpus);
+  inventory["MEMORY_MB"] = total(node.memory / 1024, node.memory / 1024);
+  inventory["DISK_GB"] = total(space.total_gb, space.total_gb);
+  return Json{{"inventory", inventory}, {"traits", TRY(compute_.guests().traits())}};
 }
 
 Result<Json> Host::uptime() {

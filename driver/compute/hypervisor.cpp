@@ -203,6 +203,14 @@ void Hypervisor::on_close(virConnectPtr, int, void* self) {
   hypervisor.changed_.notify_all();  // the keeper sees that it is dead
 }
 
+Result<std::string> Hypervisor::capabilities() {
+  return run([](virConnectPtr connection) -> Result<std::string> {
+    const std::unique_ptr<char, decltype(&::free)> text(::virConnectGetCapabilities(connection), &::free);
+    if (!text) return last_error("ask for the hypervisor's capabilities");
+    return std::string(text.get());
+  });
+}
+
 Result<std::vector<ListedDomain>> Hypervisor::list() {
   return run([](virConnectPtr connection) -> Result<std::vector<ListedDomain>> {
     virDomainPtr* found = nullptr;
@@ -323,6 +331,13 @@ Result<void> Hypervisor::attach(const std::string& uuid, const std::string& devi
   return run_on(uuid, [&](Domain domain) -> Result<void> {
     if (::virDomainAttachDeviceFlags(domain.get(), device_xml.c_str(), flags) != 0)
       return last_error("attach the device");
+    return {};
+  });
+}
+
+Result<void> Hypervisor::dump(const std::string& uuid, const std::string& path, unsigned flags) {
+  return run_on(uuid, [&](Domain domain) -> Result<void> {
+    if (::virDomainCoreDump(domain.get(), path.c_str(), flags) != 0) return last_error("dump the domain");
     return {};
   });
 }

@@ -70,6 +70,7 @@ class Hypervisor {
     });
   }
 
+  [[nodiscard]] Result<std::string> capabilities();
   [[nodiscard]] Result<std::vector<ListedDomain>> list();
   [[nodiscard]] Result<DomainFacts> facts(const std::string& uuid);
   [[nodiscard]] Result<std::string> xml(const std::string& uuid, unsigned flags);
@@ -85,6 +86,9 @@ class Hypervisor {
   [[nodiscard]] Result<void> ensure_resumed(const std::string& uuid);
   [[nodiscard]] Result<void> attach(const std::string& uuid, const std::string& device_xml, unsigned flags);
   [[nodiscard]] Result<void> detach(const std::string& uuid, const std::string& device_xml, unsigned flags);
+
+  // flags: virDomainCoreDumpFlags.
+  [[nodiscard]] Result<void> dump(const std::string& uuid, const std::string& path, unsigned flags);
 
   [[nodiscard]] const std::string& uri() const { return uri_; }
 

@@ -137,6 +137,7 @@ Result<void> ImageStore::make_base(const std::string& key, const ImageSource& so
   if (options_.limit_bytes != 0) add("--limit", std::to_string(options_.limit_bytes));
   if (options_.limit_entries != 0) add("--entries", std::to_string(options_.limit_entries));
   if (source.is_fitted) argv.emplace_back("--fit");
+  if (options_.is_whole) argv.emplace_back("--whole");
   argv.insert(argv.end(), {"--", source.file, path(kBases, key)});
   const auto printed = TRY(run_image_program(std::move(argv), &lock, options_.timeout));
   return write_atomic(path(kFacts, key), std::to_string(bytes_of(printed)) + "\n");

@@ -33,9 +33,10 @@ struct ImageSource {
 };
 
 struct StoreOptions {
-  std::string folder;                                    // absolute; made if need be
-  std::string program = "/usr/bin/virt-userns-image";    // absolute
-  std::uint64_t limit_bytes = 0, limit_entries = 0;      // of one base; 0: the program's own
+  std::string folder;                                  // absolute; made if need be
+  std::string program = "/usr/bin/virt-userns-image";  // absolute
+  std::uint64_t limit_bytes = 0, limit_entries = 0;    // of one base; 0: the program's own
+  bool is_whole = false;  // bases have the disk of an image (BASE/disk), and not its files
   std::chrono::seconds timeout = std::chrono::hours(1);  // of making one
 };
 

@@ -2,12 +2,14 @@
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <mutex>
 #include <string>
 
 #include "conf/base/file.h"
@@ -23,6 +25,33 @@ using namespace virtuserns;
 using namespace virtuserns::compute;
 
 constexpr const char* kConfigFile = "/etc/virtuserns/compute.conf";
+
+// Whose instances events are told of: of other domains nobody is told. The hypervisor's threads ask, before there are instances and after.
+class Audience {
+ public:
+  class Term {
+   public:
+    Term(Audience& audience, Compute& compute) : audience_(audience) { audience_.set(&compute); }
+    ~Term() { audience_.set(nullptr); }
+    Term(const Term&) = delete;
+    Term& operator=(const Term&) = delete;
+
+   private:
+    Audience& audience_;
+  };
+  [[nodiscard]] bool knows(const std::string& uuid) {
+    const std::lock_guard lock(mutex_);
+    return compute_ && compute_->knows(uuid);
+  }
+
+ private:
+  void set(Compute* compute) {
+    const std::lock_guard lock(mutex_);
+    compute_ = compute;
+  }
+  std::mutex mutex_;
+  Compute* compute_ = nullptr;
+};
 
 // Signals as a descriptor, before any thread is made that could take them.
 Result<Fd> take_signals() {
@@ -44,17 +73,20 @@ Result<void> serve(const Settings& settings) {
       TRY(lock_file(settings.state + "/lock"), "another virtuserns-compute uses " + quote(settings.state));
   StoreOptions store;
   store.folder = settings.state + "/images";
+  store.is_whole = wants_whole_images(settings);
   if (!settings.image_program.empty()) store.program = settings.image_program;
   auto images = TRY(Bases::open(std::move(store)));
   EventHub events;
-  Compute* known = nullptr;
-  // Of other domains nobody is told.
+  Audience audience;
   Hypervisor hypervisor(settings.connect, std::chrono::seconds(settings.patience_s), [&](const DomainEvent& event) {
-    if (event.uuid.empty() || (known && known->knows(event.uuid))) events.add(event);
+    if (event.uuid.empty() || audience.knows(event.uuid)) events.add(event);
   });
-  Compute compute(settings, hypervisor, images);
+  const auto guests = TRY(make_guests(settings, images, hypervisor));
+  if (::chmod(settings.state.c_str(), guests->folder_mode()) != 0)
+    return sys_fail("set the mode of " + quote(settings.state));
+  Compute compute(settings, hypervisor, *guests, images);
   TRY(compute.load());
-  known = &compute;
+  const Audience::Term term(audience, compute);
   Host host(compute);
   Server server({compute, host}, events);
   TRY(server.listen(settings.socket, settings.socket_group));

@@ -39,6 +39,8 @@ using Handler = Result<Json> (*)(const Call&);
 
 Json nothing() { return Json::object(); }
 
+Json ids_of(const std::optional<IdRange>& ids) { return {{"ids", ids ? to_json(*ids) : Json()}}; }
+
 // A file of the client's: it may name only what is its own, and no link, FIFO or device.
 Result<Fd> open_of_peer(const Call& call, int flags) {
   const auto path = TRY(call.params.text("path"));
@@ -101,8 +103,7 @@ Result<Json> instance_spawn(const Call& call) {
   request.config_drive = TRY(read_files(call.params, "config_drive"));
   request.password = TRY(call.params.text_or("password", "", 1024));
   request.power = TRY(call.params.flag_or("power", true));
-  const auto ids = TRY(call.compute().spawn(request));
-  return Json{{"ids", to_json(ids)}};
+  return ids_of(TRY(call.compute().spawn(request)));
 }
 
 Result<Json> instance_destroy(const Call& call) {
@@ -166,8 +167,8 @@ Result<Json> instance_unrescue(const Call& call) {
 
 Result<Json> instance_snapshot(const Call& call) {
   const auto output = TRY(open_of_peer(call, O_WRONLY));
-  const auto bytes = TRY(call.compute().snapshot(TRY(call.uuid()), output));
-  return Json{{"format", "root-tar"}, {"bytes", bytes}};
+  const auto packed = TRY(call.compute().snapshot(TRY(call.uuid()), output));
+  return Json{{"format", std::string(packed.format)}, {"bytes", packed.bytes}};
 }
 
 Result<Json> instance_resize(const Call& call) {
@@ -215,8 +216,7 @@ Result<Json> instance_migrate_in(const Call& call) {
   request.network = TRY(read_network(call.params));
   request.volumes = TRY(read_volumes(call.params));
   request.power = TRY(call.params.flag_or("power", true));
-  const auto ids = TRY(call.compute().migrate_in(request));
-  return Json{{"ids", to_json(ids)}};
+  return ids_of(TRY(call.compute().migrate_in(request)));
 }
 Result<Json> instance_migrate_confirm(const Call& call) {
   TRY(call.compute().migrate_confirm(TRY(call.uuid())));
@@ -284,6 +284,11 @@ Result<Json> instance_set_password(const Call& call) {
   return nothing();
 }
 
+Result<Json> instance_crash_dump(const Call& call) {
+  const auto path = TRY(call.compute().crash_dump(TRY(call.uuid())));
+  return Json{{"path", path}};
+}
+
 Result<Json> instance_quiesce(const Call& call) {
   TRY(call.compute().quiesce(TRY(call.uuid())));
   return nothing();
@@ -328,7 +333,7 @@ Result<std::string> image_key(const Call& call) {
 }
 
 Result<Json> image_has(const Call& call) {
-  const auto found = call.compute().images().find(TRY(image_key(call)));
+  const auto found = call.compute().guests().find_image(TRY(image_key(call)));
   if (!found && found.error().code != kImageMissing) return found.error();
   return Json{{"present", static_cast<bool>(found)}};
 }
@@ -367,6 +372,7 @@ struct Method {
   std::string_view name;
   Handler handler;
   std::vector<std::string_view> params;
+  std::string_view feature = {};  // without which it is refused
 };
 
 std::span<const Method> methods() {
@@ -388,33 +394,38 @@ std::span<const Method> methods() {
       {"instance.reboot", instance_reboot, {"uuid", "type", "network", "volumes"}},
       {"instance.pause", instance_pause, {"uuid"}},
       {"instance.unpause", instance_unpause, {"uuid"}},
-      {"instance.suspend", instance_suspend, {"uuid"}},
+      {"instance.suspend", instance_suspend, {"uuid"}, "suspend"},
       {"instance.resume", instance_resume, {"uuid", "network", "volumes"}},
       {"instance.rescue",
        instance_rescue,
-       {"uuid", "image", "network", "volumes", "files", "config_drive", "password"}},
-      {"instance.unrescue", instance_unrescue, {"uuid"}},
-      {"instance.snapshot", instance_snapshot, {"uuid", "path"}},
-      {"instance.resize", instance_resize, {"uuid", "flavor"}},
-      {"instance.migrate_out", instance_migrate_out, {"uuid", "destination", "timeout", "retry_interval"}},
-      {"instance.migrate_open", instance_migrate_open, {"uuid", "token"}},
-      {"instance.migrate_in", instance_migrate_in, {"instance", "ticket", "network", "volumes", "resize", "power"}},
-      {"instance.migrate_confirm", instance_migrate_confirm, {"uuid"}},
-      {"instance.migrate_revert", instance_migrate_revert, {"uuid", "network", "volumes", "power"}},
-      {"instance.console_output", instance_console_output, {"uuid", "bytes"}},
-      {"instance.serial_console", instance_serial_console, {"uuid"}},
+       {"uuid", "image", "network", "volumes", "files", "config_drive", "password"},
+       "rescue"},
+      {"instance.unrescue", instance_unrescue, {"uuid"}, "rescue"},
+      {"instance.snapshot", instance_snapshot, {"uuid", "path"}, "snapshot"},
+      {"instance.resize", instance_resize, {"uuid", "flavor"}, "resize"},
+      {"instance.migrate_out", instance_migrate_out, {"uuid", "destination", "timeout", "retry_interval"}, "migrate"},
+      {"instance.migrate_open", instance_migrate_open, {"uuid", "token"}, "migrate"},
+      {"instance.migrate_in",
+       instance_migrate_in,
+       {"instance", "ticket", "network", "volumes", "resize", "power"},
+       "migrate"},
+      {"instance.migrate_confirm", instance_migrate_confirm, {"uuid"}, "migrate"},
+      {"instance.migrate_revert", instance_migrate_revert, {"uuid", "network", "volumes", "power"}, "migrate"},
+      {"instance.console_output", instance_console_output, {"uuid", "bytes"}, "console_output"},
+      {"instance.serial_console", instance_serial_console, {"uuid"}, "serial_console"},
       {"instance.diagnostics", instance_diagnostics, {"uuid"}},
-      {"instance.set_password", instance_set_password, {"uuid", "user", "password"}},
-      {"instance.quiesce", instance_quiesce, {"uuid"}},
-      {"instance.unquiesce", instance_unquiesce, {"uuid"}},
-      {"instance.extend_volume", instance_extend_volume, {"uuid", "volume"}},
-      {"instance.attach_interface", instance_attach_interface, {"uuid", "vif"}},
-      {"instance.detach_interface", instance_detach_interface, {"uuid", "vif"}},
-      {"instance.attach_volume", instance_attach_volume, {"uuid", "volume"}},
-      {"instance.detach_volume", instance_detach_volume, {"uuid", "volume"}},
-      {"instance.swap_volume", instance_swap_volume, {"uuid", "volume", "next"}},
+      {"instance.set_password", instance_set_password, {"uuid", "user", "password"}, "set_password"},
+      {"instance.crash_dump", instance_crash_dump, {"uuid"}, "crash_dump"},
+      {"instance.quiesce", instance_quiesce, {"uuid"}, "quiesce"},
+      {"instance.unquiesce", instance_unquiesce, {"uuid"}, "quiesce"},
+      {"instance.extend_volume", instance_extend_volume, {"uuid", "volume"}, "extend_volume"},
+      {"instance.attach_interface", instance_attach_interface, {"uuid", "vif"}, "attach_interface"},
+      {"instance.detach_interface", instance_detach_interface, {"uuid", "vif"}, "attach_interface"},
+      {"instance.attach_volume", instance_attach_volume, {"uuid", "volume"}, "attach_volume"},
+      {"instance.detach_volume", instance_detach_volume, {"uuid", "volume"}, "attach_volume"},
+      {"instance.swap_volume", instance_swap_volume, {"uuid", "volume", "next"}, "swap_volume"},
       {"image.has", image_has, {"key"}},
-      {"image.add", image_add, {"key", "format", "path"}},
+      {"image.add", image_add, {"key", "format", "path"}, "images"},
       {"image.list", image_list, {}},
       {"image.sweep", image_sweep, {"max_mb", "max_age_s", "keep_unused_for_s"}},
       {"events.subscribe", events_subscribe, {}},
@@ -472,7 +483,8 @@ Answer answer(const Service& service, const Peer& peer, std::string_view text) {
     return {refusal(id, kInvalidParams, *name + " has no parameter " + quote(unknown))};
   log_debug("compute.api", *name);
   Fd passed;
-  const auto result = method->handler({service, peer, *params, passed});
+  const auto offered = service.compute.guests().check(method->feature);
+  const auto result = offered ? method->handler({service, peer, *params, passed}) : Result<Json>(offered.error());
   if (!result) {
     log_info("compute.api", *name + ": " + result.error().text);
     return {refusal(id, result.error())};

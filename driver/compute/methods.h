@@ -11,7 +11,7 @@
 
 namespace virtuserns::compute {
 
-inline constexpr std::string_view kApiVersion = "1.0";
+inline constexpr std::string_view kApiVersion = "1.1";
 
 struct Service {
   Compute& compute;

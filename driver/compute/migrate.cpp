@@ -17,7 +17,6 @@
 #include "conf/base/undo.h"
 #include "driver/compute/compute.h"
 #include "driver/compute/transfer.h"
-#include "driver/compute/tree.h"
 #include "driver/kernel/device.h"
 #include "driver/kernel/program.h"
 
@@ -117,7 +116,7 @@ Result<std::pair<Fd, Luggage>> Compute::open_moved(const std::string& uuid, cons
 // The same host: the disk as it was stays beside the one that goes on.
 Result<void> Compute::resize_here(Held& held, const ArrivalRequest& request) {
   auto record = *held.record();
-  const auto disk = held.disk();
+  const auto& disk = held.disk();
   if (!record.before_resize) {
     const auto kept = held.folder() + kKeptDisk;
     if (disk.exists()) {
@@ -164,18 +163,19 @@ Result<void> Compute::fetch(Held& held, const Ticket& ticket) {
       if (!disk) return sys_fail("make the disk of the instance");
       TRY(receive_disk(ours, disk, luggage.disk_bytes));
     }
-    if (!luggage.config_drive.empty()) TRY(make_config_drive(held.folder() + "/config-2", luggage.config_drive));
+    if (!luggage.config_drive.empty()) TRY(guests_.write_config_drive(held.instance(), luggage.config_drive));
     return {};
   }();
   if (fetched) return {};
   char said[1024];
   const auto size = ::pread(errors.get(), said, sizeof said, 0);
   auto error = std::move(fetched).error();
-  if (size > 0) error.text += " (" + printable(trim({said, static_cast<std::size_t>(size)}), sizeof said) + ")";
+  error.text += size > 0 ? " (" + printable(trim({said, static_cast<std::size_t>(size)}), sizeof said) + ")"
+                         : " (migration_command, " + quote(words.front()) + ", said nothing)";
   return std::move(error).with_context("fetch the instance from " + ticket.host);
 }
 
-Result<IdRange> Compute::migrate_in(const ArrivalRequest& request) {
+Result<std::optional<IdRange>> Compute::migrate_in(const ArrivalRequest& request) {
   const auto& uuid = request.spec.uuid;
   TRY(check_sharing(request.spec, request.volumes));
   auto held = hold(uuid);
@@ -188,7 +188,7 @@ Result<IdRange> Compute::migrate_in(const ArrivalRequest& request) {
   if (held.record() && held.record()->phase == Phase::kReady)
     return fail(VIR_ERR_DOM_EXIST, "there is an instance " + uuid + " already");
   if (held.record()) TRY(remove(held), "remove what an earlier attempt left");
-  if (request.ticket.image) (void)TRY(images_.find(request.ticket.image->key));
+  if (request.ticket.image) TRY(guests_.find_image(request.ticket.image->key));
 
   Record record;
   record.spec = request.spec;
@@ -202,7 +202,7 @@ Result<IdRange> Compute::migrate_in(const ArrivalRequest& request) {
     if (const auto removed = remove(held); !removed)
       log_error("compute", "instance " + uuid + " could not be taken in, nor be removed: " + removed.error().text);
   });
-  if (record.image) TRY(images_.hold(record.image->key, uuid));
+  if (record.image) TRY(guests_.hold_image(record.image->key, uuid));
   TRY(fetch(held, request.ticket));
   record.has_config_drive = ::access((held.folder() + "/config-2").c_str(), F_OK) == 0;
   TRY(save(held, record));

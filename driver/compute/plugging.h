@@ -4,8 +4,9 @@
 #include <functional>
 #include <string>
 
-#include "conf/domain.h"
 #include "driver/compute/hypervisor.h"
+#include "driver/compute/model.h"
+#include "xml/node.h"
 
 namespace virtuserns::compute {
 
@@ -13,9 +14,17 @@ namespace virtuserns::compute {
 // VIR_DOMAIN_AFFECT_...: the definition, and what runs if it does.
 [[nodiscard]] unsigned flags_for(const DomainFacts& facts);
 
-// A device that an earlier attempt has attached, whose answer was lost or who died, is none that is missing: `is_there` tells.
+// In a domain's XML, whatever kind it is of.
+using HasDevice = std::function<bool(const xml::Node& devices)>;
+[[nodiscard]] bool has_interface(const xml::Node& devices, const Vif& vif);
+[[nodiscard]] bool has_volume(const xml::Node& devices, const VolumeRef& volume);
+// Of `flag`: the definition, or what runs.
+[[nodiscard]] Result<bool> is_there(Hypervisor& hypervisor, const std::string& uuid, unsigned flag,
+                                    const HasDevice& has_device);
+
+// A device that an earlier attempt has attached, whose answer was lost or who died, is none that is missing.
 [[nodiscard]] Result<void> attach_once(Hypervisor& hypervisor, const std::string& uuid, const std::string& device,
-                                       unsigned flags, const std::function<bool(const DomainDef&)>& is_there);
+                                       unsigned flags, const HasDevice& has_device);
 // What one of both has no more is taken from the other.
 [[nodiscard]] Result<void> detach_once(Hypervisor& hypervisor, const std::string& uuid, const std::string& device,
                                        unsigned flags);

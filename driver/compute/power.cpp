@@ -13,11 +13,7 @@ Error not_now(const std::string& what, const std::string& state) {
 
 Result<void> Compute::power_off(const std::string& uuid, std::chrono::seconds timeout) {
   auto held = TRY(hold_ready(uuid));
-  TRY(stop(held, timeout));
-  auto record = *held.record();
-  if (!record.is_suspended) return {};
-  record.is_suspended = false;
-  return save(held, std::move(record));
+  return stop(held, timeout);
 }
 
 Result<void> Compute::power_on(const std::string& uuid, Wiring wiring) {
@@ -25,6 +21,7 @@ Result<void> Compute::power_on(const std::string& uuid, Wiring wiring) {
   const auto state = TRY(hypervisor_.facts(uuid)).state;
   if (state == PowerState::kRunning) return {};
   if (state == PowerState::kPaused) return not_now("started", "paused");
+  TRY(end_suspension(held));
   TRY(take_wiring(held, std::move(wiring)));
   return start(held);
 }
@@ -46,11 +43,6 @@ Result<void> Compute::reboot_hard(const std::string& uuid, Wiring wiring) {
   auto held = TRY(hold_ready(uuid));
   TRY(take_wiring(held, std::move(wiring)));
   TRY(stop(held, std::chrono::seconds(0)));
-  auto record = *held.record();
-  if (record.is_suspended) {
-    record.is_suspended = false;
-    TRY(save(held, std::move(record)));
-  }
   return start(held);
 }
 
@@ -91,9 +83,7 @@ Result<void> Compute::resume(const std::string& uuid, Wiring wiring) {
     TRY(take_wiring(held, std::move(wiring)));
     TRY(start(held));
   }
-  auto record = *held.record();
-  record.is_suspended = false;
-  return save(held, std::move(record));
+  return end_suspension(held);
 }
 
 }  // namespace virtuserns::compute

@@ -2,7 +2,6 @@
 #include "conf/base/log.h"
 #include "conf/base/undo.h"
 #include "driver/compute/compute.h"
-#include "driver/compute/tree.h"
 
 namespace virtuserns::compute {
 
@@ -16,10 +15,10 @@ Result<void> Compute::rescue(const RescueRequest& request) {
       return fail(VIR_ERR_OPERATION_INVALID, "the instance is being rescued already, by another image");
   }
   TRY(check_sharing(before.spec, request.volumes));
-  const auto base = TRY(images_.find(request.image.key));
+  TRY(guests_.find_image(request.image.key));
   const auto state = TRY(hypervisor_.facts(uuid)).state;
   if (before.rescue && state == PowerState::kRunning) return {};
-  TRY(images_.hold(request.image.key, uuid));
+  TRY(guests_.hold_image(request.image.key, uuid));
   TRY(stop(held, std::chrono::seconds(0)));
 
   auto record = before;
@@ -36,20 +35,14 @@ Result<void> Compute::rescue(const RescueRequest& request) {
     auto restored = before;
     restored.is_suspended = false;
     if (const auto saved = save(held, std::move(restored)); !saved) log_error("compute", saved.error().text);
-    (void)remove_tree(held.disk().rescue());
+    (void)guests_.remove_rescue(held.instance());
     (void)prepare(held);
     (void)held.disk().unmount();
     if (!before.image || *before.image != request.image) images_.release(request.image.key, uuid);
   });
-  TRY(make_disk(held, *held.record()));
-  if (!request.files.empty() || !request.password.empty()) {
-    const auto tree = TRY(open_tree_of(held.disk().rescue(), base), "open the files of the rescue image");
-    TRY(write_files(tree, request.files));
-    if (!request.password.empty())
-      if (const auto set = set_password_in(tree, "root", request.password); !set)
-        log_info("compute", set.error().text);
-  }
-  if (!request.config_drive.empty()) TRY(make_config_drive(held.folder() + "/config-2", request.config_drive));
+  TRY(make_disk(held));
+  TRY(guests_.write_files(held.instance(), request.files, request.password));
+  if (!request.config_drive.empty()) TRY(guests_.write_config_drive(held.instance(), request.config_drive));
   TRY(start(held));
   undo.commit();
   return {};
@@ -57,13 +50,13 @@ Result<void> Compute::rescue(const RescueRequest& request) {
 
 Result<void> Compute::unrescue(const std::string& uuid) {
   auto held = TRY(hold_ready(uuid));
-  auto record = *held.record();
   // The same request again, after the journal had said so: what was left to do is its start.
-  if (!record.rescue) return start(held);
+  if (!held.record()->rescue) return start(held);
   TRY(stop(held, std::chrono::seconds(0)));
+  auto record = *held.record();
   // Its files go while the journal still says what they are.
-  TRY(make_disk(held, record));
-  TRY(remove_tree(held.disk().rescue()));
+  TRY(make_disk(held));
+  TRY(guests_.remove_rescue(held.instance()));
   const auto image = *record.rescue;
   record.rescue.reset();
   TRY(save(held, record));

@@ -11,7 +11,7 @@ Result<void> Compute::resize(const std::string& uuid, const Flavor& flavor) {
   if (TRY(hypervisor_.facts(uuid)).state != PowerState::kShutdown)
     return fail(VIR_ERR_OPERATION_INVALID, "the instance cannot be resized while it runs: power it off first");
   // The larger disk first: a journal that promises more than there is would be worse than one that promises less.
-  if (const auto disk = held.disk(); disk.exists()) TRY(disk.grow(disk_bytes(flavor)));
+  if (const auto& disk = held.disk(); disk.exists()) TRY(disk.grow(disk_bytes(flavor)));
   record.spec.flavor = flavor;
   TRY(save(held, std::move(record)));
   const bool is_mounted = TRY(held.disk().is_mounted());

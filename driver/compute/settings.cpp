@@ -68,9 +68,12 @@ const std::map<std::string, Take>& keys() {
       {"host", text(&S::host)},
       {"migration_address", text(&S::migration_address)},
       {"migration_command", text(&S::migration_command)},
+      {"dumps", path(&S::dumps)},
+      {"dumps_kept", number(&S::dumps_kept, 1, 100000)},
       {"root_volumes", flag(&S::root_volumes)},
       {"default_disk_gb", number(&S::default_disk_gb, 1, 1 << 20)},
       {"patience_s", number(&S::patience_s, 0, 3600)},
+      {"quiesce_limit_s", number(&S::quiesce_limit_s, 1, 86400)},
       {"soft_reboot_timeout_s", number(&S::soft_reboot_timeout_s, 1, 3600)},
       {"log_level", number(&S::log_level, 1, 4)},
   };

@@ -20,10 +20,13 @@ struct Settings {
   std::string migration_address;  // where they reach it; empty: the machine's name
   // Fetches an instance from another host: {address}, {host}, {uuid} and {token} are filled in; what it prints is the instance.
   std::string migration_command = "ssh -o BatchMode=yes {address} virtuserns-compute send {uuid} {token}";
-  std::uint64_t default_disk_gb = 10;  // of a flavor with a disk of 0
-  bool root_volumes = false;           // whether a volume may be an instance's root
-  unsigned patience_s = 15;            // how long to wait for the hypervisor's daemon
+  std::string dumps = "/var/lib/virtuserns/compute/dumps";  // of instances; a folder of root's alone
+  unsigned dumps_kept = 16;                                 // the newest; older ones are removed
+  std::uint64_t default_disk_gb = 10;                       // of a flavor with a disk of 0
+  unsigned patience_s = 15;                                 // how long to wait for the hypervisor's daemon
+  bool root_volumes = false;                                // whether a volume may be the root of a container
   unsigned soft_reboot_timeout_s = 60;
+  unsigned quiesce_limit_s = 600;  // how long an instance stands still at most, when nobody thaws it
   unsigned log_level = 3;
 };
 

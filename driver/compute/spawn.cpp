@@ -3,7 +3,6 @@
 #include "conf/base/undo.h"
 #include "driver/compute/compute.h"
 #include "driver/compute/kinds.h"
-#include "driver/compute/tree.h"
 
 namespace virtuserns::compute {
 namespace {
@@ -42,9 +41,11 @@ Result<void> check_root(const SpawnRequest& request) {
 
 }  // namespace
 
-Result<IdRange> Compute::spawn(const SpawnRequest& request) {
+Result<std::optional<IdRange>> Compute::spawn(const SpawnRequest& request) {
   const auto& uuid = request.spec.uuid;
   TRY(check_root(request));
+  if (!request.files.empty()) TRY(guests_.check("files"));
+  if (!request.config_drive.empty()) TRY(guests_.check("config_drive"));
   TRY(check_sharing(request.spec, request.volumes));
   auto held = hold(uuid);
   if (held.record() && held.record()->phase == Phase::kReady && is_made_by(*held.record(), request)) {
@@ -56,7 +57,7 @@ Result<IdRange> Compute::spawn(const SpawnRequest& request) {
     return fail(VIR_ERR_DOM_EXIST, "there is an instance " + uuid + " already");
   if (held.record()) TRY(remove(held), "remove what an earlier attempt left");
   // Before anything is made: whoever asks may have to bring the image first.
-  if (request.image) (void)TRY(images_.find(request.image->key));
+  if (request.image) TRY(guests_.find_image(request.image->key));
 
   TRY(save(held, record_of(request)));
   Undo undo;
@@ -64,20 +65,10 @@ Result<IdRange> Compute::spawn(const SpawnRequest& request) {
     if (const auto removed = remove(held); !removed)
       log_error("compute", "instance " + uuid + " could not be made, nor be removed: " + removed.error().text);
   });
-  if (request.image) {
-    TRY(images_.hold(request.image->key, uuid));
-    TRY(make_disk(held, *held.record()));
-    if (!request.files.empty() || !request.password.empty()) {
-      const auto base = TRY(images_.find(request.image->key));
-      const auto tree = TRY(open_tree_of(held.disk().root(), base), "open the files of the instance");
-      TRY(write_files(tree, request.files));
-      // As clouds do: an image without a root that has a password is none the worse for it.
-      if (!request.password.empty())
-        if (const auto set = set_password_in(tree, "root", request.password); !set)
-          log_info("compute", set.error().text);
-    }
-  }
-  if (!request.config_drive.empty()) TRY(make_config_drive(held.folder() + "/config-2", request.config_drive));
+  if (request.image) TRY(guests_.hold_image(request.image->key, uuid));
+  TRY(make_disk(held));
+  if (request.image) TRY(guests_.write_files(held.instance(), request.files, request.password));
+  if (!request.config_drive.empty()) TRY(guests_.write_config_drive(held.instance(), request.config_drive));
   TRY(prepare(held));
   if (request.power) TRY(start(held));
   if (!request.power) TRY(held.disk().unmount());
@@ -100,6 +91,7 @@ Result<void> Compute::destroy(const std::string& uuid, bool has_disks_removed) {
   TRY(held.disk().unmount());
   auto record = *held.record();
   record.phase = Phase::kMoved;
+  record.is_suspended = false;
   return save(held, std::move(record));
 }
 

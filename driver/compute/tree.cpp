@@ -130,7 +130,14 @@ Result<void> write_files(const MountFd& tree, const std::vector<FileToWrite>& fi
 Result<void> set_password_in(const MountFd& tree, const std::string& user, const std::string& password) {
   const auto root = share(tree);
   if (!root) return sys_fail("open the files of the instance");
-  return kernel::set_password_below(root, user, TRY(hash_password(password)));
+  auto set = kernel::set_password_below(root, user, TRY(hash_password(password)));
+  if (set) return set;
+  // An image without such a file or user, or one in which a link or a FIFO stands there.
+  auto error = std::move(set).error();
+  const bool is_missing = error.sys_errno == 0 || error.sys_errno == ENOENT || error.sys_errno == ENOTDIR ||
+                          error.sys_errno == ELOOP || error.sys_errno == ENXIO;
+  if (is_missing) error.code = VIR_ERR_OPERATION_UNSUPPORTED;
+  return error;
 }
 
 Result<void> make_config_drive(const std::string& folder, const std::vector<FileToWrite>& files) {

@@ -1,5 +1,7 @@
 // Volumes come and go, grow, and are changed for others while an instance has them.
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "conf/base/log.h"
 #include "conf/base/text.h"
@@ -8,10 +10,12 @@
 #include "driver/compute/compute.h"
 #include "driver/compute/plugging.h"
 #include "driver/compute/users.h"
-#include "xml/domain.h"
 
 namespace virtuserns::compute {
 namespace {
+
+constexpr auto kPatience = std::chrono::seconds(20);
+constexpr auto kPause = std::chrono::milliseconds(50);
 
 auto find_volume(std::vector<VolumeRef>& volumes, const VolumeRef& volume) {
   return std::find_if(volumes.begin(), volumes.end(),
@@ -24,26 +28,34 @@ bool is_same(const VolumeRef& one, const VolumeRef& other) {
   return one.path == other.path;
 }
 
-bool has_disk(const DomainDef& def, const VolumeRef& volume) {
-  return std::any_of(def.disks.begin(), def.disks.end(), [&](const DiskDef& each) {
-    return each.source == volume.path && "/dev/" + each.target_dev == volume.device;
-  });
+HasDevice that_has(const VolumeRef& volume) {
+  return [&volume](const xml::Node& devices) { return has_volume(devices, volume); };
 }
 
 // Only where it is: another volume may have the same device.
-Result<void> unplug(Hypervisor& hypervisor, const std::string& uuid, const VolumeRef& volume, unsigned flags) {
+Result<void> unplug(Hypervisor& hypervisor, const Guests& guests, const std::string& uuid, const VolumeRef& volume,
+                    unsigned flags) {
   unsigned places = 0;
-  for (const unsigned flag : {VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG}) {
-    if ((flags & flag) == 0) continue;
-    const auto text = TRY(hypervisor.xml(uuid, flag == VIR_DOMAIN_AFFECT_CONFIG ? VIR_DOMAIN_XML_INACTIVE : 0));
-    if (has_disk(TRY(xml::parse_domain(text, xml::kParseLive)), volume)) places |= flag;
-  }
-  return places == 0 ? Result<void>() : detach_once(hypervisor, uuid, make_disk_xml(volume), places);
+  for (const unsigned flag : {VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG})
+    if ((flags & flag) != 0 && TRY(is_there(hypervisor, uuid, flag, that_has(volume)))) places |= flag;
+  return places == 0 ? Result<void>() : detach_once(hypervisor, uuid, guests.volume_xml(volume), places);
 }
 
-Result<void> plug(Hypervisor& hypervisor, const std::string& uuid, const VolumeRef& volume, unsigned flags) {
-  return attach_once(hypervisor, uuid, make_disk_xml(volume), flags,
-                     [&](const DomainDef& def) { return has_disk(def, volume); });
+Result<void> plug(Hypervisor& hypervisor, const Guests& guests, const std::string& uuid, const VolumeRef& volume,
+                  unsigned flags) {
+  return attach_once(hypervisor, uuid, guests.volume_xml(volume), flags, that_has(volume));
+}
+
+// A machine is asked, and lets go when it likes.
+Result<void> await_gone(Hypervisor& hypervisor, const std::string& uuid, const VolumeRef& volume) {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (TRY(is_there(hypervisor, uuid, VIR_DOMAIN_AFFECT_LIVE, that_has(volume)))) {
+    if (std::chrono::steady_clock::now() > deadline)
+      return fail(VIR_ERR_RESOURCE_BUSY, "the instance does not let go of the volume at " + quote(volume.device) +
+                                             ": try again; the volume stays attached");
+    std::this_thread::sleep_for(kPause);
+  }
+  return {};
 }
 
 // The kernel lets whoever has opened a device go on with it, wherever its node is: so it stays until nobody has.
@@ -88,10 +100,10 @@ Result<void> Compute::drop_arriving(Held& held) {
   if (!record.arriving) return {};
   const auto& uuid = record.spec.uuid;
   const auto flags = flags_for(TRY(hypervisor_.facts(uuid)));
-  TRY(unplug(hypervisor_, uuid, *record.arriving, flags));
+  TRY(unplug(hypervisor_, guests_, uuid, *record.arriving, flags));
   // Of a swap: what it was to take the place of.
   if (const auto before = find_volume(record.volumes, *record.arriving); before != record.volumes.end())
-    TRY(plug(hypervisor_, uuid, *before, flags));
+    TRY(plug(hypervisor_, guests_, uuid, *before, flags));
   record.arriving.reset();
   return save(held, std::move(record));
 }
@@ -118,7 +130,7 @@ Result<void> Compute::attach_volume(const std::string& uuid, const VolumeRef& vo
   if (volume.is_root) return fail(VIR_ERR_OPERATION_INVALID, "the root of the instance cannot be attached later");
   const auto facts = TRY(hypervisor_.facts(uuid));
   TRY(announce(held, record, volume));
-  if (const auto plugged = plug(hypervisor_, uuid, volume, flags_for(facts)); !plugged) {
+  if (const auto plugged = plug(hypervisor_, guests_, uuid, volume, flags_for(facts)); !plugged) {
     if (const auto dropped = drop_arriving(held); !dropped) log_error("compute", dropped.error().text);
     return plugged;
   }
@@ -137,10 +149,11 @@ Result<void> Compute::detach_volume(const std::string& uuid, const VolumeRef& vo
   if (found->is_root) return fail(VIR_ERR_OPERATION_INVALID, "the root of the instance cannot be detached");
   const auto facts = TRY(hypervisor_.facts(uuid));
   if (is_up(facts)) TRY(check_unused(record, *found));
-  TRY(detach_once(hypervisor_, uuid, make_disk_xml(*found), flags_for(facts)));
+  TRY(unplug(hypervisor_, guests_, uuid, *found, flags_for(facts)));
+  if (is_up(facts)) TRY(await_gone(hypervisor_, uuid, *found));
   // Once more, now that nobody can open it: whoever has done so meanwhile would keep it.
   if (const auto unused = is_up(facts) ? check_unused(record, *found) : Result<void>(); !unused) {
-    TRY(plug(hypervisor_, uuid, *found, flags_for(facts)), "put the volume back, which is in use");
+    TRY(plug(hypervisor_, guests_, uuid, *found, flags_for(facts)), "put the volume back, which is in use");
     return unused;
   }
   record.volumes.erase(found);
@@ -181,9 +194,9 @@ Result<void> Compute::swap_volume(const std::string& uuid, const VolumeRef& volu
   if (is_up(state)) TRY(check_unused(record, *found));
   TRY(announce(held, record, next));
   const auto flags = flags_for(state);
-  TRY(detach_once(hypervisor_, uuid, make_disk_xml(*found), flags));
+  TRY(unplug(hypervisor_, guests_, uuid, *found, flags));
   TRY(copy_blocks(found->path, next.path), "copy the volume");
-  TRY(plug(hypervisor_, uuid, next, flags));
+  TRY(plug(hypervisor_, guests_, uuid, next, flags));
   *found = next;
   record.arriving.reset();
   TRY(save(held, record));

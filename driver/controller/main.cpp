@@ -15,6 +15,7 @@
 #include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "conf/privileges.h"
+#include "driver/controller/dump.h"
 #include "driver/controller/outer.h"
 #include "driver/controller/plug.h"
 #include "driver/controller/reap.h"
@@ -159,6 +160,26 @@ int open_sources_of_plan() {
   return send_packet(kChannelFd, xdr::encode(answer), files) ? 0 : 1;
 }
 
+// What looking at strangers' processes takes, and no more.
+constexpr std::uint64_t privileges_of_dump() {
+  return capability_bit(CAP_SYS_PTRACE) |   // maps, descriptors
+         capability_bit(CAP_SYS_ADMIN) |    // stacks in the kernel
+         capability_bit(CAP_DAC_OVERRIDE);  // folders of a process that only its owner enters, the console's log
+}
+
+Result<void> dump_for_daemon() {
+  if (::geteuid() == 0) TRY(kernel::limit_privileges(privileges_of_dump()));
+  const auto ask = TRY(xdr::decode_exact<DumpAsk>(TRY(read_plan_bytes())));
+  if (ask.version != kPlanVersion) return fail(VIR_ERR_INTERNAL_ERROR, "a dump of another version");
+  return dump(ask, Fd(::fcntl(kChannelFd, F_DUPFD_CLOEXEC, 0)));
+}
+
+int write_dump() {
+  const auto dumped = dump_for_daemon();
+  if (!dumped) std::fprintf(stderr, "virtuserns-controller: dump: %s\n", dumped.error().text.c_str());
+  return dumped ? 0 : 1;
+}
+
 }  // namespace
 }  // namespace virtuserns::controller
 
@@ -166,12 +187,13 @@ int main(int argc, char** argv) {
   using namespace virtuserns::controller;
   if (argc != 2 && argc != 3) {
     std::fputs(
-        "usage: virtuserns-controller NAME [MARK] | --explain | --reap | --open   (the plan is read from descriptor 3)\n",
+        "usage: virtuserns-controller NAME [MARK] | --explain | --reap | --open | --dump   (the plan is read from descriptor 3)\n",
         stderr);
     return 2;
   }
   if (std::strcmp(argv[1], "--explain") == 0) return explain();
   if (std::strcmp(argv[1], "--reap") == 0) return reap_plan();
   if (std::strcmp(argv[1], "--open") == 0) return open_sources_of_plan();
+  if (std::strcmp(argv[1], "--dump") == 0) return write_dump();
   return run(argv);
 }

@@ -58,6 +58,20 @@ struct OpenAsk {
 };
 using OpenerAnswer = std::variant<EmptyReply, WireError>;
 
+// What `virtuserns-controller --dump` reads from kPlanFd (driver/controller/dump.h). The bundle goes to kChannelFd.
+struct DumpedGroup {
+  std::string name;   // of its folder in the bundle: "memory", "unified"
+  std::string mount;  // "/sys/fs/cgroup/memory"
+  std::string path;   // below that
+};
+
+struct DumpAsk {
+  std::uint32_t version = kPlanVersion;
+  std::string name, uuid, definition, console_log;
+  std::uint64_t init_pid = 0, at = 0;
+  std::vector<DumpedGroup> groups;
+};
+
 // What tells one device of a domain from the others: the target of a mount or node ("/data"), the name inside of a link ("eth7").
 // Empty: the step is no device's.
 [[nodiscard]] std::string place_of(const ParentStep& step);

@@ -14,8 +14,8 @@ bool is_for_owners(const Right& right) {
     case Object::kConnection:
       return right.permission != Permission::kWrite;
     case Object::kDomain:
-      // A descriptor of a namespace is a way around everything that the daemon lays in between.
-      return right.permission != Permission::kOpenNamespace;
+      // A descriptor of a namespace is a way around everything that the daemon lays in between; a dump is a file of root's on the host.
+      return right.permission != Permission::kOpenNamespace && right.permission != Permission::kCoreDump;
     case Object::kDefinition:
       return true;
   }

@@ -37,6 +37,7 @@ enum class Permission {
   kExec,
   kOpenNamespace,
   kSetPassword,
+  kCoreDump,
 };
 
 struct Right {

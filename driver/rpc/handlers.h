@@ -90,6 +90,7 @@ Result<void> domain_suspend(Call&, const wire::DomainArgs&);
 Result<void> domain_resume(Call&, const wire::DomainArgs&);
 Result<void> domain_send_process_signal(Call&, const wire::SignalArgs&);
 Result<void> domain_set_user_password(Call&, const wire::SetUserPasswordArgs&);
+Result<void> domain_core_dump(Call&, const wire::CoreDumpArgs&);
 
 // watch
 Result<wire::InfoReply> domain_get_info(Call&, const wire::DomainArgs&);

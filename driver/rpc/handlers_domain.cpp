@@ -173,4 +173,8 @@ Result<void> domain_set_user_password(Call& call, const wire::SetUserPasswordArg
   return call.driver->set_user_password(call.caller, args.dom.uuid, *args.user, *args.password, args.flags);
 }
 
+Result<void> domain_core_dump(Call& call, const wire::CoreDumpArgs& args) {
+  return call.driver->core_dump(call.caller, args.dom.uuid, args.to, args.flags);
+}
+
 }  // namespace virtuserns::rpc

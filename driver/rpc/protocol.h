@@ -260,6 +260,11 @@ struct SignalArgs {
   i64 pid = 0;
   u32 signal = 0, flags = 0;
 };
+struct CoreDumpArgs {
+  DomainRef dom;
+  std::string to;
+  u32 flags = 0;
+};
 struct SetUserPasswordArgs {
   DomainRef dom;
   MaybeText user, password;

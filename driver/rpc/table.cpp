@@ -19,7 +19,8 @@ constexpr Right kConnect{Object::kConnection, Permission::kGetattr}, kHost{Objec
     kStop{Object::kDomain, Permission::kStop}, kReset{Object::kDomain, Permission::kReset},
     kSuspend{Object::kDomain, Permission::kSuspend}, kSignal{Object::kDomain, Permission::kSendSignal},
     kConsole{Object::kDomain, Permission::kOpenDevice}, kExec{Object::kDomain, Permission::kExec},
-    kNamespace{Object::kDomain, Permission::kOpenNamespace}, kPassword{Object::kDomain, Permission::kSetPassword};
+    kNamespace{Object::kDomain, Permission::kOpenNamespace}, kPassword{Object::kDomain, Permission::kSetPassword},
+    kDump{Object::kDomain, Permission::kCoreDump};
 constexpr auto kRead = Access::kRead;
 constexpr auto kWrite = Access::kWrite;
 using enum Priority;
@@ -136,6 +137,7 @@ constexpr Row kRows[] = {
     row<&domain_undefine>(35, "virDomainUndefine", kWrite, kDelete, kHigh),
     row<&connect_list_domains>(37, "virConnectListDomains", kRead, kSearch, kHigh),
     row<&connect_num_of_domains>(51, "virConnectNumOfDomains", kRead, kSearch, kHigh),
+    row<&domain_core_dump>(53, "virDomainCoreDump", kWrite, kDump, kLow),
     row<&domain_get_scheduler_type>(56, "virDomainGetSchedulerType", kRead, kLook, kLow),
     row<&domain_get_scheduler_parameters>(57, "virDomainGetSchedulerParameters", kRead, kLook, kLow),
     row<&domain_set_scheduler_parameters>(58, "virDomainSetSchedulerParameters", kWrite, kChange, kLow),

@@ -20,7 +20,7 @@ constexpr UnsupportedRow kRows[] = {
     {45, "virNetworkGetBridgeName", kRead, kHigh}, {46, "virNetworkLookupByName", kRead, kHigh},
     {47, "virNetworkLookupByUUID", kRead, kHigh}, {48, "virNetworkSetAutostart", kWrite, kHigh},
     {49, "virNetworkUndefine", kWrite, kHigh}, {50, "virConnectNumOfDefinedNetworks", kRead, kHigh},
-    {52, "virConnectNumOfNetworks", kRead, kHigh}, {53, "virDomainCoreDump", kWrite, kLow},
+    {52, "virConnectNumOfNetworks", kRead, kHigh}, 
     {54, "virDomainRestore", kWrite, kLow}, {55, "virDomainSave", kWrite, kLow},
     {61, "virDomainMigratePrepare", kWrite, kLow}, {62, "virDomainMigratePerform", kWrite, kLow},
     {63, "virDomainMigrateFinish", kWrite, kLow}, {71, "virConnectNumOfStoragePools", kRead, kHigh},

@@ -121,6 +121,8 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
                                    unsigned flags) override;
   Result<void> set_user_password(const Caller&, const Uuid&, const std::string& user, const std::string& password,
                                  unsigned flags) override;  // plug.cpp
+  // dump.cpp
+  Result<void> core_dump(const Caller&, const Uuid&, const std::string& to, unsigned flags) override;
 
   // watching.cpp
   Result<DomainInfo> info(const Uuid&) override;
@@ -245,6 +247,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
 
   // watching.cpp
   [[nodiscard]] std::string group_file(const DomainDef& def, const char* controller, const char* file) const;
+  [[nodiscard]] controller::DumpAsk dump_ask(const DomainDef& live, pid_t init) const;
   void sample_live(DriverDomain& domain, const DomainDef& def, StatsSample& sample) override;
 
   // tuning.cpp

@@ -255,6 +255,23 @@ Result<std::vector<Fd>> open_sources(const std::string& program, const controlle
   return std::move(packet->files);
 }
 
+Result<void> dump_domain(const std::string& program, const controller::DumpAsk& ask, const Fd& output,
+                         const std::string& log_path, int timeout_ms) {
+  const Fd plan = TRY(sealed(xdr::encode(ask)));
+  Spawn spawn(controller::kChannelFd + 1);
+  TRY(spawn.log_to(log_path));
+  TRY(spawn.pass(plan.get(), controller::kPlanFd));
+  TRY(spawn.pass(output.get(), controller::kChannelFd));
+  const pid_t pid = TRY(spawn.run(program, "--dump"));
+  const auto status = wait_child(pid, timeout_ms);
+  if (!status) {
+    ::kill(pid, SIGKILL);
+    (void)wait_child(pid, 1000);
+    return fail(VIR_ERR_OPERATION_TIMEOUT, "not finished in time: the domain holds up whoever looks at it");
+  }
+  return *status == 0 ? Result<void>() : fail(VIR_ERR_OPERATION_FAILED, "see " + quote(log_path));
+}
+
 Result<PidFd> open_pidfd(pid_t pid) {
   PidFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!process) return sys_fail("pidfd_open " + std::to_string(pid));

@@ -53,6 +53,10 @@ inline constexpr int kReapTimeoutMs = 150'000;
 [[nodiscard]] Result<std::vector<Fd>> open_sources(const std::string& program, const controller::OpenAsk& ask,
                                                    const std::string& log_path, int timeout_ms);
 
+// Runs `program --dump` and waits, at most `timeout_ms`: the domain may hold up whoever looks at it. The bundle goes to `output`.
+[[nodiscard]] Result<void> dump_domain(const std::string& program, const controller::DumpAsk& ask, const Fd& output,
+                                       const std::string& log_path, int timeout_ms);
+
 [[nodiscard]] Result<PidFd> open_pidfd(pid_t pid);
 [[nodiscard]] Result<std::uint64_t> read_start_time(const std::string& proc, pid_t pid);
 // SIGKILL by pidfd, and wait until it is dead; a child of ours is reaped.

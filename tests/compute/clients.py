@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import threading
+import uuid
 
 from lab import USERNS, Adapter, Lab, instance
 from api import ApiError, Client, Gone, file, refused
@@ -17,6 +18,7 @@ from harness import OURS, check, contains, equal, eventually, main, test
 
 STRANGER, GROUP = 65534, 4  # nobody; adm
 MAX_FRAME = 16 << 20
+VERSION = "1.1"
 
 
 def as_user(uid, gid, groups, act):
@@ -151,7 +153,7 @@ def requests_that_make_no_sense(env):
         for params, says in (({}, "params.uuid is missing"), ({"uuid": 5}, "params.uuid: needs a string"), ({"uuid": "5"}, "uuid")):
             with refused("invalid", says):
                 lab.call("instance.info", **params)
-        equal(lab.call("api.version")["version"], "1.0")
+        equal(lab.call("api.version")["version"], VERSION)
 
 
 @test(drivers=OURS)
@@ -171,7 +173,7 @@ def frames_that_lie(env):
             content = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "api.version"}).encode()
             for byte in struct.pack(">I", len(content)) + content:
                 client.socket.sendall(bytes([byte]))
-            equal(client.end()["version"], "1.0")
+            equal(client.end()["version"], VERSION)
         with Client(path) as client:  # the longest that is possible
             client.send(b" " * MAX_FRAME)
             equal(client.receive()["error"]["code"], -32700)
@@ -199,14 +201,14 @@ def the_65th_connection(env):
         others = []
         for _ in range(63):
             others.append(Client(path))
-            equal(others[-1].call("api.version")["version"], "1.0")
+            equal(others[-1].call("api.version")["version"], VERSION)
         with Client(path) as client:
             try:
                 client.call("api.version")
                 check(False, "the 65th connection was answered")
             except (Gone, BrokenPipeError):
                 pass
-        equal(lab.call("api.version")["version"], "1.0")
+        equal(lab.call("api.version")["version"], VERSION)
         for client in others:
             client.close()
         eventually(lambda: not raises(lambda: version(path)), "there is room again")
@@ -218,6 +220,19 @@ def raises(act):
     except (Gone, OSError):
         return True
     return False
+
+
+@test(drivers=OURS)
+def asking_for_strangers_costs_nothing(env):
+    with Lab(env) as lab:
+        def ask(times):
+            for _ in range(times):
+                with refused("instance-not-found"):
+                    lab.call("instance.pause", uuid=str(uuid.uuid4()))
+        ask(100)
+        before = memory(lab)
+        ask(8000)
+        check(memory(lab) - before < 1024, f"{memory(lab) - before} KiB were kept of 8000 instances that are none")
 
 
 @test(drivers=USERNS)
@@ -289,7 +304,7 @@ def a_second_adapter_of_the_same_state(env):
         other = subprocess.run([*lab.adapter.argv, "--socket", lab.adapter.socket + "2"], capture_output=True, text=True, timeout=60)
         equal(other.returncode, 1)
         contains(other.stderr, "another virtuserns-compute uses")
-        equal(lab.call("api.version")["version"], "1.0")
+        equal(lab.call("api.version")["version"], VERSION)
 
 
 @test(drivers=USERNS)
@@ -304,7 +319,7 @@ def a_daemon_that_hangs(env):
                 client.call("instance.list")
             with refused("unavailable"):
                 other.call("host.resources")
-            equal(client.call("api.version")["version"], "1.0")
+            equal(client.call("api.version")["version"], VERSION)
         equal(adapter.stop(), 0, "its exit code at SIGTERM")
     finally:
         env.daemon.process.send_signal(signal.SIGCONT)

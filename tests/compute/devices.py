@@ -187,6 +187,35 @@ def a_snapshot_becomes_an_image(env):
 
 
 @test(drivers=USERNS)
+def dumps_of_one_that_runs(env):
+    with Lab(env, dumps_kept=3) as lab:
+        spec = instance()
+        uuid, folder = spec["uuid"], lab.adapter.folder / "dumps"
+        lab.spawn(spec)
+        lab.until_up(spec)
+        before = lab.init(spec)
+        path = pathlib.Path(lab.call("instance.crash_dump", uuid=uuid)["path"])
+        equal((path.parent, folder.stat().st_mode & 0o777, path.stat().st_mode & 0o777), (folder, 0o700, 0o600))
+        with tarfile.open(path) as tar:
+            names = tar.getnames()
+            contains(tar.extractfile("console.log").read().decode(), f"up {spec['name']}")
+        check({f"processes/{before}/{name}" for name in ("status", "maps", "limits")} <= set(names), f"init is not in {names}")
+        equal((lab.client.state(uuid), lab.init(spec)), ("running", before), "it runs on")
+        (folder / "notes").write_text("an operator's")
+        made = [path.name] + [lab.call("instance.crash_dump", uuid=uuid)["path"].split("/")[-1] for _ in range(4)]
+        equal(sorted(item.name for item in folder.iterdir()), sorted([*made[-3:], "notes"]), "those that are kept")
+        lab.call("instance.pause", uuid=uuid)
+        lab.call("instance.crash_dump", uuid=uuid)
+        equal(lab.client.state(uuid), "paused")
+        folder.chmod(0o755)
+        with refused("internal", "of root's alone"):
+            lab.call("instance.crash_dump", uuid=uuid)
+        lab.call("instance.power_off", uuid=uuid, timeout=0, retry_interval=1)
+        with refused("invalid-state", "does not run"):
+            lab.call("instance.crash_dump", uuid=uuid)
+
+
+@test(drivers=USERNS)
 def the_host(env):
     with Lab(env) as lab:
         for _ in range(2):

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import uuid as uuid_module
@@ -57,6 +58,11 @@ def instance(name="web", **more):
             "display_name": name, "flavor": {**FLAVOR, **more.pop("flavor", {})}, "image_properties": {}, "ids": None, **more}
 
 
+def connection(env):
+    """The adapter's kind of guests follows from the scheme, and the harness serves each of our drivers as userns."""
+    return "test+unix:///default?socket=/run/libvirt/virtusernsd-sock" if env.driver == "test" else env.uri
+
+
 class Adapter:
     """The process, and where it keeps what it knows."""
 
@@ -69,7 +75,8 @@ class Adapter:
         program = os.path.join(env.daemon.build, "driver", "compute", "virtuserns-compute")
         check(os.access(program, os.X_OK), f"{program} is not built")
         self.config = self.folder / "conf"
-        self.settings = {"connect": env.uri, "socket": self.socket, "state": str(self.state), "log_level": 2, "patience_s": 15,
+        self.settings = {"connect": connection(env), "socket": self.socket, "state": str(self.state), "log_level": 2, "patience_s": 15,
+                         "dumps": str(self.folder / "dumps"),
                          "daemon_config": "/etc/libvirt/virtusernsd.conf",
                          "image_program": os.path.join(env.daemon.build, "tools", "image", "virt-userns-image"), **settings}
         self.argv = [program, "--config", str(self.config)]
@@ -136,13 +143,15 @@ class Adapter:
 
 
 class Lab:
-    """An adapter with an image "busybox", and what tests do with instances."""
+    """An adapter, for containers with an image "busybox", and what tests do with instances."""
 
     def __init__(self, env, **settings):
         self.env = env
         self.adapter = Adapter(env, **settings)
         self.adapter.start()
         self.client = self.adapter.client()
+        if env.driver != "userns":
+            return
         self.tree = busybox_tree(self.adapter.folder)
         self.tar = pack(self.tree, self.adapter.folder / "busybox.tar")
         self.client.call("image.add", key="busybox", format="root-tar", path=self.tar)
@@ -208,6 +217,10 @@ class Lab:
                                 capture_output=True, text=True, timeout=60 * daemon_module.TIME_FACTOR, stdin=subprocess.DEVNULL)
         equal(result.returncode, code, f"{script} inside: {result.stdout}{result.stderr}")
         return result.stdout
+
+    def console(self, spec):
+        found = self.call("instance.serial_console", uuid=spec["uuid"])
+        return socket.create_connection((found["host"], found["port"]), 30 * daemon_module.TIME_FACTOR)
 
     def init(self, spec):
         """Of one that runs: the pid of its init."""

@@ -94,6 +94,50 @@ def paused_and_suspended(env):
 
 
 @test(drivers=USERNS)
+def a_suspension_ends_with_what_was_suspended(env):
+    with Lab(env) as lab:
+        spec = instance()
+        uuid = spec["uuid"]
+        lab.spawn(spec)
+
+        def only_paused_afterwards(method, **params):
+            lab.call("instance.suspend", uuid=uuid)
+            lab.call(f"instance.{method}", uuid=uuid, **params)
+            equal(lab.client.state(uuid), "running", method)
+            lab.call("instance.pause", uuid=uuid)
+            equal(lab.client.state(uuid), "paused", f"after {method}")
+            lab.call("instance.unpause", uuid=uuid)
+        only_paused_afterwards("reboot", type="soft", network=[], volumes=[])
+        only_paused_afterwards("reboot", type="hard", network=[], volumes=[])
+        only_paused_afterwards("rescue", image={"key": "busybox", "format": "root-tar"}, network=[], volumes=[], files=[],
+                               config_drive=[], password=None)
+        only_paused_afterwards("unrescue")
+        # It ended without this program: by the machine's reboot, say.
+        lab.call("instance.suspend", uuid=uuid)
+        env.virsh("destroy", spec["name"]).ok()
+        lab.call("instance.power_on", uuid=uuid, network=[], volumes=[])
+        lab.call("instance.pause", uuid=uuid)
+        equal(lab.client.state(uuid), "paused", "after power_on")
+
+
+@test(drivers=USERNS)
+def one_whose_images_cannot_be_looked_through_is_not_half_removed(env):
+    with Lab(env) as lab:
+        spec = instance()
+        lab.spawn(spec)
+        facts = lab.adapter.state / "images/facts"
+        facts.rename(facts.with_name("elsewhere"))
+        facts.write_text("")
+        with refused("internal", "facts"):
+            lab.destroy(spec)
+        facts.unlink()
+        facts.with_name("elsewhere").rename(facts)
+        equal(lab.adapter.holds(), [f"busybox/{spec['uuid']}"])
+        lab.destroy(spec)
+        lab.nothing_left()
+
+
+@test(drivers=USERNS)
 def files_config_drive_and_password(env):
     with Lab(env) as lab:
         spec = instance()

@@ -60,6 +60,21 @@ def volumes_come_and_go(env):
 
 
 @test(drivers=USERNS)
+def a_detach_whose_end_was_not_written_down(env):
+    """The device is gone and the journal has it still, as after a death in between: the same request again comes to its end."""
+    with Lab(env) as lab, volume(lab) as (node, _):
+        spec = instance()
+        one = {"device": "/dev/vdb", "path": node, "readonly": False, "boot_index": None, "serial": "s-1"}
+        for scopes in (("--live", "--config"), ("--live",), ("--config",)):
+            lab.spawn(spec, volumes=[one])
+            env.virsh("detach-disk", spec["name"], "vdb", *scopes).ok()
+            lab.call("instance.detach_volume", uuid=spec["uuid"], volume=one)
+            check("vdb" not in env.virsh("dumpxml", spec["name"]).ok().out, "it is in the domain")
+            check("vdb" not in env.virsh("dumpxml", "--inactive", spec["name"]).ok().out, "it is in the definition")
+            lab.destroy(spec)
+
+
+@test(drivers=USERNS)
 def a_volume_that_is_read_only(env):
     with Lab(env) as lab, volume(lab, mark=b"volume") as (node, _):
         spec = instance()

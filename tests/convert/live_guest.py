@@ -31,7 +31,7 @@ umount -R -l /sys/fs/cgroup 2>/dev/null
 { cat /etc/group; echo 'libvirt-qemu:x:64055:'; echo 'kvm:x:64056:'; } >/etc/libvirt/group
 mount --bind /etc/libvirt/passwd /etc/passwd
 mount --bind /etc/libvirt/group /etc/group
-printf '%s\n' 'user = "root"' 'group = "root"' 'security_driver = "none"' 'cgroup_controllers = []' 'namespaces = []' \
+printf '%s\n' "user = \"$3\"" "group = \"$3\"" 'security_driver = "none"' 'cgroup_controllers = []' 'namespaces = []' \
   'stdio_handler = "file"' 'remember_owner = 0' 'seccomp_sandbox = 0' >/etc/libvirt/qemu.conf
 printf '%s\n' "unix_sock_dir = \"$1\"" 'auth_unix_rw = "none"' 'auth_unix_ro = "none"' 'mdns_adv = 0' >/etc/libvirt/libvirtd.conf
 libvirtd --config /etc/libvirt/libvirtd.conf --pid-file "$1/pid" &
@@ -137,8 +137,8 @@ def announcement():
 
 
 @contextlib.contextmanager
-def libvirt_host(lab):
-    """The URI of a libvirtd that has no machines yet. What is left of them ends with it."""
+def libvirt_host(lab, user="root"):
+    """The URI of a libvirtd that has no machines yet, and runs them as `user`. What is left of them ends with it."""
     for program in ("libvirtd", "qemu-system-x86_64"):
         if not shutil.which(program, path="/usr/sbin:/usr/bin"):
             raise Skip(f"not installed: {program}")
@@ -149,7 +149,7 @@ def libvirt_host(lab):
     cache.mkdir(exist_ok=True)
     with open(lab.path("libvirtd.log"), "w") as log:
         process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", "--pid",
-                                    "--fork", "--kill-child=KILL", "--mount-proc", "bash", "-c", LIBVIRTD, "-", folder, cache],
+                                    "--fork", "--kill-child=KILL", "--mount-proc", "bash", "-c", LIBVIRTD, "-", folder, cache, user],
                                    stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
     try:
         listener = folder / "libvirt-sock"

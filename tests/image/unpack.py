@@ -115,6 +115,37 @@ def is_granular(both):
 
 
 @test(("userns",))
+def a_disk_may_stay_one(env):
+    lab = ImageLab(env)
+    raw = lab.path("disk.raw")
+    with raw.open("wb") as disk:
+        disk.write(b"at the start")
+        disk.seek(40 << 20)
+        disk.write(b"at the end")
+    raw_bytes = raw.read_bytes()
+    for name, form in (("qcow2", "qcow2"), ("vmdk", "vmdk"), ("vhd", "vpc"), ("raw", None)):
+        image = guests.to_format(raw, lab.path(f"disk.{name}"), form) if form else raw
+        found, said = lab.unpack(image, "--whole", "--format", name)
+        equal((os.listdir(found), said["entries"]), (["disk"], 1))
+        # One of vhd is a whole number of cylinders.
+        content = (found / "disk").read_bytes()
+        check(content.startswith(raw_bytes) and not content[len(raw_bytes):].strip(b"\0"), f"the disk of {name}")
+        equal((found / "disk").stat().st_mode & 0o7777, 0o600)
+        check((found / "disk").stat().st_blocks * 512 < 1 << 20, f"{name}: zeroes were written")
+        lab.remove(found)
+    tree = guests.busybox_tree(lab.path("tree"))
+    contains(lab.refuse(tar(lab, tree, "tree.tar"), "--whole"), "no disk")
+    contains(lab.refuse(raw, "--whole", "--format", "raw", "--limit", "50K"), "is what it may have")
+    outside = lab.path("outside.qcow2")
+    guests.run("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", outside, "1M")
+    lab.refuse(outside, "--whole")
+    guests.run("qemu-img", "create", "-q", "-f", "qcow2", lab.path("huge.qcow2"), "2T")
+    contains(lab.refuse(lab.path("huge.qcow2"), "--whole"), "more than 1 TiB")
+    equal(lab.run("unpack", "--whole", "--fit", raw, lab.bases / "x").returncode, 2)
+    equal(lab.run("pack", "--whole", tree, lab.path("x.tar")).returncode, 2)
+
+
+@test(("userns",))
 def set_user_id_and_capabilities_hold_in_containers_with_ids_of_their_own(env):
     """What ends on the disk has to be what the kernel honours through an idmapped layer, by whichever way it came there."""
     lab = ImageLab(env)

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import pathlib
 import select
+import tarfile
 import time
 from collections.abc import Callable
 
@@ -369,7 +370,14 @@ def config_drive(stage):
 
 @action("operation.trigger-crash-dump")
 def crash_dump(stage):
-    stage.active().act_until("trigger_crash_dump", "ACTIVE")
+    server = stage.active()
+    server.act_until("trigger_crash_dump", "ACTIVE")
+    # Nova has only sent for it.
+    (path,) = eventually(lambda: [path for host in stage.cloud.hosts.values()
+                                  for path in (host.state / "adapter/dumps").glob(f"{server.id}-*.tar")], "there is a dump")
+    with tarfile.open(path) as bundle:
+        names = bundle.getnames()
+    check("MANIFEST" in names and any(name.endswith("/status") for name in names), f"it is of processes: {names}")
 
 
 @action("console.serial.interactive")

@@ -21,6 +21,7 @@ proxyclient_address = {{ip}}
 ADAPTER = """connect = "{uri}"
 socket = "%s"
 state = "{state}/adapter"
+dumps = "{state}/adapter/dumps"
 image_program = "{build}/tools/image/virt-userns-image"
 host = "{name}"
 migration_address = "{ip}"
@@ -48,7 +49,6 @@ def start_hosts(cloud):
 
 REFUSALS = {
     "live-migrate": ("cold migration only", "containers of virtuserns cannot be moved while they run"),
-    "crash-dump": ("not supported", "it is an interrupt of a virtual machine"),
 }
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 #include "tools/image/disk.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "conf/base/text.h"
@@ -19,6 +22,8 @@ using convert::Placed;
 namespace {
 
 constexpr const char* kDisk = "vda";
+constexpr std::size_t kChunk = 1024 * 1024, kBlock = 64 * 1024;
+constexpr std::uint64_t kMostOfADisk = std::uint64_t{1} << 40;
 
 Error refused(const std::string& text) { return fail(VIR_ERR_OPERATION_FAILED, text); }
 
@@ -100,6 +105,20 @@ Result<convert::DisksByName> open_overlays(const convert::Image& image, const St
   return opened;
 }
 
+// How many bytes were written, in blocks that are not all zero.
+Result<std::uint64_t> write_unless_zero(const Fd& file, std::string_view bytes, std::uint64_t at) {
+  std::uint64_t written = 0;
+  for (std::size_t done = 0; done < bytes.size(); done += kBlock) {
+    const auto block = bytes.substr(done, kBlock);
+    if (block.find_first_not_of('\0') == std::string_view::npos) continue;
+    if (::pwrite(file.get(), block.data(), block.size(), static_cast<off_t>(at + done)) !=
+        static_cast<ssize_t>(block.size()))
+      return sys_fail("write the disk", errno == 0 ? ENOSPC : errno);
+    written += block.size();
+  }
+  return written;
+}
+
 }  // namespace
 
 Result<Report> copy_disk(const convert::Image& image, const UnpackOptions& options, const DirFd& to,
@@ -126,6 +145,35 @@ Result<Report> copy_disk(const convert::Image& image, const UnpackOptions& optio
     TRY(guest.unmount());
   }
   for (auto& [name, disk] : disks) TRY(disk.close(), quote(name));
+  return report;
+}
+
+Result<Report> copy_whole(const convert::Image& image, const UnpackOptions& options, const DirFd& to,
+                          const std::string& workplace) {
+  auto disk = TRY(OpenDisk::open({image}, Access::kRead, workplace));
+  TRY(convert::check_image(image, workplace));
+  // Holes of one cost nothing but the time to read them.
+  if (disk.size() > kMostOfADisk)
+    return refused("a disk of more than " + std::to_string(kMostOfADisk >> 40) + " TiB is no image to start from");
+  options.say("copying the disk");
+  const Fd copy(::openat(to.get(), kWholeDisk, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!copy) return sys_fail("make the file of the disk");
+  if (::ftruncate(copy.get(), static_cast<off_t>(disk.size())) != 0) return sys_fail("give the disk its size");
+  Report report;
+  report.entries = 1;
+  std::string bytes(kChunk, '\0');
+  for (std::uint64_t at = 0; at < disk.size(); at += kChunk) {
+    const auto size = static_cast<std::size_t>(std::min<std::uint64_t>(kChunk, disk.size() - at));
+    if (::pread(disk.file().get(), bytes.data(), size, static_cast<off_t>(at)) != static_cast<ssize_t>(size))
+      return sys_fail("read the disk", errno == 0 ? EIO : errno);
+    report.bytes += TRY(write_unless_zero(copy, {bytes.data(), size}, at));
+    if (report.bytes > options.limits.bytes)
+      return refused("more than " + std::to_string(options.limits.bytes) +
+                     " bytes of it are written, which is what it may have");
+  }
+  if (::fdatasync(copy.get()) != 0) return sys_fail("write the disk");
+  TRY(disk.close());
+  TRY(convert::check_unchanged(image));
   return report;
 }
 

@@ -14,4 +14,9 @@ namespace virtuserns::image {
 [[nodiscard]] Result<Report> copy_disk(const convert::Image& image, const UnpackOptions& options, const DirFd& to,
                                        const std::string& work, const std::string& workplace);
 
+// The disk itself, as the raw file kWholeDisk of the empty directory `to`. Zeroes are not written.
+inline constexpr const char* kWholeDisk = "disk";
+[[nodiscard]] Result<Report> copy_whole(const convert::Image& image, const UnpackOptions& options, const DirFd& to,
+                                        const std::string& workplace);
+
 }  // namespace virtuserns::image

@@ -32,6 +32,7 @@ constexpr const char* kUsage =
     "      --limit BYTES[K|M|G|T]  that the files may have (what there is room for)\n"
     "      --entries N      files and directories that there may be (4000000)\n"
     "      --fit            change services and settings of a machine for a container\n"
+    "      --whole          a disk stays one: DIRECTORY gets it as the raw file 'disk'\n"
     "pack: OUTPUT, which is new, or '-', becomes an image of the files of TREE\n"
     "      --lower DIR      TREE was written over this one by an overlay; may be repeated, the uppermost first\n"
     "  -f, --format FORMAT  root-tar, or raw: a file system, ext4 (root-tar)\n"
@@ -42,18 +43,14 @@ constexpr const char* kUsage =
     "  -h, --help, --version\n"
     "exit status: 0 done, 1 an error, 2 misused\n";
 
-enum LongOnly { kRoot = 256, kLimit, kEntries, kFit, kLower };
-constexpr option kLong[] = {{"format", required_argument, nullptr, 'f'},
-                            {"root", required_argument, nullptr, kRoot},
-                            {"limit", required_argument, nullptr, kLimit},
-                            {"entries", required_argument, nullptr, kEntries},
-                            {"fit", no_argument, nullptr, kFit},
-                            {"lower", required_argument, nullptr, kLower},
-                            {"json", no_argument, nullptr, 'j'},
-                            {"quiet", no_argument, nullptr, 'q'},
-                            {"help", no_argument, nullptr, 'h'},
-                            {"version", no_argument, nullptr, 'V'},
-                            {nullptr, 0, nullptr, 0}};
+enum LongOnly { kRoot = 256, kLimit, kEntries, kFit, kWhole, kLower };
+constexpr option kLong[] = {
+    {"format", required_argument, nullptr, 'f'},   {"root", required_argument, nullptr, kRoot},
+    {"limit", required_argument, nullptr, kLimit}, {"entries", required_argument, nullptr, kEntries},
+    {"fit", no_argument, nullptr, kFit},           {"whole", no_argument, nullptr, kWhole},
+    {"lower", required_argument, nullptr, kLower}, {"json", no_argument, nullptr, 'j'},
+    {"quiet", no_argument, nullptr, 'q'},          {"help", no_argument, nullptr, 'h'},
+    {"version", no_argument, nullptr, 'V'},        {nullptr, 0, nullptr, 0}};
 
 struct Options {
   UnpackOptions unpack;
@@ -106,6 +103,9 @@ Result<void> take_option(Options& options, int option, std::string value) {
       unpack.limits.entries = *number;
       return {};
     }
+    case kWhole:
+      unpack.is_whole = true;
+      return {};
     default:
       unpack.is_fitted = true;
       return {};
@@ -133,6 +133,8 @@ Result<void> check_options(const std::string& command, const Options& options) {
       for (const auto& name : kLong)
         if (name.val == given) return wrong(quote(command) + " has no use for --" + name.name);
   const auto& format = options.unpack.format;
+  if (options.unpack.is_whole && (options.unpack.is_fitted || !options.unpack.root.empty()))
+    return wrong("--whole looks for no files, so --fit and --root mean nothing to it");
   if (command == "pack" && !format.empty() && format != kRootTar && format != "raw")
     return wrong("'pack' makes root-tar and raw");
   if (options.pack.lowers.size() > kMaxLowers) return wrong("--lower is there too often");

@@ -21,6 +21,7 @@ struct UnpackOptions {
   std::string root;    // the volume that is "/"; empty: it is found
   Limits limits;
   bool is_fitted = false;
+  bool is_whole = false;  // a disk as it is, and none of its files
   std::function<void(const std::string&)> say = [](const std::string&) {};
 };
 

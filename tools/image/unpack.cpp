@@ -98,8 +98,11 @@ Result<Report> unpack(const std::string& source, const std::string& directory, U
   auto place = TRY(Place::make(directory));
   TRY(bound_by_room(options.limits, place.root()));
   const auto fill = [&]() -> Result<Report> {
+    if (options.is_whole && detected.format == kRootTar)
+      return fail(VIR_ERR_OPERATION_FAILED, "it is an archive of files and no disk");
     if (detected.format == kRootTar) return extract(file, detected.compression, options, place, workplace);
     const auto image = TRY(convert::read_whole_image(source, detected.format));
+    if (options.is_whole) return copy_whole(image, options, place.root(), workplace);
     return copy_disk(image, options, place.root(), place.work(), workplace);
   };
   auto filled = fill();

@@ -10,9 +10,11 @@
 
 #include "conf/base/log.h"
 #include "driver/compute/domain_xml.h"
+#include "driver/compute/machine_xml.h"
 #include "driver/compute/methods.h"
 #include "tests/support/temp_dir.h"
 #include "xml/domain.h"
+#include "xml/node.h"
 
 using namespace virtuserns;
 using namespace virtuserns::compute;
@@ -22,9 +24,9 @@ namespace {
 // An adapter that knows no instance and no image, and whose daemon is nowhere.
 struct Adapter {
   Adapter() : images(Bases::open(store()).value()), hypervisor(uri(), std::chrono::milliseconds(0), [](const DomainEvent&) {}) {
-    Settings settings;
     settings.state = folder.path() + "/state";
-    compute.emplace(settings, hypervisor, images);
+    guests = make_guests(settings, images, hypervisor).value();
+    compute.emplace(settings, hypervisor, *guests, images);
     if (!compute->load()) std::abort();
     host.emplace(*compute);
   }
@@ -37,8 +39,10 @@ struct Adapter {
   [[nodiscard]] std::string uri() const { return "userns+unix:///system?socket=" + folder.path() + "/none"; }
 
   virtuserns::test::TempDir folder;
+  Settings settings;
   Bases images;
   Hypervisor hypervisor;
+  std::unique_ptr<Guests> guests;
   std::optional<Compute> compute;
   std::optional<Host> host;
 };
@@ -61,6 +65,8 @@ void read_structures(const Object& params) {
   Places places;
   places.console_log = "/log";
   if (record.image) places.base = "/base", places.root = "/root";
+  const auto machine = make_machine_xml(record, {"x86_64", "kvm", "hvm"}, {"/disk", "/base", "", "", "/drive", "/log"});
+  if (machine && !xml::Document::parse(*machine)) std::abort();
   const auto printed = make_domain_xml(record, places);
   if (!printed) return;
   const auto def = xml::parse_domain(*printed);

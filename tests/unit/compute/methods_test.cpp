@@ -18,7 +18,8 @@ class Methods : public testing::Test {
     settings_.state = dir_.path() + "/state";
     hypervisor_.emplace("userns+unix:///system?socket=" + dir_.path() + "/none", std::chrono::milliseconds(0),
                         [](const DomainEvent&) {});
-    compute_.emplace(settings_, *hypervisor_, images_);
+    guests_ = make_guests(settings_, images_, *hypervisor_).value();
+    compute_.emplace(settings_, *hypervisor_, *guests_, images_);
     EXPECT_TRUE(compute_->load());
     host_.emplace(*compute_);
   }
@@ -40,6 +41,7 @@ class Methods : public testing::Test {
   Settings settings_;
   Bases images_;
   std::optional<Hypervisor> hypervisor_;
+  std::unique_ptr<Guests> guests_;
   std::optional<Compute> compute_;
   std::optional<Host> host_;
 };
@@ -48,7 +50,7 @@ TEST_F(Methods, AGoodOne) {
   const auto said = call("api.version");
   EXPECT_EQ(said["jsonrpc"], "2.0");
   EXPECT_EQ(said["id"], 7);
-  EXPECT_EQ(said["result"]["version"], "1.0");
+  EXPECT_EQ(said["result"]["version"], kApiVersion);
   EXPECT_FALSE(said.contains("error"));
 }
 

@@ -51,7 +51,7 @@ def results():
 
 
 def features():
-    text = re.search(r"^`features` of `host.describe`(.*?)`image_formats`", DOCUMENT.read_text(), re.S | re.M).group(1)
+    text = re.search(r"^`features` of `host.describe`(.*?)`refused` has", DOCUMENT.read_text(), re.S | re.M).group(1)
     return set(re.findall(r"`(\w+)`", text))
 
 

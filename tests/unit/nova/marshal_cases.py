@@ -23,6 +23,8 @@ class MarshalTest(unittest.TestCase):
         self.assertEqual(json.loads(instance.system_metadata["userns_idmap"]), {"first": 2000000, "count": 65536})
         self.assertEqual(marshal.instance(instance)["ids"], {"first": 2000000, "count": 65536})
         instance.save.assert_not_called()  # Nova does
+        marshal.note_ids(instance, None)  # what other guests than containers have
+        self.assertEqual(marshal.instance(instance)["ids"], {"first": 2000000, "count": 65536})
 
     def test_bridge(self):
         self.assertEqual(marshal.vif(nova_objects.vif()), {

@@ -92,6 +92,7 @@ def script(session):
     session.call(121, DOMAIN)
     session.call(426, DOMAIN + u32(0))
     session.call(357, DOMAIN + u32(1) + string("anna-of-inside") + u32(1) + string("secret") + u32(0))  # a password
+    session.call(53, DOMAIN + string("/tmp/dump") + u32(2))  # a dump, live
     session.call(316, u32(0, 0))                       # events
     session.call(12, DOMAIN)                           # destroy: an event comes first
     session.call(52)                                   # not supported

@@ -67,7 +67,10 @@ def ids(nova_instance):
 
 
 def note_ids(nova_instance, chosen):
-    """Keep the range that the adapter chose. Whoever calls the driver saves the instance afterwards: once is 20 ms."""
+    """Keep the range that the adapter chose. Whoever calls the driver saves the instance afterwards: once is 20 ms.
+    Of other guests than containers it chooses none."""
+    if chosen is None:
+        return
     text = json.dumps({'first': chosen['first'], 'count': chosen['count']})
     if nova_instance.system_metadata.get(IDS_KEY) != text:
         nova_instance.system_metadata[IDS_KEY] = text

@@ -1,0 +1,81 @@
+// What an instance looks like that hangs, kept for whoever asks why.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "conf/base/file.h"
+#include "conf/base/log.h"
+#include "conf/base/text.h"
+#include "conf/uuid.h"
+#include "driver/compute/compute.h"
+
+namespace virtuserns::compute {
+namespace {
+
+// What it had the rights to see is in it.
+Result<void> check_private(const std::string& folder) {
+  struct stat found {};
+  if (::lstat(folder.c_str(), &found) != 0) return sys_fail("look at " + quote(folder));
+  if (S_ISDIR(found.st_mode) && found.st_uid == ::geteuid() && (found.st_mode & 077) == 0) return {};
+  return fail(VIR_ERR_OPERATION_DENIED,
+              "dumps = " + quote(folder) + ": needs a directory of root's alone, mode 0700");
+}
+
+// "<uuid>-20261127T083000Z.tar"; a second one within that second is "...Z-2.tar".
+Result<std::string> name_dump(const std::string& folder, const std::string& uuid, std::string_view suffix) {
+  const auto now = std::time(nullptr);
+  tm parts{};
+  char at[32];
+  (void)::gmtime_r(&now, &parts);
+  (void)std::strftime(at, sizeof at, "%Y%m%dT%H%M%SZ", &parts);
+  const auto begin = folder + "/" + uuid + "-" + at;
+  for (int number = 1; number < 1000; ++number) {
+    const auto path = begin + (number == 1 ? "" : "-" + std::to_string(number)) + std::string(suffix);
+    if (::access(path.c_str(), F_OK) != 0) return path;
+  }
+  return fail(VIR_ERR_RESOURCE_BUSY, "a thousand dumps of the instance were made within this second");
+}
+
+// Oldest first, until `kept` are left. Others' files are none of ours to remove.
+Result<void> prune(const std::string& folder, std::size_t kept) {
+  struct Dump {
+    timespec at;
+    std::string path;
+  };
+  std::vector<Dump> dumps;
+  for (const auto& name : TRY(list_directory(folder))) {
+    struct stat found {};
+    const auto path = folder + "/" + name;
+    const bool is_ours = name.size() > 37 && parse_uuid(name.substr(0, 36)) && name[36] == '-';
+    if (is_ours && ::lstat(path.c_str(), &found) == 0 && S_ISREG(found.st_mode))
+      dumps.push_back({found.st_mtim, path});
+  }
+  std::sort(dumps.begin(), dumps.end(), [](const Dump& a, const Dump& b) {
+    return a.at.tv_sec != b.at.tv_sec ? a.at.tv_sec < b.at.tv_sec : a.at.tv_nsec < b.at.tv_nsec;
+  });
+  for (std::size_t i = 0; i + kept < dumps.size(); ++i)
+    if (::unlink(dumps[i].path.c_str()) != 0) return sys_fail("remove " + quote(dumps[i].path));
+  return {};
+}
+
+}  // namespace
+
+Result<std::string> Compute::crash_dump(const std::string& uuid) {
+  auto held = TRY(hold_ready(uuid));
+  const auto state = TRY(hypervisor_.facts(uuid)).state;
+  if (state != PowerState::kRunning && state != PowerState::kPaused)
+    return fail(VIR_ERR_OPERATION_INVALID, "the instance does not run: there is nothing to be dumped");
+  const std::lock_guard lock(dumps_);
+  TRY(make_directories(settings_.dumps, 0700));
+  TRY(check_private(settings_.dumps));
+  const auto style = guests_.dump_style();
+  const auto path = TRY(name_dump(settings_.dumps, uuid, style.suffix));
+  TRY(hypervisor_.dump(uuid, path, style.flags));
+  if (const auto pruned = prune(settings_.dumps, settings_.dumps_kept); !pruned)
+    log_warning("compute", "old dumps stay: " + pruned.error().text);
+  return path;
+}
+
+}  // namespace virtuserns::compute

@@ -1,0 +1,50 @@
+#include "driver/compute/thaws.h"
+
+#include <algorithm>
+
+namespace virtuserns::compute {
+
+Thaws::Thaws(std::function<void(const std::string&)> thaw) : thaw_(std::move(thaw)), thread_([this] { run(); }) {}
+
+Thaws::~Thaws() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_ending_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void Thaws::expect(const std::string& uuid, std::chrono::steady_clock::time_point when) {
+  const std::lock_guard lock(mutex_);
+  due_[uuid] = when;
+  changed_.notify_all();
+}
+
+void Thaws::forget(const std::string& uuid) {
+  const std::lock_guard lock(mutex_);
+  due_.erase(uuid);
+}
+
+void Thaws::run() {
+  std::unique_lock lock(mutex_);
+  while (!is_ending_) {
+    const auto first =
+        std::min_element(due_.begin(), due_.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+    if (first == due_.end()) {
+      changed_.wait(lock);
+      continue;
+    }
+    const auto [uuid, when] = *first;
+    if (std::chrono::steady_clock::now() < when) {
+      changed_.wait_until(lock, when);
+      continue;
+    }
+    due_.erase(first);
+    lock.unlock();
+    thaw_(uuid);
+    lock.lock();
+  }
+}
+
+}  // namespace virtuserns::compute

@@ -1,0 +1,104 @@
+"""Instances that stand still for a snapshot: what they write waits, and nothing that dies leaves them so."""
+import contextlib
+import os
+import pathlib
+import subprocess
+
+from lab import USERNS, Lab, instance, run
+from api import refused
+from harness import check, contains, daemon_module, equal, eventually, main, test
+
+
+class Writer:
+    """A process inside that writes one file and has it on the disk."""
+
+    def __init__(self, lab, spec, path="/root/late"):
+        self.lab, self.spec, self.path = lab, spec, path
+        program = os.path.join(lab.env.daemon.build, "driver", "exec", "virt-userns-exec")
+        self.process = subprocess.Popen([program, "-c", lab.env.uri, spec["name"], "--", "/bin/sh", "-c", f"echo ready; echo late > {path}; sync"],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        equal(self.process.stdout.readline(), b"ready\n", "it begins")
+
+    def waits(self):
+        """In the kernel, for the disk."""
+        if self.process.poll() is not None:
+            return False
+        for task in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if self.path.encode() in (task / "cmdline").read_bytes() and (task / "stat").read_text().rsplit(")", 1)[1].split()[0] == "D":
+                    return True
+        return False
+
+    def ends(self):
+        equal(self.process.wait(60 * daemon_module.TIME_FACTOR), 0, "its exit code")
+        equal(self.lab.sh(self.spec, f"cat {self.path}").strip(), "late")
+
+
+@contextlib.contextmanager
+def frozen(env, **settings):
+    with Lab(env, **settings) as lab:
+        spec = instance()
+        lab.spawn(spec)
+        lab.sh(spec, "echo early > /root/early")
+        for _ in range(2):
+            equal(lab.call("instance.quiesce", uuid=spec["uuid"]), {})
+        writer = Writer(lab, spec)
+        eventually(writer.waits, "a write waits")
+        yield lab, spec, writer
+
+
+@test(drivers=USERNS)
+def a_write_waits_until_it_is_thawed(env):
+    with frozen(env) as (lab, spec, writer):
+        # What was written before is on the disk, for whoever looks at it from outside now.
+        (disk,) = lab.adapter.state.glob("instances/*/disk.img")
+        contains(run("debugfs", "-R", "cat root/upper/root/early", disk), "early")
+        check(writer.waits(), "the write was done")
+        equal(lab.sh(spec, "cat /root/early").strip(), "early", "what it reads")
+        for _ in range(2):
+            equal(lab.call("instance.unquiesce", uuid=spec["uuid"]), {})
+        writer.ends()
+
+
+@test(drivers=USERNS)
+def one_that_does_not_run_is_refused(env):
+    with Lab(env) as lab:
+        spec = instance()
+        lab.spawn(spec, power=False)
+        with refused("invalid-state", "does not run"):
+            lab.call("instance.quiesce", uuid=spec["uuid"])
+        equal(lab.call("instance.unquiesce", uuid=spec["uuid"]), {})
+        with refused("instance-not-found"):
+            lab.call("instance.quiesce", uuid=instance()["uuid"])
+
+
+@test(drivers=USERNS)
+def the_next_adapter_thaws_what_a_killed_one_left(env):
+    with frozen(env) as (lab, _, writer):
+        lab.adapter.kill()
+        check(writer.waits(), "the disk was thawed by a death")
+        lab.adapter.start()
+        lab.client = lab.adapter.client()
+        writer.ends()
+
+
+@test(drivers=USERNS)
+def who_froze_it_and_went_away_holds_it_up_for_a_while_only(env):
+    with frozen(env, quiesce_limit_s=int(6 * daemon_module.TIME_FACTOR)) as (lab, spec, writer):
+        lab.client.close()
+        lab.client = lab.adapter.client()
+        writer.ends()
+        contains(lab.adapter.text(), "stood still for too long")
+        equal(lab.call("instance.unquiesce", uuid=spec["uuid"]), {})
+
+
+@test(drivers=USERNS)
+def a_frozen_one_can_be_ended(env):
+    for method, params in (("power_off", {"timeout": 0}), ("destroy", {"disks": True}), ("reboot", {"type": "hard", "network": [], "volumes": []})):
+        with frozen(env) as (lab, spec, writer):
+            lab.call(f"instance.{method}", uuid=spec["uuid"], **params)
+            check(writer.process.wait(60 * daemon_module.TIME_FACTOR) is not None)
+
+
+if __name__ == "__main__":
+    main()
