@@ -122,10 +122,11 @@ void add_filesystems(const Record& record, const Places& places, DomainDef& def,
 
 Result<InterfaceDef> make_interface(const Vif& vif) {
   InterfaceDef def;
-  def.type = InterfaceType::kBridge;
+  const bool is_of_ovs = vif.type == kOpenVSwitch;
+  def.type = is_of_ovs ? InterfaceType::kEthernet : InterfaceType::kBridge;
   def.mac = xml::parse_mac(vif.mac);
   if (!def.mac) return fail(VIR_ERR_INVALID_ARG, quote(vif.mac) + " is no MAC address");
-  def.source = vif.bridge;
+  if (!is_of_ovs) def.source = vif.bridge;
   def.target_dev = vif.device;
   def.link_state = LinkState::kUp;
   if (vif.mtu != 0) def.mtu = vif.mtu;

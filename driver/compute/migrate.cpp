@@ -137,7 +137,8 @@ Result<void> Compute::resize_here(Held& held, const ArrivalRequest& request) {
                 "the instance was resized already, to another flavor: confirm or revert that first");
   }
   // From here on what an attempt that died has not done is done by the next.
-  if (disk.exists()) TRY(disk.grow(disk_bytes(record.spec.flavor)));
+  // A disk of the default size may be larger than one that a flavor names: it stays as large, as on another host.
+  if (disk.exists()) TRY(disk.grow(std::max(disk_bytes(record.spec.flavor), TRY(disk.size_bytes()))));
   TRY(prepare(held));
   return request.power ? start(held) : disk.unmount();
 }

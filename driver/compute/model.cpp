@@ -140,11 +140,12 @@ Result<Vif> read_vif(const Object& object) {
   vif.mac = TRY(object.text("mac", 17));
   if (vif.mac.size() != 17 || !has_only(vif.mac, ":")) return invalid(object.path() + ".mac: needs a MAC address");
   vif.type = TRY(object.text_or("type", "bridge", 32));
-  if (vif.type != "bridge")
-    return fail(VIR_ERR_OPERATION_UNSUPPORTED,
-                object.path() + ".type: links of type " + quote(vif.type) + " cannot be made: bridge is possible");
-  vif.bridge = TRY(read_word(object, "bridge", 15, "_.-"));
-  if (object.has("device")) vif.device = TRY(read_word(object, "device", 15, "_.-"));
+  if (vif.type != "bridge" && vif.type != kOpenVSwitch)
+    return fail(VIR_ERR_OPERATION_UNSUPPORTED, object.path() + ".type: links of type " + quote(vif.type) +
+                                                   " cannot be made: bridge and ovs are possible");
+  if (vif.type == "bridge" || object.has("bridge")) vif.bridge = TRY(read_word(object, "bridge", 15, "_.-"));
+  // Open vSwitch knows its port by this name.
+  if (vif.type == kOpenVSwitch || object.has("device")) vif.device = TRY(read_word(object, "device", 15, "_.-"));
   vif.mtu = static_cast<std::uint32_t>(TRY(object.number_or("mtu", 0, 68, 65535)));
   for (const auto& ip : TRY(object.objects("ips", 64))) {
     VifAddress address{TRY(read_address(ip, "address")), 0};
@@ -247,8 +248,9 @@ Json to_json(const std::vector<Vif>& network) {
     Json ips = Json::array(), routes = Json::array();
     for (const auto& ip : vif.ips) ips.push_back({{"address", ip.address}, {"prefix", ip.prefix}});
     for (const auto& route : vif.routes) routes.push_back({{"to", route.to}, {"via", route.via}});
-    Json json = {{"id", vif.id}, {"mac", vif.mac},   {"type", vif.type}, {"bridge", vif.bridge},
+    Json json = {{"id", vif.id}, {"mac", vif.mac},   {"type", vif.type},
                  {"ips", ips},   {"routes", routes}, {"dns", vif.dns}};
+    if (!vif.bridge.empty()) json["bridge"] = vif.bridge;
     if (!vif.device.empty()) json["device"] = vif.device;
     if (vif.mtu != 0) json["mtu"] = vif.mtu;
     all.push_back(std::move(json));

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "conf/base/result.h"
@@ -52,6 +53,8 @@ struct VifRoute {
   std::string via;
   bool operator==(const VifRoute&) const = default;
 };
+// Of a link that is a port of Open vSwitch: the name of its end on the host is what makes it that port. Any other is a bridge's.
+inline constexpr std::string_view kOpenVSwitch = "ovs";
 struct Vif {
   std::string id, mac, type, bridge, device;
   std::uint32_t mtu = 0;  // 0: the bridge's

@@ -56,6 +56,26 @@ def links_at_the_start_and_later(env):
 
 
 @test(drivers=USERNS)
+def links_of_open_vswitch_have_their_names_and_no_bridge(env):
+    """The switch, which is not here, takes them by their names."""
+    with Lab(env) as lab:
+        spec = instance()
+        first, second = vif(1, type="ovs", bridge="br-int"), vif(2, type="ovs", bridge="br-int")
+        lab.spawn(spec, network=[first])
+        lab.call("instance.attach_interface", uuid=spec["uuid"], vif=second)
+        shown = run("ip", "link", "show")
+        for name in ("tapc1", "tapc2"):
+            check(name in shown and " master " not in run("ip", "link", "show", name), f"{name} is there, in no bridge: {shown}")
+        equal(set(links(lab, spec)) & {first["mac"], second["mac"]}, {first["mac"], second["mac"]})
+        contains(lab.sh(spec, "ip -4 addr"), "inet 10.9.0.2/24")
+        contains(lab.sh(spec, "ip -4 addr"), "inet 10.9.0.3/24")
+        lab.call("instance.detach_interface", uuid=spec["uuid"], vif=second)
+        check("tapc2" not in run("ip", "link"), "the second link is left")
+        lab.destroy(spec)
+        check("tapc1" not in run("ip", "link"), "the first link is left")
+
+
+@test(drivers=USERNS)
 def a_link_without_its_bridge_undoes_the_spawn(env):
     with Lab(env) as lab:
         spec = instance()

@@ -228,6 +228,25 @@ def one_that_ended_while_another_runs_leaves_nothing(env):
 
 
 @test(drivers=USERNS)
+def resized_here_to_a_disk_that_is_named(env):
+    """One of the default size may be larger, and keeps its size."""
+    with Lab(env) as lab:
+        spec = instance()
+        spec["flavor"]["root_gb"] = 0
+        uuid = spec["uuid"]
+        lab.spawn(spec)
+        lab.sh(spec, "echo kept > /root/kept")
+        size = lab.sh(spec, "df -k / | tail -n 1").split()[1]
+        ticket = lab.call("instance.migrate_out", uuid=uuid, destination="127.0.0.1", timeout=0, retry_interval=1)["ticket"]
+        changed = {**spec, "flavor": {**spec["flavor"], "root_gb": 1}}
+        lab.call("instance.migrate_in", instance=changed, ticket=ticket, network=[], volumes=[], resize=True, power=True)
+        equal(lab.sh(spec, "cat /root/kept").strip(), "kept")
+        equal(lab.sh(spec, "df -k / | tail -n 1").split()[1], size, "its size")
+        lab.call("instance.migrate_confirm", uuid=uuid)
+        lab.destroy(spec)
+
+
+@test(drivers=USERNS)
 def a_disk_is_never_mounted_twice(env):
     """What looks around in a mount namespace of its own keeps a disk in use that is unmounted here: it must not be written by two."""
     with Lab(env) as lab:

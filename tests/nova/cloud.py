@@ -27,32 +27,43 @@ from settings import CONFIG, HOME, LOGS  # noqa: E402
 PROGRAMS = ["nova-compute", "nova-conductor", "nova-scheduler", "nova-api-wsgi", "keystone-wsgi-public", "placement-api",
             "glance-api", "nova-serialproxy", "uwsgi", "mariadbd", "epmd", "genisoimage", "sshd"]
 RABBIT_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+# Programs look for links in /sys, which has those of the network namespace that it was mounted in.
+SHOW_LINKS_IN_SYS = f"""set -e
+mkdir {HOME}/sys
+mount -t sysfs sysfs {HOME}/sys
+mount --rbind /sys/fs/cgroup {HOME}/sys/fs/cgroup
+mount --move {HOME}/sys /sys
+rmdir {HOME}/sys
+"""
 
 
-def missing() -> list[str]:
+def missing(more: tuple[str, ...] = ()) -> list[str]:
     """What of the group [nova] of tools/packages is not installed."""
     folders = ("/usr/bin", "/usr/sbin")
-    return [name for name in PROGRAMS if not any(os.access(f"{folder}/{name}", os.X_OK) for folder in folders)] + \
+    return [name for name in (*PROGRAMS, *more) if not any(os.access(f"{folder}/{name}", os.X_OK) for folder in folders)] + \
         ([] if os.access(RABBIT_SERVER, os.X_OK) else ["rabbitmq-server"])
 
 
-def enter(folder: str) -> None:
-    """Namespaces of mounts and of the network for this process and what it starts; `folder` becomes /var/lib/nova there."""
+def enter(folder: str, network=None) -> None:
+    """Namespaces of mounts and of the network for this process and what it starts; `folder` becomes /var/lib/nova there. `network` as
+    of Cloud."""
     if os.geteuid() != 0:
         raise daemon_module.NotPossible("nova's services and real containers need root")
-    if lacking := missing():
+    if lacking := missing(network.PROGRAMS if network else ()):
         raise daemon_module.NotPossible(f"not installed: {' '.join(lacking)} (group [nova] of tools/packages)")
     daemon_module.enter_private_namespaces(ssh.PRIVATE_FOLDERS)
     subprocess.run(["mount", "--bind", folder, str(HOME)], check=True)
+    if network:
+        subprocess.run(["sh", "-c", SHOW_LINKS_IN_SYS], check=True)
 
 
 class Cloud:
-    def __init__(self, build: str, cache: str | None = None, volumes=None):
+    def __init__(self, build: str, cache: str | None = None, volumes=None, network=None):
         """`build`: of virtuserns. `cache`: where schemas are kept between runs. `volumes`: a cinder_service.Cinder; without one there
-        are no volumes."""
+        are no volumes. `network`: a neutron.Neutron; without one instances have no networks."""
         self.build = os.path.abspath(build)
-        self.volumes = volumes
-        self.database = database.Database(pathlib.Path(cache or f"{self.build}/nova-schemas"))
+        self.volumes, self.network = volumes, network
+        self.database = database.Database(pathlib.Path(cache or f"{self.build}/nova-schemas"), network)
         self.services: list[Program] = []
         self.hosts: dict[str, Host] = {}
         self.instances: dict[str, str] = {}  # id and name of all that ever were, as far as we were told
@@ -74,40 +85,47 @@ class Cloud:
     def up(self) -> None:
         begin = time.monotonic()
         settings.write_all()
-        if self.volumes:
-            self.volumes.write_settings()
+        for service in filter(None, (self.volumes, self.network)):
+            service.write_settings()
         rabbit = self._start_rabbit()
         self.database.start()
         self.seconds["schemas"] = time.monotonic() - begin
         keystone = self._start_wsgi("keystone", settings.KEYSTONE, "/usr/bin/keystone-wsgi-public", threads=4)
         placement = self._start_wsgi("placement", settings.PLACEMENT, "/usr/bin/placement-api", threads=4)
-        glance = self._start("glance", ["glance-api", "--config-file", f"{CONFIG}/glance/glance-api.conf"])
-        here = pathlib.Path(__file__).resolve().parent
-        network = self._start("network", ["/usr/bin/python3", str(here / "network_stub.py"), str(settings.NETWORK)])
+        glance = self.start_program("glance", ["glance-api", "--config-file", f"{CONFIG}/glance/glance-api.conf"])
         rabbit.await_port(settings.RABBIT)
+        network = self._start_network()
         # Threads of uwsgi lose the replies of nova's messages.
         nova = self._start_wsgi("nova-api", settings.NOVA, "/usr/bin/nova-api-wsgi", processes=2)
-        conductor, _ = [self._start(name, [name, *database.nova_manage()[1:], "--log-file", f"{LOGS}/{name}.log"])
+        conductor, _ = [self.start_program(name, [name, *database.nova_manage()[1:], "--log-file", f"{LOGS}/{name}.log"])
                         for name in ("nova-conductor", "nova-scheduler")]
+        more = [(self._start_wsgi("nova-metadata", settings.METADATA, "/usr/bin/nova-metadata-wsgi"), settings.METADATA)] \
+            if self.network else []
         for service, port in [(keystone, settings.KEYSTONE), (placement, settings.PLACEMENT), (glance, settings.GLANCE),
-                              (network, settings.NETWORK), (nova, settings.NOVA)]:
+                              (network, settings.NETWORK), (nova, settings.NOVA), *more]:
             service.await_answer(port)
         if self.volumes:
-            self.volumes.start(self.database, self._start, self._start_wsgi)
+            self.volumes.start(self.database, self.start_program, self._start_wsgi)
         # A nova-compute that finds no conductor sleeps 10 s before it tries again.
         conductor.await_text(LOGS / "nova-conductor.log", "Starting conductor node")
         self.seconds["control plane"] = time.monotonic() - begin
 
-    def _start(self, name: str, argv: list[str], environment: dict[str, str] | None = None) -> Program:
+    def start_program(self, name: str, argv: list[str], environment: dict[str, str] | None = None) -> Program:
         program = Program(name, argv, LOGS / f"{name}.out", environment)
         self.services.append(program)
         return program.start()
 
+    def _start_network(self) -> Program:
+        if self.network:
+            return self.network.start_server(self.start_program)
+        here = pathlib.Path(__file__).resolve().parent
+        return self.start_program("network", ["/usr/bin/python3", str(here / "network_stub.py"), str(settings.NETWORK)])
+
     def _start_rabbit(self) -> Program:
         epmd = {"ERL_EPMD_PORT": str(settings.EPMD), "ERL_EPMD_ADDRESS": "127.0.0.1"}
-        self._start("epmd", ["epmd", "-port", str(settings.EPMD), "-address", "127.0.0.1"], epmd)
+        self.start_program("epmd", ["epmd", "-port", str(settings.EPMD), "-address", "127.0.0.1"], epmd)
         # RUNNING_UNDER_SYSTEMD: no shell stays between us and the broker.
-        return self._start("rabbitmq", [RABBIT_SERVER], {
+        return self.start_program("rabbitmq", [RABBIT_SERVER], {
             **epmd, "HOME": f"{HOME}/rabbit", "RUNNING_UNDER_SYSTEMD": "true", "RABBITMQ_NODENAME": "virtuserns@localhost",
             "RABBITMQ_MNESIA_BASE": f"{HOME}/rabbit/mnesia", "RABBITMQ_LOG_BASE": str(LOGS),
             "RABBITMQ_CONFIG_FILE": f"{CONFIG}/rabbitmq.conf", "RABBITMQ_ENABLED_PLUGINS_FILE": f"{CONFIG}/rabbitmq-plugins",
@@ -126,13 +144,13 @@ class Cloud:
         # The first file is paste's: the package's.
         configuration |= {"OS_NOVA_CONFIG_DIR": f"{CONFIG}/nova",
                           "OS_NOVA_CONFIG_FILES": "/etc/nova/api-paste.ini;nova.conf;nova-db.conf"}
-        return self._start(name, argv, configuration)
+        return self.start_program(name, argv, configuration)
 
     def start_serial_proxy(self) -> None:
         """Once: what makes a websocket of the consoles of all hosts."""
         if any(program.name == "nova-serialproxy" for program in self.services):
             return
-        proxy = self._start("nova-serialproxy", ["nova-serialproxy", *database.nova_manage()[1:],
+        proxy = self.start_program("nova-serialproxy", ["nova-serialproxy", *database.nova_manage()[1:],
                                                  "--log-file", f"{LOGS}/nova-serialproxy.log"])
         proxy.await_port(settings.SERIAL_PROXY)
 

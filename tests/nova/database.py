@@ -15,9 +15,9 @@ PACKAGES = ["keystone", "glance-common", "placement-common", "nova-common", "mar
 CLIENT = ["mariadb", "--no-defaults", "-S", str(DATABASE_SOCKET)]
 
 
-def schema_key() -> str:
+def schema_key(more: list[str]) -> str:
     """Names what the schemas depend on: the packages, and the texts in this folder that end up in the tables."""
-    versions = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *PACKAGES], capture_output=True, text=True,
+    versions = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *PACKAGES, *more], capture_output=True, text=True,
                               check=True).stdout
     here = pathlib.Path(__file__)
     parts = [versions.encode(), here.read_bytes(), here.with_name("settings.py").read_bytes()]
@@ -31,8 +31,10 @@ def query(statement: str) -> list[str]:
 
 
 class Database:
-    def __init__(self, cache: pathlib.Path):
-        self.cache = cache / schema_key()
+    def __init__(self, cache: pathlib.Path, network=None):
+        """`network`: a neutron.Neutron, which has a schema too."""
+        self.network = network
+        self.cache = cache / schema_key(network.PACKAGES if network else [])
         self.program: Program | None = None
 
     def start(self) -> None:
@@ -72,7 +74,8 @@ class Database:
     # ---- schemas ----
 
     def _make_schemas(self) -> None:
-        statements = "".join(f"CREATE DATABASE {name} CHARACTER SET utf8mb3;" for name in DATABASES)
+        statements = "".join(f"CREATE DATABASE {name} CHARACTER SET utf8mb3;" 
+                             for name in [*DATABASES, *(self.network.DATABASES if self.network else [])])
         statements += f"CREATE USER 'os'@'localhost' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON *.* TO 'os'@'localhost';"
         query(statements)
         failures = []
@@ -84,7 +87,8 @@ class Database:
             except Exception as failure:  # noqa: BLE001 - raised again below, in the thread that waits
                 failures.append(failure)
         threads = [threading.Thread(target=chain, args=arguments) for arguments in
-                   [("schemas-others.log", self._commands_of_others()), ("schemas-nova.log", self._commands_of_nova())]]
+                   [("schemas-others.log", self._commands_of_others()), ("schemas-nova.log", self._commands_of_nova()),
+                    ("schemas-network.log", self.network.schema_commands() if self.network else [])]]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -123,6 +123,11 @@ class Session:
     def allocations(self, consumer: str) -> dict:
         return self.placement(f"/allocations/{consumer}")["allocations"]
 
+    # ---- neutron ----
+
+    def neutron(self, method: str, path: str, body=None):
+        return self._call(settings.NETWORK, method, f"/v2.0{path}", body)[1]
+
     # ---- cinder ----
 
     def cinder(self, method: str, path: str, body=None):

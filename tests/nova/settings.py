@@ -8,7 +8,8 @@ import pathlib
 HOME = pathlib.Path("/var/lib/nova")
 CONFIG, LOGS, RUN = HOME / "etc", HOME / "log", HOME / "run"
 DATABASE_SOCKET = RUN / "mysql.sock"
-KEYSTONE, GLANCE, NOVA, PLACEMENT, NETWORK, CINDER, RABBIT, SERIAL_PROXY = 5000, 9292, 8774, 8778, 9696, 8776, 5672, 6083
+KEYSTONE, GLANCE, NOVA, METADATA, PLACEMENT, NETWORK, CINDER, RABBIT, SERIAL_PROXY = \
+    5000, 9292, 8774, 8775, 8778, 9696, 8776, 5672, 6083
 RABBIT_DISTRIBUTION, EPMD = 25672, 4369
 PASSWORD = "sec"
 DATABASES = ["keystone", "glance", "placement", "nova", "nova_api", "nova_cell0"]
@@ -112,6 +113,7 @@ vif_plugging_is_fatal = false
 vif_plugging_timeout = 0
 [api]
 auth_strategy = keystone
+metadata_cache_expiration = 0
 [wsgi]
 api_paste_config = /etc/nova/api-paste.ini
 {TOKENS}

@@ -118,6 +118,7 @@ class Stage:
         self.image = self.admin.upload_image("busybox", image_path)
         self.small = self.admin.make_flavor("small", SMALL_MB, 1, 0)  # its disk is as large as its image, and quickly copied
         self.large = self.admin.make_flavor("large", LARGE_MB, 2, 1)
+        self.path = ""  # the name of the one that is tried
         self.doing = "server"  # the action or invariant that is tried: servers are named by it
         self.lost_loops: set[str] = set()  # of hosts that instances were evacuated from
         self._shared: Server | None = None

@@ -35,10 +35,11 @@ class Path:
     """One way from Nova to our daemon."""
 
     def __init__(self, name: str, start_hosts, refusals: dict[str, tuple[str, str]], tried: tuple[str, ...] = (),
-                 in_short: bool = True):
+                 in_short: bool = True, actions: list | None = None):
         """`start_hosts`: gets the cloud, starts all compute hosts. `refusals`: action to a pattern of what is said, and why. `tried`: only
-        these actions. `in_short`: whether a short run has it."""
+        these actions. `in_short`: whether a short run has it. `actions`: others than the subject's."""
         self.name, self.start_hosts, self.refusals, self.tried, self.in_short = name, start_hosts, refusals, tried, in_short
+        self.actions = actions
 
 
 class Suite:
@@ -91,18 +92,19 @@ def _end_in_order(number, _):
 
 @dataclasses.dataclass
 class Subject:
-    """What a suite is about: what is tried, on what kind of stage, and the cloud's cinder if it has one. `run`: another way to try it,
-    with a path, a stage, the arguments and the file of results; it returns a Suite."""
+    """What a suite is about: what is tried, on what kind of stage, and the cloud's cinder and neutron if it has them. `run`: another way
+    to try it, with a path, a stage, the arguments and the file of results; it returns a Suite."""
     actions: list = dataclasses.field(default_factory=lambda: ACTIONS)
     invariants: list = dataclasses.field(default_factory=lambda: INVARIANTS)
     stage: type[Stage] = Stage
     volumes: object = None
     run: object = None
+    network: object = None
 
 
 def _run_all(path: Path, subject: Subject, stage: Stage, arguments, results) -> Suite:
     suite = Suite(path, stage, results)
-    for action in subject.actions:
+    for action in path.actions or subject.actions:
         if path.tried and action.name not in path.tried:
             continue
         if arguments.matches(action.name) and (action.in_short or not arguments.short):
@@ -116,15 +118,17 @@ def _run_all(path: Path, subject: Subject, stage: Stage, arguments, results) -> 
 def _run_paths(paths: tuple[Path, ...], subject: Subject, image: str, arguments, results) -> collections.Counter:
     """One after another, in one cloud."""
     counts = collections.Counter()
-    with cloud_module.Cloud(arguments.build, volumes=subject.volumes) as cloud:
+    with cloud_module.Cloud(arguments.build, volumes=subject.volumes, network=subject.network) as cloud:
         stage = subject.stage(cloud, image)
         for path in paths:
             if arguments.short and not path.in_short:
                 continue
             path.start_hosts(cloud)
+            stage.path = path.name
             print(f"up: {', '.join(f'{name} {seconds:.1f} s' for name, seconds in cloud.seconds.items())}", flush=True)
             suite = subject.run(path, stage, arguments, results) if subject.run else _run_all(path, subject, stage, arguments, results)
             counts.update(suite.counts)
+            stage.delete_all()
     return counts
 
 
@@ -139,7 +143,7 @@ def _session(paths: tuple[Path, ...], subject: Subject, arguments) -> int:
         os.mkdir(state), os.mkdir(files)
         image = boot_images.busybox(files)
         results = stack.enter_context(open(arguments.results, "w")) if arguments.results else None
-        cloud_module.enter(state)
+        cloud_module.enter(state, subject.network)
         try:
             counts = _run_paths(paths, subject, image, arguments, results)
             failed = counts["FAIL"]

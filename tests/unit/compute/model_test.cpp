@@ -153,6 +153,16 @@ TEST(Model, BoundsOfALink) {
                 read_vif);
 }
 
+TEST(Model, APortOfOpenVSwitchIsKnownByItsDevice) {
+  auto json = test::sample_vif();
+  json["type"] = "ovs";
+  EXPECT_EQ(read_vif(object_of(json, "v")).value().device, "tap-1");
+  each_is_taken(json, "v", {{"/bridge", nullptr}}, read_vif);
+  each_is_refused(json, "v", {{"/device", nullptr}, {"/device", ""}, {"/bridge", "a/b"}}, read_vif);
+  json["type"] = "vhostuser";
+  EXPECT_EQ(kind_of(read_vif(object_of(json, "v")).error()).name, "unsupported");
+}
+
 TEST(Model, BoundsOfAVolume) {
   const auto json = test::sample_volume();
   const auto read = [](const Object& object) { return read_volume(object); };

@@ -32,6 +32,22 @@ class DeviceTest(DriverCase):
         self.driver.detach_interface(CONTEXT, self.instance, nova_objects.vif())
         self.unplug.assert_called_once()
 
+    def tags(self):
+        metadata = self.instance.device_metadata
+        return [(getattr(each, "mac", None) or each.path, each.tags) for each in metadata.devices] if metadata else []
+
+    def test_tags(self):
+        vif = nova_objects.vif()
+        self.vif_records += [objects.VirtualInterface(address=vif["address"], tag="front"),
+                             objects.VirtualInterface(address="fa:16:3e:00:00:99", tag=None)]
+        self.mappings += [objects.BlockDeviceMapping(tag="data", volume_id=nova_objects.UUID, device_name="/dev/vdb"),
+                          objects.BlockDeviceMapping(tag=None, volume_id=None, device_name="/dev/vda")]
+        self.driver.attach_interface(CONTEXT, self.instance, None, vif)
+        self.assertEqual(self.tags(), [(vif["address"], ["front"]), ("/dev/vdb", ["data"])])
+        self.driver.detach_interface(CONTEXT, self.instance, vif)
+        self.assertEqual(self.tags(), [("/dev/vdb", ["data"])])
+        self.assertEqual(self.instance.save.call_count, 2)
+
     def test_vifs_of_a_restarted_service(self):
         self.driver.plug_vifs(self.instance, self.network)
         self.driver.unplug_vifs(self.instance, self.network)

@@ -5,7 +5,9 @@ import unittest.mock
 import fake_adapter
 import nova_objects
 from nova import exception
+from nova import objects
 from nova.compute import power_state
+from nova.network import model
 from nova.objects import fields
 from nova_objects import CONF, CONTEXT, UUID
 from shim_case import ShimCase
@@ -69,6 +71,16 @@ class SpawnTest(DriverCase):
         request, = self.adapter.asked("instance.spawn")
         self.assertIsNotNone(request["image"])
         self.assertIsNone(request["volumes"][0]["boot_index"])
+
+    def test_tags_of_links_that_are_allocated_meanwhile(self):
+        class Late(model.NetworkInfo):
+            def __iter__(late):
+                self.vif_records[:] = [objects.VirtualInterface(address="fa:16:3e:00:00:01", tag="front")]
+                return super().__iter__()
+        self.network = Late([nova_objects.vif()])
+        self.spawn()
+        self.assertEqual([(each.mac, each.tags) for each in self.instance.device_metadata.devices],
+                         [("fa:16:3e:00:00:01", ["front"])])
 
     def test_config_drive(self):
         drive = [("openstack/latest/meta_data.json", b"{}"), ("openstack/latest/user_data", "#!")]
@@ -193,6 +205,25 @@ class LifeTest(DriverCase):
     def expected_network(self):
         from nova.virt.userns import marshal
         return marshal.network(self.network)
+
+    def test_ports_of_open_vswitch_are_made_again(self):
+        """Between the old link and the new one."""
+        self.network = nova_objects.network_info(nova_objects.vif("ovs", active=True))
+        self.instance.info_cache = objects.InstanceInfoCache(network_info=self.network)
+        order = []
+        self.unplug.side_effect = lambda *_: order.append("unplug")
+        self.plug.side_effect = lambda *_: order.append("plug")
+        for method in ("power_off", "power_on", "reboot", "resume", "unrescue"):
+            self.script(f"instance.{method}", lambda _method=method, **_params: order.append(_method) or {})
+        for wanted, call in [
+                (["power_off", "unplug", "plug", "reboot"], lambda: self.driver.reboot(CONTEXT, self.instance, self.network, "SOFT")),
+                (["power_off", "unplug", "plug", "reboot"], lambda: self.driver.reboot(CONTEXT, self.instance, self.network, "HARD")),
+                (["unplug", "plug", "power_on"], lambda: self.driver.power_on(CONTEXT, self.instance, self.network)),
+                (["power_off", "unplug", "plug", "unrescue"], lambda: self.driver.unrescue(CONTEXT, self.instance)),
+                (["plug", "resume"], lambda: self.driver.resume(CONTEXT, self.instance, self.network))]:
+            order.clear()
+            call()
+            self.assertEqual(order, wanted)
 
     def test_soft_reboot_of_what_is_off_is_a_hard_one(self):
         def only_hard(type, **_params):

@@ -69,7 +69,7 @@ def instance(**changes):
                   system_metadata={"image_userns_init": "/lib/systemd/systemd", "image_min_disk": "1"}, metadata={},
                   trusted_certs=None, key_name=None, key_data=None, user_data=None, root_device_name="/dev/vda",
                   availability_zone="nova", created_at=None, reservation_id="r-1", launch_index=0, kernel_id="", ramdisk_id="",
-                  device_metadata=None, numa_topology=None, keypairs=objects.KeyPairList(objects=[]),
+                  device_metadata=None, numa_topology=None, info_cache=None, keypairs=objects.KeyPairList(objects=[]),
                   security_groups=objects.SecurityGroupList(objects=[]))
     found = objects.Instance(CONTEXT, **{**values, **changes})
     found.obj_reset_changes()

@@ -186,9 +186,12 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
 
     def reboot(self, context, instance, network_info, reboot_type, block_device_info=None, bad_volumes_callback=None,
                accel_info=None, **kwargs):
-        if reboot_type == 'SOFT':
+        if self._vifs.have_openvswitch(network_info):
+            # Its ports have to be made again between the old links and the new ones.
+            self.power_off(instance, CONF.shutdown_timeout if reboot_type == 'SOFT' else 0)
+        elif reboot_type == 'SOFT':
             try:
-                self._connected('instance.reboot', instance, network_info, block_device_info, type='soft')
+                self._connected('instance.reboot', instance, network_info, block_device_info, is_off=False, type='soft')
                 return
             except (exception.InstanceInvalidState, NotImplementedError) as error:
                 LOG.warning('No soft reboot, so a hard one: %s', error, instance=instance)
@@ -204,7 +207,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         self._adapter.call_long('instance.suspend', uuid=instance.uuid)
 
     def resume(self, context, instance, network_info, block_device_info=None, **kwargs):
-        self._connected('instance.resume', instance, network_info, block_device_info)
+        self._connected('instance.resume', instance, network_info, block_device_info, is_off=False)
 
     def resume_state_on_host_boot(self, context, instance, network_info, *args, **kwargs):
         """Newer releases have share_info before block_device_info."""
@@ -216,10 +219,10 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
     def poll_rebooting_instances(self, timeout, instances):
         """A reboot is one request, which ends."""
 
-    def _connected(self, method, instance, network_info, block_device_info, **params):
+    def _connected(self, method, instance, network_info, block_device_info, is_off=True, **params):
         """A request that starts the instance, with its links plugged and its volumes connected."""
         connected = volumes.connect_all(block_device_info)
-        with self._vifs.plugged(instance, network_info):
+        with self._vifs.plugged(instance, network_info, is_off=is_off):
             return self._adapter.call_long(method, uuid=instance.uuid, network=marshal.network(network_info),
                                            volumes=connected, **params)
 
@@ -236,7 +239,11 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
                     volumes=connected, files=[], config_drive=drive, password=rescue_password))
 
     def unrescue(self, context, instance, *args, **kwargs):
-        self._adapter.call_long('instance.unrescue', uuid=instance.uuid)
+        network_info = instance.get_network_info()
+        if self._vifs.have_openvswitch(network_info):
+            self.power_off(instance)
+        with self._vifs.plugged(instance, network_info, wait=False):
+            self._adapter.call_long('instance.unrescue', uuid=instance.uuid)
 
     def snapshot(self, context, instance, image_id, update_task_state):
         record = self._images.describe(context, image_id)
@@ -271,6 +278,8 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         except Exception:
             with excutils.save_and_reraise_exception():
                 self._unplug_all(instance, [vif])
+        tags.refresh(context, instance)
+        instance.save()
 
     def detach_interface(self, context, instance, vif):
         try:
@@ -278,6 +287,8 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         except exception.DeviceNotFound:
             LOG.warning('Interface %s was gone already', vif['address'], instance=instance)
         self._vifs.unplug(instance, [vif])
+        tags.refresh(context, instance, without=vif['address'])
+        instance.save()
 
     def plug_vifs(self, instance, network_info):
         self._vifs.plug(instance, network_info)

@@ -16,6 +16,7 @@ _TRAIT_PREFIXES = ('HW_CPU_', 'CUSTOM_USERNS')
 # Capabilities of Nova's drivers, and the adapter's features (host.describe) that they follow from. Others are asked for when they are used.
 _CAPABILITIES = {
     'supports_attach_interface': 'attach_interface',
+    'supports_tagged_attach_interface': 'attach_interface',
     'supports_multiattach': 'attach_volume',
     'supports_tagged_attach_volume': 'attach_volume',
     'supports_extend_volume': 'extend_volume',

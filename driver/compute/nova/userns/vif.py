@@ -4,6 +4,7 @@ import contextlib
 
 import os_vif
 from os_vif import exception as os_vif_exception
+from os_vif.objects import vif as osvif_objects
 from oslo_log import log as logging
 
 import nova.conf
@@ -39,9 +40,16 @@ class Vifs:
         if failure:
             raise failure
 
+    @staticmethod
+    def have_openvswitch(network_info):
+        return any(_is_of_openvswitch(vif) for vif in network_info or [])
+
     @contextlib.contextmanager
-    def plugged(self, instance, network_info, wait=True):
+    def plugged(self, instance, network_info, wait=True, is_off=True):
         """Plug, let the instance be started, and wait until Neutron has connected what was not connected before.
+
+        Open vSwitch does not go over to a link that is made again under the name of its port. So the port of an instance that is off
+        is made again too, before the link is.
 
         Raises VirtualInterfaceCreateException when it does not, and the operator wants that to be an error.
         """
@@ -51,6 +59,8 @@ class Vifs:
         is_started = False
         try:
             with self._virtapi.wait_for_instance_event(instance, names, deadline=timeout, error_callback=_failed):
+                if is_off:
+                    self.unplug(instance, [vif for vif in network_info or [] if _is_of_openvswitch(vif)])
                 self.plug(instance, network_info)
                 yield
                 is_started = True
@@ -60,6 +70,10 @@ class Vifs:
             LOG.warning('Neutron has not connected all ports within %s seconds', timeout, instance=instance)
             if CONF.vif_plugging_is_fatal:
                 raise exception.VirtualInterfaceCreateException()
+
+
+def _is_of_openvswitch(vif):
+    return isinstance(os_vif_util.nova_to_osvif_vif(vif), osvif_objects.VIFOpenVSwitch)
 
 
 def _failed(event_name, instance):
