@@ -7,16 +7,19 @@ that it failed; Mismatch, where Nova says that it went well, and it did not. `ro
 import base64
 import contextlib
 import dataclasses
+import os
 import pathlib
 import select
+import shutil
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 
 import daemon as daemon_module
 import libvirt
 from rest import Refused, WentWrong
-from stage import LARGE_MB, check, equal
+from stage import LARGE_MB, SMALL_MB, check, equal
 from websockify.websocket import WebSocket
 
 PASSWORD = "Correct-Horse-1"
@@ -366,6 +369,56 @@ def config_drive(stage):
         check('"colour": "green"' in server.run("/bin/cat", found.split()[0]), "the metadata that was given")
     finally:
         server.delete()
+
+
+@action("guest.setup.inject.file", in_short=False)
+def inject_a_file(stage):
+    """As old clients do: newer versions of the interface have no personalities."""
+    body = {"name": f"{stage.doing}-{stage.next_number()}", "imageRef": stage.image, "flavorRef": stage.small, "networks": "none",
+            "personality": [{"path": "/etc/injected", "contents": base64.b64encode(b"by-nova\n").decode()}]}
+    server = stage.known(stage.admin.nova("POST", "/servers", {"server": body}, version="2.56")["server"]["id"], body["name"])
+    server.await_status("ACTIVE")
+    try:
+        equal(server.run("/bin/sh", "-c", "cat /etc/injected 2>/dev/null || echo missing"), "by-nova", "the file inside")
+    finally:
+        server.delete()
+
+
+@action("guest.disk.rate-limit", in_short=False)
+def disk_rate_limit(stage):
+    server = stage.boot(flavor=stage.admin.make_flavor("slow", SMALL_MB, 1, 1, quota__disk_write_bytes_sec="1048576"))
+    try:
+        with server.domain() as domain:
+            limits = domain.blkioParameters().get("device_write_bytes_sec", "")
+        check(limits.endswith(",1048576"), f"a limit for its disk, of its flavor: {limits!r}")
+        server.write("some", "text")
+    finally:
+        server.delete()
+
+
+@action("operation.cache-images", in_short=False)
+def cache_an_image(stage):
+    """Before anything is booted of it."""
+    host = stage.active().host
+    folders = [host.state / "instances/_base", host.state / "adapter/images/bases"]
+
+    def cached() -> set[str]:
+        return {path.name for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    before = cached()
+    with tempfile.NamedTemporaryFile() as another:
+        shutil.copy(stage.image_path, another.name)
+        os.truncate(another.name, os.stat(another.name).st_size + (1 << 20))
+        image = stage.admin.upload_image("cached", another.name)
+    aggregate = stage.admin.nova("POST", "/os-aggregates", {"aggregate": {"name": "cached"}})["aggregate"]["id"]
+    path = f"/os-aggregates/{aggregate}"
+    stage.admin.nova("POST", f"{path}/action", {"add_host": {"host": host.name}})
+    try:
+        stage.admin.nova("POST", f"{path}/images", {"cache": [{"id": image}]})
+        eventually(lambda: cached() - before, "the host has one image more")
+    finally:
+        stage.admin.nova("POST", f"{path}/action", {"remove_host": {"host": host.name}})
+        stage.admin.nova("DELETE", path)
+        stage.admin.delete_image(image)
 
 
 @action("operation.trigger-crash-dump")

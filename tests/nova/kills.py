@@ -31,7 +31,7 @@ from rest import Refused, WentWrong
 from stage import Server, Stage, check, equal
 
 SEED = int(os.environ.get("VIRTUSERNS_SEED", str(int(time.time()) // 86400)))
-MOMENTS = int(os.environ.get("VIRTUSERNS_KILLS", "2"))  # of each action and victim, in a long run
+MOMENTS = int(os.environ.get("VIRTUSERNS_KILLS", "1"))  # of each action and victim, in a long run
 SHORT_TRIALS = 6
 VICTIMS = ("nova-compute", "adapter", "virtusernsd")
 SETTLE_S = 15.0  # without a change; nova-compute is up again after 4

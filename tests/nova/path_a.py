@@ -27,6 +27,8 @@ REFUSALS = {
     "config-drive": ("the files of the config drive are somewhere inside", "Nova's driver makes the image and gives containers none"),
     "crash-dump": ("Triggering crash dump is not supported", "it is an interrupt of a virtual machine"),
     "serial-console": ("Unavailable console type serial", "Nova's driver has serial consoles of qemu and kvm only"),
+    "inject-a-file": ("the file inside: got 'missing'", "Nova's driver writes files into disks of virtual machines only"),
+    "disk-rate-limit": ("a limit for its disk", "Nova's driver limits <disk> devices, and a container has none"),
     "cpu-traits": ("no trait of the processor is reported", "Nova's driver reports them for qemu and kvm only"),
 }
 

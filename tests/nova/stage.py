@@ -115,6 +115,7 @@ class Stage:
     def __init__(self, cloud, image_path: str):
         self.cloud = cloud
         self.admin = Session.admin()
+        self.image_path = image_path
         self.image = self.admin.upload_image("busybox", image_path)
         self.small = self.admin.make_flavor("small", SMALL_MB, 1, 0)  # its disk is as large as its image, and quickly copied
         self.large = self.admin.make_flavor("large", LARGE_MB, 2, 1)
@@ -138,9 +139,12 @@ class Stage:
         nova = nova or self.admin
         arguments = {"image": self.image, "flavor": self.small, **more}
         name = f"{self.doing}-{self.next_number()}"
-        server = self.server(self, nova, nova.boot(name, **arguments))
-        self.cloud.instances[server.id] = name
-        return server
+        return self.known(nova.boot(name, **arguments), name, nova)
+
+    def known(self, ident: str, name: str, nova: Session | None = None) -> Server:
+        """One that was asked for in another way."""
+        self.cloud.instances[ident] = name
+        return self.server(self, nova or self.admin, ident)
 
     def active(self) -> Server:
         """One that runs: the one of the action before, if that left it well."""
