@@ -228,7 +228,7 @@ Result<void> Compute::end_suspension(Held& held) {
   return save(held, std::move(record));
 }
 
-Result<void> Compute::remove(Held& held) {
+Result<void> Compute::empty(Held& held) {
   auto record = *held.record();
   const auto uuid = record.spec.uuid;
   // Whoever finds it half removed removes the rest: it is none that could be started with an empty disk.
@@ -238,10 +238,18 @@ Result<void> Compute::remove(Held& held) {
   }
   (void)held.disk().thaw();
   TRY(hypervisor_.ensure_off(uuid));
-  TRY(hypervisor_.ensure_undefined(uuid));
   TRY(held.disk().remove(), "remove the disk of the instance");
   // Before the folder, by which the next run would know of it.
   TRY(images_.release_all(uuid));
+  for (const auto& name : TRY(list_directory(held.folder())))
+    if ("/" + name != kJournal) TRY(remove_tree(held.folder() + "/" + name));
+  return {};
+}
+
+Result<void> Compute::remove(Held& held) {
+  const auto uuid = held.record()->spec.uuid;
+  TRY(empty(held));
+  TRY(hypervisor_.ensure_undefined(uuid));
   // The journal last of what says that there is an instance; without it the folder is a remnant.
   TRY(remove_tree(held.folder()));
   const std::lock_guard lock(mutex_);

@@ -101,6 +101,8 @@ class Compute {
   // Its ids, if it has some of its own.
   [[nodiscard]] Result<std::optional<IdRange>> spawn(const SpawnRequest& request);
   [[nodiscard]] Result<void> destroy(const std::string& uuid, bool has_disks_removed);
+  // As destroy() with its disks, but its ids are nobody else's until it is spawned again, or this program starts anew.
+  [[nodiscard]] Result<void> destroy_for_rebuild(const std::string& uuid);
 
   [[nodiscard]] Result<void> power_off(const std::string& uuid, std::chrono::seconds timeout);
   [[nodiscard]] Result<void> power_on(const std::string& uuid, Wiring wiring);
@@ -196,6 +198,8 @@ class Compute {
   [[nodiscard]] Result<void> end_suspension(Held& held);
   // Domain, disk, folder, hold on the image.
   [[nodiscard]] Result<void> remove(Held& held);
+  // What it is made of, and no more: the definition, which has its ids, stays for the one that is made next.
+  [[nodiscard]] Result<void> empty(Held& held);
   [[nodiscard]] Result<void> run_on(Held& held);
   // VIR_ERR_INVALID_ARG: another instance of this host has one of the volumes.
   [[nodiscard]] Result<void> check_sharing(const InstanceSpec& spec, const std::vector<VolumeRef>& volumes);

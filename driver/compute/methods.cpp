@@ -113,7 +113,11 @@ Result<Json> instance_spawn(const Call& call) {
 }
 
 Result<Json> instance_destroy(const Call& call) {
-  TRY(call.compute().destroy(TRY(call.uuid()), TRY(call.params.flag_or("disks", true))));
+  const auto uuid = TRY(call.uuid());
+  if (TRY(call.params.flag_or("rebuild", false)))
+    TRY(call.compute().destroy_for_rebuild(uuid));
+  else
+    TRY(call.compute().destroy(uuid, TRY(call.params.flag_or("disks", true))));
   return nothing();
 }
 
@@ -395,7 +399,7 @@ std::span<const Method> methods() {
       {"instance.spawn",
        instance_spawn,
        {"instance", "image", "network", "volumes", "files", "config_drive", "password", "power"}},
-      {"instance.destroy", instance_destroy, {"uuid", "disks"}},
+      {"instance.destroy", instance_destroy, {"uuid", "disks", "rebuild"}},
       {"instance.power_off", instance_power_off, {"uuid", "timeout", "retry_interval"}},
       {"instance.power_on", instance_power_on, {"uuid", "network", "volumes"}},
       {"instance.reboot", instance_reboot, {"uuid", "type", "network", "volumes"}},

@@ -55,7 +55,7 @@ Result<std::optional<IdRange>> Compute::spawn(const SpawnRequest& request) {
   }
   if (held.record() && held.record()->phase != Phase::kCreating)
     return fail(VIR_ERR_DOM_EXIST, "there is an instance " + uuid + " already");
-  if (held.record()) TRY(remove(held), "remove what an earlier attempt left");
+  if (held.record()) TRY(empty(held), "remove what an earlier attempt left");
   // Before anything is made: whoever asks may have to bring the image first.
   if (request.image) TRY(guests_.find_image(request.image->key));
 
@@ -93,6 +93,12 @@ Result<void> Compute::destroy(const std::string& uuid, bool has_disks_removed) {
   record.phase = Phase::kMoved;
   record.is_suspended = false;
   return save(held, std::move(record));
+}
+
+Result<void> Compute::destroy_for_rebuild(const std::string& uuid) {
+  auto held = hold(uuid);
+  if (!held.record()) return {};
+  return held.record()->phase == Phase::kReady ? empty(held) : remove(held);
 }
 
 }  // namespace virtuserns::compute

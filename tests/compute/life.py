@@ -195,6 +195,28 @@ def resized(env):
 
 
 @test(drivers=USERNS)
+def rebuilt(env):
+    """Between its end and its new beginning the ids are nobody else's."""
+    with Lab(env) as lab:
+        spec, other = instance("one"), instance("other")
+        ids = lab.spawn(spec, config_drive=[file("a/b", b"y")])["ids"]
+        lab.sh(spec, "echo old > /root/old")
+        lab.destroy(spec, rebuild=True)
+        with refused("instance-not-found"):
+            lab.client.info(spec["uuid"])
+        equal(lab.adapter.mounts(), [], "mounts")
+        with refused("unsupported", "overlaps"):
+            lab.spawn({**other, "ids": ids})
+        equal(lab.spawn({**spec, "ids": ids})["ids"], ids)
+        equal(lab.sh(spec, "ls /root").strip(), "")
+        lab.destroy(spec, rebuild=True)
+        lab.again()
+        equal(lab.adapter.instances(), [], "what nobody came back to")
+        equal(lab.spawn({**other, "ids": ids})["ids"], ids)
+        lab.destroy(other)
+
+
+@test(drivers=USERNS)
 def the_disk_ends_with_the_flavor(env):
     with Lab(env, default_disk_gb=1) as lab:
         one, other = instance("one", flavor={"root_gb": 0}), instance("two", flavor={"root_gb": 0})

@@ -45,8 +45,8 @@ class ClientTest(ShimCase):
                 raise fake_adapter.HangUp
             return {}
         self.script("instance.destroy", once)
-        self.client.call("instance.destroy", {"uuid": "a", "disks": True})
-        self.assertEqual(self.adapter.asked("instance.destroy"), [{"uuid": "a", "disks": True}] * 2)
+        self.client.call("instance.destroy", {"uuid": "a", "disks": True, "rebuild": False})
+        self.assertEqual(self.adapter.asked("instance.destroy"), [{"uuid": "a", "disks": True, "rebuild": False}] * 2)
 
     def test_nobody_is_there(self):
         self.adapter.stop()

@@ -127,7 +127,7 @@ class SpawnTest(DriverCase):
         self.neutron_is_late()
         with self.assertRaises(exception.VirtualInterfaceCreateException):
             self.spawn()
-        self.assertEqual(self.adapter.asked("instance.destroy"), [{"uuid": UUID, "disks": True}])
+        self.assertEqual(self.adapter.asked("instance.destroy"), [{"uuid": UUID, "disks": True, "rebuild": False}])
         self.unplug.assert_called_once()
 
     def test_neutron_reports_a_failure(self):
@@ -140,7 +140,7 @@ class SpawnTest(DriverCase):
         self.refuse("instance.spawn", "no-space", "no range is left")
         with self.assertRaisesRegex(exception.ComputeResourcesUnavailable, "no range is left"):
             self.spawn()
-        self.assertEqual(self.adapter.asked("instance.destroy"), [{"uuid": UUID, "disks": True}])
+        self.assertEqual(self.adapter.asked("instance.destroy"), [{"uuid": UUID, "disks": True, "rebuild": False}])
         self.unplug.assert_called_once()
         self.assertEqual(self.instance.system_metadata.get("userns_idmap"), None)
 
@@ -182,10 +182,10 @@ class LifeTest(DriverCase):
             (lambda: driver.suspend(CONTEXT, instance), "suspend", {"uuid": UUID}),
             (lambda: driver.resume(CONTEXT, instance, self.network), "resume", with_links),
             (lambda: driver.unrescue(CONTEXT, instance), "unrescue", {"uuid": UUID}),
-            (lambda: driver.destroy(CONTEXT, instance, self.network), "destroy", {"uuid": UUID, "disks": True}),
-            (lambda: driver.destroy(CONTEXT, instance, self.network, None, False), "destroy", {"uuid": UUID, "disks": False}),
-            (lambda: driver.cleanup(CONTEXT, instance, None), "destroy", {"uuid": UUID, "disks": True}),
-            (lambda: driver.delete_instance_files(instance), "destroy", {"uuid": UUID, "disks": True}),
+            (lambda: driver.destroy(CONTEXT, instance, self.network), "destroy", {"uuid": UUID, "disks": True, "rebuild": False}),
+            (lambda: driver.destroy(CONTEXT, instance, self.network, None, False), "destroy", {"uuid": UUID, "disks": False, "rebuild": False}),
+            (lambda: driver.cleanup(CONTEXT, instance, None), "destroy", {"uuid": UUID, "disks": True, "rebuild": False}),
+            (lambda: driver.delete_instance_files(instance), "destroy", {"uuid": UUID, "disks": True, "rebuild": False}),
             (lambda: driver.set_admin_password(instance, "new"), "set_password",
              {"uuid": UUID, "user": "root", "password": "new"}),
             (lambda: driver.trigger_crash_dump(instance), "crash_dump", {"uuid": UUID}),
@@ -253,6 +253,14 @@ class LifeTest(DriverCase):
         self.assertEqual(self.driver.list_instance_uuids(), [UUID])
         self.assertEqual(self.driver.get_num_instances(), 0)
         self.assertFalse(self.driver.instance_exists(self.instance))
+
+    def test_a_rebuild_keeps_the_ids(self):
+        self.instance.task_state = "rebuilding"
+        self.instance.host = CONF.host
+        self.driver.destroy(CONTEXT, self.instance, self.network)
+        self.instance.host = "where-it-is-evacuated-to"
+        self.driver.destroy(CONTEXT, self.instance, self.network)
+        self.assertEqual([asked["rebuild"] for asked in self.adapter.asked("instance.destroy")], [True, False])
 
     def test_destroy_of_what_is_gone(self):
         self.refuse("instance.destroy", "instance-not-found")

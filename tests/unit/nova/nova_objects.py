@@ -65,7 +65,7 @@ def image_meta(**changes):
 
 def instance(**changes):
     values = dict(id=1, uuid=UUID, hostname="web", display_name="web", project_id="project", user_id="user", image_ref=IMAGE_ID,
-                  host="compute-1", node="node-1", flavor=flavor(), config_drive="", launched_at=None, os_type=None,
+                  host="compute-1", node="node-1", flavor=flavor(), config_drive="", launched_at=None, os_type=None, task_state=None,
                   system_metadata={"image_userns_init": "/lib/systemd/systemd", "image_min_disk": "1"}, metadata={},
                   trusted_certs=None, key_name=None, key_data=None, user_data=None, root_device_name="/dev/vda",
                   availability_zone="nova", created_at=None, reservation_id="r-1", launch_index=0, kernel_id="", ramdisk_id="",

@@ -140,7 +140,8 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
     def cleanup(self, context, instance, network_info, block_device_info=None, destroy_disks=True, migrate_data=None,
                 destroy_vifs=True, destroy_secrets=True, **kwargs):
         try:
-            self._adapter.call_long('instance.destroy', uuid=instance.uuid, disks=destroy_disks)
+            self._adapter.call_long('instance.destroy', uuid=instance.uuid, disks=destroy_disks,
+                                    rebuild=_is_rebuilt_here(instance))
         except exception.InstanceNotFound:
             LOG.warning('The instance was gone already', instance=instance)
         if destroy_vifs:
@@ -172,7 +173,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
             LOG.warning('Not all links are unplugged: %s', error, instance=instance)
 
     def delete_instance_files(self, instance):
-        self._adapter.call_long('instance.destroy', uuid=instance.uuid, disks=True)
+        self._adapter.call_long('instance.destroy', uuid=instance.uuid, disks=True, rebuild=False)
         return True
 
     # ---- power
@@ -375,6 +376,11 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
             self._adapter.call(method, uuid=instance.uuid)
         except NotImplementedError:
             raise exception.InstanceQuiesceNotSupported(instance_id=instance.uuid)
+
+
+def _is_rebuilt_here(instance):
+    """Nobody else shall get its ids before it is made again."""
+    return instance.task_state == task_states.REBUILDING and instance.host == CONF.host
 
 
 def _image_id(image_meta, connected):
