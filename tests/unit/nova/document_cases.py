@@ -37,7 +37,8 @@ class DocumentTest(unittest.TestCase):
         self.assertEqual(set(fake_adapter.DESCRIBED["features"]), compute_api.features())
 
     def test_wrong_requests_are_told(self):
-        for params in ({}, {"uuid": "a"}, {"uuid": "a", "disks": 1, "rebuild": False}, {"uuid": "a", "disks": True, "rebuild": False, "more": 1}):
+        for params in ({}, {"uuid": "a"}, {"uuid": "a", "disks": 1, "rebuild": False},
+                       {"uuid": "a", "disks": True, "rebuild": False, "more": 1}):
             self.assertTrue(compute_api.complaints("instance.destroy", params), params)
         self.assertEqual(compute_api.complaints("instance.destroy", {"uuid": "a", "disks": True, "rebuild": False}), [])
         vif = {"id": "a", "mac": "b", "color": "red"}

@@ -34,7 +34,7 @@ LEFT_OUT = {
     "host_maintenance_mode": "nothing in Nova needs it", "set_host_enabled": "the service's state does it",
     "is_supported_fs_format": "no ephemeral disks of the user's choice", "network_binding_host_id": "the base says it",
     "manages_network_binding_host_id": "Nova does", "cleanup_lingering_instance_resources": "nothing lingers",
-    "instance_exists": "the base asks the list", "get_num_instances": "the base counts the list",
+    "get_num_instances": "the base counts the list",
     "node_is_available": "the base asks the list", "capabilities_as_traits": "the base reads capabilities",
     "register_event_listener": "the base keeps it", "emit_event": "the base calls it",
 }
