@@ -4,6 +4,7 @@
 #include <linux/fs.h>
 #include <linux/loop.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,7 +14,9 @@
 #include <vector>
 
 #include "conf/base/fd.h"
+#include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "driver/kernel/mount.h"
 #include "driver/kernel/program.h"
 
 namespace virtuserns::compute {
@@ -63,7 +66,35 @@ Result<void> write_part(const Fd& target, const std::vector<char>& part, std::si
   return {};
 }
 
+// The device that is mounted: the driver of containers has a loop device of its own over that of a volume.
+Result<std::string> mounted_device(const std::string& device) {
+  struct stat wanted {};
+  if (::stat(device.c_str(), &wanted) != 0) return sys_fail("look at " + quote(device));
+  for (const auto& name : TRY(list_directory("/sys/block"))) {
+    if (!name.starts_with("loop")) continue;
+    const Fd loop(::open(("/dev/" + name).c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    loop_info64 facts{};
+    if (loop && ::ioctl(loop.get(), LOOP_GET_STATUS64, &facts) == 0 && facts.lo_rdevice == wanted.st_rdev)
+      return "/dev/" + name;
+  }
+  return device;
+}
+
+// A mount that is nowhere, of what is mounted elsewhere: the same file system, whoever has it.
+Result<void> on_filesystem(const std::string& device, unsigned long request, int is_done, const std::string& what) {
+  const auto mount = TRY(kernel::make_filesystem("ext4", {{"source", TRY(mounted_device(device))}},
+                                                 MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
+  const Fd top(::openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!top || (::ioctl(top.get(), request, 0) != 0 && errno != is_done))
+    return sys_fail(what + " the file system of " + quote(device));
+  return {};
+}
+
 }  // namespace
+
+Result<void> freeze_filesystem(const std::string& device) { return on_filesystem(device, FIFREEZE, EBUSY, "freeze"); }
+
+Result<void> thaw_filesystem(const std::string& device) { return on_filesystem(device, FITHAW, EINVAL, "thaw"); }
 
 Result<void> notice_size(const std::string& device) {
   const auto open = TRY(open_device(device, O_RDONLY));

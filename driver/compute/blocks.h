@@ -15,4 +15,9 @@ namespace virtuserns::compute {
 // e2fsck, which repairs what needs no decision. VIR_ERR_OPERATION_FAILED: it is no ext file system, or a damaged one.
 [[nodiscard]] Result<void> check_filesystem(const std::string& device);
 
+// The ext4 of a device that is mounted somewhere: writing waits from freeze_ to thaw_, in whatever mounts there are (ioctl_fsfreeze).
+// Each does nothing when it is so already. Not of a device that is mounted nowhere: it would be, for a moment.
+[[nodiscard]] Result<void> freeze_filesystem(const std::string& device);
+[[nodiscard]] Result<void> thaw_filesystem(const std::string& device);
+
 }  // namespace virtuserns::compute

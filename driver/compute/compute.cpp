@@ -118,7 +118,7 @@ Result<void> Compute::load() {
       if (resumed) resumed = run_on(held);
       if (!resumed) log_error("compute", "instance " + name + " stays as it is: " + resumed.error().text);
       // Whoever wanted it frozen has lost us, or we him.
-      if (const auto thawed = held.disk().thaw(); !thawed)
+      if (const auto thawed = thaw(held); !thawed)
         log_error("compute", "instance " + name + " may stand still: " + thawed.error().text);
       continue;
     }
@@ -214,7 +214,7 @@ Result<std::optional<IdRange>> Compute::note_ids(Held& held) {
 
 Result<void> Compute::stop(Held& held, std::chrono::seconds timeout) {
   // Whoever waits for a frozen disk cannot be ended.
-  TRY(held.disk().thaw());
+  TRY(thaw(held));
   TRY(hypervisor_.shut_down(held.record()->spec.uuid, timeout));
   TRY(held.disk().unmount());
   return end_suspension(held);
@@ -236,7 +236,7 @@ Result<void> Compute::empty(Held& held) {
     record.phase = Phase::kCreating;
     TRY(save(held, std::move(record)));
   }
-  (void)held.disk().thaw();
+  (void)thaw(held);
   TRY(hypervisor_.ensure_off(uuid));
   TRY(held.disk().remove(), "remove the disk of the instance");
   // Before the folder, by which the next run would know of it.

@@ -198,6 +198,7 @@ class Compute {
   [[nodiscard]] Result<void> end_suspension(Held& held);
   // Domain, disk, folder, hold on the image.
   [[nodiscard]] Result<void> remove(Held& held);
+  [[nodiscard]] Result<void> thaw(Held& held);
   // What it is made of, and no more: the definition, which has its ids, stays for the one that is made next.
   [[nodiscard]] Result<void> empty(Held& held);
   [[nodiscard]] Result<void> run_on(Held& held);

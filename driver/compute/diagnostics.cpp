@@ -1,13 +1,22 @@
 // What an instance uses, and how it is told what it cannot be told from outside.
+#include <algorithm>
 #include <vector>
 
 #include "conf/base/text.h"
+#include "driver/compute/blocks.h"
 #include "driver/compute/compute.h"
 
 namespace virtuserns::compute {
 namespace {
 
 using client::last_error;
+
+// Of one that runs off it: a rescue runs off a disk of its own.
+std::optional<VolumeRef> root_volume_of(const Record& record) {
+  const auto root =
+      std::find_if(record.volumes.begin(), record.volumes.end(), [](const VolumeRef& each) { return each.is_root; });
+  return root == record.volumes.end() || record.rescue ? std::nullopt : std::optional(*root);
+}
 
 }  // namespace
 
@@ -49,17 +58,31 @@ Result<void> Compute::quiesce(const std::string& uuid) {
   const auto state = TRY(hypervisor_.facts(uuid)).state;
   if (state != PowerState::kRunning && state != PowerState::kPaused)
     return fail(VIR_ERR_OPERATION_INVALID, "the instance does not run: it writes nothing that could wait");
-  if (!TRY(held.disk().is_mounted()))
+  const auto root = root_volume_of(*held.record());
+  if (!root && !TRY(held.disk().is_mounted()))
     return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the instance has no disk of its own in use");
   // Before, so that nothing stays frozen that nobody is to thaw.
   thaws_.expect(uuid, std::chrono::steady_clock::now() + std::chrono::seconds(settings_.quiesce_limit_s));
-  return held.disk().freeze();
+  if (!root) return held.disk().freeze();
+  auto record = *held.record();
+  record.is_frozen = true;
+  TRY(save(held, std::move(record)));
+  return freeze_filesystem(root->path);
 }
 
 Result<void> Compute::unquiesce(const std::string& uuid) {
   auto held = TRY(hold_ready(uuid));
   thaws_.forget(uuid);
-  return held.disk().thaw();
+  return thaw(held);
+}
+
+Result<void> Compute::thaw(Held& held) {
+  TRY(held.disk().thaw());
+  auto record = *held.record();
+  if (!record.is_frozen) return {};
+  if (const auto root = root_volume_of(record)) TRY(thaw_filesystem(root->path), "thaw the root of the instance");
+  record.is_frozen = false;
+  return save(held, std::move(record));
 }
 
 }  // namespace virtuserns::compute

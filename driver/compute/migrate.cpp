@@ -245,9 +245,9 @@ Result<void> Compute::remove_kept(const Held& held) {
 
 // Of a resize on this host: what came of it goes, and what was before waits for migrate_revert.
 Result<void> Compute::undo_resize(Held& held) {
+  (void)thaw(held);
   auto record = *held.record();
   const auto& uuid = record.spec.uuid;
-  (void)held.disk().thaw();
   TRY(hypervisor_.ensure_off(uuid));
   TRY(hypervisor_.ensure_undefined(uuid));
   TRY(held.disk().unmount());

@@ -29,6 +29,7 @@ std::string format_record(const Record& record) {
                {"volumes", to_json(record.volumes)},
                {"config_drive", record.has_config_drive},
                {"suspended", record.is_suspended},
+               {"frozen", record.is_frozen},
                {"paused_here", record.is_paused_here},
                {"token", record.token}};
   if (record.image) json["image"] = to_json(*record.image);
@@ -50,6 +51,7 @@ Result<Record> parse_record(std::string_view text) {
   record.volumes = TRY(read_volumes(object));
   record.has_config_drive = TRY(object.flag("config_drive"));
   record.is_suspended = TRY(object.flag("suspended"));
+  record.is_frozen = TRY(object.flag_or("frozen", false));
   record.is_paused_here = TRY(object.flag_or("paused_here", false));
   record.token = TRY(object.text_or("token", "", 128));
   record.rescue = TRY(read_image(object, "rescue"));

@@ -24,6 +24,7 @@ struct Record {
   std::vector<VolumeRef> volumes;
   bool has_config_drive = false;
   bool is_suspended = false;                  // its domain is paused, which is said to be a suspension
+  bool is_frozen = false;                     // the file system of the volume that is its root
   bool is_paused_here = false;                // for as long as its files are packed: it is to run on
   std::optional<ImageRef> rescue;             // it runs off this image, its own root at /mnt
   std::optional<InstanceSpec> before_resize;  // on this host: what a revert goes back to

@@ -93,6 +93,45 @@ def who_froze_it_and_went_away_holds_it_up_for_a_while_only(env):
 
 
 @test(drivers=USERNS)
+def a_root_that_is_a_volume_stands_still_too(env):
+    with Lab(env, root_volumes=True) as lab:
+        image = lab.adapter.folder / "root.img"
+        with image.open("wb") as file:
+            file.truncate(64 << 20)
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-d", lab.tree, image)
+        node = run("losetup", "-f", "--show", image).strip()
+        root = {"device": "/dev/vda", "path": node, "readonly": False, "boot_index": 0, "serial": "s"}
+        spec = instance()
+
+        def freeze():
+            for _ in range(2):
+                lab.call("instance.quiesce", uuid=spec["uuid"])
+            writer = Writer(lab, spec)
+            eventually(writer.waits, "a write waits")
+            return writer
+        try:
+            lab.spawn(spec, image=None, volumes=[root])
+            lab.sh(spec, "echo early > /root/early")
+            writer = freeze()
+            contains(run("debugfs", "-R", "cat root/early", image), "early")
+            for _ in range(2):
+                lab.call("instance.unquiesce", uuid=spec["uuid"])
+            writer.ends()
+            writer = freeze()
+            lab.adapter.kill()
+            check(writer.waits(), "the disk was thawed by a death")
+            lab.adapter.start()
+            lab.client = lab.adapter.client()
+            writer.ends()
+            for method, params in (("reboot", {"type": "hard", "network": [], "volumes": [root]}), ("destroy", {"disks": True})):
+                writer = freeze()
+                lab.call(f"instance.{method}", uuid=spec["uuid"], **params)
+                writer.process.wait(60 * daemon_module.TIME_FACTOR)
+        finally:
+            run("losetup", "-d", node)
+
+
+@test(drivers=USERNS)
 def a_frozen_one_can_be_ended(env):
     for method, params in (("power_off", {"timeout": 0}), ("destroy", {"disks": True}), ("reboot", {"type": "hard", "network": [], "volumes": []})):
         with frozen(env) as (lab, spec, writer):

@@ -288,3 +288,31 @@ def rebuild_of_a_volume_root(stage):
     server.rebuild_volume_backed(stage.image)
     equal(server.read("marker"), "missing", "a file from before")
     server.delete()
+
+
+@action("operation.snapshot", "operation.quiesce", "operation.unquiesce", in_short=False)
+def snapshot_of_a_volume_root(stage):
+    """Nova has the instance stand still, and Cinder makes a snapshot: what was written and not yet on the disk is in it."""
+    quiet = stage.admin.upload_image("quiet", stage.image_path, os_require_quiesce="yes")
+    server = stage.boot_from_volume(quiet)
+    server.run("/bin/sh", "-c", "echo in-the-snapshot > /root/marker")
+    image = server.act("createImage", {"name": "of-a-volume"})["image_id"]
+    stage.admin.await_image(image)
+    server.await_status("ACTIVE")
+    server.write("marker", "later")
+    copy = stage.boot(image=image)
+    equal(copy.read("marker"), "in-the-snapshot", "the file, in an instance of the snapshot")
+    equal(server.read("marker"), "later", "the file, where it was")
+    copy.delete()
+    for each in (image, quiet):
+        stage.admin.delete_image(each)
+    # A volume goes after its snapshots.
+    snapshots = stage.admin.cinder("GET", "/snapshots")["snapshots"]
+    for volume in stage.volumes.list():
+        if volume["snapshot_id"] in [each["id"] for each in snapshots]:
+            stage.volumes.delete(volume["id"])
+    for each in snapshots:
+        stage.admin.cinder("DELETE", f"/snapshots/{each['id']}")
+    eventually(lambda: not stage.admin.cinder("GET", "/snapshots")["snapshots"], "the snapshots are gone")
+    server.delete()
+    eventually(lambda: not stage.volumes.list(), "the volumes are gone")

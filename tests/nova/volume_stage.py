@@ -83,10 +83,10 @@ class VolumeStage(Stage):
     def volume(self, **more) -> Volume:
         return Volume(self.volumes, self.volumes.make(f"{self.doing}-{self.next_number()}", **more))
 
-    def boot_from_volume(self) -> VolumeServer:
+    def boot_from_volume(self, image: str | None = None) -> VolumeServer:
         """Of one that Cinder makes of the image."""
         return self.boot(image="", block_device_mapping_v2=[
-            {"uuid": self.image, "source_type": "image", "destination_type": "volume", "volume_size": 1, "boot_index": 0,
+            {"uuid": image or self.image, "source_type": "image", "destination_type": "volume", "volume_size": 1, "boot_index": 0,
              "delete_on_termination": True}])
 
     def adapter_of(self, server: Server):

@@ -57,6 +57,20 @@ class LoopDriver(driver.VolumeDriver):
         image_utils.fetch_to_raw(context, image_service, image_id, str(self.path(volume)), "1M", size=volume.size)
         os.truncate(self.path(volume), volume.size * GIB)
 
+    def create_snapshot(self, snapshot):
+        """Of one that is attached as well: whoever wants it sound has had the instance stand still."""
+        self.copy(snapshot.volume, snapshot)
+
+    def delete_snapshot(self, snapshot):
+        self.path(snapshot).unlink(missing_ok=True)
+
+    def create_volume_from_snapshot(self, volume, snapshot):
+        self.copy(snapshot, volume)
+        os.truncate(self.path(volume), volume.size * GIB)
+
+    def copy(self, source, target):
+        subprocess.run(["cp", "--sparse=always", "--reflink=auto", self.path(source), self.path(target)], check=True)
+
     # ---- devices ----
 
     def create_export(self, context, volume, connector):
