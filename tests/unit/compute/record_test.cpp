@@ -31,7 +31,7 @@ TEST(Record, ComesBackAsItWas) {
   record.rescue = ImageRef{"other", "qcow2"};
   record.before_resize = record.spec;
   record.before_resize->flavor.root_gb = 1;
-  record.has_config_drive = record.is_suspended = record.is_paused_here = true;
+  record.has_config_drive = record.is_suspended = record.is_paused_here = record.is_frozen = true;
   record.token = std::string(64, 'f');
   record.spec.ids.reset();
   record.volumes[0].is_root = record.volumes[0].is_readonly = true;
