@@ -23,7 +23,9 @@ namespace {
 
 // An adapter that knows no instance and no image, and whose daemon is nowhere.
 struct Adapter {
-  Adapter() : images(Bases::open(store()).value()), hypervisor(uri(), std::chrono::milliseconds(0), [](const DomainEvent&) {}) {
+  Adapter()
+      : images(Bases::open(store()).value()),
+        hypervisor(uri(), std::chrono::milliseconds(0), [](const DomainEvent&) {}) {
     settings.state = folder.path() + "/state";
     guests = make_guests(settings, images, hypervisor).value();
     compute.emplace(settings, hypervisor, *guests, images);
@@ -65,7 +67,8 @@ void read_structures(const Object& params) {
   Places places;
   places.console_log = "/log";
   if (record.image) places.base = "/base", places.root = "/root";
-  const auto machine = make_machine_xml(record, {"x86_64", "kvm", "hvm"}, {"/disk", "/base", "", "", "/drive", "/log"});
+  const auto machine =
+      make_machine_xml(record, {"x86_64", "kvm", "hvm"}, {"/disk", "/base", "", "", "/drive", "/log"});
   if (machine && !xml::Document::parse(*machine)) std::abort();
   const auto printed = make_domain_xml(record, places);
   if (!printed) return;
@@ -83,10 +86,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (parsed && parsed->is_object() && parsed->contains("params"))
     if (const auto params = Object::of((*parsed)["params"], "params")) read_structures(*params);
   // A path is a file of the machine that this runs on.
-  if (parsed && parsed->is_object() && parsed->value("params", Json()).is_object() && (*parsed)["params"].contains("path")) return 0;
+  if (parsed && parsed->is_object() && parsed->value("params", Json()).is_object() &&
+      (*parsed)["params"].contains("path"))
+    return 0;
   const auto said = answer({*adapter.compute, *adapter.host}, {65534}, text);
   const auto response = parse_json(said.text);
-  if (!response || !response->is_object() || response->contains("result") == response->contains("error")) std::abort();
+  if (!response || !response->is_object() || response->contains("result") == response->contains("error"))
+    std::abort();
   if ((*response)["jsonrpc"] != "2.0" || !response->contains("id")) std::abort();
   return 0;
 }

@@ -106,7 +106,8 @@ TEST(Kinds, EveryCodeIsOneAndOnlyWaitingHelpsThose) {
 TEST(Settings, EveryKeyIsOptionalAndChecked) {
   EXPECT_EQ(parse_settings("", "f").value().socket, "/run/virtuserns/compute.sock");
   const auto read =
-      parse_settings("connect = \"test:///default\"\nlog_level = 1\ndefault_disk_gb = 5 # gigabytes\nroot_volumes = true\n", "f")
+      parse_settings(
+          "connect = \"test:///default\"\nlog_level = 1\ndefault_disk_gb = 5 # gigabytes\nroot_volumes = true\n", "f")
           .value();
   EXPECT_EQ(read.connect, "test:///default");
   EXPECT_EQ(read.log_level, 1u);
