@@ -1,5 +1,6 @@
 """What an instance is given beside its root: links, a console; and what is told of it: events, snapshots, figures."""
 import os
+import pathlib
 import re
 import socket
 import tarfile

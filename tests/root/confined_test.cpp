@@ -131,6 +131,8 @@ TEST(Confined, IsNobodyOfTheMachine) {
   if (pid == 0) {
     (void)confined(dir.path(), [] {
       const Fd waits(::open("/wait", O_RDONLY));
+      char byte = 0;
+      (void)!::read(waits.get(), &byte, 1);  // nobody writes: it is there until it is ended
       return Result<std::string>("");
     });
     ::_exit(0);
@@ -149,6 +151,7 @@ TEST(Confined, IsNobodyOfTheMachine) {
   EXPECT_THAT(status, HasSubstr("CapBnd:\t000000008000001b\n"));
   // It dies with its parent.
   const Fd child(static_cast<int>(::syscall(SYS_pidfd_open, std::stoi(children), 0)));
+  ASSERT_TRUE(child);
   ASSERT_EQ(::kill(pid, SIGKILL), 0);
   ASSERT_EQ(::waitpid(pid, nullptr, 0), pid);
   pollfd ended{child.get(), POLLIN, 0};
