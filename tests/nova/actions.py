@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import select
 import shutil
 import tarfile
 import tempfile
@@ -20,7 +19,7 @@ import daemon as daemon_module
 import libvirt
 from rest import Refused, WentWrong
 from stage import LARGE_MB, SMALL_MB, check, equal
-from websockify.websocket import WebSocket
+from websocket import WebSocket
 
 PASSWORD = "Correct-Horse-1"
 
@@ -439,20 +438,15 @@ def serial_console(stage):
     found = stage.admin.nova("POST", f"/servers/{server.id}/remote-consoles",
                              {"remote_console": {"protocol": "serial", "type": "serial"}})
     stage.cloud.start_serial_proxy()
-    socket = WebSocket()
-    socket.connect(found["remote_console"]["url"], protocols=["binary"])
+    console = WebSocket(found["remote_console"]["url"], 30 * daemon_module.TIME_FACTOR)
     try:
-        socket.sendmsg(b"echo $((6 * 7))-is-said\n")
+        console.send(b"echo $((6 * 7))-is-said\n")
         said = b""
-
-        def hears() -> bool:
-            nonlocal said
-            readable, _, _ = select.select([socket.socket], [], [], 0)
-            said += (socket.recvmsg() or b"") if readable or socket.pending() else b""
-            return b"42-is-said" in said
-        eventually(hears, "the shell at the console answers through nova-serialproxy")
+        while b"42-is-said" not in said and (piece := console.receive()):
+            said += piece
+        check(b"42-is-said" in said, f"the shell at the console answers through nova-serialproxy: {said!r}")
     finally:
-        socket.close()
+        console.close()
 
 
 # ---- the host ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import subprocess
+import time
 
 import neutron
 import openvswitch
@@ -16,7 +17,7 @@ import settings
 from actions import eventually
 from processes import Program
 from rest import Refused
-from stage import Server, Stage, check, equal
+from stage import Mismatch, Server, Stage, check, equal
 
 HOST = "host1"  # all that is seen of links is seen on one
 RED_MTU = 1400
@@ -221,4 +222,10 @@ def rules_of(port: dict) -> list[str]:
 
 
 def _lines(argv: list[str]) -> list[str]:
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    """The kernel does not list rules that are being changed (EINTR of nf_tables), and ebtables does not ask again."""
+    for _ in range(50):
+        listed = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if listed.returncode == 0:
+            return listed.stdout.splitlines()
+        time.sleep(0.1)
+    raise Mismatch(f"{' '.join(argv)}: {listed.stderr.strip()}")
