@@ -125,23 +125,38 @@ Result<std::uint16_t> Consoles::open(const std::string& uuid, const std::string&
   const auto port = TRY(port_of(listener));
   const std::lock_guard lock(mutex_);
   reap();
+  // The one that waits still: nova-serialproxy asks once more, and goes on only if the port is that of its token.
+  for (auto& session : sessions_)
+    if (session.uuid == uuid && session.is_waiting) {
+      session.waited_ms = 0;
+      return session.port;
+    }
   if (sessions_.size() >= kMaxConsoles)
     return fail(VIR_ERR_RESOURCE_BUSY, std::to_string(kMaxConsoles) + " consoles are open already: close one");
   auto& session = sessions_.emplace_back();
   session.listener = std::move(listener);
+  session.port = port;
   session.uuid = uuid;
   session.thread = std::thread([this, &session] { run(session); });
   return port;
 }
 
 void Consoles::run(Session& session) {
-  for (int waited = 0; waited < kVisitMs && !is_ending_; waited += kTickMs) {
+  const auto goes_on_waiting = [&](bool has_visitor) {
+    const std::lock_guard lock(mutex_);
+    session.waited_ms += kTickMs;
+    session.is_waiting = !has_visitor && session.waited_ms < kVisitMs && !is_ending_;
+    return session.is_waiting;
+  };
+  bool has_visitor = false;
+  do {
     pollfd polled{session.listener.get(), POLLIN, 0};
-    if (::poll(&polled, 1, kTickMs) <= 0) continue;
+    has_visitor = ::poll(&polled, 1, kTickMs) > 0;
+  } while (goes_on_waiting(has_visitor));
+  if (has_visitor) {
     const SocketFd visitor(::accept4(session.listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
     session.listener.reset();
     if (visitor) relay(session.uuid, visitor);
-    break;
   }
   session.listener.reset();
   session.is_done = true;

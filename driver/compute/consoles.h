@@ -30,7 +30,11 @@ class Consoles {
  private:
   struct Session {
     SocketFd listener;
+    std::uint16_t port = 0;
     std::string uuid;
+    // With the mutex: nobody has come yet, and for how long nobody has asked for it.
+    bool is_waiting = true;
+    int waited_ms = 0;
     std::thread thread;
     std::atomic<bool> is_done{false};
   };

@@ -103,6 +103,8 @@ def what_it_says_on_its_console(env):
             with refused("invalid"):
                 lab.client.output(uuid, number)
         found = lab.call("instance.serial_console", uuid=uuid)
+        # nova-serialproxy asks whether it is still that, before it connects.
+        equal(lab.call("instance.serial_console", uuid=uuid), found, "asked once more")
         with socket.create_connection((found["host"], found["port"]), 30) as console:
             console.sendall(b"who is there\r")
             seen = b""
@@ -110,6 +112,7 @@ def what_it_says_on_its_console(env):
                 part = console.recv(4096)
                 check(part, f"the console closed after {seen!r}")
                 seen += part
+            check(lab.call("instance.serial_console", uuid=uuid)["port"] != found["port"], "the next one gets one of his own")
         lab.call("instance.power_off", uuid=uuid, timeout=0, retry_interval=1)
         with refused("invalid-state"):
             lab.call("instance.serial_console", uuid=uuid)
