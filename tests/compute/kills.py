@@ -13,9 +13,8 @@ import random
 import threading
 import time
 
-from lab import MIB, USERNS, Lab, instance, run
+from lab import BRIDGE, MIB, USERNS, Lab, instance, run, vif
 from api import ApiError, Gone, file
-from devices import BRIDGE, vif
 from harness import Failure, check, equal, eventually, main, test
 from world import bridge
 from tracer import Plan, Tracer, can_inject_errors

@@ -63,6 +63,15 @@ def connection(env):
     return "test+unix:///default?socket=/run/libvirt/virtusernsd-sock" if env.driver == "test" else env.uri
 
 
+BRIDGE = "brq-compute"
+
+
+def vif(number=1, **more):
+    return {"id": f"port-{number}", "mac": f"fa:16:3e:00:00:0{number}", "type": "bridge", "bridge": BRIDGE, "device": f"tapc{number}",
+            "mtu": 1400, "active": True, "ips": [{"address": f"10.9.0.{number + 1}", "prefix": 24}],
+            "routes": [{"to": "0.0.0.0/0", "via": "10.9.0.1"}] if number == 1 else [], "dns": ["10.9.0.1"], **more}
+
+
 class Adapter:
     """The process, and where it keeps what it knows."""
 
