@@ -10,6 +10,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -132,9 +133,8 @@ def a_machine_that_does_not_shut_down_goes_on(env):
         expect_unused(lab.folder)
 
 
-@test(("userns",))
-def one_that_somebody_else_ends_is_started_again(env):
-    """It has lost what it had in memory: that is no cut-over."""
+def expect_not_a_cutover(env, end):
+    """The machine ends at `end`, while it is asked to shut down: it is started again."""
     with running_guest(env, words="deaf") as (lab, guest):
         process = subprocess.Popen(lab.argv(*take_over(guest, "--shutdown-limit", "60")), stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -142,13 +142,30 @@ def one_that_somebody_else_ends_is_started_again(env):
         for text in process.stderr:
             said += text
             if "shutting the machine down" in text:
-                guest.virsh("destroy", "vm1")
+                end(guest)
         equal(process.wait(), 1)
         contains(said, "went off, and not by shutting down")
         guest.goes_on()
         equal(guest.sources(), [str(guest.disk)], "what it writes to")
         check(not guest.overlay.exists(), "the overlay is still there")
         lab.expect_nothing()
+
+
+@test(("userns",))
+def one_that_somebody_else_ends_is_started_again(env):
+    """It has lost what it had in memory: that is no cut-over."""
+    expect_not_a_cutover(env, lambda guest: guest.virsh("destroy", "vm1"))
+
+
+@test(("userns",))
+def one_that_crashes_when_it_is_asked_is_started_again(env):
+    """The question fails, and libvirt says for a moment yet that the machine runs."""
+    def crash(guest):
+        machine = guest.process()
+        os.kill(machine, signal.SIGSTOP)
+        time.sleep(1)  # the question waits for its answer
+        os.kill(machine, signal.SIGKILL)
+    expect_not_a_cutover(env, crash)
 
 
 def killed_at(lab, words, line):

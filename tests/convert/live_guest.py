@@ -199,6 +199,15 @@ class Guest:
     def state(self):
         return self.virsh("domstate", self.name).strip()
 
+    def process(self):
+        """The machine's, as the host numbers it."""
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                if words[0].endswith(b"qemu-system-x86_64") and any(str(self.disk).encode() in word for word in words):
+                    return int(path.parent.name)
+        raise RuntimeError(f"no process has {self.disk}")
+
     def sources(self, *flags):
         return re.findall(r"<source file='([^']*qcow2[^']*)'", self.virsh("dumpxml", self.name, *flags))
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "conf/base/loop.h"
@@ -17,6 +18,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kLookAgain{20};
 constexpr std::uint64_t kAskAgainMs = 5000;
+constexpr std::uint64_t kGoingOffMs = 2000;
 constexpr unsigned kSnapshot =
     VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA | VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC;
 
@@ -48,17 +50,23 @@ bool has_agent(const Domain& domain) {
 Result<bool> ask_until_off(const Domain& domain, const std::string& what, std::uint32_t limit_s) {
   const auto deadline = Loop::now_ms() + std::uint64_t{limit_s} * 1000;
   std::uint64_t ask_at = 0;
+  std::optional<Error> refusal;
   for (auto now = Loop::now_ms(); now < deadline; now = Loop::now_ms()) {
     if (!TRY(is_active(domain))) return true;
-    if (now >= ask_at && ::virDomainShutdown(domain.get()) != 0 && ask_at == 0) {
-      const auto error = last_error("shut down " + what);
-      // One that has gone off meanwhile was the quicker one.
-      return TRY(is_active(domain)) ? Result<bool>(error) : Result<bool>(true);
+    if (now >= ask_at && refusal) break;
+    if (now >= ask_at) {
+      const bool is_first = ask_at == 0;
+      ask_at = now + kAskAgainMs;
+      if (::virDomainShutdown(domain.get()) != 0 && is_first) {
+        refusal = last_error("shut down " + what);
+        // One that goes off by itself cannot be asked any more, and is called active for a moment yet.
+        ask_at = now + kGoingOffMs;
+      }
     }
-    if (now >= ask_at) ask_at = now + kAskAgainMs;
     std::this_thread::sleep_for(kLookAgain);
   }
-  return !TRY(is_active(domain));
+  if (!TRY(is_active(domain))) return true;
+  return refusal ? Result<bool>(*refusal) : Result<bool>(false);
 }
 
 Error say_late(const std::string& what, std::uint32_t limit_s) {
