@@ -13,13 +13,13 @@ import contextlib
 import threading
 import time
 
+import suite
 import cinder_service
 import daemon as daemon_module
 import kill_trials
 import libvirt
 import neutron
 import settings
-import suite
 from kill_trials import TRIES, Trials
 from matrix import BY_HAND
 from network_stage import HOST, NetworkStage, address_of, link_of, tap_of, traces

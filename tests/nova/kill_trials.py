@@ -9,9 +9,9 @@ import random
 import subprocess
 import time
 
-import daemon as daemon_module
 import path_b
 import suite
+import daemon as daemon_module
 from database import nova_manage
 from invariants import left_of
 from processes import program_environment
@@ -21,7 +21,7 @@ from stage import Server, Stage, check, equal
 SEED = int(os.environ.get("VIRTUSERNS_SEED", str(int(time.time()) // 86400)))
 MOMENTS = int(os.environ.get("VIRTUSERNS_KILLS", "1"))  # of each action and victim, in a long run
 SHORT_TRIALS = 6
-VICTIMS = ("nova-compute", "adapter", "virtusernsd")
+VICTIMS = {"A": ("nova-compute", "virtusernsd"), "B": ("nova-compute", "adapter", "virtusernsd")}  # of each path
 SETTLE_S = 15.0  # without a change; nova-compute is up again after 4
 TRIES = 5        # of bringing an instance back
 
@@ -76,7 +76,8 @@ class Trials:
     def await_hosts(self) -> None:
         """Until each nova-compute answers: what it finds under way when it begins it takes for what it was killed in."""
         deadline = time.monotonic() + 90 * daemon_module.TIME_FACTOR
-        while not all(each["uptime"] for each in self.stage.admin.nova("GET", "/os-hypervisors/detail")["hypervisors"]):
+        while not all(each["uptime"] for each in self.stage.admin.nova("GET", "/os-hypervisors/detail")["hypervisors"]
+                      if each["status"] == "enabled"):
             check(time.monotonic() < deadline, "every nova-compute answers again")
             time.sleep(0.2)
 
@@ -84,7 +85,7 @@ class Trials:
         """At a moment of the time that the action takes, which is returned."""
         moment = self.random.random() * self.seconds[name]
         time.sleep(moment)
-        program = {"nova-compute": host.compute, "virtusernsd": host.daemon, "adapter": host.program_beside("adapter")}[victim]
+        program = host.program_beside("adapter") if victim == "adapter" else {"nova-compute": host.compute, "virtusernsd": host.daemon}[victim]
         program.kill()
         check(pathlib.Path(f"/proc/{self.init}").exists(), "the other instance runs on")
         program.start()
@@ -140,11 +141,12 @@ class Trials:
 def runner(trials: type[Trials]):
     """For suite.Subject: all of them, or a sample in a short run."""
     def run_all(path: suite.Path, stage: Stage, arguments, results) -> suite.Suite:
-        kills = trials(stage)
-        chosen = [(name, victim) for name in kills.names for victim in VICTIMS for _ in range(MOMENTS)]
+        kills, victims = trials(stage), VICTIMS[path.name]
+        names = [name for name in kills.names if not path.tried or name in path.tried]
+        chosen = [(name, victim) for name in names for victim in victims for _ in range(MOMENTS)]
         if arguments.short:
-            sample = kills.random.sample(kills.names, min(SHORT_TRIALS, len(kills.names)))
-            chosen = [(name, VICTIMS[number % len(VICTIMS)]) for number, name in enumerate(sample)]
+            sample = kills.random.sample(names, min(SHORT_TRIALS, len(names)))
+            chosen = [(name, victims[number % len(victims)]) for number, name in enumerate(sample)]
         print(f"seed {SEED}", flush=True)
         done = suite.Suite(path, stage, results)
         for name, victim in chosen:

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""kill -9 of nova-compute, of virtuserns-compute or of virtusernsd in the middle of each action, on path B.
+"""kill -9 of nova-compute, of virtuserns-compute or of virtusernsd in the middle of each action, on path B; and of what path A has of
+them.
 
     VIRTUSERNS_SEED=1 tests/nova/kills.py --build build-check/gcc [-k 'resize|nova-compute'] [--short]
 
@@ -14,9 +15,11 @@ import contextlib
 import dataclasses
 import time
 
-import libvirt
 import kill_trials
+import path_a
+import rest
 import suite
+import libvirt
 from kill_trials import TRIES, Trials
 from matrix import BY_HAND
 from rest import Refused, WentWrong
@@ -29,8 +32,7 @@ RESCUE, UNRESCUE = ("rescue", "RESCUE", None), ("unrescue", "ACTIVE", None)
 SHELVE, UNSHELVE = ("shelve", "SHELVED_OFFLOADED", None), ("unshelve", "ACTIVE", None)
 CONFIRM, REVERT = ("confirmResize", "ACTIVE", None), ("revertResize", "ACTIVE", None)
 MIGRATE = ("migrate", "VERIFY_RESIZE", None)
-RESIZE = ("resize", "VERIFY_RESIZE", {"flavorRef": None})  # to the one of FLAVORS that it has not
-FLAVORS = ("plain", "wide")
+RESIZE = ("resize", "VERIFY_RESIZE", {"flavorRef": None})  # to the one of two flavors that it has not
 HARD, SOFT = ("reboot", "ACTIVE", {"type": "HARD"}), ("reboot", "ACTIVE", {"type": "SOFT"})
 BACK = {"SHUTOFF": START, "PAUSED": UNPAUSE, "SUSPENDED": RESUME, "RESCUE": UNRESCUE, "VERIFY_RESIZE": REVERT,
         "SHELVED_OFFLOADED": UNSHELVE, "SHELVED": UNSHELVE}
@@ -72,13 +74,14 @@ def operations(stage: Stage) -> dict[str, Operation]:
 
 class Kills(Trials):
     def __init__(self, stage: Stage):
-        self.flavors = {name: stage.admin.make_flavor(name, memory, 1, 1) for name, memory in zip(FLAVORS, (192, 256), strict=True)}
+        self.flavors = {name: stage.admin.make_flavor(name, memory, 1, 1) for name, memory in ((f"plain-{stage.path}", 192),
+                                                                                               (f"wide-{stage.path}", 256))}
         super().__init__(stage)
         self.operations = operations(stage)
         self.names = ("boot", "delete", *self.operations)
 
     def boot_bystander(self) -> Server:
-        return self.stage.boot(flavor=self.flavors["plain"])
+        return self.stage.boot(flavor=next(iter(self.flavors.values())))
 
     def act(self, name: str, victim: str) -> str:
         if name == "boot":
@@ -145,7 +148,7 @@ class Kills(Trials):
         return seconds
 
     def _prepared(self, operation: Operation) -> Server:
-        server = self.stage.boot(flavor=self.flavors["plain"])
+        server = self.stage.boot(flavor=next(iter(self.flavors.values())))
         server.write("marker", "mine")
         self._walk(server, operation.before)
         return server
@@ -216,5 +219,20 @@ def start_hosts(cloud):
         kill_trials.start_host(cloud, name)
 
 
+def start_host_of_a(cloud):
+    """In place of the others."""
+    for host in cloud.hosts.values():
+        for program in (host.compute, *host.beside):
+            program.stop()
+    session = rest.Session.admin()
+    for service in session.nova("GET", "/os-services?binary=nova-compute")["services"]:
+        session.nova("PUT", f"/os-services/{service['id']}", {"status": "disabled"})
+    cloud.start_compute("host3", path_a.CONF + kill_trials.REAP)
+
+
+# What Nova's driver does with containers on one host.
+TRIED_ON_A = ("boot", "delete", "stop", "start", "reboot-soft", "reboot-hard", "pause", "unpause", "snapshot", "rebuild", "shelve", "unshelve")
+
 if __name__ == "__main__":
-    suite.main(suite.Path("B", start_hosts, {}), subject=suite.Subject(run=kill_trials.runner(Kills)))
+    suite.main(suite.Path("B", start_hosts, {}), suite.Path("A", start_host_of_a, {}, TRIED_ON_A, in_short=False),
+               subject=suite.Subject(run=kill_trials.runner(Kills)))
