@@ -76,12 +76,12 @@ def matches(text, pattern):
 
 
 def eventually(condition, what, timeout_s=10.0):
-    """For what happens in another process; never for what a reply already promises."""
+    """For what happens in another process; never for what a reply already promises. `what`: a text, or a function that says what is so."""
     timeout_s *= daemon_module.TIME_FACTOR
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise Failure(f"did not happen within {timeout_s:g} s: {what}")
+            raise Failure(f"did not happen within {timeout_s:g} s: {what() if callable(what) else what}")
         time.sleep(0.02)
     return value
 

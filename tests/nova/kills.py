@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""kill -9 of nova-compute, of virtuserns-compute or of virtusernsd in the middle of each action, on path B.
+"""kill -9 of nova-compute, of virtuserns-compute or of virtusernsd in the middle of each action, on path B; and of what path A has of
+them.
 
     VIRTUSERNS_SEED=1 tests/nova/kills.py --build build-check/gcc [-k 'resize|nova-compute'] [--short]
 
@@ -12,30 +13,17 @@ whose end was lost still claims is found by `nova-manage placement audit`.
 """
 import contextlib
 import dataclasses
-import functools
-import os
-import pathlib
-import random
-import subprocess
 import time
 
-import path_b
+import kill_trials
+import path_a
+import rest
 import suite
-import daemon as daemon_module
 import libvirt
-from database import nova_manage
-from invariants import left_of
+from kill_trials import TRIES, Trials
 from matrix import BY_HAND
-from processes import program_environment
 from rest import Refused, WentWrong
 from stage import Server, Stage, check, equal
-
-SEED = int(os.environ.get("VIRTUSERNS_SEED", str(int(time.time()) // 86400)))
-MOMENTS = int(os.environ.get("VIRTUSERNS_KILLS", "1"))  # of each action and victim, in a long run
-SHORT_TRIALS = 6
-VICTIMS = ("nova-compute", "adapter", "virtusernsd")
-SETTLE_S = 15.0  # without a change; nova-compute is up again after 4
-TRIES = 5        # of bringing an instance back
 
 STOP, START = ("os-stop", "SHUTOFF", None), ("os-start", "ACTIVE", None)
 PAUSE, UNPAUSE = ("pause", "PAUSED", None), ("unpause", "ACTIVE", None)
@@ -44,8 +32,7 @@ RESCUE, UNRESCUE = ("rescue", "RESCUE", None), ("unrescue", "ACTIVE", None)
 SHELVE, UNSHELVE = ("shelve", "SHELVED_OFFLOADED", None), ("unshelve", "ACTIVE", None)
 CONFIRM, REVERT = ("confirmResize", "ACTIVE", None), ("revertResize", "ACTIVE", None)
 MIGRATE = ("migrate", "VERIFY_RESIZE", None)
-RESIZE = ("resize", "VERIFY_RESIZE", {"flavorRef": None})  # to the one of FLAVORS that it has not
-FLAVORS = ("plain", "wide")
+RESIZE = ("resize", "VERIFY_RESIZE", {"flavorRef": None})  # to the one of two flavors that it has not
 HARD, SOFT = ("reboot", "ACTIVE", {"type": "HARD"}), ("reboot", "ACTIVE", {"type": "SOFT"})
 BACK = {"SHUTOFF": START, "PAUSED": UNPAUSE, "SUSPENDED": RESUME, "RESCUE": UNRESCUE, "VERIFY_RESIZE": REVERT,
         "SHELVED_OFFLOADED": UNSHELVE, "SHELVED": UNSHELVE}
@@ -85,35 +72,25 @@ def operations(stage: Stage) -> dict[str, Operation]:
     }
 
 
-class Kills:
-    """What all trials have in common."""
-
+class Kills(Trials):
     def __init__(self, stage: Stage):
-        self.stage, self.random = stage, random.Random(SEED)
-        stage.doing = "bystander"
-        self.flavors = {name: stage.admin.make_flavor(name, memory, 1, 1) for name, memory in zip(FLAVORS, (192, 256), strict=True)}
-        self.bystander = stage.boot(flavor=self.flavors["plain"])
-        self.init = self.bystander.init()
+        self.flavors = {name: stage.admin.make_flavor(name, memory, 1, 1) for name, memory in ((f"plain-{stage.path}", 192),
+                                                                                               (f"wide-{stage.path}", 256))}
+        super().__init__(stage)
         self.operations = operations(stage)
-        self.seconds: dict[str, float] = {}  # that an action takes undisturbed
+        self.names = ("boot", "delete", *self.operations)
 
-    def trial(self, name: str, victim: str):
-        """A function of a stage: one kill, and what has to be said of it."""
-        function = {"boot": self.boot, "delete": self.delete}.get(name) or functools.partial(self.act, name)
+    def boot_bystander(self) -> Server:
+        return self.stage.boot(flavor=next(iter(self.flavors.values())))
 
-        def run(_: Stage) -> str:
-            try:
-                return function(victim)
-            except BaseException:
-                self._clear()
-                raise
-            finally:
-                self._await_hosts()
-        return run
+    def act(self, name: str, victim: str) -> str:
+        if name == "boot":
+            return self._boot(victim)
+        return self._delete(victim) if name == "delete" else self._operate(name, victim)
 
     # ---- what is tried ----
 
-    def act(self, name: str, victim: str) -> str:
+    def _operate(self, name: str, victim: str) -> str:
         operation = self.operations[name]
         if name not in self.seconds:
             self.seconds[name] = self._undisturbed(operation)
@@ -121,31 +98,31 @@ class Kills:
         host = self._host_of(server, name)
         action, _, body = operation.step
         server.act(action, self._filled_in(server, body))
-        moment = self._kill_during(name, host, victim)
-        found = self._settled(server)
-        self._await_hosts()
+        moment = self.kill_during(name, host, victim)
+        found = self.settled(server)
+        self.await_hosts()
         notes = self._bring_back(server, found)
         self._judge_disk(server, operation)
         notes += self._repeat(server, (*operation.before, operation.step, *operation.after))
         self._judge_disk(server, operation)
-        self._delete(server)
+        self.delete(server)
         return f"at {moment:.2f} s: {found}{notes}"
 
-    def boot(self, victim: str) -> str:
+    def _boot(self, victim: str) -> str:
         if "boot" not in self.seconds:
             begin = time.monotonic()
             server = self.stage.boot()
             self.seconds["boot"] = time.monotonic() - begin
-            self._delete(server)
+            self.delete(server)
         server = self.stage.begin_boot(host=self.bystander.host.name)
-        moment = self._kill_during("boot", self.bystander.host, victim)
-        found = self._settled(server)
+        moment = self.kill_during("boot", self.bystander.host, victim)
+        found = self.settled(server)
         check(found in ("ACTIVE", "ERROR", "BUILD"), f"it is {found}")
-        self._delete(server)
-        self._delete(self.stage.boot())
+        self.delete(server)
+        self.delete(self.stage.boot())
         return f"at {moment:.2f} s: {found}"
 
-    def delete(self, victim: str) -> str:
+    def _delete(self, victim: str) -> str:
         server = self.stage.boot()
         if "delete" not in self.seconds:
             begin = time.monotonic()
@@ -154,26 +131,10 @@ class Kills:
             server = self.stage.boot()
         host = server.host
         self.stage.admin.delete(server.id)
-        moment = self._kill_during("delete", host, victim)
-        found = self._settled(server)
-        self._delete(server)
+        moment = self.kill_during("delete", host, victim)
+        found = self.settled(server)
+        self.delete(server)
         return f"at {moment:.2f} s: {found}"
-
-    def _await_hosts(self) -> None:
-        """Until each nova-compute answers: what it finds under way when it begins it takes for what it was killed in."""
-        deadline = time.monotonic() + 90 * daemon_module.TIME_FACTOR
-        while not all(each["uptime"] for each in self.stage.admin.nova("GET", "/os-hypervisors/detail")["hypervisors"]):
-            check(time.monotonic() < deadline, "every nova-compute answers again")
-            time.sleep(0.2)
-
-    def _clear(self) -> None:
-        """What a trial that failed has left is not the next one's."""
-        for server in self.stage.admin.servers(all_projects=True):
-            if server["id"] != self.bystander.id:
-                with contextlib.suppress(Refused, WentWrong):
-                    self.stage.admin.act(server["id"], "os-resetState", {"state": "error"})
-                    self.stage.admin.delete(server["id"])
-                    self.stage.admin.await_gone(server["id"], timeout_s=SETTLE_S)
 
     # ---- its parts ----
 
@@ -183,11 +144,11 @@ class Kills:
         self._walk(server, (operation.step,))
         seconds = time.monotonic() - begin
         self._walk(server, operation.after)
-        self._delete(server)
+        self.delete(server)
         return seconds
 
     def _prepared(self, operation: Operation) -> Server:
-        server = self.stage.boot(flavor=self.flavors["plain"])
+        server = self.stage.boot(flavor=next(iter(self.flavors.values())))
         server.write("marker", "mine")
         self._walk(server, operation.before)
         return server
@@ -209,35 +170,6 @@ class Kills:
             return self.random.choice(hosts)
         return server.host
 
-    def _kill_during(self, name: str, host, victim: str) -> float:
-        moment = self.random.random() * self.seconds[name]
-        time.sleep(moment)
-        program = {"nova-compute": host.compute, "virtusernsd": host.daemon, "adapter": host.program_beside("adapter")}[victim]
-        program.kill()
-        check(pathlib.Path(f"/proc/{self.init}").exists(), "the other instance runs on")
-        program.start()
-        if victim == "virtusernsd":
-            host.await_daemon()
-        return moment
-
-    def _settled(self, server: Server) -> str:
-        """Its status, when nothing is under way or nothing has happened for long; "gone" when it is deleted."""
-        last, deadline = None, 0.0
-        while True:
-            try:
-                found = self.stage.admin.server(server.id)
-            except Refused as refused:
-                equal(refused.code, 404, "the answer to who asks for it")
-                return "gone"
-            now = (found["status"], found["OS-EXT-STS:task_state"])
-            if now[1] is None and now[0] != "BUILD":
-                return now[0]
-            if now != last:
-                last, deadline = now, time.monotonic() + SETTLE_S * daemon_module.TIME_FACTOR
-            if time.monotonic() > deadline:
-                return f"{now[0]}, {now[1]}"
-            time.sleep(0.2)
-
     def _repeat(self, server: Server, steps) -> str:
         """A request that waited in the queue while nova-compute was away may come to it now, and cross ours."""
         notes = ""
@@ -249,7 +181,7 @@ class Kills:
                 if attempt + 1 == TRIES:
                     raise
                 notes += f", once more because of: {str(wrong)[:100]}"
-                notes += self._bring_back(server, self._settled(server))
+                notes += self._bring_back(server, self.settled(server))
         return notes
 
     def _bring_back(self, server: Server, found: str) -> str:
@@ -267,7 +199,7 @@ class Kills:
                 self._walk(server, (step,))
             except (WentWrong, Refused):
                 is_stuck = True
-            found = self._settled(server)
+            found = self.settled(server)
         raise WentWrong(f"{found}, after {TRIES} tries to bring it back: {server.reason()}")
 
     @staticmethod
@@ -281,50 +213,26 @@ class Kills:
         if operation.keeps_disk:
             equal(server.read("marker"), "mine", "a file from before")
 
-    def _delete(self, server: Server) -> None:
-        """Gone, and nothing is left of it."""
-        for _ in range(TRIES):
-            with contextlib.suppress(Refused, WentWrong):
-                self.stage.admin.delete(server.id)
-                self.stage.admin.await_gone(server.id, timeout_s=SETTLE_S)
-            if self._settled(server) == "gone":
-                break
-        equal(self._settled(server), "gone", "after it was deleted")
-        equal(self.bystander.init(), self.init, "init of the other instance")
-        left = self.stage.eventually_empty(lambda: left_of(self.stage, [self.bystander]))
-        if left and all(each.startswith("claim ") for each in left):
-            # Of a migration whose end was lost with nova-compute: Nova has a command that finds them.
-            subprocess.run([*nova_manage(), "placement", "audit", "--delete"], env=program_environment({}), stdin=subprocess.DEVNULL,
-                           capture_output=True, check=False)
-            left = left_of(self.stage, [self.bystander])
-        check(not left, "left: " + "; ".join(left[:20]))
-
-
-def run_all(path: suite.Path, stage: Stage, arguments, results) -> suite.Suite:
-    kills, trials = Kills(stage), []
-    names = ["boot", "delete", *kills.operations]
-    if arguments.short:
-        chosen = kills.random.sample(names, SHORT_TRIALS)
-        trials = [(name, VICTIMS[number % len(VICTIMS)]) for number, name in enumerate(chosen)]
-    else:
-        trials = [(name, victim) for name in names for victim in VICTIMS for _ in range(MOMENTS)]
-    print(f"seed {SEED}", flush=True)
-    done = suite.Suite(path, stage, results)
-    for name, victim in trials:
-        title = f"{name}-when-{victim}-is-killed"
-        if arguments.matches(title):
-            done.run("kill", title, (), kills.trial(name, victim))
-    return done
-
-
-# Nova looks twice an hour for what was deleted and is still there; who sets states by hand leaves such things.
-REAP = "[DEFAULT]\nrunning_deleted_instance_poll_interval = 5\n"
-
 
 def start_hosts(cloud):
     for name in ("host1", "host2"):
-        path_b.start_host(cloud, name, conf=path_b.CONF + REAP)
+        kill_trials.start_host(cloud, name)
 
+
+def start_host_of_a(cloud):
+    """In place of the others."""
+    for host in cloud.hosts.values():
+        for program in (host.compute, *host.beside):
+            program.stop()
+    session = rest.Session.admin()
+    for service in session.nova("GET", "/os-services?binary=nova-compute")["services"]:
+        session.nova("PUT", f"/os-services/{service['id']}", {"status": "disabled"})
+    cloud.start_compute("host3", path_a.CONF + kill_trials.REAP)
+
+
+# What Nova's driver does with containers on one host.
+TRIED_ON_A = ("boot", "delete", "stop", "start", "reboot-soft", "reboot-hard", "pause", "unpause", "snapshot", "rebuild", "shelve", "unshelve")
 
 if __name__ == "__main__":
-    suite.main(suite.Path("B", start_hosts, {}), subject=suite.Subject(run=run_all))
+    suite.main(suite.Path("B", start_hosts, {}), suite.Path("A", start_host_of_a, {}, TRIED_ON_A, in_short=False),
+               subject=suite.Subject(run=kill_trials.runner(Kills)))

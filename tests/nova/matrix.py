@@ -10,7 +10,7 @@ import sys
 
 BEGIN, END = "<!-- matrix -->", "<!-- /matrix -->"
 BY_HAND = "state set by hand"  # as kills.py says it
-BY_HAND_NOTE = ("path B, kill -9 at random moments: the action ends, well or with an error, and can be done again; \"by hand\": now and then "
+BY_HAND_NOTE = ("kill -9 at random moments: the action ends, well or with an error, and can be done again; \"by hand\": now and then "
                 "Nova's own request is lost with nova-compute, and `openstack server set --state active` and a hard reboot bring the "
                 "instance back")
 SIGNS = {"pass": "yes", "refused": "no", "FAIL": "**broken**"}
@@ -45,11 +45,11 @@ def table(results: list[dict], kind: str, head: str, notes: list[str]) -> list[s
     return lines
 
 
-def kills(results: list[dict], notes: list[str]) -> list[str]:
+def kills(results: list[dict], path: str, notes: list[str]) -> list[str]:
     """What became of actions in the middle of which something was killed: the worst of all tries."""
     worst: dict[str, dict[str, tuple[int, str]]] = {}
     for result in results:
-        if "kill" not in result:
+        if "kill" not in result or result["path"] != path:
             continue
         action, victim = result["kill"].removesuffix("-is-killed").split("-when-")
         by_hand = result["result"] == "pass" and BY_HAND in result["reason"]
@@ -60,8 +60,10 @@ def kills(results: list[dict], notes: list[str]) -> list[str]:
     if not worst:
         return []
     victims = list(dict.fromkeys(victim for of_action in worst.values() for victim in of_action))
-    notes.append(BY_HAND_NOTE)
-    lines = ["| killed in the middle | " + " | ".join(victims) + f" ({len(notes)}) |", "|---" * (len(victims) + 1) + "|"]
+    if BY_HAND_NOTE not in notes:
+        notes.append(BY_HAND_NOTE)
+    lines = [f"| killed in the middle, path {path} | " + " | ".join(victims) + f" ({notes.index(BY_HAND_NOTE) + 1}) |",
+             "|---" * (len(victims) + 1) + "|"]
     for action, of_action in worst.items():
         cells = [of_action.get(victim, (0, "not tried"))[1] for victim in victims]
         lines.append("| " + " | ".join([action.replace("-", " "), *cells]) + " |")
@@ -71,7 +73,7 @@ def kills(results: list[dict], notes: list[str]) -> list[str]:
 def make(results: list[dict]) -> str:
     notes: list[str] = []
     lines = [*table(results, "action", "action", notes), "", *table(results, "invariant", "always", notes), "",
-             *kills(results, notes)]
+             *kills(results, "B", notes), *kills(results, "A", notes)]
     lines += [f"{number}. {note.rstrip('.')}." for number, note in enumerate(notes, 1)]
     return "\n".join(lines).strip() + "\n"
 
