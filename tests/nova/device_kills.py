@@ -23,7 +23,7 @@ import settings
 from kill_trials import TRIES, Trials
 from matrix import BY_HAND
 from network_stage import HOST, NetworkStage, address_of, link_of, tap_of, traces
-from rest import Refused, Session, WentWrong
+from rest import Refused, Session, WentWrong, await_that
 from stage import Mismatch, check, equal
 from volume_stage import VolumeServer, VolumeStage
 
@@ -57,6 +57,10 @@ class Plug:
         raise NotImplementedError
 
     def state(self) -> tuple:
+        raise NotImplementedError
+
+    def is_known(self, plugged: bool) -> bool:
+        """As is_so, to the device's own service alone, which hears of it last: it tells when an action ends, and is quick to answer."""
         raise NotImplementedError
 
     def put_right(self) -> None:
@@ -97,6 +101,9 @@ class VolumePlug(Plug):
     def state(self) -> tuple:
         found, attachment = self.volume.show(), self._attachment()
         return found["status"], len(found["attachments"]), attachment and attachment["device"]
+
+    def is_known(self, plugged: bool) -> bool:
+        return self.volume.show()["status"] == ("in-use" if plugged else "available")
 
     def put_right(self) -> None:
         if self._attachment():
@@ -140,6 +147,10 @@ class LinkPlug(Plug):
     def state(self) -> tuple:
         port = self.stage.port(self.port["id"])
         return port["status"], port["device_id"], self.port["id"] in self._interfaces(), tap_of(self.port).exists()
+
+    def is_known(self, plugged: bool) -> bool:
+        port = self.stage.port(self.port["id"])
+        return port["status"] == "ACTIVE" if plugged else not port["device_id"]
 
     def put_right(self) -> None:
         with contextlib.suppress(Refused):
@@ -198,8 +209,10 @@ class DeviceKills(Trials):
     def _undisturbed(self, kind: type[Plug], plugged: bool) -> float:
         server, plug = self._prepared(kind, plugged)
         begin = time.monotonic()
-        self._make_so(plug, plugged)
+        plug.request(plugged)
+        await_that(lambda: plug.is_known(plugged), plug.state, 60)
         seconds = time.monotonic() - begin
+        self._make_so(plug, plugged)
         self.delete(server)
         self._end(plug)
         return seconds
