@@ -259,8 +259,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
             self._images.sweep()
 
     def cache_image(self, context, image_id):
-        fetched, _ = self._images.ensure(context, image_id)
-        return fetched
+        return self._images.ensure(context, image_id)
 
     def _config_drive(self, context, instance, injected_files, admin_password, network_info):
         if not configdrive.required_by(instance):
