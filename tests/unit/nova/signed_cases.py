@@ -1,44 +1,20 @@
-"""Images whose signature Nova checks, by its own code and real certificates: each boot asks for the certificate, and no base is taken for
-one that was verified."""
-import base64
-import datetime
+"""Images whose signature Nova checks, by its own code and real certificates: each boot asks for the certificate, and no base is
+taken for one that was verified."""
 import os
+import pathlib
+import sys
 import unittest.mock
 
-import fake_adapter
-import nova_objects
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.x509.oid import NameOID
-from cursive import exception as cursive_exception
-from nova import exception
-from nova import objects
-from nova.image import glance
-from nova_objects import CONF, CONTEXT, IMAGE_ID, UUID
-from shim_case import ShimCase
-
-
-class Issuer:
-    """A key, and its certificate: of another issuer, or of its own."""
-
-    def __init__(self, name, issuer=None):
-        self.key = rsa.generate_private_key(65537, 1024)  # short: a signature in a property has 255 characters at most
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        now, issuer = datetime.datetime.utcnow(), issuer or self
-        usage = dict.fromkeys(["content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign",
-                               "encipher_only", "decipher_only"], False)
-        builder = x509.CertificateBuilder().subject_name(self.name).issuer_name(issuer.name).public_key(self.key.public_key())
-        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
-        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-        is_root = issuer is self
-        builder = builder.add_extension(x509.BasicConstraints(is_root, 0 if is_root else None), True)
-        builder = builder.add_extension(x509.KeyUsage(digital_signature=True, key_cert_sign=is_root, **usage), True)
-        self.certificate = builder.sign(issuer.key, hashes.SHA256())
-
-    def sign(self, content):
-        pss = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.MAX_LENGTH)
-        return base64.b64encode(self.key.sign(content, pss, hashes.SHA256())).decode()
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "support"))
+import fake_adapter  # noqa: E402
+import nova_objects  # noqa: E402
+from certificates import Issuer  # noqa: E402
+from cursive import exception as cursive_exception  # noqa: E402
+from nova import exception  # noqa: E402
+from nova import objects  # noqa: E402
+from nova.image import glance  # noqa: E402
+from nova_objects import CONF, CONTEXT, IMAGE_ID, UUID  # noqa: E402
+from shim_case import ShimCase  # noqa: E402
 
 
 class Chunks(list):
@@ -102,8 +78,7 @@ class SignedCase(ShimCase):
     # ---- what is done
 
     def sign(self, signer, ident, content=None):
-        self.properties = {"img_signature": signer.sign(content or self.content), "img_signature_hash_method": "SHA-256",
-                           "img_signature_key_type": "RSA-PSS", "img_signature_certificate_uuid": ident}
+        self.properties = signer.sign_image(content or self.content, ident)
 
     def spawn(self, *trusted):
         self.booted = None
@@ -210,7 +185,8 @@ class MovedTest(SignedCase):
     def arrive(self):
         ticket = f'{{"image": {{"key": "{self.image["key"]}", "format": "raw"}}}}'
         instance = nova_objects.instance(trusted_certs=objects.TrustedCerts(ids=["root"]))
-        self.driver.finish_migration(CONTEXT, None, instance, ticket, nova_objects.network_info(), nova_objects.image_meta(), True, {})
+        self.driver.finish_migration(CONTEXT, None, instance, ticket, nova_objects.network_info(), nova_objects.image_meta(),
+                                     True, {})
 
     def test_where_its_base_is(self):
         """Nobody is asked: a certificate that has expired keeps no instance from moving."""

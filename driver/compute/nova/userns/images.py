@@ -3,6 +3,7 @@
 import base64
 import collections
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -34,8 +35,8 @@ _Found = collections.namedtuple('_Found', 'id image download')
 
 
 class _Signed(glance.GlanceImageServiceV2):
-    """An image whose signature Nova checks, by one description of it: its owner, or a Glance that is not to be trusted, may give it
-    another signature between two questions, and the base has the one that was verified in its key."""
+    """An image whose signature Nova checks, by one description of it: its owner, or a Glance that is not to be trusted, may give
+    it another signature between two questions, and the base has the one that was verified in its key."""
 
     record = None
 
@@ -45,15 +46,9 @@ class _Signed(glance.GlanceImageServiceV2):
         return self.record
 
     def is_wanted(self, context, image_id, trusted_certs):
-        """Whether Nova wants a signature, by its configuration or the instance's certificates. Raises where the image has none, or one
-        whose certificate is not trusted: that is asked for each boot. The content is verified as it is downloaded."""
+        """Whether Nova wants a signature, by its configuration or the instance's certificates. Raises where the image has none, or
+        one whose certificate is not trusted: that is asked for each boot. The content is verified as it is downloaded."""
         return self._get_verifier(context, image_id, trusted_certs) is not None
-
-    def write(self, context, image_id, trusted_certs, path):
-        try:
-            self.download(context, image_id, dst_path=path, trusted_certs=trusted_certs)
-        except InvalidSignature as error:  # Nova would try other hosts until none is left, and say that
-            raise exception.ImageUnacceptable(image_id=image_id, reason='its signature is not that of its content') from error
 
 
 class Images:
@@ -84,8 +79,8 @@ class Images:
         return self._repeated(lambda: request(found and found.image), found and (lambda: self._ensure(found)))
 
     def using_again(self, context, image_id, trusted_certs, image, request):
-        """What `request()` returns, of an instance that was made of the base `image` elsewhere. Glance is asked where that has to be
-        fetched only: no certificate that has expired since keeps an instance from going on."""
+        """What `request()` returns, of an instance that was made of the base `image` elsewhere. Glance is asked where that has to
+        be fetched only: no certificate that has expired since keeps an instance from going on."""
         def fetch():
             found = self._find(context, image_id, trusted_certs)
             if image == self.reference(context, image_id):  # the instance is older than Nova's wish for signatures
@@ -120,7 +115,7 @@ class Images:
         signed = _Signed()
         if signed.is_wanted(context, image_id, trusted_certs):
             return _Found(image_id, _reference(signed.record, is_signed=True),
-                          lambda path: signed.write(context, image_id, trusted_certs, path))
+                          lambda path: signed.download(context, image_id, dst_path=path, trusted_certs=trusted_certs))
         return _Found(image_id, self.reference(context, image_id),
                       lambda path: self._glance.download(context, image_id, dest_path=path))
 
@@ -133,9 +128,23 @@ class Images:
                 return False
             with spool_file() as path:
                 LOG.info('Fetching image %(id)s for virtuserns-compute, as %(key)s', {'id': found.id, 'key': key})
-                found.download(path)
+                with _judging(found.id):
+                    found.download(path)
                 self._adapter.call_long('image.add', key=key, format=found.image['format'], path=path)
         return True
+
+
+@contextlib.contextmanager
+def _judging(image_id):
+    """An image that is not what it shall be is that for all hosts: Nova would try them until none is left, and say that."""
+    try:
+        yield
+    except InvalidSignature as error:
+        raise exception.ImageUnacceptable(image_id=image_id, reason='its signature is not that of its content') from error
+    except OSError as error:
+        if error.errno != errno.EPIPE:  # so says glanceclient that the content has another hash
+            raise
+        raise exception.ImageUnacceptable(image_id=image_id, reason=error.strerror) from error
 
 
 @contextlib.contextmanager
