@@ -3,16 +3,13 @@
 Cloud(volumes=Cinder()) has one.
 """
 import contextlib
-import hashlib
 import os
 import pathlib
-import subprocess
 
 import daemon as daemon_module
 import database
 import rest
 import settings
-from processes import program_environment, run
 from settings import BROKER, CONFIG, CREDENTIALS, GLANCE, HOME, LOGS, TOKENS, database_url, url
 
 PROGRAMS = ["cinder-wsgi", "cinder-scheduler", "cinder-volume", "cinder-manage", "mariadb-dump"]
@@ -78,7 +75,8 @@ class Cinder:
 
     def start(self, databases: database.Database, start, start_wsgi) -> None:
         """With the data base, the broker and keystone there; `start`, `start_wsgi` of the cloud."""
-        self._make_schema(databases.cache.parent)
+        database.make_schema("cinder", "cinder-common", ["cinder-manage", "--config-file", str(FILE), "db", "sync"],
+                             databases.cache.parent)
         api = start_wsgi("cinder-api", settings.CINDER, "/usr/bin/cinder-wsgi",
                          arguments=f"--config-file {FILE} --log-file {LOGS}/cinder-api.log")
         for name in ("cinder-scheduler", "cinder-volume"):
@@ -99,22 +97,6 @@ class Cinder:
         with contextlib.suppress(rest.Refused):
             return len(session.cinder("GET", "/scheduler-stats/get_pools")["pools"]) == len(BACK_ENDS)
         return False
-
-    @staticmethod
-    def _make_schema(cache: pathlib.Path) -> None:
-        """Out of the cache as the others (database.py), but as text: it is not wanted in every cloud."""
-        version = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "cinder-common"], capture_output=True, check=True).stdout
-        kept = cache / f"cinder-{hashlib.sha256(version).hexdigest()[:16]}.sql"
-        database.query("CREATE DATABASE cinder CHARACTER SET utf8mb3")
-        if kept.exists():
-            run([*database.CLIENT, "cinder"], LOGS / "cinder-schema.log", stdin=kept.read_bytes())
-            return
-        run(["cinder-manage", "--config-file", str(FILE), "db", "sync"], LOGS / "cinder-schema.log")
-        text = subprocess.run(["mariadb-dump", *database.CLIENT[1:], "cinder"], capture_output=True, check=True,
-                              env=program_environment({})).stdout
-        half = kept.with_suffix(f".{HOME.stat().st_ino}.half")
-        half.write_bytes(text)
-        half.rename(kept)
 
 
 class Volumes:

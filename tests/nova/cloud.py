@@ -58,11 +58,12 @@ def enter(folder: str, network=None) -> None:
 
 
 class Cloud:
-    def __init__(self, build: str, cache: str | None = None, volumes=None, network=None):
+    def __init__(self, build: str, cache: str | None = None, volumes=None, network=None, keys=None):
         """`build`: of virtuserns. `cache`: where schemas are kept between runs. `volumes`: a cinder_service.Cinder; without one there
-        are no volumes. `network`: a neutron.Neutron; without one instances have no networks."""
+        are no volumes. `network`: a neutron.Neutron; without one instances have no networks. `keys`: a barbican_service.Barbican; without
+        one images have no signatures."""
         self.build = os.path.abspath(build)
-        self.volumes, self.network = volumes, network
+        self.volumes, self.network, self.keys = volumes, network, keys
         self.database = database.Database(pathlib.Path(cache or f"{self.build}/nova-schemas"), network)
         self.services: list[Program] = []
         self.hosts: dict[str, Host] = {}
@@ -85,7 +86,7 @@ class Cloud:
     def up(self) -> None:
         begin = time.monotonic()
         settings.write_all()
-        for service in filter(None, (self.volumes, self.network)):
+        for service in filter(None, (self.volumes, self.network, self.keys)):
             service.write_settings()
         rabbit = self._start_rabbit()
         self.database.start()
@@ -104,8 +105,8 @@ class Cloud:
         for service, port in [(keystone, settings.KEYSTONE), (placement, settings.PLACEMENT), (glance, settings.GLANCE),
                               (network, settings.NETWORK), (nova, settings.NOVA), *more]:
             service.await_answer(port)
-        if self.volumes:
-            self.volumes.start(self.database, self.start_program, self._start_wsgi)
+        for service in filter(None, (self.volumes, self.keys)):
+            service.start(self.database, self.start_program, self._start_wsgi)
         # A nova-compute that finds no conductor sleeps 10 s before it tries again.
         conductor.await_text(LOGS / "nova-conductor.log", "Starting conductor node")
         self.seconds["control plane"] = time.monotonic() - begin
@@ -135,7 +136,7 @@ class Cloud:
             "ERL_MAX_PORTS": "4096"})
 
     def _start_wsgi(self, name: str, port: int, file: str, processes: int = 1, threads: int = 1,
-                    arguments: str = "") -> Program:
+                    arguments: str = "", environment: dict[str, str] | None = None) -> Program:
         argv = ["uwsgi", "--plugin", "python3", "--http-socket", f"127.0.0.1:{port}", "--wsgi-file", file, "--master",
                 "--no-orphans", "--die-on-term", "--lazy-apps", "--enable-threads", "--processes", str(processes),
                 "--threads", str(threads), "--buffer-size", "65535", "--add-header", "Connection: close", "--need-app",
@@ -144,7 +145,7 @@ class Cloud:
         # The first file is paste's: the package's.
         configuration |= {"OS_NOVA_CONFIG_DIR": f"{CONFIG}/nova",
                           "OS_NOVA_CONFIG_FILES": "/etc/nova/api-paste.ini;nova.conf;nova-db.conf"}
-        return self.start_program(name, argv, configuration)
+        return self.start_program(name, argv, {**configuration, **(environment or {})})
 
     def start_serial_proxy(self) -> None:
         """Once: what makes a websocket of the consoles of all hosts."""

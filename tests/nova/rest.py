@@ -94,6 +94,11 @@ class Session:
                        {"Content-Type": "application/octet-stream"})
         return image["id"]
 
+    def set_image(self, image: str, **properties: str) -> None:
+        self._call(settings.GLANCE, "PATCH", f"/v2/images/{image}",
+                   [{"op": "add", "path": f"/{name}", "value": value} for name, value in properties.items()],
+                   {"Content-Type": "application/openstack-images-v2.1-json-patch"})
+
     def image(self, image: str) -> dict:
         return self._call(settings.GLANCE, "GET", f"/v2/images/{image}")[1]
 
@@ -132,6 +137,11 @@ class Session:
 
     def cinder(self, method: str, path: str, body=None):
         return self._call(settings.CINDER, method, f"/v3/{self.project_id}{path}", body, {"OpenStack-API-Version": "volume 3.59"})[1]
+
+    # ---- barbican ----
+
+    def barbican(self, method: str, path: str, body=None):
+        return self._call(settings.BARBICAN, method, f"/v1{path}", body)[1]
 
     # ---- nova ----
 

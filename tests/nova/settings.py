@@ -8,8 +8,8 @@ import pathlib
 HOME = pathlib.Path("/var/lib/nova")
 CONFIG, LOGS, RUN = HOME / "etc", HOME / "log", HOME / "run"
 DATABASE_SOCKET = RUN / "mysql.sock"
-KEYSTONE, GLANCE, NOVA, METADATA, PLACEMENT, NETWORK, CINDER, RABBIT, SERIAL_PROXY = \
-    5000, 9292, 8774, 8775, 8778, 9696, 8776, 5672, 6083
+KEYSTONE, GLANCE, NOVA, METADATA, PLACEMENT, NETWORK, CINDER, BARBICAN, RABBIT, SERIAL_PROXY = \
+    5000, 9292, 8774, 8775, 8778, 9696, 8776, 9311, 5672, 6083
 RABBIT_DISTRIBUTION, EPMD = 25672, 4369
 PASSWORD = "sec"
 DATABASES = ["keystone", "glance", "placement", "nova", "nova_api", "nova_cell0"]
@@ -174,6 +174,7 @@ def catalog() -> str:
     for kind, name, address in [("compute", "nova", url(NOVA, "/v2.1")), ("placement", "placement", url(PLACEMENT)),
                                 ("image", "glance", url(GLANCE)), ("network", "neutron", url(NETWORK)),
                                 ("identity", "keystone", url(KEYSTONE, "/v3")),
+                                ("key-manager", "barbican", url(BARBICAN)),
                                 ("volumev3", "cinderv3", url(CINDER, "/v3/$(project_id)s"))]:
         lines += [f"catalog.RegionOne.{kind}.{interface}URL = {address}" for interface in ("public", "internal", "admin")]
         lines.append(f"catalog.RegionOne.{kind}.name = {name}")

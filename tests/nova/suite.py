@@ -92,14 +92,15 @@ def _end_in_order(number, _):
 
 @dataclasses.dataclass
 class Subject:
-    """What a suite is about: what is tried, on what kind of stage, and the cloud's cinder and neutron if it has them. `run`: another way
-    to try it, with a path, a stage, the arguments and the file of results; it returns a Suite."""
+    """What a suite is about: what is tried, on what kind of stage, and the cloud's cinder, neutron and barbican if it has them. `run`:
+    another way to try it, with a path, a stage, the arguments and the file of results; it returns a Suite."""
     actions: list = dataclasses.field(default_factory=lambda: ACTIONS)
     invariants: list = dataclasses.field(default_factory=lambda: INVARIANTS)
     stage: type[Stage] = Stage
     volumes: object = None
     run: object = None
     network: object = None
+    keys: object = None
 
 
 def _run_all(path: Path, subject: Subject, stage: Stage, arguments, results) -> Suite:
@@ -118,7 +119,7 @@ def _run_all(path: Path, subject: Subject, stage: Stage, arguments, results) -> 
 def _run_paths(paths: tuple[Path, ...], subject: Subject, image: str, arguments, results) -> collections.Counter:
     """One after another, in one cloud."""
     counts = collections.Counter()
-    with cloud_module.Cloud(arguments.build, volumes=subject.volumes, network=subject.network) as cloud:
+    with cloud_module.Cloud(arguments.build, volumes=subject.volumes, network=subject.network, keys=subject.keys) as cloud:
         stage = subject.stage(cloud, image)
         for path in paths:
             if arguments.short and not path.in_short:

@@ -207,6 +207,11 @@ class LifeTest(DriverCase):
         from nova.virt.userns import marshal
         return marshal.network(self.network)
 
+    def test_off_of_what_is_gone(self):
+        """As after a rebuild that failed: with an exception Nova leaves the next rebuild in its midst."""
+        self.refuse("instance.power_off", "instance-not-found")
+        self.driver.power_off(self.instance, 60, 10)
+
     def test_ports_of_open_vswitch_are_made_again(self):
         """Between the old link and the new one."""
         self.network = nova_objects.network_info(nova_objects.vif("ovs", active=True))

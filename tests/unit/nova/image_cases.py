@@ -1,4 +1,5 @@
 """Images on their way: keys, one download for all who want it at once, and nothing left in the spool."""
+import errno
 import os
 import threading
 
@@ -93,6 +94,23 @@ class ImageTest(ShimCase):
             self.spawn()
         self.assertEqual(self.spool(), [])
         self.assertEqual(self.added, [])
+
+    def test_content_of_another_hash(self):
+        """As glanceclient says it. Nova would try all hosts."""
+        def fail():
+            raise OSError(errno.EPIPE, "Corrupt image download. Hash was 00 expected 11")
+        self.glance.while_downloading = fail
+        with self.assertRaisesRegex(exception.ImageUnacceptable, "Corrupt image download. Hash was 00 expected 11"):
+            self.spawn()
+        self.assertEqual(self.spool(), [])
+
+    def test_no_space_for_the_download(self):
+        def fail():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.glance.while_downloading = fail
+        with self.assertRaises(OSError):
+            self.spawn()
+        self.assertEqual(self.spool(), [])
 
     def test_keys(self):
         """They say what the bytes are and how they are to be read, in characters that the adapter takes."""

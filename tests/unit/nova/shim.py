@@ -17,7 +17,7 @@ except ImportError as error:
 import unittest
 
 CASES = ["client_cases", "device_cases", "document_cases", "driver_cases", "event_cases", "host_cases", "image_cases",
-         "marshal_cases", "signature_cases"]
+         "marshal_cases", "signature_cases", "signed_cases"]
 
 
 def load_tests(loader, _standard, _pattern):

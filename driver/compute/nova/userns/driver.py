@@ -180,7 +180,10 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
 
     def power_off(self, instance, timeout=0, retry_interval=0, **kwargs):
         # The answer comes when init has ended, or had to be.
-        self._adapter.call_long('instance.power_off', uuid=instance.uuid, timeout=timeout, retry_interval=retry_interval)
+        try:
+            self._adapter.call_long('instance.power_off', uuid=instance.uuid, timeout=timeout, retry_interval=retry_interval)
+        except exception.InstanceNotFound:  # a rebuild that failed has left nothing; the next one begins here, and would never end
+            LOG.warning('The instance was gone already', instance=instance)
 
     def power_on(self, context, instance, network_info, block_device_info=None, accel_info=None, **kwargs):
         self._connected('instance.power_on', instance, network_info, block_device_info)
@@ -259,8 +262,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
             self._images.sweep()
 
     def cache_image(self, context, image_id):
-        fetched, _ = self._images.ensure(context, image_id)
-        return fetched
+        return self._images.ensure(context, image_id)
 
     def _config_drive(self, context, instance, injected_files, admin_password, network_info):
         if not configdrive.required_by(instance):

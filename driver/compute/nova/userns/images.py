@@ -1,14 +1,21 @@
 """Images on their way between Glance and virtuserns-compute's cache."""
 
+import base64
+import collections
 import contextlib
+import errno
+import hashlib
+import json
 import os
 import tempfile
 
+from cryptography.exceptions import InvalidSignature
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
 from oslo_utils import fileutils
 
 import nova.conf
+from nova import exception
 from nova.image import glance
 from nova.virt.userns import adapter as userns_adapter
 
@@ -21,6 +28,27 @@ _ATTEMPTS = 3  # an image may be swept between its arrival and its use, though n
 _ON_ITS_WAY_S = 600
 # Glance's words for what the adapter names otherwise, and for files whose content is the disk itself.
 _FORMATS = {'ami': 'raw', 'iso': 'raw'}
+_SIGNATURE = ('img_signature', 'img_signature_hash_method', 'img_signature_key_type', 'img_signature_certificate_uuid')
+
+# An image of Glance's: the structure `image`, and what writes its bytes to a path.
+_Found = collections.namedtuple('_Found', 'id image download')
+
+
+class _Signed(glance.GlanceImageServiceV2):
+    """An image whose signature Nova checks, by one description of it: its owner, or a Glance that is not to be trusted, may give
+    it another signature between two questions, and the base has the one that was verified in its key."""
+
+    record = None
+
+    def show(self, context, image_id, **_kwargs):
+        if self.record is None:
+            self.record = super().show(context, image_id, include_locations=True)
+        return self.record
+
+    def is_wanted(self, context, image_id, trusted_certs):
+        """Whether Nova wants a signature, by its configuration or the instance's certificates. Raises where the image has none, or
+        one whose certificate is not trusted: that is asked for each boot. The content is verified as it is downloaded."""
+        return self._get_verifier(context, image_id, trusted_certs) is not None
 
 
 class Images:
@@ -42,26 +70,32 @@ class Images:
         return found
 
     def ensure(self, context, image_id, trusted_certs=None):
-        """Have the adapter hold an image. Whether it had to be fetched, and its structure."""
-        image = self.reference(context, image_id)
-        if self._adapter.call('image.has', key=image['key'])['present']:
-            return False, image
-        with lockutils.lock(f"userns-image-{image['key']}"):
-            if self._adapter.call('image.has', key=image['key'])['present']:
-                return False, image
-            self._fetch(context, image_id, image, trusted_certs)
-        return True, image
+        """Have the adapter hold an image. Whether it had to be fetched."""
+        return self._ensure(self._find(context, image_id, trusted_certs))
 
     def using(self, context, image_id, trusted_certs, request):
         """What `request(image)` returns. The cache is asked by that request itself: an image that it has costs no other."""
-        image = self.reference(context, image_id) if image_id else None
-        for attempt in range(_ATTEMPTS):
+        found = self._find(context, image_id, trusted_certs) if image_id else None
+        return self._repeated(lambda: request(found and found.image), found and (lambda: self._ensure(found)))
+
+    def using_again(self, context, image_id, trusted_certs, image, request):
+        """What `request()` returns, of an instance that was made of the base `image` elsewhere. Glance is asked where that has to
+        be fetched only: no certificate that has expired since keeps an instance from going on."""
+        def fetch():
+            found = self._find(context, image_id, trusted_certs)
+            if image == self.reference(context, image_id):  # the instance is older than Nova's wish for signatures
+                found = found._replace(image=image)
+            self._ensure(found)
+        return self._repeated(request, image_id and fetch)
+
+    @staticmethod
+    def _repeated(request, fetch):
+        for _ in range(_ATTEMPTS - 1 if fetch else 0):
             try:
-                return request(image)
+                return request()
             except userns_adapter.ImageMissing:
-                if image is None or attempt + 1 == _ATTEMPTS:
-                    raise
-            self.ensure(context, image_id, trusted_certs)
+                fetch()
+        return request()
 
     def sweep(self):
         """Have what no instance needs removed, by the limits of the configuration."""
@@ -77,11 +111,40 @@ class Images:
     def describe(self, context, image_id):
         return self._glance.get(context, image_id)
 
-    def _fetch(self, context, image_id, image, trusted_certs):
-        with spool_file() as path:
-            LOG.info('Fetching image %(id)s for virtuserns-compute, as %(key)s', {'id': image_id, 'key': image['key']})
-            self._glance.download(context, image_id, dest_path=path, trusted_certs=trusted_certs)
-            self._adapter.call_long('image.add', key=image['key'], format=image['format'], path=path)
+    def _find(self, context, image_id, trusted_certs):
+        signed = _Signed()
+        if signed.is_wanted(context, image_id, trusted_certs):
+            return _Found(image_id, _reference(signed.record, is_signed=True),
+                          lambda path: signed.download(context, image_id, dst_path=path, trusted_certs=trusted_certs))
+        return _Found(image_id, self.reference(context, image_id),
+                      lambda path: self._glance.download(context, image_id, dest_path=path))
+
+    def _ensure(self, found):
+        key = found.image['key']
+        if self._adapter.call('image.has', key=key)['present']:
+            return False
+        with lockutils.lock(f'userns-image-{key}'):
+            if self._adapter.call('image.has', key=key)['present']:
+                return False
+            with spool_file() as path:
+                LOG.info('Fetching image %(id)s for virtuserns-compute, as %(key)s', {'id': found.id, 'key': key})
+                with _judging(found.id):
+                    found.download(path)
+                self._adapter.call_long('image.add', key=key, format=found.image['format'], path=path)
+        return True
+
+
+@contextlib.contextmanager
+def _judging(image_id):
+    """An image that is not what it shall be is that for all hosts: Nova would try them until none is left, and say that."""
+    try:
+        yield
+    except InvalidSignature as error:
+        raise exception.ImageUnacceptable(image_id=image_id, reason='its signature is not that of its content') from error
+    except OSError as error:
+        if error.errno != errno.EPIPE:  # so says glanceclient that the content has another hash
+            raise
+        raise exception.ImageUnacceptable(image_id=image_id, reason=error.strerror) from error
 
 
 @contextlib.contextmanager
@@ -105,9 +168,17 @@ def clear_spool():
             fileutils.delete_if_exists(os.path.join(CONF.userns.spool_path, name))
 
 
-def _reference(record):
+def _reference(record, is_signed=False):
+    """A base under the key of a signature was verified by it, and is no other image's, though that had the same content."""
     image_format = _FORMATS.get(record['disk_format'], record['disk_format'])
-    return {'key': f"{_hash(record) or 'id-' + record['id']}-{image_format}", 'format': image_format}
+    key = f"{_hash(record) or 'id-' + record['id']}-{image_format}"
+    return {'key': f'{key}-signed-{_digest(record["properties"])}' if is_signed else key, 'format': image_format}
+
+
+def _digest(properties):
+    """Of a signature and all that says how it is verified."""
+    text = json.dumps([str(properties.get(name)) for name in _SIGNATURE])
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip('=')
 
 
 def _hash(record):

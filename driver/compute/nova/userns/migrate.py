@@ -26,13 +26,14 @@ class Migrations:
     def finish_migration(self, context, migration, instance, disk_info, network_info, image_meta, resize_instance,
                          allocations, block_device_info=None, power_on=True, **kwargs):
         connected = volumes.connect_all(block_device_info)
+        ticket = json.loads(disk_info)
         with self._cleaning_up(context, instance, network_info, block_device_info, destroy=False):
             with self._vifs.plugged(instance, network_info, wait=power_on):
                 # A host that has not the base fetches it as for a boot.
-                answer = self._images.using(
-                    context, instance.image_ref, instance.trusted_certs,
-                    lambda image: self._adapter.call_long(
-                        'instance.migrate_in', instance=marshal.instance(instance), ticket=json.loads(disk_info),
+                answer = self._images.using_again(
+                    context, instance.image_ref, instance.trusted_certs, ticket.get('image'),
+                    lambda: self._adapter.call_long(
+                        'instance.migrate_in', instance=marshal.instance(instance), ticket=ticket,
                         network=marshal.network(network_info), volumes=connected, resize=resize_instance,
                         power=power_on))
         marshal.note_ids(instance, answer['ids'])
