@@ -103,6 +103,17 @@ class Guests {
   [[nodiscard]] virtual Result<std::vector<DiskCounters>> disk_counters(const Instance& instance) const;
 };
 
+// Those whose images are in the cache.
+class GuestsOfImages : public Guests {
+ public:
+  [[nodiscard]] Result<void> find_image(const std::string& key) const override;
+  [[nodiscard]] Result<void> hold_image(const std::string& key, const std::string& uuid) const override;
+
+ protected:
+  explicit GuestsOfImages(const Bases& bases) : bases_(bases) {}
+  const Bases& bases_;
+};
+
 // "userns+unix:///system" -> "userns".
 [[nodiscard]] std::string_view scheme_of(std::string_view uri);
 // Its images are kept as disks, and not as files (StoreOptions::is_whole).

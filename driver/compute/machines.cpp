@@ -45,15 +45,6 @@ Result<std::vector<std::string>> Machines::traits() const {
   return cpu_traits(TRY(read_kernel_file("/proc/cpuinfo")));
 }
 
-Result<void> Machines::find_image(const std::string& key) const {
-  (void)TRY(bases_.find(key));
-  return {};
-}
-
-Result<void> Machines::hold_image(const std::string& key, const std::string& uuid) const {
-  return bases_.hold(key, uuid);
-}
-
 std::unique_ptr<InstanceDisk> Machines::disk(const std::string& folder) const {
   return std::make_unique<MachineDisk>(MachineDisk::own(folder));
 }
