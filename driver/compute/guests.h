@@ -96,6 +96,7 @@ class Guests {
   struct DumpStyle {
     unsigned flags = 0;
     std::string_view suffix;
+    bool has_memory = false;  // all of the instance's
   };
   [[nodiscard]] virtual DumpStyle dump_style() const { return {}; }
   // To a file of the caller's; the instance does not run meanwhile, and its disk is mounted.

@@ -99,7 +99,7 @@ Result<void> Machines::remove_rescue(const Instance& instance) const {
   return MachineDisk::rescue(instance.folder).remove();
 }
 
-Guests::DumpStyle Machines::dump_style() const { return {VIR_DUMP_LIVE | VIR_DUMP_MEMORY_ONLY, ".core"}; }
+Guests::DumpStyle Machines::dump_style() const { return {VIR_DUMP_LIVE | VIR_DUMP_MEMORY_ONLY, ".core", true}; }
 
 // Of one that is paused qemu has written everything; it holds the file still (-U).
 Result<Packed> Machines::pack(const Instance& instance, const Fd& output) const {
