@@ -77,18 +77,36 @@ Result<void> prune(const std::string& folder, std::size_t kept) {
 
 }  // namespace
 
+Compute::Held Compute::hold_to_destroy(const std::string& uuid) {
+  const bool is_dumped = [&] {
+    const std::lock_guard lock(mutex_);
+    return dumped_ == uuid;
+  }();
+  // Whatever comes of that: it is destroyed as soon as the dump has ended.
+  if (is_dumped)
+    if (const auto ended = hypervisor_.ensure_off(uuid); !ended) log_warning("compute", ended.error().text);
+  return hold(uuid);
+}
+
 Result<std::string> Compute::crash_dump(const std::string& uuid) {
+  const std::lock_guard lock(dumps_);
   auto held = TRY(hold_ready(uuid));
   const auto facts = TRY(hypervisor_.facts(uuid));
   if (facts.state != PowerState::kRunning && facts.state != PowerState::kPaused)
     return fail(VIR_ERR_OPERATION_INVALID, "the instance does not run: there is nothing to be dumped");
-  const std::lock_guard lock(dumps_);
   TRY(make_directories(settings_.dumps, 0700));
   TRY(check_private(settings_.dumps));
   const auto style = guests_.dump_style();
   if (style.has_memory) TRY(check_space(settings_.dumps, facts.max_memory_kib * 1024));
   const auto path = TRY(name_dump(settings_.dumps, uuid, style.suffix));
-  TRY(hypervisor_.dump(uuid, path, style.flags));
+  const auto note = [&](const std::string& dumped) {
+    const std::lock_guard dumped_lock(mutex_);
+    dumped_ = dumped;
+  };
+  note(uuid);
+  auto dumped = hypervisor_.dump(uuid, path, style.flags);
+  note("");
+  TRY(std::move(dumped));
   if (const auto pruned = prune(settings_.dumps, settings_.dumps_kept); !pruned)
     log_warning("compute", "old dumps stay: " + pruned.error().text);
   return path;

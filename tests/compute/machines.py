@@ -6,7 +6,6 @@ import io
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 
 from lab import MIB, SOURCE, Lab, instance, run

@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 import time
 
-from harness import Failure, check, contains, daemon_module, equal, eventually, main, test
+from harness import MANY_PROCESSES, check, contains, daemon_module, equal, eventually, main, state_of, test
 
 USERNS = ("userns",)
 
@@ -36,31 +36,6 @@ def start(env, script="", **how):
     env.until_it_listens("web")
 
 
-MANY = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do for j in 1 2 3 4 5 6 7 8 9 10; do sleep 98765 & done; done"
-
-
-def state_of(pid):
-    """As proc(5) has it; None: there is none."""
-    with contextlib.suppress(OSError):
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    return None
-
-
-def stop_dumper(env):
-    """Of the program that makes a dump, as soon as it is there, and before it has ended: that of MANY processes takes a moment."""
-    deadline = time.monotonic() + 10 * daemon_module.TIME_FACTOR
-    while time.monotonic() < deadline:
-        for children in pathlib.Path(f"/proc/{env.daemon.process.pid}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                for pid in children.read_text().split():
-                    if b"\0--dump\0" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
-                        os.kill(int(pid), signal.SIGSTOP)
-                        eventually(lambda: state_of(pid) in ("T", "Z", None), "it stops")
-                        equal(state_of(pid), "T", "the program that makes the dump")
-                        return int(pid)
-    raise Failure("no program makes a dump")
-
-
 @contextlib.contextmanager
 def a_dump_that_lasts(env, *flags):
     """As of a domain that holds up whoever looks at it. The client that waits for it, and the program."""
@@ -68,7 +43,7 @@ def a_dump_that_lasts(env, *flags):
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "LC_ALL": "C"})
     dumper = None
     try:
-        dumper = stop_dumper(env)
+        dumper = env.stop_dumper()
         yield client, dumper
     finally:
         client.kill()
@@ -142,7 +117,7 @@ def it_stands_still_unless_live(env):
 
 @test(drivers=USERNS)
 def a_destroy_does_not_wait_for_it(env):
-    start(env, MANY)
+    start(env, MANY_PROCESSES)
     for flags in ([], ["--live"]):
         with a_dump_that_lasts(env, *flags) as (client, _):
             begin = time.monotonic()
@@ -159,7 +134,7 @@ def a_destroy_does_not_wait_for_it(env):
 
 @test(drivers=USERNS)
 def a_daemon_that_dies_in_it_leaves_nothing_paused(env):
-    start(env, MANY)
+    start(env, MANY_PROCESSES)
     with a_dump_that_lasts(env) as (_, dumper):
         equal(env.state("web"), ("paused", "dumping"))
         env.daemon.kill()
