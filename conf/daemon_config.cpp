@@ -8,12 +8,9 @@
 #include <map>
 #include <sstream>
 
-#define TOML_EXCEPTIONS 0
-#define TOML_ENABLE_FORMATTERS 0
-#include <toml++/toml.h>
-
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "conf/toml.h"
 
 namespace virtuserns {
 namespace {
@@ -170,17 +167,12 @@ const std::map<std::string, Take>& keys() {
   return all;
 }
 
-Error error_at(const std::string& file_name, const toml::source_position& at, const std::string& what) {
-  return fail(VIR_ERR_CONF_SYNTAX, file_name + ":" + std::to_string(at.line) + ": " + what);
-}
-
 }  // namespace
 
 Result<DaemonConfig> parse_daemon_config(const std::string& text, const std::string& file_name) {
-  const toml::parse_result parsed = toml::parse(text, file_name);
-  if (!parsed) return error_at(file_name, parsed.error().source().begin, printable(parsed.error().description()));
+  const auto table = TRY(parse_toml(text, file_name));
   DaemonConfig config;
-  for (const auto& [key, node] : parsed.table()) {
+  for (const auto& [key, node] : table) {
     const std::string name(key.str());
     const auto found = keys().find(name);
     if (found == keys().end()) return error_at(file_name, key.source().begin, "unknown key " + quote(name));
@@ -188,10 +180,8 @@ Result<DaemonConfig> parse_daemon_config(const std::string& text, const std::str
       return error_at(file_name, key.source().begin, "key " + quote(name) + " " + taken.error().text);
   }
   // A group is named so that its members may connect.
-  if (!config.unix_sock_group.empty() && !parsed.table().contains("unix_sock_rw_perms"))
-    config.unix_sock_rw_perms = 0770;
-  if (config.auth_unix_rw == "polkit" && !parsed.table().contains("unix_sock_rw_perms"))
-    config.unix_sock_rw_perms = 0777;
+  if (!config.unix_sock_group.empty() && !table.contains("unix_sock_rw_perms")) config.unix_sock_rw_perms = 0770;
+  if (config.auth_unix_rw == "polkit" && !table.contains("unix_sock_rw_perms")) config.unix_sock_rw_perms = 0777;
   if (config.max_workers < config.min_workers)
     return fail(VIR_ERR_CONF_SYNTAX, file_name + ": max_workers is less than min_workers");
   if (config.id_range_first > config.id_range_last)

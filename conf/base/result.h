@@ -92,4 +92,6 @@ class [[nodiscard]] Result<void> {
 
 // TRY(expr) or TRY(expr, "context"): yields the value of a Result, or returns its Error (with the context in
 // front) from the enclosing function, which must itself return a Result.
+// Never in the braces of an initializer behind something else: g++ and clang do not destroy what was made of those members when it
+// returns (tests/braces.py looks for it).
 #define TRY(expr, ...) VIRTUSERNS_TRY(VIRTUSERNS_CONCAT(try_, __COUNTER__), expr __VA_OPT__(, ) __VA_ARGS__)

@@ -82,7 +82,8 @@ Result<std::string> mounted_device(const std::string& device) {
 
 // A mount that is nowhere, of what is mounted elsewhere: the same file system, whoever has it.
 Result<void> on_filesystem(const std::string& device, unsigned long request, int is_done, const std::string& what) {
-  const auto mount = TRY(kernel::make_filesystem("ext4", {{"source", TRY(mounted_device(device))}},
+  const auto source = TRY(mounted_device(device));
+  const auto mount = TRY(kernel::make_filesystem("ext4", {{"source", source}},
                                                  MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
   const Fd top(::openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!top || (::ioctl(top.get(), request, 0) != 0 && errno != is_done))

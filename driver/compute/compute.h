@@ -132,7 +132,7 @@ class Compute {
   [[nodiscard]] Result<Diagnostics> diagnostics(const std::string& uuid);
   [[nodiscard]] Result<void> set_password(const std::string& uuid, const std::string& user,
                                           const std::string& password);
-  // A new file in Settings::dumps, whose path it is; the oldest there go.
+  // A new file in Settings::dumps, whose path it is; the oldest there go. Fails at once when the instance is destroyed meanwhile.
   [[nodiscard]] Result<std::string> crash_dump(const std::string& uuid);
   // For Settings::quiesce_limit_s at most, and no longer than this lives: the next one thaws what it finds.
   [[nodiscard]] Result<void> quiesce(const std::string& uuid);
@@ -185,6 +185,8 @@ class Compute {
   };
 
   [[nodiscard]] Held hold(const std::string& uuid);
+  // As hold(), of what is to be destroyed: a dump that holds it ends with its domain.
+  [[nodiscard]] Held hold_to_destroy(const std::string& uuid);
   // VIR_ERR_NO_DOMAIN without a complete record.
   [[nodiscard]] Result<Held> hold_ready(const std::string& uuid);
   [[nodiscard]] std::optional<Record> peek(const std::string& uuid);
@@ -223,8 +225,9 @@ class Compute {
   const Guests& guests_;
   Bases& images_;
   Consoles consoles_;
-  std::mutex dumps_;  // one dump is made at a time
-  std::mutex mutex_;  // of slots_, of who has one, and of records read without their job
+  std::mutex dumps_;    // one dump is made at a time; before an instance is held, since others may hold up its dump
+  std::string dumped_;  // by mutex_: whose
+  std::mutex mutex_;    // of slots_, of who has one, and of records read without their job
   std::map<std::string, std::shared_ptr<Slot>> slots_;
   Thaws thaws_;  // the last: its thread uses the others
 };

@@ -65,15 +65,6 @@ Result<std::vector<std::string>> Containers::traits() const {
   return traits;
 }
 
-Result<void> Containers::find_image(const std::string& key) const {
-  (void)TRY(bases_.find(key));
-  return {};
-}
-
-Result<void> Containers::hold_image(const std::string& key, const std::string& uuid) const {
-  return bases_.hold(key, uuid);
-}
-
 std::unique_ptr<InstanceDisk> Containers::disk(const std::string& folder) const {
   return std::make_unique<Disk>(folder);
 }

@@ -7,17 +7,15 @@
 
 namespace virtuserns::compute {
 
-class Containers : public Guests {
+class Containers : public GuestsOfImages {
  public:
-  Containers(const Settings& settings, const Bases& bases) : settings_(settings), bases_(bases) {}
+  Containers(const Settings& settings, const Bases& bases) : GuestsOfImages(bases), settings_(settings) {}
 
   [[nodiscard]] std::string_view kind() const override { return "container"; }
   [[nodiscard]] std::span<const Refusal> refusals() const override { return {}; }
   [[nodiscard]] std::vector<std::string_view> image_formats() const override;
   [[nodiscard]] Result<Json> inventory() const override;
   [[nodiscard]] Result<std::vector<std::string>> traits() const override;
-  [[nodiscard]] Result<void> find_image(const std::string& key) const override;
-  [[nodiscard]] Result<void> hold_image(const std::string& key, const std::string& uuid) const override;
   [[nodiscard]] std::unique_ptr<InstanceDisk> disk(const std::string& folder) const override;
   [[nodiscard]] Result<void> make_disk(const Instance& instance, std::uint64_t bytes) const override;
   [[nodiscard]] Result<void> check_start(const Instance& instance) const override;
@@ -40,7 +38,6 @@ class Containers : public Guests {
   [[nodiscard]] Result<Places> places_of(const Instance& instance) const;
 
   const Settings& settings_;
-  const Bases& bases_;
 };
 
 }  // namespace virtuserns::compute

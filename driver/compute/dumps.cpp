@@ -1,5 +1,6 @@
 // What an instance looks like that hangs, kept for whoever asks why.
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,6 +22,20 @@ Result<void> check_private(const std::string& folder) {
   if (S_ISDIR(found.st_mode) && found.st_uid == ::geteuid() && (found.st_mode & 077) == 0) return {};
   return fail(VIR_ERR_OPERATION_DENIED,
               "dumps = " + quote(folder) + ": needs a directory of root's alone, mode 0700");
+}
+
+// Before it is begun: one that does not fit fills the file system of everybody else there first.
+Result<void> check_space(const std::string& folder, std::uint64_t needed) {
+  constexpr int kMib = 20;
+  struct statvfs found {};
+  if (::statvfs(folder.c_str(), &found) != 0) return sys_fail("look at the space of " + quote(folder));
+  const auto available = std::uint64_t{found.f_bavail} * found.f_frsize;
+  if (available >= needed) return {};
+  return Error{VIR_ERR_OPERATION_FAILED, ENOSPC,
+               "a dump of the instance's memory needs " + std::to_string(needed >> kMib) + " MiB, and " +
+                   quote(folder) + " has " + std::to_string(available >> kMib) +
+                   " MiB: remove dumps that nobody needs, or name another directory by dumps = in the configuration "
+                   "of virtuserns-compute"};
 }
 
 // "<uuid>-20261127T083000Z.tar"; a second one within that second is "...Z-2.tar".
@@ -62,17 +77,36 @@ Result<void> prune(const std::string& folder, std::size_t kept) {
 
 }  // namespace
 
+Compute::Held Compute::hold_to_destroy(const std::string& uuid) {
+  const bool is_dumped = [&] {
+    const std::lock_guard lock(mutex_);
+    return dumped_ == uuid;
+  }();
+  // Whatever comes of that: it is destroyed as soon as the dump has ended.
+  if (is_dumped)
+    if (const auto ended = hypervisor_.ensure_off(uuid); !ended) log_warning("compute", ended.error().text);
+  return hold(uuid);
+}
+
 Result<std::string> Compute::crash_dump(const std::string& uuid) {
-  auto held = TRY(hold_ready(uuid));
-  const auto state = TRY(hypervisor_.facts(uuid)).state;
-  if (state != PowerState::kRunning && state != PowerState::kPaused)
-    return fail(VIR_ERR_OPERATION_INVALID, "the instance does not run: there is nothing to be dumped");
   const std::lock_guard lock(dumps_);
+  auto held = TRY(hold_ready(uuid));
+  const auto facts = TRY(hypervisor_.facts(uuid));
+  if (facts.state != PowerState::kRunning && facts.state != PowerState::kPaused)
+    return fail(VIR_ERR_OPERATION_INVALID, "the instance does not run: there is nothing to be dumped");
   TRY(make_directories(settings_.dumps, 0700));
   TRY(check_private(settings_.dumps));
   const auto style = guests_.dump_style();
+  if (style.has_memory) TRY(check_space(settings_.dumps, facts.max_memory_kib * 1024));
   const auto path = TRY(name_dump(settings_.dumps, uuid, style.suffix));
-  TRY(hypervisor_.dump(uuid, path, style.flags));
+  const auto note = [&](const std::string& dumped) {
+    const std::lock_guard dumped_lock(mutex_);
+    dumped_ = dumped;
+  };
+  note(uuid);
+  auto dumped = hypervisor_.dump(uuid, path, style.flags);
+  note("");
+  TRY(std::move(dumped));
   if (const auto pruned = prune(settings_.dumps, settings_.dumps_kept); !pruned)
     log_warning("compute", "old dumps stay: " + pruned.error().text);
   return path;

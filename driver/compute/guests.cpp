@@ -42,6 +42,14 @@ Result<void> Guests::write_config_drive(const Instance&, const std::vector<FileT
 Result<void> Guests::remove_rescue(const Instance&) const { return not_offered("rescue"); }
 Result<Packed> Guests::pack(const Instance&, const Fd&) const { return not_offered("snapshot"); }
 
+Result<void> GuestsOfImages::find_image(const std::string& key) const {
+  (void)TRY(bases_.find(key));
+  return {};
+}
+Result<void> GuestsOfImages::hold_image(const std::string& key, const std::string& uuid) const {
+  return bases_.hold(key, uuid);
+}
+
 Result<std::unique_ptr<Guests>> make_guests(const Settings& settings, const Bases& bases, Hypervisor& hypervisor) {
   const auto scheme = scheme_of(settings.connect);
   if (scheme == "userns") return std::unique_ptr<Guests>(std::make_unique<Containers>(settings, bases));

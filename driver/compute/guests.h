@@ -96,11 +96,23 @@ class Guests {
   struct DumpStyle {
     unsigned flags = 0;
     std::string_view suffix;
+    bool has_memory = false;  // all of the instance's
   };
   [[nodiscard]] virtual DumpStyle dump_style() const { return {}; }
   // To a file of the caller's; the instance does not run meanwhile, and its disk is mounted.
   [[nodiscard]] virtual Result<Packed> pack(const Instance& instance, const Fd& output) const;
   [[nodiscard]] virtual Result<std::vector<DiskCounters>> disk_counters(const Instance& instance) const;
+};
+
+// Those whose images are in the cache.
+class GuestsOfImages : public Guests {
+ public:
+  [[nodiscard]] Result<void> find_image(const std::string& key) const override;
+  [[nodiscard]] Result<void> hold_image(const std::string& key, const std::string& uuid) const override;
+
+ protected:
+  explicit GuestsOfImages(const Bases& bases) : bases_(bases) {}
+  const Bases& bases_;
 };
 
 // "userns+unix:///system" -> "userns".

@@ -137,6 +137,7 @@ Result<Json> Host::describe() {
   Json features = Json::object(), refused = Json::object();
   for (const auto feature : kFeatures) features[std::string(feature)] = static_cast<bool>(guests.check(feature));
   for (const auto& refusal : guests.refusals()) refused[std::string(refusal.feature)] = std::string(refusal.reason);
+  const auto guest_types = TRY(read_guest_types(TRY(hypervisor.capabilities())));
   Json flags = Json::array();
   const auto words = flags_of(cpuinfo);
   for (const auto flag : split_blanks(words)) flags.push_back(std::string(flag));
@@ -147,7 +148,7 @@ Result<Json> Host::describe() {
       {"hypervisor_version", identity.version},
       {"kind", std::string(guests.kind())},
       {"architecture", node.model},
-      {"guest_types", to_json(TRY(read_guest_types(TRY(hypervisor.capabilities()))))},
+      {"guest_types", to_json(guest_types)},
       {"features", features},
       {"refused", refused},
       {"image_formats", guests.image_formats()},
@@ -191,7 +192,8 @@ Result<Json> Host::inventory() {
   inventory["VCPU"] = total(node.cpus, node.cpus);
   inventory["MEMORY_MB"] = total(node.memory / 1024, node.memory / 1024);
   inventory["DISK_GB"] = total(space.total_gb, space.total_gb);
-  return Json{{"inventory", inventory}, {"traits", TRY(compute_.guests().traits())}};
+  const auto traits = TRY(compute_.guests().traits());
+  return Json{{"inventory", inventory}, {"traits", traits}};
 }
 
 Result<Json> Host::uptime() {

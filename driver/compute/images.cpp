@@ -208,7 +208,8 @@ Result<std::vector<Base>> ImageStore::list() const {
   for (const auto& key : TRY(list_directory(path(kFacts, "")))) {
     struct stat st {};
     if (!check_image_key(key) || !is_there(key) || ::lstat(path(kFacts, key).c_str(), &st) != 0) continue;
-    Base base{key, path(kBases, key), 0, st.st_mtime, TRY(holders(key))};
+    Base base{key, path(kBases, key), 0, st.st_mtime, {}};
+    base.holders = TRY(holders(key));
     if (const auto text = read_file(path(kFacts, key), kMaxFacts))
       base.bytes = parse_number<std::uint64_t>(trim(*text)).value_or(0);
     all.push_back(std::move(base));

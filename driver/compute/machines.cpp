@@ -45,15 +45,6 @@ Result<std::vector<std::string>> Machines::traits() const {
   return cpu_traits(TRY(read_kernel_file("/proc/cpuinfo")));
 }
 
-Result<void> Machines::find_image(const std::string& key) const {
-  (void)TRY(bases_.find(key));
-  return {};
-}
-
-Result<void> Machines::hold_image(const std::string& key, const std::string& uuid) const {
-  return bases_.hold(key, uuid);
-}
-
 std::unique_ptr<InstanceDisk> Machines::disk(const std::string& folder) const {
   return std::make_unique<MachineDisk>(MachineDisk::own(folder));
 }
@@ -108,7 +99,7 @@ Result<void> Machines::remove_rescue(const Instance& instance) const {
   return MachineDisk::rescue(instance.folder).remove();
 }
 
-Guests::DumpStyle Machines::dump_style() const { return {VIR_DUMP_LIVE | VIR_DUMP_MEMORY_ONLY, ".core"}; }
+Guests::DumpStyle Machines::dump_style() const { return {VIR_DUMP_LIVE | VIR_DUMP_MEMORY_ONLY, ".core", true}; }
 
 // Of one that is paused qemu has written everything; it holds the file still (-U).
 Result<Packed> Machines::pack(const Instance& instance, const Fd& output) const {

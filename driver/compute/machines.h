@@ -6,17 +6,15 @@
 
 namespace virtuserns::compute {
 
-class Machines : public Guests {
+class Machines : public GuestsOfImages {
  public:
-  Machines(const Bases& bases, Hypervisor& hypervisor) : bases_(bases), hypervisor_(hypervisor) {}
+  Machines(const Bases& bases, Hypervisor& hypervisor) : GuestsOfImages(bases), hypervisor_(hypervisor) {}
 
   [[nodiscard]] std::string_view kind() const override { return "machine"; }
   [[nodiscard]] std::span<const Refusal> refusals() const override;
   [[nodiscard]] std::vector<std::string_view> image_formats() const override;
   [[nodiscard]] Result<std::vector<std::string>> traits() const override;
   [[nodiscard]] mode_t folder_mode() const override { return 0711; }
-  [[nodiscard]] Result<void> find_image(const std::string& key) const override;
-  [[nodiscard]] Result<void> hold_image(const std::string& key, const std::string& uuid) const override;
   [[nodiscard]] std::unique_ptr<InstanceDisk> disk(const std::string& folder) const override;
   [[nodiscard]] Result<void> make_disk(const Instance& instance, std::uint64_t bytes) const override;
   [[nodiscard]] Result<std::string> definition(const Instance& instance) const override;
@@ -30,7 +28,6 @@ class Machines : public Guests {
   [[nodiscard]] Result<std::vector<DiskCounters>> disk_counters(const Instance& instance) const override;
 
  private:
-  const Bases& bases_;
   Hypervisor& hypervisor_;
 };
 

@@ -4,12 +4,9 @@
 #include <map>
 #include <sstream>
 
-#define TOML_EXCEPTIONS 0
-#define TOML_ENABLE_FORMATTERS 0
-#include <toml++/toml.h>
-
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "conf/toml.h"
 
 namespace virtuserns::compute {
 namespace {
@@ -80,17 +77,12 @@ const std::map<std::string, Take>& keys() {
   return all;
 }
 
-Error error_at(const std::string& file_name, const toml::source_position& at, const std::string& what) {
-  return fail(VIR_ERR_CONF_SYNTAX, file_name + ":" + std::to_string(at.line) + ": " + what);
-}
-
 }  // namespace
 
 Result<Settings> parse_settings(const std::string& text, const std::string& file_name) {
-  const toml::parse_result parsed = toml::parse(text, file_name);
-  if (!parsed) return error_at(file_name, parsed.error().source().begin, printable(parsed.error().description()));
+  const auto table = TRY(parse_toml(text, file_name));
   Settings settings;
-  for (const auto& [key, node] : parsed.table()) {
+  for (const auto& [key, node] : table) {
     const std::string name(key.str());
     const auto found = keys().find(name);
     if (found == keys().end()) return error_at(file_name, key.source().begin, "unknown key " + quote(name));

@@ -81,7 +81,7 @@ Result<std::optional<IdRange>> Compute::spawn(const SpawnRequest& request) {
 }
 
 Result<void> Compute::destroy(const std::string& uuid, bool has_disks_removed) {
-  auto held = hold(uuid);
+  auto held = hold_to_destroy(uuid);
   if (!held.record()) return {};
   // Of a resize on one host the scheduler has the new one destroyed in order to go back to the old one.
   if (held.record()->before_resize) return undo_resize(held);
@@ -96,7 +96,7 @@ Result<void> Compute::destroy(const std::string& uuid, bool has_disks_removed) {
 }
 
 Result<void> Compute::destroy_for_rebuild(const std::string& uuid) {
-  auto held = hold(uuid);
+  auto held = hold_to_destroy(uuid);
   if (!held.record()) return {};
   return held.record()->phase == Phase::kReady ? empty(held) : remove(held);
 }

@@ -79,7 +79,8 @@ Result<Luggage> read_luggage(const Json& json) {
   const auto object = TRY(Object::of(json, "the luggage"));
   TRY(object.number("version", kVersion, kVersion));
   const auto bytes = TRY(object.number("disk_bytes", 0, kMaxDiskGb << 30));
-  return Luggage{bytes, TRY(read_files(object, "config_drive"))};
+  auto config_drive = TRY(read_files(object, "config_drive"));
+  return Luggage{bytes, std::move(config_drive)};
 }
 
 Result<void> send_disk(const Fd& to, const Fd& disk, const Luggage& luggage) {

@@ -92,8 +92,9 @@ Result<void> Links::apply(const MoveLinkStep& step) {
 }
 
 Result<void> Links::apply(const UserLinkStep&) {
-  const NamespacePair container{TRY(kernel::open_namespace(host_.proc, init_, "user")),
-                                TRY(kernel::open_namespace(host_.proc, init_, "net"))};
+  NamespacePair container;
+  container.user = TRY(kernel::open_namespace(host_.proc, init_, "user"));
+  container.net = TRY(kernel::open_namespace(host_.proc, init_, "net"));
   return attach_link(host_.network, user_links_++, container);
 }
 

@@ -169,6 +169,8 @@ constexpr std::uint64_t privileges_of_dump() {
 
 Result<void> dump_for_daemon() {
   if (::geteuid() == 0) TRY(kernel::limit_privileges(privileges_of_dump()));
+  // What the domain holds up would wait for ever without a daemon that has a limit for it. After the privileges: a change of them undoes it.
+  if (::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return sys_fail("end with the daemon");
   const auto ask = TRY(xdr::decode_exact<DumpAsk>(TRY(read_plan_bytes())));
   if (ask.version != kPlanVersion) return fail(VIR_ERR_INTERNAL_ERROR, "a dump of another version");
   return dump(ask, Fd(::fcntl(kChannelFd, F_DUPFD_CLOEXEC, 0)));

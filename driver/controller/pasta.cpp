@@ -153,8 +153,9 @@ Result<NamespacePair> make_between(const LaunchPlan& plan, const DirFd& proc) {
   if (::read(pipe.reading.get(), &err, sizeof err) != sizeof err)
     return fail(VIR_ERR_OPERATION_FAILED, "make a network between: its maker was killed");
   if (err != 0) return sys_fail("make a network between", err);
-  NamespacePair pair{TRY(kernel::open_namespace(proc, cloned.pid, "user")),
-                     TRY(kernel::open_namespace(proc, cloned.pid, "net"))};
+  NamespacePair pair;
+  pair.user = TRY(kernel::open_namespace(proc, cloned.pid, "user"));
+  pair.net = TRY(kernel::open_namespace(proc, cloned.pid, "net"));
   TRY(kernel::write_id_maps(proc, cloned.pid, {{{0, plan.host_uid, 1}}, {{0, plan.host_gid, 1}}}),
       "make a network between");
   return pair;

@@ -189,9 +189,10 @@ Result<Plugs::Kept> Plugs::attach(const ParentStep& step, const Inside& inside) 
           return attach_mount(TRY(tree.make(s, folder.dir())));
         } else if constexpr (requires { tree.make(s); })
           return attach_mount(TRY(tree.make(s)));
-        else if constexpr (requires { make_live(host_, inside.net, s); })
-          return Kept{{}, TRY(make_live(host_, inside.net, s)), {}};
-        else
+        else if constexpr (requires { make_live(host_, inside.net, s); }) {
+          auto link = TRY(make_live(host_, inside.net, s));
+          return Kept{{}, std::move(link), {}};
+        } else
           return fail(VIR_ERR_INTERNAL_ERROR, "no device that can be plugged in");
       },
       step);

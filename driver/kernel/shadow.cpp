@@ -19,9 +19,9 @@ namespace {
 constexpr const char* kShadow = "shadow";
 constexpr const char* kNew = "shadow.userns-new";
 constexpr const char* kLock = ".pwd.lock";
-constexpr int kLockTries = 60, kLockPauseUs = 50'000;
+constexpr int kLockPauseMs = 50;
 
-Result<Fd> take_lock(const DirFd& etc) {
+Result<Fd> take_lock(const DirFd& etc, int patience_ms) {
   Fd lock(::openat(etc.get(), kLock, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600));
   if (!lock) return sys_fail("open /etc/.pwd.lock of the container");
   struct stat st {};
@@ -30,13 +30,13 @@ Result<Fd> take_lock(const DirFd& etc) {
   struct flock whole {};
   whole.l_type = F_WRLCK;
   whole.l_whence = SEEK_SET;
-  for (int i = 0; ::fcntl(lock.get(), F_SETLK, &whole) != 0; ++i) {
+  for (int waited_ms = 0; ::fcntl(lock.get(), F_SETLK, &whole) != 0; waited_ms += kLockPauseMs) {
     if (errno != EACCES && errno != EAGAIN && errno != EINTR) return sys_fail("lock /etc/.pwd.lock of the container");
-    if (i == kLockTries)
+    if (waited_ms >= patience_ms)
       return fail(
           VIR_ERR_RESOURCE_BUSY,
           "a program of the container keeps its passwords locked (/etc/.pwd.lock): try again when it is done");
-    ::usleep(kLockPauseUs);
+    ::usleep(kLockPauseMs * 1000);
   }
   return lock;
 }
@@ -111,7 +111,8 @@ Result<std::string> replace_hash(std::string_view text, std::string_view user, s
   return fail(VIR_ERR_INVALID_ARG, "the container has no user " + quote(user) + " in its /etc/shadow");
 }
 
-Result<void> set_password_below(const DirFd& root, const std::string& user, const std::string& hash) {
+Result<void> set_password_below(const DirFd& root, const std::string& user, const std::string& hash,
+                                int patience_ms) {
   const auto etc = resolve_in_root(root, "/etc", Symlinks::kFollowInRoot, O_DIRECTORY);
   if (!etc && etc.error().sys_errno == ENOENT)
     return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the container has no /etc/shadow, where a password could be");
@@ -119,7 +120,7 @@ Result<void> set_password_below(const DirFd& root, const std::string& user, cons
   // Nothing is made in a container that has no passwords.
   if (::faccessat(etc->get(), kShadow, F_OK, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT)
     return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the container has no /etc/shadow, where a password could be");
-  const Fd lock = TRY(take_lock(*etc));
+  const Fd lock = TRY(take_lock(*etc, patience_ms));
   const Shadow shadow = TRY(read_shadow(*etc));
   constexpr time_t kDaySeconds = 24 * 60 * 60;
   const auto day = static_cast<std::uint32_t>(::time(nullptr) / kDaySeconds);

@@ -20,8 +20,9 @@ inline constexpr std::size_t kMaxShadowBytes = 1024 * 1024;
 // all else as it was. VIR_ERR_INVALID_ARG: there is no such line.
 [[nodiscard]] Result<std::string> replace_hash(std::string_view text, std::string_view user, std::string_view hash,
                                                std::uint32_t day);
-// Under the lock of lckpwdf(3), which is waited for a moment (VIR_ERR_RESOURCE_BUSY); a new file of the old one's mode and owner takes its
+// Under the lock of lckpwdf(3), which is waited for at most `patience_ms` (VIR_ERR_RESOURCE_BUSY); a new file of the old one's mode and owner takes its
 // place, so that whoever reads sees one or the other. VIR_ERR_OPERATION_UNSUPPORTED: there is none.
-[[nodiscard]] Result<void> set_password_below(const DirFd& root, const std::string& user, const std::string& hash);
+[[nodiscard]] Result<void> set_password_below(const DirFd& root, const std::string& user, const std::string& hash,
+                                              int patience_ms = 3'000);
 
 }  // namespace virtuserns::kernel

@@ -32,8 +32,8 @@ Result<void> Backend::ask(const Uuid& uuid, const controller::ShutdownRequest& r
     auto done = run->channel->request(request, kRequestTimeoutMs);
     if (done) return {};
     // Of the init that there is now: it may have booted again meanwhile.
-    const bool may_come = request.way != controller::ShutdownWay::kInitctl &&
-                          age_ms(job.look()->boot.init_start_time) < kYouthMs;
+    const bool may_come =
+        request.way != controller::ShutdownWay::kInitctl && age_ms(job.look()->boot.init_start_time) < kYouthMs;
     if (done.error().code != VIR_ERR_OPERATION_FAILED || !may_come) return std::move(done).error();
     std::unique_lock lock(run->mutex);
     if (run->changed.wait_for(lock, pause, [&] { return run->has_ended; })) return std::move(done).error();
@@ -72,10 +72,12 @@ Result<void> Backend::freeze(const Job& job, const RunPtr& run, bool is_frozen) 
     const Locked domain = lock(object);
     if (domain->run != run || !domain->is_active()) return;
     if (is_frozen) {
-      domain->set_state(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER);
+      const bool is_dumped = domain->dump_pause == DumpPause::kOurs;
+      domain->set_state(VIR_DOMAIN_PAUSED, is_dumped ? VIR_DOMAIN_PAUSED_DUMP : VIR_DOMAIN_PAUSED_USER);
       emit_lifecycle_locked(*domain, VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
     } else {
       domain->set_state(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_UNPAUSED);
+      domain->dump_pause = DumpPause::kNone;
       emit_lifecycle_locked(*domain, VIR_DOMAIN_EVENT_RESUMED, VIR_DOMAIN_EVENT_RESUMED_UNPAUSED);
     }
   };
@@ -88,8 +90,18 @@ Result<void> Backend::freeze(const Job& job, const RunPtr& run, bool is_frozen) 
 Result<void> Backend::suspend(const Caller&, const Uuid& uuid) {
   const Job job = TRY(take_job(uuid));
   const RunPtr run = TRY(active_run(job));
-  if (job.look()->state == VIR_DOMAIN_PAUSED) return {};
-  return freeze(job, run, true);
+  bool is_paused = false;
+  {
+    const Locked domain = job.look();
+    is_paused = domain->state == VIR_DOMAIN_PAUSED;
+    // What a dump has left paused stays so now.
+    if (is_paused && domain->dump_pause != DumpPause::kNone)
+      domain->set_state(VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER);
+    domain->dump_pause = DumpPause::kNone;
+  }
+  if (!is_paused) return freeze(job, run, true);
+  save_status(job.domain);
+  return {};
 }
 
 Result<void> Backend::resume(const Caller&, const Uuid& uuid) {

@@ -74,10 +74,15 @@ struct Run {
 };
 using RunPtr = std::shared_ptr<Run>;
 
+// Whose pause it is: one for a dump ends with the dump, or with the next daemon when that one died in it.
+enum class DumpPause { kNone, kOurs, kLeft };
+
 struct UsernsDomain : DriverDomain {
   RunPtr run;  // guarded by mutex
   controller::BootRecord boot;
-  std::mutex status_mutex;  // one writer of the status file at a time
+  DumpPause dump_pause = DumpPause::kNone;     // guarded by mutex
+  std::atomic<unsigned> destroys_waiting = 0;  // for its job; a dump gives way to them
+  std::mutex status_mutex;                     // one writer of the status file at a time
 };
 
 class Backend final : public TypedDomainDriver<UsernsDomain> {
@@ -121,7 +126,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
                                    unsigned flags) override;
   Result<void> set_user_password(const Caller&, const Uuid&, const std::string& user, const std::string& password,
                                  unsigned flags) override;  // plug.cpp
-  // dump.cpp
+  // dump.cpp: VIR_ERR_OPERATION_ABORTED: the domain was destroyed meanwhile
   Result<void> core_dump(const Caller&, const Uuid&, const std::string& to, unsigned flags) override;
 
   // watching.cpp
@@ -172,7 +177,7 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   void abandon(const RunPtr& run);
   [[nodiscard]] Result<void> destroy_run(const RunPtr& run);
   [[nodiscard]] Result<void> freeze(const Job& job, const RunPtr& run, bool is_frozen);
-  [[nodiscard]] Result<void> end_by_destroy(const Job& job);
+  [[nodiscard]] Result<void> end_by_destroy(const Uuid& uuid);
   [[nodiscard]] Result<void> ask(const Uuid& uuid, const controller::ShutdownRequest& request);
 
   // reconnect.cpp: controllers that hang up and live
@@ -245,9 +250,14 @@ class Backend final : public TypedDomainDriver<UsernsDomain> {
   void settle_later(const RunPtr& run);
   void settle_devices(const RunPtr& run);
 
+  // dump.cpp
+  [[nodiscard]] Result<void> pause_for_dump(const Job& job, const RunPtr& run);
+  [[nodiscard]] Result<void> resume_after_dump(const Job& job, const RunPtr& run);
+  void resume_after_dump_later(const RunPtr& run);
+  [[nodiscard]] controller::DumpAsk dump_ask(const DomainDef& live, pid_t init) const;
+
   // watching.cpp
   [[nodiscard]] std::string group_file(const DomainDef& def, const char* controller, const char* file) const;
-  [[nodiscard]] controller::DumpAsk dump_ask(const DomainDef& live, pid_t init) const;
   void sample_live(DriverDomain& domain, const DomainDef& def, StatsSample& sample) override;
 
   // tuning.cpp

@@ -54,9 +54,8 @@ std::vector<std::string> Backend::live_messages_locked(const DriverDomain& domai
 // A controller may need seconds: the housekeeper waits for it.
 void Backend::autodestroy(const Uuid& uuid) {
   housekeeper_.submit([this, uuid] {
-    auto job = take_job(uuid);
-    if (!job) return;
-    if (auto ended = end_by_destroy(*job); !ended) log_error("userns", "autodestroy: " + ended.error().text);
+    const auto ended = end_by_destroy(uuid);
+    if (!ended && ended.error().code != VIR_ERR_NO_DOMAIN) log_error("userns", "autodestroy: " + ended.error().text);
   });
 }
 

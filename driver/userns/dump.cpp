@@ -8,6 +8,7 @@
 #include <ctime>
 
 #include "conf/base/file.h"
+#include "conf/base/log.h"
 #include "conf/base/text.h"
 #include "conf/base/undo.h"
 #include "conf/uuid.h"
@@ -51,6 +52,35 @@ controller::DumpAsk Backend::dump_ask(const DomainDef& live, pid_t init) const {
   return ask;
 }
 
+// The status says beforehand whose pause it is, so that one in which the daemon dies is ended by the next.
+Result<void> Backend::pause_for_dump(const Job& job, const RunPtr& run) {
+  job.look()->dump_pause = DumpPause::kOurs;
+  save_status(job.domain);
+  auto paused = freeze(job, run, true);
+  if (!paused) job.look()->dump_pause = DumpPause::kLeft;  // it may come yet
+  return paused;
+}
+
+Result<void> Backend::resume_after_dump(const Job& job, const RunPtr& run) {
+  auto resumed = freeze(job, run, false);
+  if (!resumed) job.look()->dump_pause = DumpPause::kLeft;
+  return resumed;
+}
+
+void Backend::resume_after_dump_later(const RunPtr& run) {
+  housekeeper_.submit([this, run] {
+    const auto job = take_job(run->uuid);
+    if (!job) return;
+    {
+      const Locked domain = job->look();
+      if (domain->run != run || domain->dump_pause != DumpPause::kLeft || domain->state != VIR_DOMAIN_PAUSED) return;
+    }
+    if (const auto resumed = resume_after_dump(*job, run); !resumed)
+      log_warning("userns", "domain " + format_uuid(run->uuid) +
+                                " is still paused for a dump that has ended: " + resumed.error().text);
+  });
+}
+
 // Without VIR_DUMP_LIVE the domain stands still meanwhile, as libvirt has it.
 Result<void> Backend::core_dump(const Caller&, const Uuid& uuid, const std::string& to, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DUMP_LIVE, "virDomainCoreDump"));
@@ -73,9 +103,10 @@ Result<void> Backend::core_dump(const Caller&, const Uuid& uuid, const std::stri
   Undo undo;
   undo.add([&] { (void)::unlink(temporary.c_str()); });
   const bool stands_still = !is_paused && (flags & VIR_DUMP_LIVE) == 0;
-  if (stands_still) TRY(freeze(job, run, true));
-  auto dumped = dump_domain(paths_.controller, ask, output, run->log_path, kDumpTimeoutMs);
-  if (stands_still) TRY(freeze(job, run, false));
+  if (stands_still) TRY(pause_for_dump(job, run));
+  auto dumped = dump_domain(paths_.controller, ask, output, run->log_path, kDumpTimeoutMs,
+                            [&] { return job.domain->destroys_waiting > 0; });
+  if (stands_still) TRY(resume_after_dump(job, run));
   TRY(std::move(dumped), "dump domain " + quote(ask.name));
   if (::fsync(output.get()) != 0) return sys_fail("write " + quote(temporary));
   if (::rename(temporary.c_str(), to.c_str()) != 0) return sys_fail("name the dump " + quote(to));

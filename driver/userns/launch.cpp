@@ -141,12 +141,12 @@ void append_to_log(const std::string& log_path, const std::string& text) {
 
 namespace {
 
-// nullopt: it has not ended in time.
-std::optional<int> wait_child(pid_t pid, int timeout_ms) {
+// nullopt: it has not ended in time, or before it was unwanted.
+std::optional<int> wait_child(pid_t pid, int timeout_ms, const std::function<bool()>& is_unwanted = {}) {
   int status = 0;
   for (int waited_ms = 0;; waited_ms += 2) {
     if (::waitpid(pid, &status, WNOHANG) != 0) return status;
-    if (waited_ms >= timeout_ms) return std::nullopt;
+    if (waited_ms >= timeout_ms || (is_unwanted && is_unwanted())) return std::nullopt;
     ::usleep(2'000);
   }
 }
@@ -256,17 +256,18 @@ Result<std::vector<Fd>> open_sources(const std::string& program, const controlle
 }
 
 Result<void> dump_domain(const std::string& program, const controller::DumpAsk& ask, const Fd& output,
-                         const std::string& log_path, int timeout_ms) {
+                         const std::string& log_path, int timeout_ms, const std::function<bool()>& is_unwanted) {
   const Fd plan = TRY(sealed(xdr::encode(ask)));
   Spawn spawn(controller::kChannelFd + 1);
   TRY(spawn.log_to(log_path));
   TRY(spawn.pass(plan.get(), controller::kPlanFd));
   TRY(spawn.pass(output.get(), controller::kChannelFd));
   const pid_t pid = TRY(spawn.run(program, "--dump"));
-  const auto status = wait_child(pid, timeout_ms);
+  const auto status = wait_child(pid, timeout_ms, is_unwanted);
   if (!status) {
     ::kill(pid, SIGKILL);
     (void)wait_child(pid, 1000);
+    if (is_unwanted()) return fail(VIR_ERR_OPERATION_ABORTED, "the domain is being destroyed");
     return fail(VIR_ERR_OPERATION_TIMEOUT, "not finished in time: the domain holds up whoever looks at it");
   }
   return *status == 0 ? Result<void>() : fail(VIR_ERR_OPERATION_FAILED, "see " + quote(log_path));

@@ -2,6 +2,7 @@
 // posix_spawns, and the child keeps no descriptor but those it is given.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,8 +55,10 @@ inline constexpr int kReapTimeoutMs = 150'000;
                                                    const std::string& log_path, int timeout_ms);
 
 // Runs `program --dump` and waits, at most `timeout_ms`: the domain may hold up whoever looks at it. The bundle goes to `output`.
+// VIR_ERR_OPERATION_ABORTED: `is_unwanted` said so.
 [[nodiscard]] Result<void> dump_domain(const std::string& program, const controller::DumpAsk& ask, const Fd& output,
-                                       const std::string& log_path, int timeout_ms);
+                                       const std::string& log_path, int timeout_ms,
+                                       const std::function<bool()>& is_unwanted);
 
 [[nodiscard]] Result<PidFd> open_pidfd(pid_t pid);
 [[nodiscard]] Result<std::uint64_t> read_start_time(const std::string& proc, pid_t pid);

@@ -229,6 +229,7 @@ Result<void> Backend::start_domain(const Job& job, const Caller& caller, DomainD
   {
     const Locked domain = job.look();
     domain->run = run;
+    domain->dump_pause = DumpPause::kNone;
     domain->autodestroy_by.reset();
     if (flags & VIR_DOMAIN_START_AUTODESTROY) domain->autodestroy_by = caller.connection_id;
   }
@@ -340,11 +341,18 @@ Result<void> Backend::destroy_run(const RunPtr& run) {
   return {};
 }
 
-Result<void> Backend::end_by_destroy(const Job& job) { return destroy_run(TRY(active_run(job))); }
+Result<void> Backend::end_by_destroy(const Uuid& uuid) {
+  const auto domain = typed(TRY(domains_.find_object(uuid)));
+  ++domain->destroys_waiting;
+  auto job = take_job(uuid);
+  --domain->destroys_waiting;
+  const Job held = TRY(std::move(job));
+  return destroy_run(TRY(active_run(held)));
+}
 
 Result<void> Backend::destroy(const Caller&, const Uuid& uuid, unsigned flags) {
   TRY(refuse_unknown_flags(flags, VIR_DOMAIN_DESTROY_GRACEFUL, "virDomainDestroyFlags"));
-  return end_by_destroy(TRY(take_job(uuid)));
+  return end_by_destroy(uuid);
 }
 
 }  // namespace virtuserns::userns

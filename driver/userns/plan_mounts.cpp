@@ -84,7 +84,8 @@ Result<void> check_host_for_images(const Draft& draft, const FilesystemDef& fs) 
 }
 
 Result<void> add_image(Draft& draft, const FilesystemDef& fs, std::uint32_t id) {
-  ImageSourceStep step{id, fs.type == FilesystemType::kBlock, {{fs.source, TRY(image_format(fs))}}};
+  auto format = TRY(image_format(fs));
+  ImageSourceStep step{id, fs.type == FilesystemType::kBlock, {{fs.source, std::move(format)}}};
   step.is_readonly = fs.readonly;
   if (const auto* part = find_image_part(draft.def, fs)) {
     step.partition = part->partition.value_or(0);

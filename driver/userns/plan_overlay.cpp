@@ -71,11 +71,12 @@ Result<void> plan_overlay(Draft& draft, const FilesystemDef& fs, const OverlayDe
     return unsupported(layers.name() +
                        ": only Linux 5.11 and later has overlays for others than root of the machine: " +
                        "unpack the directories into one");
-  OverlaySourceStep step{id, {fs.source, TRY(layers.of_own(facts))}, {}, has_user_xattrs};
+  const auto own = TRY(layers.of_own(facts));
+  OverlaySourceStep step{id, {fs.source, own}, {}, has_user_xattrs};
   for (std::size_t i = 0; i < overlay.lowers.size(); ++i) {
     const auto& dir = overlay.lowers[i];
-    step.lowers.push_back(
-        {dir, TRY(layers.of_lower(dir, i < facts.lowers.size() ? facts.lowers[i] : FilesystemFacts{}))});
+    const auto lower = TRY(layers.of_lower(dir, i < facts.lowers.size() ? facts.lowers[i] : FilesystemFacts{}));
+    step.lowers.push_back({dir, lower});
   }
   draft.plan().before.push_back(std::move(step));
   return {};

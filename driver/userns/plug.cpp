@@ -167,7 +167,8 @@ Result<void> Backend::set_user_password(const Caller&, const Uuid& uuid, const s
   if (paths_.is_session)
     return fail(VIR_ERR_OPERATION_UNSUPPORTED,
                 "passwords of a session's domain are not set from outside: use 'virt-userns-exec DOMAIN -- passwd'");
-  const controller::PasswordAsk ask{user, form == PasswordForm::kHashed ? password : TRY(hash_password(password))};
+  auto hash = form == PasswordForm::kHashed ? password : TRY(hash_password(password));
+  const controller::PasswordAsk ask{user, std::move(hash)};
   (void)TRY(ask_stem<controller::PasswordSet>(uuid, ask));
   append_to_log(run->log_path, "the password of user " + quote(user) + " was set");
   return {};

@@ -91,6 +91,7 @@ void Backend::on_status(const RunPtr& run, const controller::StatusReply& reply)
       locked->set_state(VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_UNPAUSED);
       emit_lifecycle_locked(*locked, VIR_DOMAIN_EVENT_RESUMED, VIR_DOMAIN_EVENT_RESUMED_UNPAUSED);
     }
+    if (reply.is_frozen && locked->dump_pause == DumpPause::kLeft) resume_after_dump_later(run);
   }
   save_status(domain);
   std::uint64_t seen = 0;

@@ -230,10 +230,7 @@ bool Backend::reconnect(const RunPtr& run, const xml::DomainStatus& status) {
   });
   settle_later(run);
   // The client that asked for it went with the daemon that served it.
-  if (status.autodestroy)
-    housekeeper_.submit([this, uuid = run->uuid] {
-      if (auto job = take_job(uuid)) (void)end_by_destroy(*job);
-    });
+  if (status.autodestroy) housekeeper_.submit([this, uuid = run->uuid] { (void)end_by_destroy(uuid); });
   return true;
 }
 
@@ -249,6 +246,7 @@ void Backend::take_over(const RunPtr& run, const xml::DomainStatus& status, cons
     locked->def = status.live;
     locked->def.id = run->pid;
     locked->boot = reply.boot;
+    if (status.facts.count("dump-pause")) locked->dump_pause = DumpPause::kLeft;
     if (reply.is_frozen)
       locked->set_state(VIR_DOMAIN_PAUSED,
                         status.state == VIR_DOMAIN_PAUSED ? status.reason : VIR_DOMAIN_PAUSED_UNKNOWN);

@@ -158,6 +158,7 @@ void Backend::save_status(const Object& domain) {
     status.cgroup = run.scope_group.empty() ? group_path(locked->def, config_) : run.scope_group;
     status.facts["phase"] = "running";
     if (!run.scope_group.empty()) status.facts["scope"] = run.scope_group;
+    if (locked->dump_pause != DumpPause::kNone) status.facts["dump-pause"] = "yes";
     status.facts["boots"] = std::to_string(locked->boot.boots);
     for (std::size_t i = 0; i < run.messages.size(); ++i)
       status.facts["message" + std::to_string(i)] = run.messages[i];

@@ -2,12 +2,14 @@
 import os
 import pathlib
 import re
+import signal
 import socket
 import tarfile
+import time
 
 from lab import BRIDGE, MIB, USERNS, Lab, instance, run, vif
 from api import Client, refused
-from harness import check, contains, equal, eventually, main, test
+from harness import MANY_PROCESSES, check, contains, daemon_module, equal, eventually, main, state_of, test
 from world import bridge
 
 
@@ -209,6 +211,33 @@ def dumps_of_one_that_runs(env):
         lab.call("instance.power_off", uuid=uuid, timeout=0, retry_interval=1)
         with refused("invalid-state", "does not run"):
             lab.call("instance.crash_dump", uuid=uuid)
+
+
+@test(drivers=USERNS)
+def a_dump_holds_up_no_destroy(env):
+    with Lab(env) as lab, lab.adapter.client() as dumping, lab.adapter.client() as waiting:
+        spec, other = instance(), instance("other")
+        for one in (spec, other):
+            lab.spawn(one)
+            lab.until_up(one)
+        lab.sh(spec, f"setsid sh -c '{MANY_PROCESSES}' </dev/null >/dev/null 2>&1")
+        dumping.begin("instance.crash_dump", uuid=spec["uuid"])
+        dumper = env.stop_dumper()
+        try:
+            waiting.begin("instance.crash_dump", uuid=other["uuid"])
+            begin = time.monotonic()
+            lab.destroy(other)
+            lab.destroy(spec)
+            check(time.monotonic() - begin < 10 * daemon_module.TIME_FACTOR, "they waited for the dump")
+        finally:
+            if state_of(dumper) == "T":
+                os.kill(dumper, signal.SIGKILL)
+        with refused("internal", "the domain is being destroyed"):
+            dumping.end()
+        with refused("instance-not-found"):
+            waiting.end()
+        equal(list((lab.adapter.folder / "dumps").iterdir()), [])
+        lab.nothing_left()
 
 
 @test(drivers=USERNS)

@@ -6,12 +6,11 @@ import io
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 
 from lab import MIB, SOURCE, Lab, instance, run
 from api import Client, file, refused
-from harness import Skip, check, contains, daemon_module, equal, eventually, main, test
+from harness import Skip, check, contains, daemon_module, equal, eventually, main, matches, test
 
 sys.path.insert(0, str(SOURCE / "tests/convert"))
 import live_guest  # noqa: E402
@@ -212,6 +211,15 @@ def snapshot_rescue_dump_and_volume(env):
         dump = pathlib.Path(lab.call("instance.crash_dump", uuid=uuid)["path"])
         equal((dump.read_bytes()[:4], dump.stat().st_mode & 0o077), (b"\x7fELF", 0))
         dump.unlink()
+        # Not where there is less room than it has memory: nothing is begun.
+        memory = int(matches(lab.virsh("dominfo", spec["name"]), r"^Max memory: +(\d+) KiB$")[1]) // 1024
+        run("mount", "-t", "tmpfs", "-o", f"size={memory - 1}m,mode=700", "none", dump.parent)
+        try:
+            with refused("no-space", f"needs {memory} MiB", f"has {memory - 1} MiB"):
+                lab.call("instance.crash_dump", uuid=uuid)
+            equal(list(dump.parent.iterdir()), [])
+        finally:
+            run("umount", dump.parent)
         equal(lab.client.state(uuid), "running")
         snapshot = lab.adapter.folder / "snapshot.qcow2"
         snapshot.touch()

@@ -1,9 +1,13 @@
 """virsh dump: a bundle of what a running domain looks like, and nothing that it does keeps it from being made, or from running on."""
+import contextlib
 import os
 import pathlib
+import signal
+import subprocess
 import tarfile
+import time
 
-from harness import check, contains, equal, eventually, main, test
+from harness import MANY_PROCESSES, check, contains, daemon_module, equal, eventually, main, state_of, test
 
 USERNS = ("userns",)
 
@@ -30,6 +34,24 @@ def start(env, script="", **how):
     env.virsh("define", env.write_xml(xml)).ok()
     env.virsh("start", "web").ok()
     env.until_it_listens("web")
+
+
+@contextlib.contextmanager
+def a_dump_that_lasts(env, *flags):
+    """As of a domain that holds up whoever looks at it. The client that waits for it, and the program."""
+    client = subprocess.Popen(["virsh", "-c", env.uri, "dump", *flags, "web", str(pathlib.Path(env.folder, "dump.tar"))],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "LC_ALL": "C"})
+    dumper = None
+    try:
+        dumper = env.stop_dumper()
+        yield client, dumper
+    finally:
+        client.kill()
+        client.communicate()
+        if dumper and state_of(dumper) == "T":
+            os.kill(dumper, signal.SIGKILL)
+        if not env.daemon.is_running():
+            env.daemon.start()
 
 
 def files(found, name):
@@ -91,6 +113,45 @@ def it_stands_still_unless_live(env):
     contains(dump(env, "--live")["MANIFEST"], "complete yes")
     equal(env.state("web")[0], "paused", "one that was paused")
     env.virsh("resume", "web").ok()
+
+
+@test(drivers=USERNS)
+def a_destroy_does_not_wait_for_it(env):
+    start(env, MANY_PROCESSES)
+    for flags in ([], ["--live"]):
+        with a_dump_that_lasts(env, *flags) as (client, _):
+            begin = time.monotonic()
+            env.virsh("destroy", "web").ok()
+            check(time.monotonic() - begin < 10 * daemon_module.TIME_FACTOR, "the destroy waited for the dump")
+            said = client.communicate(timeout=10 * daemon_module.TIME_FACTOR)[1]
+            equal(client.returncode, 1)
+            contains(said, "dump domain 'web': the domain is being destroyed")
+        check(not [name for name in os.listdir(env.folder) if "dump" in name], f"{os.listdir(env.folder)}")
+        env.virsh("start", "web").ok()
+        env.until_it_listens("web")
+    contains(dump(env)["MANIFEST"], "complete yes")
+
+
+@test(drivers=USERNS)
+def a_daemon_that_dies_in_it_leaves_nothing_paused(env):
+    start(env, MANY_PROCESSES)
+    with a_dump_that_lasts(env) as (_, dumper):
+        equal(env.state("web"), ("paused", "dumping"))
+        env.daemon.kill()
+        eventually(lambda: state_of(dumper) in ("Z", None), "its program ends with the daemon")
+    eventually(lambda: env.state("web") == ("running", "unpaused"), "what was paused for a dump runs")
+    contains(dump(env)["MANIFEST"], "complete yes")
+    equal(env.state("web"), ("running", "unpaused"))
+    # A pause of somebody's stays, dump or not.
+    env.virsh("suspend", "web").ok()
+    with a_dump_that_lasts(env):
+        equal(env.state("web"), ("paused", "user"))
+        env.daemon.kill()
+    time.sleep(1 * daemon_module.TIME_FACTOR)
+    equal(env.state("web"), ("paused", "user"))
+    env.virsh("resume", "web").ok()
+    dump(env, "--live")
+    check(not [name for name in os.listdir(env.folder) if "dump" in name], f"{os.listdir(env.folder)}")
 
 
 @test(drivers=USERNS)

@@ -96,6 +96,17 @@ def has_handler(pid, number):
     return bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
+def state_of(pid):
+    """As proc(5) has it; None: there is none."""
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    return None
+
+
+# A script for inside: a dump of so many takes a moment.
+MANY_PROCESSES = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do for j in 1 2 3 4 5 6 7 8 9 10; do sleep 98765 & done; done"
+
+
 @contextlib.contextmanager
 def libvirt_error(code, part=""):
     """The block must raise a libvirt error of this code whose message has `part` in it."""
@@ -203,6 +214,21 @@ class Env:
                         return True
             return False
         eventually(does_it, f"init of {name} handles SIGTERM")
+
+    def stop_dumper(self):
+        """The program that makes a dump, as soon as it is there and before it has ended, so that the dump lasts, as of a domain that
+        holds up whoever looks at it."""
+        deadline = time.monotonic() + 10 * daemon_module.TIME_FACTOR
+        while time.monotonic() < deadline:
+            for children in pathlib.Path(f"/proc/{self.daemon.process.pid}/task").glob("*/children"):
+                with contextlib.suppress(OSError):
+                    for pid in children.read_text().split():
+                        if b"\0--dump\0" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+                            os.kill(int(pid), signal.SIGSTOP)
+                            eventually(lambda: state_of(pid) in ("T", "Z", None), "it stops")
+                            equal(state_of(pid), "T", "the program that makes the dump")
+                            return int(pid)
+        raise Failure("no program makes a dump")
 
     def root_tree(self):
         """A busybox root filesystem whose init greets on the console, echoes, and knows the usual signals."""

@@ -60,7 +60,8 @@ Result<void> update_from_volumes(const Job& job, const DirFd& to, std::uint64_t 
       for (const auto& image : disk.chain) folders.push_back(parent_of(image.path));
     place.volume.disk = place.volume.name;
     if (is_committed) place.volume.offset = 0;
-    volumes.push_back({place.volume.name, TRY(read_chain(path, "qcow2", folders))});
+    auto chain = TRY(read_chain(path, "qcow2", folders));
+    volumes.push_back({place.volume.name, std::move(chain)});
   }
   auto disks = TRY(open_overlays(volumes, places, job.path(kWork), workplace));
   auto guest = TRY(GuestMount::mount(disks, places, Access::kWrite, workplace + "/container"));

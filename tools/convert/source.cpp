@@ -73,9 +73,9 @@ Result<void> take_disks(const SourceOptions& options, SourceVm& vm) {
       continue;
     }
     // libvirt's own rule: without a format it is raw, whatever the guest has written into it.
-    vm.disks.push_back(
-        {disk.target, TRY(read_chain(disk.source, disk.format.empty() ? "raw" : disk.format, options.folders),
-                          "disk '" + disk.target + "'")});
+    auto chain = TRY(read_chain(disk.source, disk.format.empty() ? "raw" : disk.format, options.folders),
+                     "disk '" + disk.target + "'");
+    vm.disks.push_back({disk.target, std::move(chain)});
   }
   if (vm.disks.empty())
     return fail(VIR_ERR_OPERATION_FAILED, quote(vm.domain.name) + " has no disk that can be read");

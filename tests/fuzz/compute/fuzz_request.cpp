@@ -1,5 +1,6 @@
 // A request as a client sends it: the JSON, the structures of it, and what the adapter answers when its hypervisor is nowhere. Methods that
 // make something are read to their parameters only: what they do to a host is not for here.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -21,6 +22,31 @@ using namespace virtuserns::compute;
 
 namespace {
 
+// libFuzzer ends a run that found something, or was interrupted, without destructors: a child that outlives it removes the folder.
+class Folder {
+ public:
+  Folder() {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) std::abort();
+    if (::fork() != 0) {
+      ::close(ends[0]);
+      return;  // the other end is open as long as this process is
+    }
+    ::setsid();                                              // not interrupted with it
+    for (const int standard : {0, 1, 2}) ::close(standard);  // whoever reads its output waits for nothing else
+    ::close(ends[1]);
+    char none = 0;
+    (void)!::read(ends[0], &none, 1);
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_.path(), ignored);
+    ::_exit(0);
+  }
+  [[nodiscard]] const std::string& path() const { return folder_.path(); }
+
+ private:
+  virtuserns::test::TempDir folder_;
+};
+
 // An adapter that knows no instance and no image, and whose daemon is nowhere.
 struct Adapter {
   Adapter()
@@ -40,7 +66,7 @@ struct Adapter {
   }
   [[nodiscard]] std::string uri() const { return "userns+unix:///system?socket=" + folder.path() + "/none"; }
 
-  virtuserns::test::TempDir folder;
+  Folder folder;
   Settings settings;
   Bases images;
   Hypervisor hypervisor;

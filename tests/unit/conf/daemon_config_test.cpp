@@ -85,6 +85,24 @@ TEST(DaemonConfig, ErrorsNameFileLineAndKey) {
   EXPECT_NE(error_of("min_workers = 10\nmax_workers = 5"), "");
 }
 
+// The parser would end the program.
+TEST(DaemonConfig, WhatIsNoTomlIsAnErrorOfItsLine) {
+  std::string deep = "a";
+  for (int i = 0; i < 200'000; ++i) deep += ".a";
+  for (const auto& bad :
+       {std::string("[[.a]]"), std::string("a=1979-05-27T/f=-2:00.999-07:00"), std::string("a = [}"),
+        std::string("a = }"), std::string("\xcb\x8b = 1"), std::string("a = 1\"\xcb\x8b"),
+        "a = " + std::string(100'000, '['), deep + " = 1", "[" + deep + "]", "a = { " + deep + " = 1 }"})
+    EXPECT_EQ(error_of("max_clients = 5\n\n" + bad + "\n").substr(0, 20), "virtusernsd.conf:3: ")
+        << bad.substr(0, 40);
+  // Dots in strings and comments are none of keys.
+  const std::string dots(1000, '.');
+  for (const auto& good : {"log_outputs = \"\\\"" + dots + "\"", "log_outputs = '" + dots + "'",
+                           "log_outputs = \"\"\"" + dots + "\"\"\"\"", "log_outputs = '" + dots + "' # " + dots,
+                           std::string("log_outputs = \"\" # \xc3\xa4")})
+    EXPECT_EQ(error_of(good), "") << good.substr(0, 40);
+}
+
 TEST(DaemonConfig, AccessIsByListsOfNames) {
   const auto config = parse_daemon_config(
       "access_drivers = [ \"owner\" ]\naccess_admin_groups = [ \"a\", \"b\" ]\nmax_domains_per_owner = 3\n", "x");

@@ -8,8 +8,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "conf/base/file.h"
 #include "tests/support/temp_dir.h"
@@ -50,7 +52,7 @@ struct Shadow : testing::Test {
   void write(const std::string& path, const std::string& text = kText) { std::ofstream(path) << text; }
   std::string read() { return read_file(shadow).value(); }
   Error refused(const std::string& user = "anna") {
-    const auto set = set_password_below(root, user, "$6$new");
+    const auto set = set_password_below(root, user, "$6$new", 120);
     return set ? Error{0, 0, "done"} : set.error();
   }
   std::vector<std::string> files() {
@@ -145,11 +147,17 @@ TEST_F(Shadow, ALockThatIsNoneOrIsKeptIsAnError) {
   }
   char byte = 0;
   ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  const auto begin = std::chrono::steady_clock::now();
   EXPECT_EQ(refused().code, VIR_ERR_RESOURCE_BUSY);
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(120)) << "it is waited for";
   EXPECT_EQ(read(), kText);
-  ::kill(holder, SIGKILL);
-  ::waitpid(holder, nullptr, 0);
+  // Whoever has it lets go of it soon.
+  std::jthread letting_go([holder] {
+    ::usleep(100'000);
+    ::kill(holder, SIGKILL);
+  });
   EXPECT_TRUE(set_password_below(root, "anna", "$6$new"));
+  ::waitpid(holder, nullptr, 0);
 }
 
 }  // namespace
