@@ -43,7 +43,7 @@ def boot_that_waits_for_its_port(stage: NetworkStage):
         equal(port["status"], "ACTIVE", "status of the port as soon as the server is active")
 
 
-@action()
+@action("guest.setup.inject.networking")
 def addresses_routes_and_mtu(stage: NetworkStage):
     server = stage.active()
     port, = stage.ports_of(server)
