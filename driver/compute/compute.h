@@ -197,6 +197,8 @@ class Compute {
   [[nodiscard]] Result<void> prepare(Held& held);
   [[nodiscard]] Result<void> start(Held& held);
   [[nodiscard]] Result<void> stop(Held& held, std::chrono::seconds timeout);
+  // Of one that is off: it has its own root again, and the rescue's files are gone. rescue.cpp
+  [[nodiscard]] Result<void> end_rescue(Held& held);
   [[nodiscard]] Result<void> end_suspension(Held& held);
   // Domain, disk, folder, hold on the image.
   [[nodiscard]] Result<void> remove(Held& held);

@@ -43,6 +43,8 @@ Result<void> Compute::reboot_hard(const std::string& uuid, Wiring wiring) {
   auto held = TRY(hold_ready(uuid));
   TRY(take_wiring(held, std::move(wiring)));
   TRY(stop(held, std::chrono::seconds(0)));
+  // No scheduler reboots one that it takes for rescued: that it is so still is what was left of an unrescue.
+  TRY(end_rescue(held));
   return start(held);
 }
 

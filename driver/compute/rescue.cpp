@@ -48,19 +48,27 @@ Result<void> Compute::rescue(const RescueRequest& request) {
   return {};
 }
 
-Result<void> Compute::unrescue(const std::string& uuid) {
-  auto held = TRY(hold_ready(uuid));
-  // The same request again, after the journal had said so: what was left to do is its start.
-  if (!held.record()->rescue) return start(held);
-  TRY(stop(held, std::chrono::seconds(0)));
+Result<void> Compute::end_rescue(Held& held) {
   auto record = *held.record();
+  if (!record.rescue) return {};
   // Its files go while the journal still says what they are.
   TRY(make_disk(held));
   TRY(guests_.remove_rescue(held.instance()));
   const auto image = *record.rescue;
   record.rescue.reset();
-  TRY(save(held, record));
-  if (!record.image || *record.image != image) images_.release(image.key, uuid);
+  const bool is_own = record.image && *record.image == image;
+  const auto uuid = record.spec.uuid;
+  TRY(save(held, std::move(record)));
+  if (!is_own) images_.release(image.key, uuid);
+  return {};
+}
+
+Result<void> Compute::unrescue(const std::string& uuid) {
+  auto held = TRY(hold_ready(uuid));
+  // The same request again, after the journal had said so: what was left to do is its start.
+  if (!held.record()->rescue) return start(held);
+  TRY(stop(held, std::chrono::seconds(0)));
+  TRY(end_rescue(held));
   return start(held);
 }
 

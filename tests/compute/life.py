@@ -173,6 +173,20 @@ def rescued(env):
 
 
 @test(drivers=USERNS)
+def a_hard_reboot_ends_a_rescue(env):
+    """As who asks for it takes the instance for one that is not rescued: the answer to its unrescue was lost."""
+    with Lab(env) as lab:
+        spec = instance()
+        lab.spawn(spec)
+        lab.sh(spec, "echo kept > /root/kept")
+        lab.call("instance.rescue", uuid=spec["uuid"], image={"key": "busybox", "format": "root-tar"}, network=[], volumes=[], files=[],
+                 config_drive=[], password=None)
+        lab.sh(spec, "echo lost > /root/lost")
+        lab.call("instance.reboot", uuid=spec["uuid"], type="hard", network=[], volumes=[])
+        equal(lab.sh(spec, "cat /root/kept; ls /root /mnt").split(), ["kept", "/mnt:", "/root:", "kept"])
+
+
+@test(drivers=USERNS)
 def resized(env):
     with Lab(env) as lab:
         spec = instance()
