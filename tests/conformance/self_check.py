@@ -304,6 +304,17 @@ def two_references_run_at_once():
         first.stop()
 
 
+MISSING = [f"/run/missing-{os.getpid()}-{number}" for number in range(3)]
+
+
+def folders_that_are_missing_are_there_for_us_alone():
+    """However many of one parent: the kernel stacks no more than two overlays."""
+    for folder in MISSING:
+        harness.check(os.path.ismount(folder), f"{folder} is ours")
+        if os.geteuid() == 0:
+            harness.check(not os.path.exists(f"/proc/1/root{folder}"), f"{folder} is not the machine's")
+
+
 def checks_that_should_fail_do():
     for claim in (lambda: harness.equal(1, 2), lambda: harness.contains("abc", "x"), lambda: harness.check(False),
                   lambda: harness.matches("abc", "^x"), lambda: harness.eventually(lambda: False, "never", 0.1)):
@@ -316,7 +327,7 @@ def main():
     try:
         host_state.become_subreaper()
         kernel_lists.own_session_keyring()
-        daemon_module.enter_private_namespaces()
+        daemon_module.enter_private_namespaces(tuple(MISSING))
     except (daemon_module.NotPossible, subprocess.CalledProcessError) as reason:
         print(f"skipped: {reason}")
         return 77
@@ -324,8 +335,8 @@ def main():
     for function in (nothing_is_no_difference, an_orphaned_daemon_is_seen, a_zombie_is_no_process, a_zombie_that_stays_is_seen,
                      a_namespace_is_seen, a_mount_is_seen, a_link_is_seen, an_address_is_seen, a_table_is_seen, a_key_is_seen,
                      a_changed_owner_is_seen, a_group_and_its_new_owner_are_seen, a_loop_device_is_seen, files_are_seen,
-                     what_a_daemon_keeps_is_seen, a_root_test_that_leaks_fails, the_run_directories_are_private, two_references_run_at_once,
-                     checks_that_should_fail_do):
+                     what_a_daemon_keeps_is_seen, a_root_test_that_leaks_fails, the_run_directories_are_private, folders_that_are_missing_are_there_for_us_alone,
+                     two_references_run_at_once, checks_that_should_fail_do):
         try:
             function()
             print(f"ok   self_check.{function.__name__}")

@@ -44,14 +44,14 @@ def missing(more: tuple[str, ...] = ()) -> list[str]:
         ([] if os.access(RABBIT_SERVER, os.X_OK) else ["rabbitmq-server"])
 
 
-def enter(folder: str, network=None) -> None:
-    """Namespaces of mounts and of the network for this process and what it starts; `folder` becomes /var/lib/nova there. `network` as
-    of Cloud."""
+def enter(folder: str, network=None, volumes=None) -> None:
+    """Namespaces of mounts and of the network for this process and what it starts; `folder` becomes /var/lib/nova there. `network` and
+    `volumes` as of Cloud."""
     if os.geteuid() != 0:
         raise daemon_module.NotPossible("nova's services and real containers need root")
-    if lacking := missing(network.PROGRAMS if network else ()):
+    if lacking := missing((*(network.PROGRAMS if network else ()), *(volumes.PROGRAMS if volumes else ()))):
         raise daemon_module.NotPossible(f"not installed: {' '.join(lacking)} (group [nova] of tools/packages)")
-    daemon_module.enter_private_namespaces(ssh.PRIVATE_FOLDERS)
+    daemon_module.enter_private_namespaces((*ssh.PRIVATE_FOLDERS, *(volumes.PRIVATE_FOLDERS if volumes else ())))
     subprocess.run(["mount", "--bind", folder, str(HOME)], check=True)
     if network:
         subprocess.run(["sh", "-c", SHOW_LINKS_IN_SYS], check=True)
@@ -197,6 +197,8 @@ class Cloud:
     def down(self) -> list[str]:
         """Hosts first; what is left of the services is thrown away, so they may end in any order. The names of what had to be killed."""
         refused = [name for host in reversed(self.hosts.values()) for name in host.stop()]
+        if self.volumes:
+            self.volumes.end()
         for program in self.services:
             program.tell_to_end()
         refused += [program.name for program in reversed(self.services) if not program.stop()]

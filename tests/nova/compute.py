@@ -7,6 +7,7 @@ import contextlib
 import os
 import pathlib
 import re
+import subprocess
 import time
 
 import daemon as daemon_module
@@ -121,6 +122,12 @@ class Host:
     @property
     def log(self) -> pathlib.Path:
         return LOGS / f"nova-compute-{self.name}.log"
+
+    def run_inside(self, domain: str, command: tuple[str, ...]) -> subprocess.CompletedProcess:
+        """In a container of this host, as its root."""
+        program = os.path.join(self.build, "driver", "exec", "virt-userns-exec")
+        return subprocess.run([program, "-c", self.uri, domain, "--", *command], capture_output=True, text=True,
+                              timeout=30 * daemon_module.TIME_FACTOR, stdin=subprocess.DEVNULL)
 
     def restart_compute(self) -> None:
         self.compute.stop()

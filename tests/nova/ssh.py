@@ -19,6 +19,12 @@ def _make_keys() -> None:
         file.chmod(0o600)
 
 
+def public_key() -> str:
+    """Of the key that this process and what it starts have."""
+    _make_keys()
+    return KEY.with_suffix(".pub").read_text().strip()
+
+
 def server_argv(name: str, ip: str) -> list[str]:
     """Of the server of one host, for which keys and configuration are written."""
     _make_keys()

@@ -1,8 +1,6 @@
 """What an action is tried on: a cloud, images and flavors in it, and servers that can be looked at from the host's side."""
 import contextlib
-import os
 import pathlib
-import subprocess
 import sys
 import time
 
@@ -96,9 +94,7 @@ class Server:
         """Inside, as its root."""
         with self.domain() as domain:
             name = domain.name()
-        program = os.path.join(self.stage.cloud.build, "driver", "exec", "virt-userns-exec")
-        result = subprocess.run([program, "-c", self.host.uri, name, "--", *command], capture_output=True, text=True,
-                                timeout=30 * daemon_module.TIME_FACTOR, stdin=subprocess.DEVNULL)
+        result = self.host.run_inside(name, command)
         check(result.returncode == 0, f"{' '.join(command)} inside: {result.stderr.strip() or result.returncode}")
         return result.stdout.strip()
 

@@ -144,7 +144,7 @@ def _session(paths: tuple[Path, ...], subject: Subject, arguments) -> int:
         os.mkdir(state), os.mkdir(files)
         image = boot_images.busybox(files)
         results = stack.enter_context(open(arguments.results, "w")) if arguments.results else None
-        cloud_module.enter(state, subject.network)
+        cloud_module.enter(state, subject.network, subject.volumes)
         try:
             counts = _run_paths(paths, subject, image, arguments, results)
             failed = counts["FAIL"]

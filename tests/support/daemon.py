@@ -68,14 +68,17 @@ def enter_private_namespaces(more: tuple[str, ...] = ()) -> None:
     _run("ip", "link", "set", "lo", "up")
     scratch = tempfile.mkdtemp(prefix=owned.name("overlay") + "-")
     _run("mount", "-t", "tmpfs", "tmpfs", scratch)
+    forgetting = set()
     for number, folder in enumerate([*more, *PRIVATE_FOLDERS]):
-        if not os.path.isdir(folder):
-            # The mount point must not be made on the host: the parent becomes an overlay that forgets it.
-            parent = os.path.dirname(folder)
+        parent = os.path.dirname(folder)
+        if not os.path.isdir(folder) and parent not in forgetting:
+            # The mount point must not be made on the host: the parent becomes an overlay that forgets it, once, since the kernel
+            # stacks two at most.
+            forgetting.add(parent)
             upper, work = f"{scratch}/{number}/upper", f"{scratch}/{number}/work"
             os.makedirs(upper), os.makedirs(work)
             _run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={parent},upperdir={upper},workdir={work}", parent)
-            os.makedirs(folder, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
         _run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", folder)
     # The scratch tmpfs lives on in the overlays; its name on the host goes.
     _run("umount", "-l", scratch)

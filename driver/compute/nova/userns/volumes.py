@@ -32,7 +32,10 @@ def connect(connection_info, device, boot_index=None, encryption=None):
     try:
         data['device_path'] = _connector(connection_info).connect_volume(data)['path']
     except brick_exception.BrickException as error:
-        raise exception.DiskNotFound(str(error), location=connection_info.get('serial')) from error
+        # os-brick says no more than that no device came; why, a login that was refused as well, is in the log alone.
+        serial, transport = connection_info.get('serial'), connection_info['driver_volume_type']
+        raise exception.DiskNotFound(f'volume {serial}: no device by {transport}: {error} (the log of nova-compute on {CONF.host} '
+                                     'says why)') from error
     return marshal.volume(connection_info, device, _text(data['device_path']), boot_index)
 
 
