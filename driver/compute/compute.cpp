@@ -74,7 +74,21 @@ Result<Compute::Held> Compute::hold_ready(const std::string& uuid) {
   auto held = hold(uuid);
   if (!held.record() || held.record()->phase == Phase::kCreating)
     return fail(VIR_ERR_NO_DOMAIN, "there is no instance " + uuid + " here");
+  if (held.record()->phase == Phase::kMoved)
+    return fail(VIR_ERR_NO_DOMAIN, "instance " + uuid + " has moved away from here, and may come back by a revert");
   return held;
+}
+
+Result<Compute::Held> Compute::hold_to_start(const std::string& uuid) {
+  {
+    auto held = hold(uuid);
+    if (held.record() && held.record()->phase == Phase::kMoved) {
+      log_info("compute", "instance " + uuid + " had moved away and is to run here: it is taken back");
+      TRY(take_back(held));
+      return held;
+    }
+  }
+  return hold_ready(uuid);
 }
 
 std::optional<Record> Compute::peek(const std::string& uuid) {

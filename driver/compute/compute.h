@@ -187,8 +187,11 @@ class Compute {
   [[nodiscard]] Held hold(const std::string& uuid);
   // As hold(), of what is to be destroyed: a dump that holds it ends with its domain.
   [[nodiscard]] Held hold_to_destroy(const std::string& uuid);
-  // VIR_ERR_NO_DOMAIN without a complete record.
+  // VIR_ERR_NO_DOMAIN without a complete record, and of one that has moved away.
   [[nodiscard]] Result<Held> hold_ready(const std::string& uuid);
+  // As hold_ready(), of what is to run here: one that had moved away is taken back, because the scheduler has decided so, though the
+  // request that should have said it was lost.
+  [[nodiscard]] Result<Held> hold_to_start(const std::string& uuid);
   [[nodiscard]] std::optional<Record> peek(const std::string& uuid);
   [[nodiscard]] std::string folder_of(const std::string& uuid) const;
 
@@ -197,6 +200,8 @@ class Compute {
   [[nodiscard]] Result<void> prepare(Held& held);
   [[nodiscard]] Result<void> start(Held& held);
   [[nodiscard]] Result<void> stop(Held& held, std::chrono::seconds timeout);
+  // Of one that had moved away: it is the one that counts. migrate.cpp
+  [[nodiscard]] Result<void> take_back(Held& held);
   // Of one that is off: it has its own root again, and the rescue's files are gone. rescue.cpp
   [[nodiscard]] Result<void> end_rescue(Held& held);
   [[nodiscard]] Result<void> end_suspension(Held& held);

@@ -263,6 +263,15 @@ Result<void> Compute::undo_resize(Held& held) {
   return save(held, std::move(record));
 }
 
+Result<void> Compute::take_back(Held& held) {
+  auto record = *held.record();
+  record.phase = Phase::kReady;
+  record.token.clear();
+  TRY(save(held, std::move(record)));
+  TRY(remove_kept(held));
+  return prepare(held);
+}
+
 Result<void> Compute::migrate_revert(const std::string& uuid, Wiring wiring, bool power) {
   auto held = hold(uuid);
   if (!held.record() || held.record()->phase == Phase::kCreating)
@@ -270,13 +279,10 @@ Result<void> Compute::migrate_revert(const std::string& uuid, Wiring wiring, boo
   if (held.record()->phase == Phase::kReady && held.record()->before_resize) TRY(undo_resize(held));
   auto record = *held.record();
   TRY(check_sharing(record.spec, wiring.volumes));
-  record.phase = Phase::kReady;
-  record.token.clear();
   record.network = std::move(wiring.network);
   record.volumes = std::move(wiring.volumes);
   TRY(save(held, std::move(record)));
-  TRY(remove_kept(held));
-  TRY(prepare(held));
+  TRY(take_back(held));
   return power ? start(held) : held.disk().unmount();
 }
 

@@ -17,7 +17,7 @@ Result<void> Compute::power_off(const std::string& uuid, std::chrono::seconds ti
 }
 
 Result<void> Compute::power_on(const std::string& uuid, Wiring wiring) {
-  auto held = TRY(hold_ready(uuid));
+  auto held = TRY(hold_to_start(uuid));
   const auto state = TRY(hypervisor_.facts(uuid)).state;
   if (state == PowerState::kRunning) return {};
   if (state == PowerState::kPaused) return not_now("started", "paused");
@@ -27,7 +27,7 @@ Result<void> Compute::power_on(const std::string& uuid, Wiring wiring) {
 }
 
 Result<void> Compute::reboot_soft(const std::string& uuid, Wiring wiring) {
-  auto held = TRY(hold_ready(uuid));
+  auto held = TRY(hold_to_start(uuid));
   const auto state = TRY(hypervisor_.facts(uuid)).state;
   if (state == PowerState::kRunning) {
     const auto rebooted = TRY(hypervisor_.reboot(uuid, std::chrono::seconds(settings_.soft_reboot_timeout_s)));
@@ -40,7 +40,7 @@ Result<void> Compute::reboot_soft(const std::string& uuid, Wiring wiring) {
 }
 
 Result<void> Compute::reboot_hard(const std::string& uuid, Wiring wiring) {
-  auto held = TRY(hold_ready(uuid));
+  auto held = TRY(hold_to_start(uuid));
   TRY(take_wiring(held, std::move(wiring)));
   TRY(stop(held, std::chrono::seconds(0)));
   // No scheduler reboots one that it takes for rescued: that it is so still is what was left of an unrescue.

@@ -163,6 +163,31 @@ def there_and_taken_back(env):
 
 
 @test(drivers=USERNS)
+def started_where_it_was(env):
+    """The revert was lost with the scheduler, whose operator has the instance start: it is the one here that counts, and may move again."""
+    for method, more in (("instance.reboot", {"type": "hard"}), ("instance.reboot", {"type": "soft"}), ("instance.power_on", {})):
+        with two_hosts(env) as (lab, other):
+            spec = instance()
+            uuid = spec["uuid"]
+            lab.spawn(spec)
+            lab.sh(spec, "echo kept > /root/kept")
+            former = out(lab, spec)
+            for refused_method, params in (("instance.pause", {}), ("instance.power_off", {"timeout": 0, "retry_interval": 1})):
+                with refused("instance-not-found", "has moved away"):
+                    lab.call(refused_method, uuid=uuid, **params)
+            lab.call(method, uuid=uuid, **more, **WIRING)
+            equal(lab.client.info(uuid)["state"], "running")
+            with refused("unavailable", "waits here to be fetched"):
+                arrive(other, spec, former)
+            lab.call("instance.migrate_confirm", uuid=uuid)  # too late
+            equal(lab.client.info(uuid)["state"], "running")
+            arrive(other, spec, out(lab, spec))
+            equal(other.sh(spec, "cat /root/kept").strip(), "kept")
+            lab.call("instance.migrate_confirm", uuid=uuid)
+            lab.nothing_left()
+
+
+@test(drivers=USERNS)
 def whatever_dies_on_the_way(env):
     with two_hosts(env) as (lab, other):
         spec = instance()
