@@ -8,7 +8,8 @@ Each action is tried undisturbed, which tells how long it takes, and then with a
 started again at once, as a service manager would. Then: another instance has run on, the action has ended, well or with an error, the
 instance can be brought back with its disk, the same action does what it should, and when it is deleted nothing of it is on a host or
 claimed in Placement. Where the request was lost with the process (Nova acknowledges a request before it works on it), an operator's
-`openstack server set --state active` and a hard reboot are the way back, and are done; the line of the trial says so. What a migration
+`openstack server set --state active` and a hard reboot are the way back, and are done; for one that was being unshelved and has no disk
+yet it is a rebuild of its shelved image. The line of the trial says so. What a migration
 whose end was lost still claims is found by `nova-manage placement audit`.
 """
 import contextlib
@@ -194,6 +195,8 @@ class Kills(Trials):
             if found == "ERROR" or "," in found or is_stuck:
                 notes, step = f", {BY_HAND}", HARD
                 server.act("os-resetState", {"state": "active"})
+            if is_stuck and (image := self._shelved_image(server)):  # it has no disk: it had not been made of the image again
+                notes, step = f", {BY_HAND}, rebuilt", ("rebuild", "ACTIVE", {"imageRef": image})
             is_stuck = False
             try:
                 self._walk(server, (step,))
@@ -201,6 +204,11 @@ class Kills(Trials):
                 is_stuck = True
             found = self.settled(server)
         raise WentWrong(f"{found}, after {TRIES} tries to bring it back: {server.reason()}")
+
+    def _shelved_image(self, server: Server) -> str | None:
+        """Nova deletes it when the instance runs again."""
+        name = f"{self.stage.admin.server(server.id)['name']}-shelved"
+        return next((each["id"] for each in self.stage.admin.images() if each["name"] == name), None)
 
     @staticmethod
     def _runs(server: Server) -> bool:
