@@ -32,6 +32,16 @@ Take path(std::string Settings::*field) {
   };
 }
 
+// "": what the default does.
+Take path_or_none(std::string Settings::*field) {
+  return [field](Settings& settings, const toml::node& node) -> std::string {
+    const auto value = node.value_exact<std::string>();
+    if (!value || (!value->empty() && !value->starts_with('/'))) return "needs an absolute path, or \"\"";
+    settings.*field = *value;
+    return "";
+  };
+}
+
 Take flag(bool Settings::*field) {
   return [field](Settings& settings, const toml::node& node) -> std::string {
     const auto value = node.value_exact<bool>();
@@ -60,7 +70,7 @@ const std::map<std::string, Take>& keys() {
       {"socket_group", text(&S::socket_group)},
       {"state", path(&S::state)},
       {"daemon_config", path(&S::daemon_config)},
-      {"image_program", path(&S::image_program)},
+      {"image_program", path_or_none(&S::image_program)},
       {"console_address", text(&S::console_address)},
       {"host", text(&S::host)},
       {"migration_address", text(&S::migration_address)},

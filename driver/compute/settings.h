@@ -1,4 +1,4 @@
-// virtuserns-compute.conf: as virtusernsd.conf (key = value, strings in double quotes, # comments).
+// /etc/virtuserns/compute.conf: as virtusernsd.conf (key = value, strings in double quotes, # comments).
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,8 @@ struct Settings {
   unsigned soft_reboot_timeout_s = 60;
   unsigned quiesce_limit_s = 600;  // how long an instance stands still at most, when nobody thaws it
   unsigned log_level = 3;
+
+  bool operator==(const Settings&) const = default;
 };
 
 // Every key is optional; an unknown key or a value of the wrong type is an error that names file, line and key.

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <regex>
+
+#include "conf/base/file.h"
 #include "driver/compute/host.h"
 #include "driver/compute/kinds.h"
 #include "driver/compute/settings.h"
@@ -118,6 +122,7 @@ TEST(Settings, EveryKeyIsOptionalAndChecked) {
       {"\n\nno_such = 1", "f:3: unknown key 'no_such'"},
       {"socket = \"relative\"", "f:1: key 'socket' needs an absolute path"},
       {"state = 1", "f:1: key 'state' needs an absolute path"},
+      {"image_program = \"relative\"", "f:1: key 'image_program' needs an absolute path, or \"\""},
       {"root_volumes = 1", "f:1: key 'root_volumes' needs true or false"},
       {"connect = 1", "f:1: key 'connect' needs a string"},
       {"log_level = 5", "f:1: key 'log_level' needs a number from 1 to 4"},
@@ -128,6 +133,18 @@ TEST(Settings, EveryKeyIsOptionalAndChecked) {
        {"socket", "socket =", "socket = \"", "[table]", "socket = \"/a\"\nsocket = \"/b\"", "\xff = 1"})
     EXPECT_FALSE(parse_settings(text, "f")) << text;
   EXPECT_TRUE(read_settings_file("/nonexistent/file"));
+}
+
+// "What is commented out here is the default."
+TEST(Settings, EveryLineOfTheExampleCanBeUncommented) {
+  const auto* source = std::getenv("VIRTUSERNS_SOURCE");
+  ASSERT_TRUE(source);
+  const auto example = read_file(std::string(source) + "/tools/data/virtuserns-compute.conf").value();
+  const auto uncommented = std::regex_replace(example, std::regex("(^|\n)#([a-z_]+ = )"), "$1$2");
+  ASSERT_NE(uncommented, example);
+  const auto read = parse_settings(uncommented, "f");
+  ASSERT_TRUE(read) << read.error().text;
+  EXPECT_TRUE(*read == Settings{});
 }
 
 TEST(CpuTraits, AreThoseOfPlacement) {

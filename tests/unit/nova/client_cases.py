@@ -55,6 +55,12 @@ class ClientTest(ShimCase):
             impatient.call("host.uptime", {})
         self.adapter.start()
 
+    def test_reasons_are_the_kernels_words(self):
+        """docs/openstack.md quotes them; with eventlet and without."""
+        nowhere = client.Client("/nowhere/compute.sock", request_timeout=20, reconnect_timeout=0)
+        with self.assertRaisesRegex(client.AdapterUnreachable, "'/nowhere/compute.sock': connect: No such file or directory$"):
+            nowhere.call("host.uptime", {})
+
     def test_silent(self):
         def never(**_params):
             raise fake_adapter.Hang

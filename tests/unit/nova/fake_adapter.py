@@ -44,11 +44,11 @@ ANSWERS = {
     "instance.serial_console": {"host": "127.0.0.1", "port": 10000},
     "instance.crash_dump": {"path": "/var/lib/virtuserns/dump/1"},
     "instance.diagnostics": {
-        "state": "running", "uptime_s": 5, "memory": {"maximum_mb": 512, "used_mb": 5},
+        "state": "running", "uptime_s": None, "memory": {"maximum_mb": 512, "used_mb": 5},
         "cpus": [{"id": 0, "time_ns": 7, "utilisation": None}],
         "nics": [{"mac": "fa:16:3e:00:00:01", "rx_octets": 1, "rx_packets": 2, "rx_drop": 3, "rx_errors": 4, "tx_octets": 5,
                   "tx_packets": 6, "tx_drop": 7, "tx_errors": 8}],
-        "disks": [{"read_bytes": 1, "read_requests": 2, "write_bytes": 3, "write_requests": 4, "errors_count": 0}],
+        "disks": [{"read_bytes": 1, "read_requests": 2, "write_bytes": 3, "write_requests": 4}],
         "driver": "userns", "hypervisor": "userns", "hypervisor_os": "linux", "config_drive": False},
     "image.has": {"present": True},
     "image.add": {"bytes": 5},

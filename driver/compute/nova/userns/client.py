@@ -6,6 +6,7 @@ and for one thread where it has not. A connection serves one request at a time; 
 
 import itertools
 import json
+import os
 import socket
 import struct
 import threading
@@ -35,6 +36,11 @@ class _Lost(Exception):
     """The connection ended; whether the request was carried out is not known."""
 
 
+def _reason(error):
+    """The kernel's words: eventlet's connect has the name of the number there (ENOENT)."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
 class Connection:
     """One connection. Not to be shared by threads."""
 
@@ -46,7 +52,7 @@ class Connection:
             self._socket.connect(path)
         except OSError as error:
             self._socket.close()
-            raise _Lost(f'connect: {error}') from error
+            raise _Lost(f'connect: {_reason(error)}') from error
 
     def close(self):
         self._socket.close()
@@ -96,7 +102,7 @@ class Connection:
         except socket.timeout as error:
             raise AdapterUnreachable('it takes no requests') from error
         except OSError as error:
-            raise _Lost(str(error)) from error
+            raise _Lost(_reason(error)) from error
 
     def _read(self, size, deadline):
         data = bytearray()
@@ -108,7 +114,7 @@ class Connection:
             except socket.timeout as error:
                 raise AdapterUnreachable('it does not answer in time') from error
             except OSError as error:
-                raise _Lost(str(error)) from error
+                raise _Lost(_reason(error)) from error
             if not piece:
                 raise _Lost('the connection was closed')
             data += piece

@@ -25,8 +25,8 @@ _OPTIONS = [
                help='Where images are kept on their way from Glance to virtuserns-compute, and snapshots on their way '
                     'back.'),
     cfg.IntOpt('image_cache_mb', min=0,
-               help="How much the images may take that no instance needs, beside what Nova's section [image_cache] says of "
-                    'their age. Unset: no limit.'),
+               help='How much all images may take together: while it is more, those that no instance needs are removed, the '
+                    "longest unused first; beside what Nova's section [image_cache] says of their age. Unset: no limit."),
     cfg.BoolOpt('inject_password', default=True,
                 help="Set the password that Nova's API returned when the instance was created."),
     cfg.IntOpt('reserved_id_ranges', default=0, min=0,
