@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 namespace {
 
@@ -91,6 +92,16 @@ int refused(long seconds) {
   return 0;
 }
 
+// Many descriptors of one file, which many threads have in common.
+int open_often(const char* path, int files, int threads) {
+  for (int i = 0; i < files; ++i)
+    if (::open(path, O_RDONLY) < 0) return 1;
+  for (int i = 0; i < threads; ++i) std::thread([] { ::pause(); }).detach();
+  std::printf("ready\n");
+  std::fflush(stdout);
+  return ::pause();
+}
+
 // A write that begins, and lasts until somebody ends the pipe.
 int write_without_end(const char* path) {
   int ends[2];
@@ -112,5 +123,7 @@ int main(int argc, char** argv) {
   if (argc >= 3 && std::strcmp(argv[1], "refused") == 0) return refused(std::atol(argv[2]));
   if (argc >= 3 && std::strcmp(argv[1], "handle") == 0) return handle(std::atoi(argv[2]));
   if (argc >= 3 && std::strcmp(argv[1], "write") == 0) return write_without_end(argv[2]);
+  if (argc >= 5 && std::strcmp(argv[1], "open") == 0)
+    return open_often(argv[2], std::atoi(argv[3]), std::atoi(argv[4]));
   return 2;
 }
