@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -234,7 +235,8 @@ class Compute {
   Consoles consoles_;
   std::mutex dumps_;    // one dump is made at a time; before an instance is held, since others may hold up its dump
   std::string dumped_;  // by mutex_: whose
-  std::mutex mutex_;    // of slots_, of who has one, and of records read without their job
+  std::set<std::string> wanted_dumps_;  // by mutex_: of whom one is made or waited for
+  std::mutex mutex_;                    // of slots_, of who has one, and of records read without their job
   std::map<std::string, std::shared_ptr<Slot>> slots_;
   Thaws thaws_;  // the last: its thread uses the others
 };

@@ -52,54 +52,68 @@ Result<client::Stream> open_stream(client::Domain domain, const std::string& uui
   return stream;
 }
 
-// What came from the visitor and is not with the instance yet: a terminal's worth.
+// What has come from one side and is not with the other yet: a terminal's worth. Libvirt's library keeps whatever of a stream is not taken
+// from it, without an end. So the instance is listened to all the time, and what its visitor does not take is dropped, oldest first.
 class Relay {
  public:
   Relay(virStreamPtr stream, const SocketFd& visitor) : stream_(stream), visitor_(visitor) {}
 
   // False: one side has ended.
   bool from_instance() {
-    while (true) {
+    int got = 0;
+    for (int parts = 0; parts < kMostParts; ++parts) {
       std::array<char, 4096> bytes;
-      const int got = ::virStreamRecv(stream_, bytes.data(), bytes.size());
-      if (got == kWouldBlock) return true;
-      if (got <= 0 || !send_all({bytes.data(), static_cast<std::size_t>(got)})) return false;
+      got = ::virStreamRecv(stream_, bytes.data(), bytes.size());
+      if (got <= 0) break;
+      to_visitor_.append(bytes.data(), static_cast<std::size_t>(got));
     }
+    has_more_ = got > 0;
+    if (to_visitor_.size() > kMostWaiting) to_visitor_.erase(0, to_visitor_.size() - kMostWaiting);
+    return has_more_ || got == kWouldBlock;
   }
   bool from_visitor() {
     std::array<char, 4096> bytes;
     const auto got = ::recv(visitor_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
     if (got < 0) return errno == EAGAIN || errno == EINTR;
     if (got == 0) return false;
-    waiting_.append(bytes.data(), static_cast<std::size_t>(got));
-    return pass_on();
+    to_instance_.append(bytes.data(), static_cast<std::size_t>(got));
+    return true;
   }
+  // What both sides take now.
   bool pass_on() {
-    while (!waiting_.empty()) {
-      const int sent = ::virStreamSend(stream_, waiting_.data(), waiting_.size());
-      if (sent == kWouldBlock) return true;
+    while (!to_instance_.empty()) {
+      const int sent = ::virStreamSend(stream_, to_instance_.data(), to_instance_.size());
+      if (sent == kWouldBlock) break;
       if (sent < 0) return false;
-      waiting_.erase(0, static_cast<std::size_t>(sent));
+      to_instance_.erase(0, static_cast<std::size_t>(sent));
+    }
+    return tell_visitor();
+  }
+  bool tell_visitor() {
+    while (!to_visitor_.empty()) {
+      const auto sent = ::send(visitor_.get(), to_visitor_.data(), to_visitor_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (sent < 0 && errno == EINTR) continue;
+      if (sent < 0) return errno == EAGAIN;
+      to_visitor_.erase(0, static_cast<std::size_t>(sent));
     }
     return true;
   }
-  [[nodiscard]] bool has_room() const { return waiting_.size() < 64 * 1024; }
-  [[nodiscard]] bool has_waiting() const { return !waiting_.empty(); }
+  // Of the visitor's socket, to be waited for.
+  [[nodiscard]] short wanted() const {
+    return static_cast<short>((to_instance_.size() < kMostWaiting ? POLLIN : 0) |
+                              (to_visitor_.empty() ? 0 : POLLOUT));
+  }
+  [[nodiscard]] int patience_ms() const { return has_more_ ? 0 : to_instance_.empty() ? kTickMs : kRetryMs; }
 
  private:
-  bool send_all(std::string_view bytes) {
-    while (!bytes.empty()) {
-      const auto sent = ::send(visitor_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-      if (sent < 0 && errno == EINTR) continue;
-      if (sent < 0) return false;
-      bytes.remove_prefix(static_cast<std::size_t>(sent));
-    }
-    return true;
-  }
+  static constexpr std::size_t kMostWaiting = 64 * 1024;
+  static constexpr int kMostParts = 64;  // before the other side has its turn
+  static constexpr int kRetryMs = 20;
 
   virStreamPtr stream_;
   const SocketFd& visitor_;
-  std::string waiting_;
+  std::string to_instance_, to_visitor_;
+  bool has_more_ = false;
 };
 
 }  // namespace
@@ -180,14 +194,18 @@ void Consoles::relay(const std::string& uuid, const SocketFd& visitor) {
   Relay both(opened->get(), visitor);
   bool is_open = both.from_instance();
   while (is_open && !is_ending_) {
-    pollfd polled[] = {{visitor.get(), static_cast<short>(both.has_room() ? POLLIN : 0), 0}, {wake.get(), POLLIN, 0}};
-    if (::poll(polled, 2, both.has_waiting() ? 20 : kTickMs) < 0 && errno != EINTR) break;
+    pollfd polled[] = {{visitor.get(), both.wanted(), 0}, {wake.get(), POLLIN, 0}};
+    const int patience = both.patience_ms();
+    if (::poll(polled, 2, patience) < 0 && errno != EINTR) break;
     eventfd_t ignored = 0;
     if (polled[1].revents != 0) (void)::eventfd_read(wake.get(), &ignored);
-    if (polled[1].revents != 0) is_open = both.from_instance();
-    if (is_open && polled[0].revents != 0) is_open = both.from_visitor();
-    is_open = is_open && both.pass_on();
+    if (polled[1].revents != 0 || patience == 0) is_open = both.from_instance();
+    if (is_open && (polled[0].revents & ~POLLOUT) != 0) is_open = both.from_visitor();
+    is_open = both.pass_on() && is_open;
   }
+  // Its last words, to whoever reads them now.
+  pollfd last{visitor.get(), POLLOUT, 0};
+  if (::poll(&last, 1, kTickMs) > 0) (void)both.tell_visitor();
   (void)::virStreamEventRemoveCallback(opened->get());
   (void)::virStreamAbort(opened->get());
 }

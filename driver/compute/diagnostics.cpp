@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "conf/base/log.h"
 #include "conf/base/text.h"
+#include "conf/base/undo.h"
 #include "driver/compute/blocks.h"
 #include "driver/compute/compute.h"
 
@@ -61,24 +63,48 @@ Result<void> Compute::quiesce(const std::string& uuid) {
   const auto root = root_volume_of(*held.record());
   if (!root && !TRY(held.disk().is_mounted()))
     return fail(VIR_ERR_OPERATION_UNSUPPORTED, "the instance has no disk of its own in use");
-  // Before, so that nothing stays frozen that nobody is to thaw.
-  thaws_.expect(uuid, std::chrono::steady_clock::now() + std::chrono::seconds(settings_.quiesce_limit_s));
-  if (!root) return held.disk().freeze();
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(settings_.quiesce_limit_s);
+  if (thaws_.is_expected(uuid)) {
+    thaws_.expect(uuid, until);
+    return {};
+  }
+  // A file system is frozen when the last write has ended, and until then whoever freezes it cannot be killed. A write lasts as long as
+  // its writer likes (splice(2) of an empty pipe): one whose writers are frozen has none.
+  Undo undo;
   auto record = *held.record();
-  record.is_frozen = true;
-  TRY(save(held, std::move(record)));
-  return freeze_filesystem(root->path);
+  if (state == PowerState::kRunning) {
+    undo.add([&] {
+      if (const auto resumed = run_on(held); !resumed)
+        log_error("compute", "instance " + uuid + " stays paused: " + resumed.error().text);
+    });
+    record.is_paused_here = true;
+    TRY(save(held, record));
+    TRY(hypervisor_.ensure_paused(uuid));
+  }
+  // Before, so that nothing stays frozen that nobody is to thaw.
+  thaws_.expect(uuid, until);
+  undo.add([&] {
+    if (const auto thawed = thaw(held); !thawed) log_error("compute", thawed.error().text);
+  });
+  if (root) {
+    record.is_frozen = true;
+    TRY(save(held, std::move(record)));
+  }
+  TRY(root ? freeze_filesystem(root->path) : held.disk().freeze());
+  TRY(run_on(held));
+  undo.commit();
+  return {};
 }
 
 Result<void> Compute::unquiesce(const std::string& uuid) {
   auto held = TRY(hold_ready(uuid));
-  thaws_.forget(uuid);
   return thaw(held);
 }
 
 Result<void> Compute::thaw(Held& held) {
-  TRY(held.disk().thaw());
   auto record = *held.record();
+  thaws_.forget(record.spec.uuid);
+  TRY(held.disk().thaw());
   if (!record.is_frozen) return {};
   if (const auto root = root_volume_of(record)) TRY(thaw_filesystem(root->path), "thaw the root of the instance");
   record.is_frozen = false;

@@ -9,6 +9,7 @@
 #include "conf/base/file.h"
 #include "conf/base/log.h"
 #include "conf/base/text.h"
+#include "conf/base/undo.h"
 #include "conf/uuid.h"
 #include "driver/compute/compute.h"
 
@@ -89,6 +90,18 @@ Compute::Held Compute::hold_to_destroy(const std::string& uuid) {
 }
 
 Result<std::string> Compute::crash_dump(const std::string& uuid) {
+  // Its user may ask as often as he likes, and an instance makes its dump last. Those who wait here are no more than there are instances,
+  // and not all that the adapter and its client serve at once.
+  Undo undo;
+  {
+    const std::lock_guard wanted_lock(mutex_);
+    if (!wanted_dumps_.insert(uuid).second)
+      return fail(VIR_ERR_RESOURCE_BUSY, "a dump of the instance is being made already: wait for that one");
+  }
+  undo.add([&] {
+    const std::lock_guard wanted_lock(mutex_);
+    wanted_dumps_.erase(uuid);
+  });
   const std::lock_guard lock(dumps_);
   auto held = TRY(hold_ready(uuid));
   const auto facts = TRY(hypervisor_.facts(uuid));

@@ -26,6 +26,11 @@ void Thaws::forget(const std::string& uuid) {
   due_.erase(uuid);
 }
 
+bool Thaws::is_expected(const std::string& uuid) {
+  const std::lock_guard lock(mutex_);
+  return due_.contains(uuid);
+}
+
 void Thaws::run() {
   std::unique_lock lock(mutex_);
   while (!is_ending_) {

@@ -23,6 +23,7 @@ class Thaws {
   // In place of an earlier time of the same instance.
   void expect(const std::string& uuid, std::chrono::steady_clock::time_point when);
   void forget(const std::string& uuid);
+  [[nodiscard]] bool is_expected(const std::string& uuid);
 
  private:
   void run();

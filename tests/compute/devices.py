@@ -84,6 +84,19 @@ def a_link_without_its_bridge_undoes_the_spawn(env):
         lab.spawn(spec)
 
 
+def until_echo(console):
+    console.sendall(b"who is there\r")
+    seen = b""
+    while seen.count(b"who is there") < 2:  # its terminal's echo, and what cat says
+        part = console.recv(4096)
+        check(part, f"the console closed after {seen!r}")
+        seen += part
+
+
+def memory_of(process):
+    return int(re.search(r"RssAnon:\s*(\d+) kB", (process / "status").read_text())[1]) * 1024
+
+
 @test(drivers=USERNS)
 def what_it_says_on_its_console(env):
     with Lab(env) as lab:
@@ -101,17 +114,33 @@ def what_it_says_on_its_console(env):
         # nova-serialproxy asks whether it is still that, before it connects.
         equal(lab.call("instance.serial_console", uuid=uuid), found, "asked once more")
         with socket.create_connection((found["host"], found["port"]), 30) as console:
-            console.sendall(b"who is there\r")
-            seen = b""
-            while seen.count(b"who is there") < 2:  # its terminal's echo, and what cat says
-                part = console.recv(4096)
-                check(part, f"the console closed after {seen!r}")
-                seen += part
+            until_echo(console)
             check(lab.call("instance.serial_console", uuid=uuid)["port"] != found["port"], "the next one gets one of his own")
         lab.call("instance.power_off", uuid=uuid, timeout=0, retry_interval=1)
         with refused("invalid-state"):
             lab.call("instance.serial_console", uuid=uuid)
         check(lab.client.output(uuid), "the log is gone with the power")
+
+
+@test(drivers=USERNS)
+def a_console_whose_visitor_does_not_read(env):
+    """The instance goes on talking, and libvirt's library keeps for the adapter whatever that does not take."""
+    with Lab(env) as lab:
+        spec = instance()
+        lab.spawn(spec)
+        lab.until_up(spec)
+        process = pathlib.Path("/proc", str(lab.adapter.process.pid))
+        with lab.console(spec) as deaf:
+            until_echo(deaf)
+            before, threads = memory_of(process), len(list((process / "task").iterdir()))
+            lab.sh(spec, f"yes {'0123456789' * 6} | head -c {48 * MIB} > /dev/console")
+            check(memory_of(process) < before + 16 * MIB, f"the adapter has grown from {before} to {memory_of(process)} bytes")
+            # Whoever comes next has the console, and the first one's place is free: there are 128 for all instances.
+            with lab.console(spec) as reader:
+                until_echo(reader)
+                eventually(lambda: len(list((process / "task").iterdir())) <= threads, "the visitor who did not read is gone")
+            with lab.console(spec):
+                lab.again()  # nobody who does not read keeps it from ending
 
 
 @test(drivers=USERNS)
@@ -224,6 +253,9 @@ def a_dump_holds_up_no_destroy(env):
         dumping.begin("instance.crash_dump", uuid=spec["uuid"])
         dumper = env.stop_dumper()
         try:
+            # Whoever asks again and again does not take all connections.
+            with refused("busy", "being made already"):
+                lab.call("instance.crash_dump", uuid=spec["uuid"])
             waiting.begin("instance.crash_dump", uuid=other["uuid"])
             begin = time.monotonic()
             lab.destroy(other)

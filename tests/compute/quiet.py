@@ -132,6 +132,41 @@ def a_root_that_is_a_volume_stands_still_too(env):
 
 
 @test(drivers=USERNS)
+def a_write_that_does_not_end_holds_nobody(env):
+    """A frozen file system has no write under way: whoever waits for one in the kernel cannot even be killed."""
+    with Lab(env) as lab:
+        build = lab.env.daemon.build
+        spec = instance()
+        lab.spawn(spec)
+        lab.sh(spec, "echo early > /root/early")
+        probe = pathlib.Path(build, "tests/root/probe").read_bytes()
+        program = [os.path.join(build, "driver/exec/virt-userns-exec"), "-c", env.uri, spec["name"], "--"]
+        subprocess.run([*program, "/bin/sh", "-c", "cat > /probe; chmod 755 /probe"], input=probe, check=True)
+        endless = subprocess.Popen([*program, "/probe", "write", "/root/endless"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        try:
+            equal(endless.stdout.readline(), b"ready\n", "it begins")
+            with lab.adapter.client(timeout_s=30) as client:
+                equal(client.call("instance.quiesce", uuid=spec["uuid"]), {})
+            equal(lab.call("instance.info", uuid=spec["uuid"])["state"], "running")
+            writer = Writer(lab, spec)
+            eventually(writer.waits, "a write waits")
+            equal(lab.call("instance.quiesce", uuid=spec["uuid"]), {}, "asked once more")
+            equal(lab.call("instance.unquiesce", uuid=spec["uuid"]), {})
+            writer.ends()
+            check(endless.poll() is None, "the endless write has ended")
+            # After a start nothing is frozen, whoever has not thawed it.
+            lab.call("instance.quiesce", uuid=spec["uuid"])
+            lab.call("instance.reboot", uuid=spec["uuid"], type="hard", network=[], volumes=[])
+            lab.call("instance.quiesce", uuid=spec["uuid"])
+            writer = Writer(lab, spec)
+            eventually(writer.waits, "a write waits after a start")
+            lab.call("instance.unquiesce", uuid=spec["uuid"])
+            writer.ends()
+        finally:
+            endless.kill()
+
+
+@test(drivers=USERNS)
 def a_frozen_one_can_be_ended(env):
     for method, params in (("power_off", {"timeout": 0}), ("destroy", {"disks": True}), ("reboot", {"type": "hard", "network": [], "volumes": []})):
         with frozen(env) as (lab, spec, writer):

@@ -1,6 +1,7 @@
 """Volumes: block devices of the host that come to an instance, grow, are changed for others, are shared, or are its root."""
 import contextlib
 import json
+import os
 import pathlib
 import subprocess
 
@@ -123,6 +124,32 @@ def ref(node, serial, device="/dev/vdb", **more):
 
 
 HOLD = "touch /root/hold; (exec 3<>/dev/vdb; while test -e /root/hold; do sleep 0.1; done) >/dev/null 2>&1 </dev/null &"
+
+
+@test(drivers=USERNS)
+def files_of_many_threads_are_looked_at_once(env):
+    """As long as they are looked at nobody can destroy the instance: one of a few MiB took hours of the host's processor."""
+    with Lab(env) as lab, volume(lab) as (node, _):
+        spec, one = instance(flavor={"memory_mb": 512}), ref(node, "s-1")
+        lab.spawn(spec, volumes=[one])
+        build = env.daemon.build
+        program = [os.path.join(build, "driver/exec/virt-userns-exec"), "-c", env.uri, spec["name"], "--"]
+        subprocess.run([*program, "/bin/sh", "-c", "cat > /probe; chmod 755 /probe"], check=True,
+                       input=pathlib.Path(build, "tests/root/probe").read_bytes())
+        holder = subprocess.Popen([*program, "/probe", "open", "/probe", "900", "4000"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        try:
+            equal(holder.stdout.readline(), b"ready\n", "it has them open")
+            before = processor_time(lab.adapter.process.pid)
+            lab.call("instance.detach_volume", uuid=spec["uuid"], volume=one)
+            spent = processor_time(lab.adapter.process.pid) - before
+            check(spent < 2, f"{spent} s of processor time")
+        finally:
+            holder.kill()
+
+
+def processor_time(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @test(drivers=USERNS)

@@ -312,6 +312,49 @@ def what_is_said_has_to_be_so(env):
 
 
 @test(("userns",))
+def what_has_no_data_is_counted_as_well(env):
+    """Else an image of a megabyte fills the disks of everybody on the host with directories, and takes the last inode."""
+    lab = ImageLab(env)
+    tree = guests.busybox_tree(lab.path("tree"))
+    for number in range(2000):
+        (tree / "many" / str(number)).mkdir(parents=True)
+    disk = guests.filesystem(lab.path("many.fs"), "ext4", tree, 64)
+    contains(lab.refuse(disk, "--limit", "8M"), "bytes")
+    found, _ = lab.unpack(disk, "--limit", "32M")
+    lab.remove(found)
+    archive = lab.path("many.tar")
+    for kind in ("folders", "lists", "links"):
+        made = Tar().folder("./")
+        for number in range(2000):
+            if kind == "folders":
+                made.folder(str(number))
+            elif kind == "lists":
+                made.add(str(number), pax=xattr("user.x", b"y" * 1000))
+            else:
+                made.link(str(number), "x" * 90)
+        archive.write_bytes(made.end())
+        contains(lab.refuse(archive, "--limit", "4M"), "bytes that it may have")
+        found, _ = lab.unpack(archive, "--limit", "16M")
+        lab.remove(found)
+    small = lab.path("small.fs")
+    guests.run("mke2fs", "-q", "-t", "ext4", "-N", "6000", small, "256M")
+    guests.run("mount", "-o", "loop", small, lab.bases)
+    try:
+        lab.bases.chmod(0o700)
+        (lab.bases / "lost+found").rmdir()
+        made = Tar().folder("./")
+        for number in range(3000):
+            made.add(str(number))
+        archive.write_bytes(made.end())
+        done = lab.run("unpack", "--quiet", archive, lab.bases / "b")
+        equal(done.returncode, 1, "an image that takes the last inodes")
+        contains(done.stderr, "entries that it may have")
+        equal(os.listdir(lab.bases), [])
+    finally:
+        guests.run("umount", lab.bases)
+
+
+@test(("userns",))
 def disks_beyond_their_bounds(env):
     lab = ImageLab(env)
     tree = guests.busybox_tree(lab.path("tree"))

@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import struct
@@ -98,6 +99,30 @@ def what_an_instance_wrote_over_its_base(env):
     lab.run("remove", base)
     again, _ = lab.unpack_beside(disk, found)
     equal(trees.differences(trees.manifest(found), trees.manifest(again)), {}, "by a disk")
+
+
+@test(("userns",))
+def holes_cost_no_time(env):
+    """An instance cannot be deleted while it is packed, and one GiB of its disk has room for sixty thousand such files."""
+    lab = ImageLab(env)
+    tree = lab.path("tree")
+    tree.mkdir()
+    count, size = 100, 3 << 40
+    for number in range(count):
+        with (tree / str(number)).open("wb") as file:
+            file.seek(size - 1)
+            file.write(b"x")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    image, said = pack(lab, tree, "holes.tar")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    check(spent < 2, f"{spent} s of processor time for {said}")
+    found, _ = lab.unpack(image)
+    for number in range(count):
+        with (found / str(number)).open("rb") as file:
+            file.seek(size - 2)
+            equal(file.read(), b"\0x", f"the end of {number}")
+    lab.remove(found)
 
 
 @test(("userns",))

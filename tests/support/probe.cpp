@@ -1,4 +1,5 @@
 // Runs inside test containers, statically linked: what a shell cannot ask the kernel.
+#include <fcntl.h>
 #include <linux/keyctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -11,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 namespace {
 
@@ -90,6 +92,26 @@ int refused(long seconds) {
   return 0;
 }
 
+// Many descriptors of one file, which many threads have in common.
+int open_often(const char* path, int files, int threads) {
+  for (int i = 0; i < files; ++i)
+    if (::open(path, O_RDONLY) < 0) return 1;
+  for (int i = 0; i < threads; ++i) std::thread([] { ::pause(); }).detach();
+  std::printf("ready\n");
+  std::fflush(stdout);
+  return ::pause();
+}
+
+// A write that begins, and lasts until somebody ends the pipe.
+int write_without_end(const char* path) {
+  int ends[2];
+  const int file = ::open(path, O_WRONLY | O_CREAT, 0600);
+  if (file < 0 || ::pipe(ends) != 0) return 1;
+  std::printf("ready\n");
+  std::fflush(stdout);
+  return ::splice(ends[0], nullptr, file, nullptr, 4096, 0) < 0 ? 1 : 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -100,5 +122,8 @@ int main(int argc, char** argv) {
   if (argc >= 3 && std::strcmp(argv[1], "eat") == 0) return eat(std::atol(argv[2]));
   if (argc >= 3 && std::strcmp(argv[1], "refused") == 0) return refused(std::atol(argv[2]));
   if (argc >= 3 && std::strcmp(argv[1], "handle") == 0) return handle(std::atoi(argv[2]));
+  if (argc >= 3 && std::strcmp(argv[1], "write") == 0) return write_without_end(argv[2]);
+  if (argc >= 5 && std::strcmp(argv[1], "open") == 0)
+    return open_often(argv[2], std::atoi(argv[3]), std::atoi(argv[4]));
   return 2;
 }

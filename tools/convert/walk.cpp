@@ -20,6 +20,7 @@ namespace virtuserns::convert {
 namespace {
 
 constexpr std::size_t kMaxXattrBytes = 65536;  // XATTR_LIST_MAX, XATTR_SIZE_MAX
+constexpr std::uint64_t kBlock = 4096;
 
 template <class T>
 T little(std::string_view bytes) {
@@ -89,6 +90,10 @@ class Walker {
         break;
       case S_IFIFO:
         count(walk_.fifos, path);
+        break;
+      case S_IFDIR:
+        // Some file systems keep one where it costs nothing; where it is copied to it takes a block.
+        walk_.bytes += std::max<std::uint64_t>(status.stx_blocks * 512, kBlock);
         break;
       case S_IFREG:
         if ((status.stx_mode & (S_ISUID | S_ISGID)) != 0) count(walk_.setuid, path);

@@ -23,7 +23,7 @@ struct WalkCount {
 };
 
 struct Walk {
-  std::uint64_t entries = 0, bytes = 0;  // bytes: allocated, of regular files, hard links once
+  std::uint64_t entries = 0, bytes = 0;  // bytes: allocated, of directories and regular files, hard links once
   std::uint32_t highest_uid = 0, highest_gid = 0;
   WalkCount above_map;  // owner, group or an ACL's id is not below `id_count`
   WalkCount immutable, append_only, devices, sockets, fifos, setuid, capabilities, acls;

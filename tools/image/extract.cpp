@@ -18,6 +18,8 @@ constexpr std::size_t kBlock = 128 * 1024;
 constexpr std::uint64_t kAllocated = 4096;                 // what the smallest file takes
 constexpr std::int64_t kMaxSize = std::int64_t{16} << 40;  // of one file, holes included: what ext4 can have
 constexpr std::size_t kTarBlock = 512, kMaxPath = 4095;
+constexpr std::size_t kOfName = 32;   // in its directory, beside the name itself
+constexpr std::size_t kInInode = 59;  // of the target of a link
 constexpr int kExtract = ARCHIVE_EXTRACT_OWNER | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_XATTR |
                          ARCHIVE_EXTRACT_SECURE_SYMLINKS | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
                          ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS;
@@ -125,6 +127,7 @@ class Extractor {
       return refused("it has more than the " + std::to_string(limits_.entries) + " entries that it may have");
     const auto name = TRY(check_name(::archive_entry_pathname(entry), "entry"));
     ::archive_entry_copy_pathname(entry, name.c_str());
+    TRY(charge_entry(entry, name));
     if (const char* raw = ::archive_entry_hardlink(entry); raw) return take_link(entry, name, raw);
     switch (::archive_entry_filetype(entry)) {
       case AE_IFREG:
@@ -140,6 +143,16 @@ class Extractor {
       default:
         return refused("entry " + quote(name) + " is of no known type");
     }
+  }
+
+  // What has no data takes a place all the same: a million empty directories are 4 GiB.
+  Result<void> charge_entry(archive_entry* entry, const std::string& name) {
+    TRY(charge(name.size() - name.rfind('/') + kOfName));
+    const char* target = ::archive_entry_symlink(entry);
+    const bool has_block = ::archive_entry_filetype(entry) == AE_IFDIR ||
+                           (target && std::string_view(target).size() > kInInode) ||
+                           ::archive_entry_acl_count(entry, ARCHIVE_ENTRY_ACL_TYPE_POSIX1E) > 0;
+    return has_block ? charge(kAllocated) : Result<void>();
   }
 
   Result<void> take_link(archive_entry* entry, const std::string& name, const char* raw) {
@@ -175,7 +188,7 @@ class Extractor {
     std::vector<std::pair<std::string, std::string>> kept;
     const char* attribute = nullptr;
     const void* value = nullptr;
-    std::size_t size = 0;
+    std::size_t size = 0, taken = 0;
     ::archive_entry_xattr_reset(entry);
     while (::archive_entry_xattr_next(entry, &attribute, &value, &size) == ARCHIVE_OK) {
       const std::string key(attribute ? attribute : "");
@@ -185,9 +198,10 @@ class Extractor {
         tally_.leave_out("attribute '" + key + "'", name);
         continue;
       }
-      TRY(charge(size));
+      taken += size;
       kept.emplace_back(key, bytes);
     }
+    TRY(charge((taken + kAllocated - 1) / kAllocated * kAllocated));
     ::archive_entry_xattr_clear(entry);
     for (const auto& [key, bytes] : kept)
       ::archive_entry_xattr_add_entry(entry, key.c_str(), bytes.data(), bytes.size());

@@ -26,7 +26,8 @@
 namespace virtuserns::image {
 namespace {
 
-constexpr std::uint64_t kReserve = 64u << 20;  // of the file system of the directory, for everybody else
+// Of the file system of the directory, for everybody else.
+constexpr std::uint64_t kReserve = 64u << 20, kReservedInodes = 4096;
 constexpr std::uint64_t kOfExtractor = capability_bit(CAP_CHOWN) | capability_bit(CAP_DAC_OVERRIDE) |
                                        capability_bit(CAP_FOWNER) | capability_bit(CAP_FSETID) |
                                        capability_bit(CAP_SETFCAP);
@@ -50,6 +51,9 @@ Result<void> bound_by_room(Limits& limits, const DirFd& root) {
   if (::fstatvfs(root.get(), &space) != 0) return sys_fail("look at the file system");
   const auto free = std::uint64_t{space.f_bavail} * space.f_frsize;
   limits.bytes = std::min(limits.bytes, free > kReserve ? free - kReserve : 0);
+  if (space.f_files == 0) return {};  // it makes them as they are needed
+  const auto inodes = std::uint64_t{space.f_favail};
+  limits.entries = std::min(limits.entries, inodes > kReservedInodes ? inodes - kReservedInodes : 0);
   return {};
 }
 
