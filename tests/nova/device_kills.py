@@ -125,11 +125,18 @@ class VolumePlug(Plug):
 
 
 class LinkPlug(Plug):
+    """Of a port that was made before. One that an attach has left to be found by Nova itself is deleted by a detach, as Nova's own are."""
+
     def __init__(self, stage: DeviceStage, server: VolumeServer):
         super().__init__(stage, server)
         self.port = stage.make_port(stage.blue)
 
+    def _found(self) -> dict | None:
+        return self.stage.port(self.port["id"]) if self.stage.has_port(self.port["id"]) else None
+
     def request(self, plugged: bool) -> None:
+        if plugged and not self._found():
+            self.port = self.stage.make_port(self.stage.blue)
         (self.stage.attach if plugged else self.stage.detach)(self.server, self.port)
 
     def _interfaces(self) -> list[str]:
@@ -138,26 +145,26 @@ class LinkPlug(Plug):
         return [each["port_id"] for each in found]
 
     def _look(self, plugged: bool) -> bool:
-        link, port = link_of(self.server, self.port), self.stage.port(self.port["id"])
+        link, port = link_of(self.server, self.port), self._found()
         if not plugged:
-            return link is None and not traces(self.port) and not port["device_id"]
-        return link is not None and port["status"] == "ACTIVE" and port["device_id"] == self.server.id and \
+            return link is None and not traces(self.port) and not (port and port["device_id"])
+        return link is not None and port is not None and port["status"] == "ACTIVE" and port["device_id"] == self.server.id and \
             f"inet {address_of(self.port)}/" in self.server.run("/bin/ip", "addr", "show", "dev", link)
 
     def state(self) -> tuple:
-        port = self.stage.port(self.port["id"])
+        port = self._found() or {"status": "deleted", "device_id": ""}
         return port["status"], port["device_id"], self.port["id"] in self._interfaces(), tap_of(self.port).exists()
 
     def is_known(self, plugged: bool) -> bool:
-        port = self.stage.port(self.port["id"])
+        port = self._found() or {"status": "deleted", "device_id": ""}
         return port["status"] == "ACTIVE" if plugged else not port["device_id"]
 
     def put_right(self) -> None:
         with contextlib.suppress(Refused):
             self.request(False)
             self.stage.eventually_empty(lambda: traces(self.port))
-        if self.stage.port(self.port["id"])["device_id"]:
-            self.stage.update_port(self.port["id"], device_id="", device_owner="", **{"binding:host_id": ""})
+        if (port := self._found()) and port["device_id"]:
+            self.stage.update_port(port["id"], device_id="", device_owner="", **{"binding:host_id": ""})
 
     def end(self) -> list[str]:
         self.stage.forget_port(self.port)
