@@ -132,7 +132,12 @@ class LinkPlug(Plug):
         self.port = stage.make_port(stage.blue)
 
     def _found(self) -> dict | None:
-        return self.stage.port(self.port["id"]) if self.stage.has_port(self.port["id"]) else None
+        try:
+            return self.stage.port(self.port["id"])
+        except Refused as refused:
+            if refused.code != 404:
+                raise
+            return None
 
     def request(self, plugged: bool) -> None:
         if plugged and not self._found():
