@@ -1,5 +1,6 @@
 """What each call of Nova's asks of the adapter, what is around it, and what is left when it fails."""
 import json
+import threading
 import unittest.mock
 
 import fake_adapter
@@ -81,6 +82,29 @@ class SpawnTest(DriverCase):
         self.spawn()
         self.assertEqual([(each.mac, each.tags) for each in self.instance.device_metadata.devices],
                          [("fa:16:3e:00:00:01", ["front"])])
+
+    def test_tags_are_asked_for_while_the_adapter_works(self):
+        """Which are two questions to Nova's conductor, and some 20 ms."""
+        is_made = threading.Event()
+
+        def late(*_arguments):
+            self.assertTrue(is_made.wait(60), "the adapter was not asked before the tags were there")
+            return [objects.VirtualInterface(address="fa:16:3e:00:00:01", tag="front")]
+
+        def make(**_params):
+            is_made.set()
+            return fake_adapter.ANSWERS["instance.spawn"]
+        self.script("instance.spawn", make)
+        with unittest.mock.patch.object(objects.VirtualInterfaceList, "get_by_instance_uuid", side_effect=late):
+            self.spawn()
+        self.assertEqual([each.tags for each in self.instance.device_metadata.devices], [["front"]])
+
+    def test_tags_that_cannot_be_asked_for(self):
+        with unittest.mock.patch.object(objects.VirtualInterfaceList, "get_by_instance_uuid",
+                                        side_effect=exception.OrphanedObjectError(method="get", objtype="tags")), \
+                self.assertRaises(exception.OrphanedObjectError):
+            self.spawn()
+        self.assertEqual(self.adapter.methods(), ["instance.spawn", "instance.destroy"])
 
     def test_config_drive(self):
         drive = [("openstack/latest/meta_data.json", b"{}"), ("openstack/latest/user_data", "#!")]

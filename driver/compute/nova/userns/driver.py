@@ -119,9 +119,12 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         with self._cleaning_up(context, instance, network_info, block_device_info), self._events.spawning(instance.uuid):
             connected = volumes.connect_all(block_device_info)
             network = marshal.network(network_info)  # Nova allocates it meanwhile: this waits for it, and for its tags
-            tags.refresh(context, instance)
+            tagged = tags.refreshed_meanwhile(context, instance)
+            if configdrive.required_by(instance):  # which says them
+                tags.refresh(context, instance)
+                tagged = contextlib.nullcontext()
             drive = self._config_drive(context, instance, injected_files, admin_password, network_info)
-            with self._vifs.plugged(instance, network_info, wait=power_on):
+            with tagged, self._vifs.plugged(instance, network_info, wait=power_on):
                 try:
                     answer = self._images.using(
                         context, _image_id(image_meta, connected), instance.trusted_certs,
