@@ -18,7 +18,7 @@ from collections.abc import Callable
 import daemon as daemon_module
 import libvirt
 from rest import Refused, WentWrong
-from stage import LARGE_MB, SMALL_MB, check, equal
+from stage import LARGE_MB, SMALL_MB, Mismatch, check, equal
 from websocket import WebSocket
 
 PASSWORD = "Correct-Horse-1"
@@ -473,6 +473,37 @@ def cpu_traits(stage):
     traits = stage.admin.placement(f"/resource_providers/{provider['uuid']}/traits")["traits"]
     if not any(trait.startswith("HW_CPU_X86_SSE") for trait in traits):
         raise Refused(0, "no trait of the processor is reported")
+
+
+@action()
+def disable_and_enable_a_host(stage):
+    """Which Nova's scheduler hears from Placement."""
+    host = stage.active().host
+    provider = next(each for each in stage.admin.placement("/resource_providers")["resource_providers"] if each["name"] == host.name)
+
+    def is_marked() -> bool:
+        return "COMPUTE_STATUS_DISABLED" in stage.admin.placement(f"/resource_providers/{provider['uuid']}/traits")["traits"]
+    service = f"/os-services/{_service(stage, host.name)['id']}"
+    stage.admin.nova("PUT", service, {"status": "disabled", "disabled_reason": "being looked at"})
+    try:
+        eventually(is_marked, f"Placement knows that {host.name} takes no servers")
+        server = stage.begin_boot(host=host.name)
+        try:
+            server.await_status("ACTIVE")
+            raise Mismatch(f"{host.name} has taken a server")
+        except WentWrong as wrong:
+            check("No valid host" in str(wrong), f"why it takes none: {wrong}")
+        server.delete()
+    finally:
+        stage.admin.nova("PUT", service, {"status": "enabled"})
+    eventually(lambda: not is_marked(), f"Placement knows that {host.name} takes servers again")
+    stage.boot(host=host.name).delete()
+
+
+@action()
+def reboot_a_host(stage):
+    """Through the interface that Nova had for it until 2.43."""
+    stage.admin.nova("GET", f"/os-hosts/{stage.active().host.name}/reboot", version="2.42")
 
 
 @action()

@@ -29,6 +29,7 @@ REFUSALS = {
     "serial-console": ("Unavailable console type serial", "Nova's driver has serial consoles of qemu and kvm only"),
     "inject-a-file": ("the file inside: got 'missing'", "Nova's driver writes files into disks of virtual machines only"),
     "disk-rate-limit": ("a limit for its disk", "Nova's driver limits <disk> devices, and a container has none"),
+    "reboot-a-host": ("501: ", "Nova's driver has no host_power_action"),
     "cpu-traits": ("no trait of the processor is reported", "Nova's driver reports them for qemu and kvm only"),
 }
 

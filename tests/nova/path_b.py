@@ -48,6 +48,8 @@ def start_hosts(cloud):
 
 
 REFUSALS = {
+    "reboot-a-host": ("501: ", "a machine is restarted by those who administer it, and Nova can start what ran on it "
+                      "(resume_guests_state_on_host_boot)"),
     "live-migrate": ("cold migration only", "containers of virtuserns cannot be moved while they run"),
 }
 
