@@ -100,9 +100,13 @@ std::optional<Record> Compute::peek(const std::string& uuid) {
 Result<void> Compute::save(Held& held, Record record) {
   TRY(make_directories(held.folder(), guests_.folder_mode()));
   TRY(write_atomic(held.folder() + kJournal, format_record(record)), "write the journal of the instance");
+  remember(held, std::move(record));
+  return {};
+}
+
+void Compute::remember(Held& held, Record record) {
   const std::lock_guard lock(mutex_);
   held.record() = std::move(record);
-  return {};
 }
 
 Result<void> Compute::load() {
@@ -222,7 +226,11 @@ Result<std::optional<IdRange>> Compute::note_ids(Held& held) {
   const auto chosen = TRY(guests_.read_ids(TRY(hypervisor_.xml(record.spec.uuid, 0))));
   if (!chosen) return chosen;
   record.spec.ids = chosen;
-  TRY(save(held, std::move(record)));
+  // Of one that is being made the journal is written at the end.
+  if (record.phase == Phase::kCreating)
+    remember(held, std::move(record));
+  else
+    TRY(save(held, std::move(record)));
   return chosen;
 }
 

@@ -197,6 +197,7 @@ class Compute {
   [[nodiscard]] std::string folder_of(const std::string& uuid) const;
 
   [[nodiscard]] Result<void> save(Held& held, Record record);
+  void remember(Held& held, Record record);  // without writing it
   // The definition as the record says, with its disk there.
   [[nodiscard]] Result<void> prepare(Held& held);
   [[nodiscard]] Result<void> start(Held& held);

@@ -79,7 +79,7 @@ Result<void> Containers::make_disk(const Instance& instance, std::uint64_t bytes
   // One whose root is a volume has a disk as well, when it is rescued.
   if (!instance.record.image && !instance.record.rescue) return {};
   const Disk disk(instance.folder);
-  if (!disk.exists()) TRY(disk.create(bytes), "make the disk of the instance");
+  if (!disk.exists() && !spares_->take(bytes, disk.image())) TRY(disk.create(bytes), "make the disk of the instance");
   return disk.mount();
 }
 

@@ -4,12 +4,14 @@
 #include "driver/compute/disk.h"
 #include "driver/compute/domain_xml.h"
 #include "driver/compute/guests.h"
+#include "driver/compute/spares.h"
 
 namespace virtuserns::compute {
 
 class Containers : public GuestsOfImages {
  public:
-  Containers(const Settings& settings, const Bases& bases) : GuestsOfImages(bases), settings_(settings) {}
+  Containers(const Settings& settings, const Bases& bases, std::unique_ptr<Spares> spares)
+      : GuestsOfImages(bases), settings_(settings), spares_(std::move(spares)) {}
 
   [[nodiscard]] std::string_view kind() const override { return "container"; }
   [[nodiscard]] std::span<const Refusal> refusals() const override { return {}; }
@@ -38,6 +40,7 @@ class Containers : public GuestsOfImages {
   [[nodiscard]] Result<Places> places_of(const Instance& instance) const;
 
   const Settings& settings_;
+  const std::unique_ptr<Spares> spares_;
 };
 
 }  // namespace virtuserns::compute

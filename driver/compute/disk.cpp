@@ -71,20 +71,12 @@ Result<void> Disk::create(std::uint64_t bytes) const {
   const auto image_path = image();
   const auto temporary = image_path + ".new";
   (void)::unlink(temporary.c_str());
-  Undo undo;
-  {
-    const auto file = TRY(open_image(temporary, O_CREAT | O_EXCL));
-    undo.add([&] { (void)::unlink(temporary.c_str()); });
-    TRY(set_size(file, temporary, bytes));
-    // Inode tables are left to be zeroed by nobody: the file has holes there.
-    (void)TRY(
-        kernel::need_program({"mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-J", "size=16", "-E",
-                              "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", "--", temporary},
-                             kProgramMs));
-    if (::fdatasync(file.get()) != 0) return sys_fail("write " + quote(temporary));
+  TRY(format_disk(temporary, bytes));
+  if (::rename(temporary.c_str(), image_path.c_str()) != 0) {
+    const auto error = sys_fail("rename " + quote(temporary));
+    (void)::unlink(temporary.c_str());
+    return error;
   }
-  if (::rename(temporary.c_str(), image_path.c_str()) != 0) return sys_fail("rename " + quote(temporary));
-  undo.commit();
   return sync_directory(folder_);
 }
 
@@ -183,6 +175,20 @@ Result<void> Disk::copy_to(const std::string& path) const {
   const auto file = TRY(take_image(image()));
   (void)TRY(kernel::need_program({"cp", "--sparse=always", "--reflink=auto", "--no-dereference", "--", image(), path},
                                  kProgramMs));
+  return {};
+}
+
+Result<void> format_disk(const std::string& path, std::uint64_t bytes) {
+  const auto file = TRY(open_image(path, O_CREAT | O_EXCL));
+  Undo undo;
+  undo.add([&] { (void)::unlink(path.c_str()); });
+  TRY(set_size(file, path, bytes));
+  // Inode tables are left to be zeroed by nobody: the file has holes there.
+  (void)TRY(kernel::need_program({"mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-J", "size=16", "-E",
+                                  "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", "--", path},
+                                 kProgramMs));
+  if (::fdatasync(file.get()) != 0) return sys_fail("write " + quote(path));
+  undo.commit();
   return {};
 }
 

@@ -50,6 +50,9 @@ class Disk final : public InstanceDisk {
   std::string folder_;
 };
 
+// A new sparse file with an empty file system; durable, but for its name. When it fails there is none.
+[[nodiscard]] Result<void> format_disk(const std::string& path, std::uint64_t bytes);
+
 // rm -r, never through a link or into another mount; nothing when it is not there.
 [[nodiscard]] Result<void> remove_tree(const std::string& path);
 

@@ -52,7 +52,9 @@ Result<void> GuestsOfImages::hold_image(const std::string& key, const std::strin
 
 Result<std::unique_ptr<Guests>> make_guests(const Settings& settings, const Bases& bases, Hypervisor& hypervisor) {
   const auto scheme = scheme_of(settings.connect);
-  if (scheme == "userns") return std::unique_ptr<Guests>(std::make_unique<Containers>(settings, bases));
+  if (scheme == "userns")
+    return std::unique_ptr<Guests>(
+        std::make_unique<Containers>(settings, bases, TRY(Spares::open(settings.state + "/spares"))));
   if (scheme == "test") return std::unique_ptr<Guests>(std::make_unique<DataGuests>(hypervisor));
   if (scheme == "qemu") return std::unique_ptr<Guests>(std::make_unique<Machines>(bases, hypervisor));
   return fail(VIR_ERR_CONF_SYNTAX,

@@ -69,9 +69,12 @@ Result<std::optional<IdRange>> Compute::spawn(const SpawnRequest& request) {
   TRY(make_disk(held));
   if (request.image) TRY(guests_.write_files(held.instance(), request.files, request.password));
   if (!request.config_drive.empty()) TRY(guests_.write_config_drive(held.instance(), request.config_drive));
-  TRY(prepare(held));
-  if (request.power) TRY(start(held));
-  if (!request.power) TRY(held.disk().unmount());
+  if (request.power) {
+    TRY(start(held));
+  } else {
+    TRY(prepare(held));
+    TRY(held.disk().unmount());
+  }
   const auto ids = TRY(note_ids(held));
   auto record = *held.record();
   record.phase = Phase::kReady;

@@ -1,5 +1,6 @@
 """Instances over their life: spawned, switched off and on, paused, rescued, resized, and gone without a trace."""
 import subprocess
+import time
 
 from lab import MIB, USERNS, Lab, instance
 from api import file, refused
@@ -28,6 +29,23 @@ def spawned_and_destroyed(env):
             lab.call("instance.info", uuid=spec["uuid"])
         equal(lab.call("instance.list"), [])
         lab.nothing_left()
+
+
+@test(drivers=USERNS)
+def a_disk_is_made_ahead_for_the_next_of_its_size(env):
+    with Lab(env) as lab:
+        spares = lab.adapter.state / "spares"
+
+        def waiting():  # those that nobody works on any more
+            return [path.stat().st_ino for path in spares.iterdir() if time.time() - path.stat().st_mtime > 2]
+        lab.spawn()
+        ahead, = eventually(waiting, "a disk waits")
+        spec = instance("second")
+        lab.spawn(spec)
+        equal((lab.adapter.state / "instances" / spec["uuid"] / "disk.img").stat().st_ino, ahead)
+        lab.until_up(spec)
+        lab.again()
+        equal(list(spares.iterdir()), [], "disks that wait after a restart")
 
 
 @test(drivers=USERNS)
