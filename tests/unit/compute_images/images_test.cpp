@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "conf/base/file.h"
+#include "driver/compute/kinds.h"
 #include "tests/support/temp_dir.h"
 
 namespace virtuserns::compute {
@@ -36,6 +37,7 @@ case $1 in
   */slow) sleep 0.3 ;;
   */endless) exec sleep 1000 ;;
   */killed) mkdir "$last"; kill -9 $$ ;;
+  */large) echo 'virt-userns-image: error: it needs more' >&2; exit 3 ;;
 esac
 mkdir "$last" || exit 1
 echo '{"format": "raw", "entries": 3, "bytes": 1000, "findings": []}'
@@ -79,8 +81,8 @@ TEST_F(Images, IsMadeOnceAndUsedAgain) {
   EXPECT_EQ(store.get("sha-1", source()).value(), base("sha-1"));
   EXPECT_EQ(open().get("sha-1", source()).value(), base("sha-1"));
   EXPECT_EQ(unpacks(), 1);
-  EXPECT_THAT(calls(),
-              HasSubstr("unpack --json --quiet --format qcow2 -- " + dir_.path() + "/image " + base("sha-1")));
+  EXPECT_THAT(calls(), HasSubstr("unpack --json --quiet --format qcow2 --reserve 5 -- " + dir_.path() + "/image " +
+                                 base("sha-1")));
   const auto bases = store.list().value();
   ASSERT_EQ(bases.size(), 1u);
   EXPECT_EQ(bases[0].bytes, 1000u);
@@ -88,11 +90,45 @@ TEST_F(Images, IsMadeOnceAndUsedAgain) {
 }
 
 TEST_F(Images, LimitsAndFittingAreSaid) {
-  options_.limit_bytes = 5, options_.limit_entries = 6;
+  options_.limit_bytes = 1 << 20, options_.reserve_percent = 7;
+  const auto store = open();
   auto fitted = source();
   fitted.is_fitted = true;
-  ASSERT_TRUE(open().get("a", fitted));
-  EXPECT_THAT(calls(), HasSubstr("--limit 5 --entries 6 --fit -- "));
+  ASSERT_TRUE(store.get("a", fitted));
+  EXPECT_THAT(calls(), HasSubstr("--limit 1048576 --entries 256 --reserve 7 --fit -- "));
+  auto own = source();
+  own.limit_bytes = std::uint64_t{1} << 40;
+  ASSERT_TRUE(store.get("b", own));
+  EXPECT_THAT(calls(), HasSubstr("--limit 1099511627776 --entries 4000000 --reserve 7 -- "));
+  own.limit_bytes = 0;
+  ASSERT_TRUE(store.get("c", own));
+  EXPECT_THAT(calls(), HasSubstr("--format qcow2 --reserve 7 -- "));
+}
+
+TEST_F(Images, WhatIsTooLargeIsGivenToNobody) {
+  const auto store = open();
+  const auto refused = [](const auto& got) { return !got && got.error().code == kImageTooLarge; };
+  const auto made = store.get("a", source("large"));
+  EXPECT_TRUE(refused(made));
+  EXPECT_EQ(made.error().text, "the image has more entries than any may have: make base 'a': it needs more");
+  EXPECT_TRUE(std::filesystem::is_empty(options_.folder + "/bases"));
+  EXPECT_TRUE(std::filesystem::is_empty(options_.folder + "/locks"));
+  // One that is there is held to the limit of whoever wants it now.
+  auto wanted = source();
+  ASSERT_TRUE(store.get("a", wanted));
+  wanted.limit_bytes = 999;
+  EXPECT_TRUE(refused(store.get("a", wanted)));
+  // With what is to be done at its beginning, which may be all that is seen of it.
+  wanted.file = source("large").file;
+  wanted.limit_bytes = 5 << 20;
+  EXPECT_THAT(store.get("b", wanted).error().text,
+              testing::StartsWith(
+                  "the image does not fit into the 5 MiB that it may have: choose a flavor with a larger disk"));
+  EXPECT_TRUE(refused(store.find("a", 999)));
+  EXPECT_TRUE(store.find("a", 1000).value());
+  EXPECT_TRUE(store.find("a").value());
+  EXPECT_FALSE(store.find("b", 1).value());
+  EXPECT_EQ(unpacks(), 3);
 }
 
 TEST_F(Images, KeysAndFilesAreChecked) {
