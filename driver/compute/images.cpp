@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "conf/base/file.h"
+#include "conf/base/log.h"
 #include "conf/base/text.h"
 #include "driver/compute/image_program.h"
 #include "driver/compute/kinds.h"
@@ -159,6 +160,23 @@ Result<void> ImageStore::make_base(const std::string& key, const ImageSource& so
   return write_atomic(path(kFacts, key), std::to_string(bytes_of(printed)) + "\n");
 }
 
+// Of those that nobody needs, the longest unused first, as much as a base may have at most, or all. Whether something went.
+bool ImageStore::make_room(std::uint64_t wanted_bytes) const {
+  const auto bases = list();
+  std::uint64_t total = 0;
+  if (bases)
+    for (const auto& base : *bases) total += base.bytes;
+  SweepLimits limits;
+  limits.max_bytes = wanted_bytes != 0 && wanted_bytes < total ? total - wanted_bytes : 0;
+  limits.keep_unused_for = options_.keep_unused_for;
+  const auto gone = sweep(limits);
+  if (!gone) log_warning("compute", "no room can be made for an image: " + gone.error().text);
+  if (gone && !gone->empty())
+    log_info("compute",
+             "to make room for an image " + std::to_string(gone->size()) + " that nobody needs were removed");
+  return gone && !gone->empty();
+}
+
 std::uint64_t ImageStore::bytes(const std::string& key) const {
   const auto text = read_file(path(kFacts, key), kMaxFacts);
   return text ? parse_number<std::uint64_t>(trim(*text)).value_or(0) : 0;
@@ -180,7 +198,10 @@ Result<std::string> ImageStore::get(const std::string& key, const ImageSource& s
   if (!is_there(key)) {
     const auto lock = TRY(take_lock(path(kLocks, key), Wait::kYes));
     if (!is_there(key)) {
+      const Room::Turn turn(*room_, limit_of(source));
       auto made = make_base(key, source, lock);
+      while (!made && made.error().sys_errno == ENOSPC && make_room(limit_of(source)))
+        made = make_base(key, source, lock);
       if (!made) {
         (void)::unlink(path(kLocks, key).c_str());
         auto error = std::move(made).error().with_context("make base " + quote(key));

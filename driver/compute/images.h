@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdint>
 #include <ctime>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,6 +21,7 @@
 #include "conf/base/fd.h"
 #include "conf/base/result.h"
 #include "conf/uuid.h"
+#include "driver/compute/room.h"
 
 namespace virtuserns::compute {
 
@@ -41,6 +43,8 @@ struct StoreOptions {
   unsigned reserve_percent = 5;   // of the file system, that making a base leaves free
   bool is_whole = false;          // bases have the disk of an image (BASE/disk), and not its files
   std::chrono::seconds timeout = std::chrono::hours(1);  // of making one
+  // One that was used since is not removed to make room: it may have been fetched for an instance that is on its way.
+  std::chrono::seconds keep_unused_for = std::chrono::minutes(10);
 };
 
 struct Base {
@@ -65,7 +69,7 @@ class ImageStore {
   [[nodiscard]] Result<std::optional<std::string>> find(const std::string& key, std::uint64_t limit_bytes = 0) const;
   // The path of the base, which is made if it is not there: once, however many ask; the others wait. A use of it. The caller holds
   // it already, or a sweep may remove it at once. kImageTooLarge: it has more than its limit, be it there or not. ENOSPC: there is no
-  // room for it.
+  // room for it, and nothing more that could be removed to make some.
   [[nodiscard]] Result<std::string> get(const std::string& key, const ImageSource& source) const;
   // Durable. Holding what is not there (yet), or twice, is no error; neither is releasing what is not held.
   [[nodiscard]] Result<void> hold(const std::string& key, const Uuid& instance) const;
@@ -77,7 +81,8 @@ class ImageStore {
   [[nodiscard]] Result<std::vector<std::string>> sweep(const SweepLimits& limits) const;
 
  private:
-  explicit ImageStore(StoreOptions options) : options_(std::move(options)) {}
+  explicit ImageStore(StoreOptions options)
+      : options_(std::move(options)), room_(std::make_shared<Room>(options_.folder, options_.reserve_percent)) {}
   [[nodiscard]] std::string path(const char* kind, std::string_view key) const;
   [[nodiscard]] bool is_there(const std::string& key) const;
   [[nodiscard]] Result<void> make_base(const std::string& key, const ImageSource& source, const Fd& lock) const;
@@ -85,11 +90,13 @@ class ImageStore {
     return source.limit_bytes.value_or(options_.limit_bytes);
   }
   [[nodiscard]] std::uint64_t bytes(const std::string& key) const;
+  [[nodiscard]] bool make_room(std::uint64_t wanted_bytes) const;
   [[nodiscard]] Result<void> take_away(const std::string& key) const;
   [[nodiscard]] Result<bool> remove_unheld(const std::string& key) const;
   [[nodiscard]] Result<void> clean() const;
 
   StoreOptions options_;
+  std::shared_ptr<Room> room_;  // of this process: it has no part in what another makes
 };
 
 }  // namespace virtuserns::compute

@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import subprocess
 import threading
+import time
 
 from lab import MIB, USERNS, Lab, instance, pack, run
 from api import file, refused
@@ -190,6 +191,49 @@ def an_image_that_no_flavor_bounds(env):
         lab.adapter.settings["image_limit_gb"] = 0
         lab.again()
         lab.spawn(spec, power=False)
+
+
+@test(drivers=USERNS)
+def room_is_made_of_bases_that_nobody_needs(env):
+    """On a file system that has room for three."""
+    disk, state = pathlib.Path(env.folder, "state.fs"), pathlib.Path(env.folder, "state")
+    state.mkdir()
+    run("mke2fs", "-q", "-t", "ext4", "-m", "0", disk, "320M")
+    run("mount", "-o", "loop", disk, state)
+    try:
+        with Lab(env, state=str(state)) as lab:
+            tree, tar = lab.adapter.folder / "tree-large", lab.adapter.folder / "large.tar"
+            tree.mkdir()
+            (tree / "large").write_bytes(bytes(60 * MIB))
+            pack(tree, tar)
+
+            def add(key):
+                lab.call("image.add", key=key, format="root-tar", path=str(tar), max_mb=64)
+
+            def used(key, ago_s):
+                then = time.time() - ago_s
+                os.utime(state / "images/facts" / key, (then, then))
+
+            def keys():
+                return [base["key"] for base in lab.call("image.list")]
+            for key in ("held", "fresh", "old"):
+                add(key)
+            (state / "images/holds/held").mkdir()
+            (state / "images/holds/held" / instance()["uuid"]).touch()
+            used("held", 9000), used("old", 800)
+            add("next")
+            equal(keys(), ["busybox", "fresh", "held", "next"])
+            # What has just come may be for an instance that is on its way.
+            with refused("no-space", "that its file system can spare"):
+                add("another")
+            equal(keys(), ["busybox", "fresh", "held", "next"])
+            equal(sorted(os.listdir(state / "images/bases")), keys())
+            used("fresh", 700)
+            add("another")
+            equal(keys(), ["another", "busybox", "held", "next"])
+    finally:
+        run("umount", state)
+        disk.unlink()
 
 
 def replaced(path, make):

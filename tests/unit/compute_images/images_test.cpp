@@ -35,9 +35,21 @@ while [ $# -gt 2 ]; do shift; done
 case $1 in
   */broken) echo 'virt-userns-image: error: image is no image' >&2; exit 1 ;;
   */slow) sleep 0.3 ;;
+  */alone) mkdir "$place/alone" || exit 1; sleep 0.1; rmdir "$place/alone" ;;
+  */met) # by another one
+    : >"$place/met-${last##*/}"
+    for _ in $(seq 400); do
+      set -- "$place"/met-*
+      [ $# -eq 2 ] && break
+      sleep 0.05
+    done
+    [ $# -eq 2 ] || exit 1 ;;
   */endless) exec sleep 1000 ;;
   */killed) mkdir "$last"; kill -9 $$ ;;
   */large) echo 'virt-userns-image: error: it needs more' >&2; exit 3 ;;
+  */full) # room for one base beside another
+    set -- "${last%/*}"/*
+    if [ $# -gt 1 ]; then echo 'virt-userns-image: error: no room' >&2; exit 4; fi ;;
 esac
 mkdir "$last" || exit 1
 echo '{"format": "raw", "entries": 3, "bytes": 1000, "findings": []}'
@@ -131,6 +143,34 @@ TEST_F(Images, WhatIsTooLargeIsGivenToNobody) {
   EXPECT_EQ(unpacks(), 3);
 }
 
+TEST_F(Images, RoomIsMadeOfWhatNobodyNeeds) {
+  const auto store = open();
+  for (const char* key : {"held", "old", "older", "new"}) ASSERT_TRUE(store.get(key, source()));
+  ASSERT_TRUE(store.hold("held", one_));
+  used("held", 9000), used("older", 8000), used("old", 7000);
+  // Each attempt costs no more than it may need.
+  auto large = source("full");
+  large.limit_bytes = 1000;
+  const auto made = store.get("a", large);
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().sys_errno, ENOSPC);
+  EXPECT_EQ(unpacks(), 7);
+  EXPECT_THAT(keys(store), ElementsAre("held", "new"));
+  used("new", 700);
+  ASSERT_TRUE(store.get("a", large));
+  EXPECT_THAT(keys(store), ElementsAre("a", "held"));
+}
+
+TEST_F(Images, NoMoreGoesThanRoomIsNeeded) {
+  const auto store = open();
+  for (const char* key : {"old", "older"}) ASSERT_TRUE(store.get(key, source()));
+  used("older", 8000), used("old", 7000);
+  auto large = source("full");
+  large.limit_bytes = 1000;
+  ASSERT_TRUE(store.get("a", large));
+  EXPECT_THAT(keys(store), ElementsAre("a", "old"));
+}
+
 TEST_F(Images, KeysAndFilesAreChecked) {
   const auto store = open();
   for (const char* bad : {"", ".", "..", ".x", "a/b", "a b", "-x", "a\n", "\xc3\xa4"}) {
@@ -154,6 +194,27 @@ TEST_F(Images, ManyAtOnceMakeOne) {
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(good, 8);
   EXPECT_EQ(unpacks(), 1);
+}
+
+// Each of them looks at the same room.
+TEST_F(Images, SeveralAreMadeAtOnceWhereThereIsRoomForAll) {
+  const auto store = open();
+  const auto make = [&](const char* name, std::uint64_t limit_bytes) {
+    std::vector<std::thread> threads;
+    std::atomic<int> good = 0;
+    for (const char* key : {"a", "b"})
+      threads.emplace_back([&, key] {
+        auto wanted = source(name);
+        wanted.limit_bytes = limit_bytes;
+        good += store.get(std::string(key) + "-" + name, wanted) ? 1 : 0;
+      });
+    for (auto& thread : threads) thread.join();
+    return good.load();
+  };
+  EXPECT_EQ(make("met", 1 << 20), 2);
+  EXPECT_EQ(make("alone", std::uint64_t{1} << 60), 2);
+  for (const char* key : {"a", "b"}) (void)std::filesystem::remove_all(base(std::string(key) + "-alone"));
+  EXPECT_EQ(make("alone", 0), 2);
 }
 
 TEST_F(Images, TwoProcessesMakeOne) {
