@@ -19,19 +19,22 @@ Result<Bases> Bases::open(StoreOptions options) {
   return Bases(TRY(ImageStore::open(std::move(options))), std::move(program));
 }
 
-Result<std::string> Bases::find(const std::string& key) const {
-  auto found = TRY(store_.find(key));
+Result<std::string> Bases::find(const std::string& key, std::uint64_t limit_bytes) const {
+  auto found = TRY(store_.find(key, limit_bytes));
   if (!found) return fail(kImageMissing, "image " + quote(key) + " is not in the cache: add it first");
   return *std::move(found);
 }
 
-Result<std::uint64_t> Bases::add(const std::string& key, const Fd& file, const std::string& format) const {
+Result<std::uint64_t> Bases::add(const std::string& key, const Fd& file, const std::string& format,
+                                 std::optional<std::uint64_t> limit_bytes) const {
   // What was checked, and not what has its name by now.
   const auto path = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(file.get());
-  const auto made = store_.get(key, {path, format, false});
+  const auto made = store_.get(key, {path, format, false, limit_bytes});
   if (!made) {
     auto error = made.error();
-    if (error.sys_errno != ENOSPC && error.code != VIR_ERR_OPERATION_TIMEOUT) error.code = kImageRefused;
+    const bool is_the_images =
+        error.sys_errno != ENOSPC && error.code != VIR_ERR_OPERATION_TIMEOUT && error.code != kImageTooLarge;
+    if (is_the_images) error.code = kImageRefused;
     return error;
   }
   for (const auto& base : TRY(store_.list()))

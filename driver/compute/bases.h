@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,10 +18,12 @@ class Bases {
  public:
   [[nodiscard]] static Result<Bases> open(StoreOptions options);
 
-  // Its directory, of which this is a use. kImageMissing: it is not in the cache.
-  [[nodiscard]] Result<std::string> find(const std::string& key) const;
-  // Makes it of `file`, which stays the caller's, unless it is there. kImageRefused says what is wrong with the image. Its bytes.
-  [[nodiscard]] Result<std::uint64_t> add(const std::string& key, const Fd& file, const std::string& format) const;
+  // Its directory, of which this is a use. kImageMissing: it is not in the cache. kImageTooLarge: it has more bytes than that; 0: any.
+  [[nodiscard]] Result<std::string> find(const std::string& key, std::uint64_t limit_bytes = 0) const;
+  // Makes it of `file`, which stays the caller's, unless it is there. kImageRefused says what is wrong with the image; kImageTooLarge:
+  // ImageSource::limit_bytes. Its bytes.
+  [[nodiscard]] Result<std::uint64_t> add(const std::string& key, const Fd& file, const std::string& format,
+                                          std::optional<std::uint64_t> limit_bytes) const;
   [[nodiscard]] Result<void> hold(const std::string& key, const std::string& instance) const;
   void release(const std::string& key, const std::string& instance) const;
   [[nodiscard]] Result<void> release_all(const std::string& instance) const;

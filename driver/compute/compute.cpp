@@ -200,6 +200,10 @@ std::uint64_t Compute::disk_bytes(const Flavor& flavor) const {
   return (flavor.root_gb == 0 ? settings_.default_disk_gb : flavor.root_gb) << 30;
 }
 
+std::uint64_t Compute::image_bytes(const Flavor& flavor) const {
+  return (flavor.root_gb == 0 ? settings_.image_limit_gb : flavor.root_gb) << 30;
+}
+
 Result<void> Compute::make_disk(const Held& held) {
   const auto instance = held.instance();
   return guests_.make_disk(instance, disk_bytes(instance.record.spec.flavor));

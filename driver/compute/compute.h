@@ -32,6 +32,7 @@ struct SpawnRequest {
   std::vector<FileToWrite> files, config_drive;
   std::string password;  // of root; empty: none is set
   bool power = true;
+  std::optional<std::uint64_t> image_limit_bytes = {};  // 0: however large it is; none: as its flavor says
 };
 
 struct RescueRequest {
@@ -226,6 +227,8 @@ class Compute {
   [[nodiscard]] Result<void> undo_resize(Held& held);
   [[nodiscard]] static Result<void> remove_kept(const Held& held);
   [[nodiscard]] std::uint64_t disk_bytes(const Flavor& flavor) const;
+  // That the image of such an instance may have; 0: any number.
+  [[nodiscard]] std::uint64_t image_bytes(const Flavor& flavor) const;
 
   static constexpr const char* kKeptDisk = "/disk.before.img";  // of an instance that was resized on this host
 

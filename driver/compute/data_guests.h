@@ -14,7 +14,7 @@ class DataGuests : public Guests {
   [[nodiscard]] std::span<const Refusal> refusals() const override;
   [[nodiscard]] std::vector<std::string_view> image_formats() const override { return {}; }
   // None is needed: whatever an instance is said to be made of is there.
-  [[nodiscard]] Result<void> find_image(const std::string&) const override { return {}; }
+  [[nodiscard]] Result<void> find_image(const std::string&, std::uint64_t) const override { return {}; }
   [[nodiscard]] Result<void> hold_image(const std::string&, const std::string&) const override { return {}; }
   [[nodiscard]] std::unique_ptr<InstanceDisk> disk(const std::string& folder) const override;
   [[nodiscard]] Result<void> make_disk(const Instance&, std::uint64_t) const override { return {}; }

@@ -42,8 +42,8 @@ Result<void> Guests::write_config_drive(const Instance&, const std::vector<FileT
 Result<void> Guests::remove_rescue(const Instance&) const { return not_offered("rescue"); }
 Result<Packed> Guests::pack(const Instance&, const Fd&) const { return not_offered("snapshot"); }
 
-Result<void> GuestsOfImages::find_image(const std::string& key) const {
-  (void)TRY(bases_.find(key));
+Result<void> GuestsOfImages::find_image(const std::string& key, std::uint64_t limit_bytes) const {
+  (void)TRY(bases_.find(key, limit_bytes));
   return {};
 }
 Result<void> GuestsOfImages::hold_image(const std::string& key, const std::string& uuid) const {

@@ -67,8 +67,8 @@ class Guests {
 
   // Of the folders on the way to what the hypervisor's own user opens.
   [[nodiscard]] virtual mode_t folder_mode() const { return 0700; }
-  // Images. find_image: kImageMissing.
-  [[nodiscard]] virtual Result<void> find_image(const std::string& key) const = 0;
+  // Images. find_image: kImageMissing; kImageTooLarge: it has more bytes than that; 0: any.
+  [[nodiscard]] virtual Result<void> find_image(const std::string& key, std::uint64_t limit_bytes) const = 0;
   [[nodiscard]] virtual Result<void> hold_image(const std::string& key, const std::string& uuid) const = 0;
 
   [[nodiscard]] virtual std::unique_ptr<InstanceDisk> disk(const std::string& folder) const = 0;
@@ -107,7 +107,7 @@ class Guests {
 // Those whose images are in the cache.
 class GuestsOfImages : public Guests {
  public:
-  [[nodiscard]] Result<void> find_image(const std::string& key) const override;
+  [[nodiscard]] Result<void> find_image(const std::string& key, std::uint64_t limit_bytes) const override;
   [[nodiscard]] Result<void> hold_image(const std::string& key, const std::string& uuid) const override;
 
  protected:

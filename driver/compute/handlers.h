@@ -12,7 +12,7 @@
 
 namespace virtuserns::compute {
 
-inline constexpr std::uint64_t kMaxSeconds = 86400;
+inline constexpr std::uint64_t kMaxSeconds = 86400, kMaxMegabytes = std::uint64_t{1} << 40;
 
 struct Call {
   const Service& service;
@@ -21,6 +21,11 @@ struct Call {
   Fd& passed;  // of the answer
   [[nodiscard]] Compute& compute() const { return service.compute; }
   [[nodiscard]] Result<std::string> uuid() const { return read_uuid(params); }
+  // Of an image, by `max_mb`.
+  [[nodiscard]] Result<std::optional<std::uint64_t>> limit_bytes() const {
+    if (!params.has("max_mb")) return std::optional<std::uint64_t>();
+    return std::optional(TRY(params.number("max_mb", 0, kMaxMegabytes)) << 20);
+  }
   [[nodiscard]] Result<Wiring> wiring() const {
     Wiring wiring;
     wiring.network = TRY(read_network(params));

@@ -12,8 +12,6 @@
 namespace virtuserns::compute {
 namespace {
 
-constexpr std::uint64_t kMaxMegabytes = std::uint64_t{1} << 40;
-
 // A file of the client's: it may name only what is its own, and no link, FIFO or device.
 Result<Fd> open_of_peer(const Call& call, int flags) {
   const auto path = TRY(call.params.text("path"));
@@ -50,7 +48,7 @@ Result<std::string> image_key(const Call& call) {
 }
 
 Result<Json> image_has(const Call& call) {
-  const auto found = call.compute().guests().find_image(TRY(image_key(call)));
+  const auto found = call.compute().guests().find_image(TRY(image_key(call)), 0);
   if (!found && found.error().code != kImageMissing) return found.error();
   return Json{{"present", static_cast<bool>(found)}};
 }
@@ -58,7 +56,7 @@ Result<Json> image_has(const Call& call) {
 Result<Json> image_add(const Call& call) {
   const auto image = TRY(read_image_ref(call.params));
   const auto file = TRY(open_of_peer(call, O_RDONLY));
-  const auto bytes = TRY(call.compute().images().add(image.key, file, image.format));
+  const auto bytes = TRY(call.compute().images().add(image.key, file, image.format, TRY(call.limit_bytes())));
   return Json{{"bytes", bytes}};
 }
 
@@ -87,11 +85,11 @@ Result<Json> image_sweep(const Call& call) {
 
 std::span<const Method> image_methods() {
   static const std::vector<Method> all = {
-      {"instance.snapshot", instance_snapshot, {"uuid", "path"}, "snapshot"},
       {"image.has", image_has, {"key"}},
-      {"image.add", image_add, {"key", "format", "path"}, "images"},
+      {"image.add", image_add, {"key", "format", "path", "max_mb"}, "images"},
       {"image.list", image_list, {}},
       {"image.sweep", image_sweep, {"max_mb", "max_age_s", "keep_unused_for_s"}},
+      {"instance.snapshot", instance_snapshot, {"uuid", "path"}, "snapshot"},
   };
   return all;
 }

@@ -42,6 +42,7 @@ Result<Json> instance_spawn(const Call& call) {
   request.config_drive = TRY(read_files(call.params, "config_drive"));
   request.password = TRY(call.params.text_or("password", "", 1024));
   request.power = TRY(call.params.flag_or("power", true));
+  request.image_limit_bytes = TRY(call.limit_bytes());
   return ids_of(TRY(call.compute().spawn(request)));
 }
 
@@ -122,7 +123,7 @@ std::span<const Method> life_methods() {
       {"instance.info", instance_info, {"uuid"}},
       {"instance.spawn",
        instance_spawn,
-       {"instance", "image", "network", "volumes", "files", "config_drive", "password", "power"}},
+       {"instance", "image", "network", "volumes", "files", "config_drive", "password", "power", "max_mb"}},
       {"instance.destroy", instance_destroy, {"uuid", "disks", "rebuild"}},
       {"instance.power_off", instance_power_off, {"uuid", "timeout", "retry_interval"}},
       {"instance.power_on", instance_power_on, {"uuid", "network", "volumes"}},

@@ -11,12 +11,14 @@
 
 #include "conf/base/text.h"
 #include "conf/base/undo.h"
+#include "driver/compute/kinds.h"
 
 namespace virtuserns::compute {
 namespace {
 
 constexpr std::size_t kMaxOutput = 1024 * 1024;
 constexpr int kLockNumber = 3;
+constexpr int kExitTooLarge = 3, kExitNoRoom = 4;  // virt-userns-image(1)
 using Clock = std::chrono::steady_clock;
 
 struct Pipe {
@@ -130,7 +132,11 @@ Result<std::string> run_image_program(std::vector<std::string> argv, const Fd* l
     return fail(VIR_ERR_OPERATION_TIMEOUT, argv.front() + " did not end within " + std::to_string(timeout.count()) +
                                                " seconds, or said too much, and was killed");
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return std::move(said[0]);
-  return fail(VIR_ERR_OPERATION_FAILED, why_not(said[1], status));
+  auto error = fail(VIR_ERR_OPERATION_FAILED, why_not(said[1], status));
+  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+  if (code == kExitTooLarge) error.code = kImageTooLarge;
+  if (code == kExitNoRoom) error.sys_errno = ENOSPC;
+  return error;
 }
 
 }  // namespace virtuserns::compute

@@ -8,8 +8,10 @@
 #include <algorithm>
 
 #include "conf/base/file.h"
+#include "conf/base/log.h"
 #include "conf/base/text.h"
 #include "driver/compute/image_program.h"
+#include "driver/compute/kinds.h"
 
 namespace virtuserns::compute {
 namespace {
@@ -17,6 +19,8 @@ namespace {
 constexpr const char *kBases = "bases", *kFacts = "facts", *kHolds = "holds", *kLocks = "locks";
 constexpr std::size_t kMaxKey = 200, kMaxFacts = 64;
 constexpr const char* kHoldsLock = ".holds";  // no key begins with a dot
+// A file or a directory has a block: what is within its bytes is within this, unless it is made of empty files. And the program's own.
+constexpr std::uint64_t kBytesOfEntry = 4096, kMostEntries = 4'000'000;
 
 bool is_letter_or_digit(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); }
 
@@ -49,6 +53,16 @@ std::uint64_t bytes_of(std::string_view printed) {
   if (at == std::string_view::npos) return 0;
   const auto rest = trim(printed.substr(at + kMark.size()));
   return parse_number<std::uint64_t>(rest.substr(0, rest.find_first_not_of("0123456789"))).value_or(0);
+}
+
+// What is to be done comes first: of a long one a user may see the beginning only (of Nova's 255 characters).
+Error too_large(std::uint64_t limit_bytes, const std::string& why) {
+  const auto what =
+      limit_bytes == 0
+          ? "the image has more entries than any may have: "
+          : "the image does not fit into the " + std::to_string(limit_bytes >> 20) +
+                " MiB that it may have: choose a flavor with a larger disk (for a disk of 0: image_limit_gb): ";
+  return fail(kImageTooLarge, what + why);
 }
 
 Result<void> check_private(const std::string& folder) {
@@ -134,8 +148,11 @@ Result<void> ImageStore::make_base(const std::string& key, const ImageSource& so
   std::vector<std::string> argv{options_.program, "unpack", "--json", "--quiet"};
   const auto add = [&](const char* option, const std::string& value) { argv.insert(argv.end(), {option, value}); };
   if (!source.format.empty()) add("--format", source.format);
-  if (options_.limit_bytes != 0) add("--limit", std::to_string(options_.limit_bytes));
-  if (options_.limit_entries != 0) add("--entries", std::to_string(options_.limit_entries));
+  if (const auto limit = limit_of(source); limit != 0) {
+    add("--limit", std::to_string(limit));
+    add("--entries", std::to_string(std::clamp<std::uint64_t>(limit / kBytesOfEntry, 1, kMostEntries)));
+  }
+  add("--reserve", std::to_string(options_.reserve_percent));
   if (source.is_fitted) argv.emplace_back("--fit");
   if (options_.is_whole) argv.emplace_back("--whole");
   argv.insert(argv.end(), {"--", source.file, path(kBases, key)});
@@ -143,9 +160,33 @@ Result<void> ImageStore::make_base(const std::string& key, const ImageSource& so
   return write_atomic(path(kFacts, key), std::to_string(bytes_of(printed)) + "\n");
 }
 
-Result<std::optional<std::string>> ImageStore::find(const std::string& key) const {
+// Of those that nobody needs, the longest unused first, as much as a base may have at most, or all. Whether something went.
+bool ImageStore::make_room(std::uint64_t wanted_bytes) const {
+  const auto bases = list();
+  std::uint64_t total = 0;
+  if (bases)
+    for (const auto& base : *bases) total += base.bytes;
+  SweepLimits limits;
+  limits.max_bytes = wanted_bytes != 0 && wanted_bytes < total ? total - wanted_bytes : 0;
+  limits.keep_unused_for = options_.keep_unused_for;
+  const auto gone = sweep(limits);
+  if (!gone) log_warning("compute", "no room can be made for an image: " + gone.error().text);
+  if (gone && !gone->empty())
+    log_info("compute",
+             "to make room for an image " + std::to_string(gone->size()) + " that nobody needs were removed");
+  return gone && !gone->empty();
+}
+
+std::uint64_t ImageStore::bytes(const std::string& key) const {
+  const auto text = read_file(path(kFacts, key), kMaxFacts);
+  return text ? parse_number<std::uint64_t>(trim(*text)).value_or(0) : 0;
+}
+
+Result<std::optional<std::string>> ImageStore::find(const std::string& key, std::uint64_t limit_bytes) const {
   TRY(check_image_key(key));
   if (!is_there(key)) return std::optional<std::string>();
+  if (const auto size = bytes(key); limit_bytes != 0 && size > limit_bytes)
+    return too_large(limit_bytes, "base " + quote(key) + " has " + std::to_string(size) + " bytes");
   (void)::utimensat(AT_FDCWD, path(kFacts, key).c_str(), nullptr, AT_SYMLINK_NOFOLLOW);
   return std::optional(path(kBases, key));
 }
@@ -157,15 +198,19 @@ Result<std::string> ImageStore::get(const std::string& key, const ImageSource& s
   if (!is_there(key)) {
     const auto lock = TRY(take_lock(path(kLocks, key), Wait::kYes));
     if (!is_there(key)) {
+      const Room::Turn turn(*room_, limit_of(source));
       auto made = make_base(key, source, lock);
+      while (!made && made.error().sys_errno == ENOSPC && make_room(limit_of(source)))
+        made = make_base(key, source, lock);
       if (!made) {
         (void)::unlink(path(kLocks, key).c_str());
-        return std::move(made).error().with_context("make base " + quote(key));
+        auto error = std::move(made).error().with_context("make base " + quote(key));
+        return error.code == kImageTooLarge ? too_large(limit_of(source), error.text) : error;
       }
     }
   }
   // One that nobody holds may have been swept since.
-  (void)TRY(find(key));
+  (void)TRY(find(key, limit_of(source)));
   return path(kBases, key);
 }
 
@@ -210,8 +255,7 @@ Result<std::vector<Base>> ImageStore::list() const {
     if (!check_image_key(key) || !is_there(key) || ::lstat(path(kFacts, key).c_str(), &st) != 0) continue;
     Base base{key, path(kBases, key), 0, st.st_mtime, {}};
     base.holders = TRY(holders(key));
-    if (const auto text = read_file(path(kFacts, key), kMaxFacts))
-      base.bytes = parse_number<std::uint64_t>(trim(*text)).value_or(0);
+    base.bytes = bytes(key);
     all.push_back(std::move(base));
   }
   return all;

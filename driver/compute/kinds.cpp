@@ -24,6 +24,8 @@ Kind kind_of(const Error& error) {
       return {"image-missing"};
     case kImageRefused:
       return {"image-refused"};
+    case kImageTooLarge:
+      return {"image-too-large"};
     case VIR_ERR_NO_MEMORY:
       return {"no-space"};
     case VIR_ERR_DEVICE_MISSING:

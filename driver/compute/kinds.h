@@ -15,6 +15,7 @@ struct Kind {
 // Codes that libvirt has no better use for here. Each is one kind, whoever makes the error.
 inline constexpr int kImageMissing = VIR_ERR_NO_STORAGE_VOL;
 inline constexpr int kImageRefused = VIR_ERR_INVALID_STORAGE_VOL;
+inline constexpr int kImageTooLarge = VIR_ERR_STORAGE_PROBE_FAILED;  // for the disk of whoever wants it
 inline constexpr int kUnavailable = VIR_ERR_RPC;
 
 [[nodiscard]] Kind kind_of(const Error& error);

@@ -7,6 +7,7 @@
 #include "conf/base/fd.h"
 #include "conf/base/file.h"
 #include "conf/base/text.h"
+#include "driver/compute/kinds.h"
 #include "driver/kernel/program.h"
 
 namespace virtuserns::compute {
@@ -30,9 +31,9 @@ Result<void> MachineDisk::create(const std::string& image, std::uint64_t bytes, 
   struct stat found {};
   if (::lstat(image.c_str(), &found) != 0) return sys_fail("look at " + quote(image));
   if (static_cast<std::uint64_t>(found.st_size) > bytes)
-    return fail(VIR_ERR_OPERATION_UNSUPPORTED,
-                "the image is a disk of " + in_mib(static_cast<std::uint64_t>(found.st_size)) +
-                    ", and the flavor's has " + in_mib(bytes) + ": choose a flavor with a larger disk");
+    return fail(kImageTooLarge, "the image is a disk of " + in_mib(static_cast<std::uint64_t>(found.st_size)) +
+                                    ", and the flavor's has " + in_mib(bytes) +
+                                    ": choose a flavor with a larger disk");
   const auto temporary = image_ + ".new";
   TRY(remove_file(base()));
   TRY(remove_file(temporary));

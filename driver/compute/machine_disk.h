@@ -25,7 +25,7 @@ class MachineDisk final : public InstanceDisk {
   static MachineDisk own(const std::string& folder) { return {folder, "disk", "base.raw"}; }
   static MachineDisk rescue(const std::string& folder) { return {folder, "rescue", "rescue-base.raw"}; }
 
-  // A new one of `bytes` over the file `image` of the cache, which stays root's, and which `readers` may read. VIR_ERR_OPERATION_UNSUPPORTED: the image is larger. Undone by remove().
+  // A new one of `bytes` over the file `image` of the cache, which stays root's, and which `readers` may read. kImageTooLarge: the image is larger. Undone by remove().
   [[nodiscard]] Result<void> create(const std::string& image, std::uint64_t bytes,
                                     std::optional<gid_t> readers) const;
   [[nodiscard]] std::string base() const { return folder_ + "/" + base_; }

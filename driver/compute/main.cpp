@@ -74,6 +74,8 @@ Result<void> serve(const Settings& settings) {
   StoreOptions store;
   store.folder = settings.state + "/images";
   store.is_whole = wants_whole_images(settings);
+  store.limit_bytes = settings.image_limit_gb << 30;
+  store.reserve_percent = settings.image_reserve_percent;
   if (!settings.image_program.empty()) store.program = settings.image_program;
   auto images = TRY(Bases::open(std::move(store)));
   EventHub events;

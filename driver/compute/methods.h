@@ -11,7 +11,7 @@
 
 namespace virtuserns::compute {
 
-inline constexpr std::string_view kApiVersion = "1.1";
+inline constexpr std::string_view kApiVersion = "1.2";
 
 struct Service {
   Compute& compute;

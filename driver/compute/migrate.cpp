@@ -188,7 +188,8 @@ Result<std::optional<IdRange>> Compute::migrate_in(const ArrivalRequest& request
   if (held.record() && held.record()->phase == Phase::kReady)
     return fail(VIR_ERR_DOM_EXIST, "there is an instance " + uuid + " already");
   if (held.record()) TRY(remove(held), "remove what an earlier attempt left");
-  if (request.ticket.image) TRY(guests_.find_image(request.ticket.image->key));
+  // It has it already, by a flavor that it had then.
+  if (request.ticket.image) TRY(guests_.find_image(request.ticket.image->key, 0));
 
   Record record;
   record.spec = request.spec;

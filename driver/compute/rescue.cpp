@@ -15,7 +15,9 @@ Result<void> Compute::rescue(const RescueRequest& request) {
       return fail(VIR_ERR_OPERATION_INVALID, "the instance is being rescued already, by another image");
   }
   TRY(check_sharing(before.spec, request.volumes));
-  TRY(guests_.find_image(request.image.key));
+  // What it has already may be larger than its flavor says by now.
+  const bool is_own = before.image && *before.image == request.image;
+  TRY(guests_.find_image(request.image.key, is_own ? 0 : image_bytes(before.spec.flavor)));
   const auto state = TRY(hypervisor_.facts(uuid)).state;
   if (before.rescue && state == PowerState::kRunning) return {};
   TRY(guests_.hold_image(request.image.key, uuid));
@@ -38,7 +40,7 @@ Result<void> Compute::rescue(const RescueRequest& request) {
     (void)guests_.remove_rescue(held.instance());
     (void)prepare(held);
     (void)held.disk().unmount();
-    if (!before.image || *before.image != request.image) images_.release(request.image.key, uuid);
+    if (!is_own) images_.release(request.image.key, uuid);
   });
   TRY(make_disk(held));
   TRY(guests_.write_files(held.instance(), request.files, request.password));

@@ -79,6 +79,8 @@ const std::map<std::string, Take>& keys() {
       {"dumps_kept", number(&S::dumps_kept, 1, 100000)},
       {"root_volumes", flag(&S::root_volumes)},
       {"default_disk_gb", number(&S::default_disk_gb, 1, 1 << 20)},
+      {"image_limit_gb", number(&S::image_limit_gb, 0, 1 << 20)},
+      {"image_reserve_percent", number(&S::image_reserve_percent, 0, 90)},
       {"patience_s", number(&S::patience_s, 0, 3600)},
       {"quiesce_limit_s", number(&S::quiesce_limit_s, 1, 86400)},
       {"soft_reboot_timeout_s", number(&S::soft_reboot_timeout_s, 1, 3600)},

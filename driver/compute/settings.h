@@ -23,8 +23,10 @@ struct Settings {
   std::string dumps = "/var/lib/virtuserns/compute/dumps";  // of instances; a folder of root's alone
   unsigned dumps_kept = 16;                                 // the newest; older ones are removed
   std::uint64_t default_disk_gb = 10;                       // of a flavor with a disk of 0
-  unsigned patience_s = 15;                                 // how long to wait for the hypervisor's daemon
-  bool root_volumes = false;                                // whether a volume may be the root of a container
+  std::uint64_t image_limit_gb = 64;   // of an image unpacked, where no flavor says how large it may be; 0: no limit
+  unsigned image_reserve_percent = 5;  // of the file system of `state`, that unpacking leaves free
+  unsigned patience_s = 15;            // how long to wait for the hypervisor's daemon
+  bool root_volumes = false;           // whether a volume may be the root of a container
   unsigned soft_reboot_timeout_s = 60;
   unsigned quiesce_limit_s = 600;  // how long an instance stands still at most, when nobody thaws it
   unsigned log_level = 3;

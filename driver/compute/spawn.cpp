@@ -57,7 +57,8 @@ Result<std::optional<IdRange>> Compute::spawn(const SpawnRequest& request) {
     return fail(VIR_ERR_DOM_EXIST, "there is an instance " + uuid + " already");
   if (held.record()) TRY(empty(held), "remove what an earlier attempt left");
   // Before anything is made: whoever asks may have to bring the image first.
-  if (request.image) TRY(guests_.find_image(request.image->key));
+  if (request.image)
+    TRY(guests_.find_image(request.image->key, request.image_limit_bytes.value_or(image_bytes(request.spec.flavor))));
 
   TRY(save(held, record_of(request)));
   Undo undo;

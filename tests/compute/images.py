@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import subprocess
 import threading
+import time
 
 from lab import MIB, USERNS, Lab, instance, pack, run
 from api import file, refused
@@ -119,6 +120,120 @@ def many_ask_for_one_image(env):
             thread.join()
         equal(len(said), 4)
         equal(len(set(said)), 1)
+
+
+@test(drivers=USERNS)
+def an_image_is_no_larger_than_the_flavors_disk(env):
+    with Lab(env) as lab:
+        tar = lab.adapter.folder / "large.tar"
+        bases, facts = lab.adapter.state / "images/bases", lab.adapter.state / "images/facts"
+        tree = lab.adapter.folder / "tree-large"
+        shutil.copytree(lab.tree, tree, symlinks=True)
+        (tree / "large").write_bytes(bytes(20 * MIB))
+        large = {"key": "large", "format": "root-tar"}
+
+        def add(**more):
+            return lab.call("image.add", **large, path=pack(tree, tar), **more)["bytes"]
+        # While it is unpacked: nothing is left of it. By its bytes, and by its entries.
+        with refused("image-too-large", "16777216 bytes that it may have", "16 MiB that it may have: choose a flavor with a larger disk"):
+            add(max_mb=16)
+        (tree / "many").mkdir()
+        for number in range(400):
+            (tree / "many" / str(number)).touch()
+        with refused("image-too-large", "256 entries that it may have"):
+            lab.call("image.add", **large, path=pack(tree / "many", tar), max_mb=1)
+        equal(lab.call("image.has", key="large"), {"present": False})
+        equal((os.listdir(bases), os.listdir(facts)), (["busybox"], ["busybox"]))
+        for most in (-1, "1", 1.5, (1 << 40) + 1):
+            with refused("invalid", "max_mb"):
+                add(max_mb=most)
+        size = add(max_mb=64)
+        check(20 * MIB < size < 64 * MIB, f"{size} bytes")
+        # One that is there is held to it as well.
+        with refused("image-too-large", f"has {size} bytes"):
+            add(max_mb=16)
+        equal(add(), size)
+
+        # Of an instance its disk is the limit, and nothing is made.
+        (facts / "large").write_text(f"{(1 << 30) + 1}\n")
+        spec = instance()
+        with refused("image-too-large", "into the 1024 MiB", "has 1073741825 bytes"):
+            lab.spawn(spec, image=large)
+        equal((lab.adapter.instances(), lab.adapter.holds()), ([], []))
+        for flavor, more in (({"root_gb": 2}, {}), ({"root_gb": 0}, {}), ({"root_gb": 1}, {"max_mb": 0})):
+            other = instance("other", flavor=flavor)
+            lab.spawn(other, image=large, power=False, **more)
+            lab.destroy(other)
+        with refused("image-too-large"):
+            lab.spawn(instance(flavor={"root_gb": 2}), image=large, max_mb=1)
+
+        # Nor is it rescued by one that is larger, but always by its own.
+        def rescue(uuid):
+            lab.call("instance.rescue", uuid=uuid, image=large, network=[], volumes=[], files=[], config_drive=[], password=None)
+        lab.spawn(spec)
+        with refused("image-too-large"):
+            rescue(spec["uuid"])
+        equal((lab.client.state(spec["uuid"]), lab.adapter.holds()), ("running", [f"busybox/{spec['uuid']}"]))
+        own = instance("own")
+        lab.spawn(own, image=large, max_mb=0)
+        rescue(own["uuid"])
+        lab.call("instance.unrescue", uuid=own["uuid"])
+
+
+@test(drivers=USERNS)
+def an_image_that_no_flavor_bounds(env):
+    with Lab(env, image_limit_gb=1) as lab:
+        (lab.adapter.state / "images/facts/busybox").write_text(f"{2 << 30}\n")
+        spec = instance(flavor={"root_gb": 0})
+        with refused("image-too-large", "image_limit_gb"):
+            lab.spawn(spec)
+        lab.spawn(instance("large", flavor={"root_gb": 2}), power=False)
+        lab.adapter.settings["image_limit_gb"] = 0
+        lab.again()
+        lab.spawn(spec, power=False)
+
+
+@test(drivers=USERNS)
+def room_is_made_of_bases_that_nobody_needs(env):
+    """On a file system that has room for three."""
+    disk, state = pathlib.Path(env.folder, "state.fs"), pathlib.Path(env.folder, "state")
+    state.mkdir()
+    run("mke2fs", "-q", "-t", "ext4", "-m", "0", disk, "320M")
+    run("mount", "-o", "loop", disk, state)
+    try:
+        with Lab(env, state=str(state)) as lab:
+            tree, tar = lab.adapter.folder / "tree-large", lab.adapter.folder / "large.tar"
+            tree.mkdir()
+            (tree / "large").write_bytes(bytes(60 * MIB))
+            pack(tree, tar)
+
+            def add(key):
+                lab.call("image.add", key=key, format="root-tar", path=str(tar), max_mb=64)
+
+            def used(key, ago_s):
+                then = time.time() - ago_s
+                os.utime(state / "images/facts" / key, (then, then))
+
+            def keys():
+                return [base["key"] for base in lab.call("image.list")]
+            for key in ("held", "fresh", "old"):
+                add(key)
+            (state / "images/holds/held").mkdir()
+            (state / "images/holds/held" / instance()["uuid"]).touch()
+            used("held", 9000), used("old", 800)
+            add("next")
+            equal(keys(), ["busybox", "fresh", "held", "next"])
+            # What has just come may be for an instance that is on its way.
+            with refused("no-space", "that its file system can spare"):
+                add("another")
+            equal(keys(), ["busybox", "fresh", "held", "next"])
+            equal(sorted(os.listdir(state / "images/bases")), keys())
+            used("fresh", 700)
+            add("another")
+            equal(keys(), ["another", "busybox", "held", "next"])
+    finally:
+        run("umount", state)
+        disk.unlink()
 
 
 def replaced(path, make):

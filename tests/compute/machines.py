@@ -287,7 +287,7 @@ def what_is_refused(env):
         large = lab.adapter.folder / "large.qcow2"
         run("qemu-img", "create", "-q", "-f", "qcow2", large, "3G")
         lab.call("image.add", key="large", format="qcow2", path=str(large))
-        with refused("unsupported", "choose a flavor with a larger disk"):
+        with refused("image-too-large", "choose a flavor with a larger disk"):
             lab.spawn(machine(), image={"key": "large", "format": "qcow2"})
         lab.nothing_left()
 

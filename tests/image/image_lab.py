@@ -55,10 +55,10 @@ class ImageLab:
         self.expect_only(directory.name, *others)
         return directory, json.loads(done.stdout)
 
-    def refuse(self, image, *options):
+    def refuse(self, image, *options, status=1):
         """Why; and nothing of it is left."""
         done = self.run("unpack", "--quiet", *options, image, self.bases / "refused")
-        equal(done.returncode, 1, f"exit status of {image.name}: {done.stdout}{done.stderr}")
+        equal(done.returncode, status, f"exit status of {image.name}: {done.stdout}{done.stderr}")
         self.expect_only()
         check("\x1b" not in done.stderr and done.stderr.count("\n") == 1, f"one clean line: {done.stderr!r}")
         return done.stderr

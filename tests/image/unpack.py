@@ -135,7 +135,7 @@ def a_disk_may_stay_one(env):
         lab.remove(found)
     tree = guests.busybox_tree(lab.path("tree"))
     contains(lab.refuse(tar(lab, tree, "tree.tar"), "--whole"), "no disk")
-    contains(lab.refuse(raw, "--whole", "--format", "raw", "--limit", "50K"), "is what it may have")
+    contains(lab.refuse(raw, "--whole", "--format", "raw", "--limit", "50K", status=3), "51200 bytes that it may have")
     outside = lab.path("outside.qcow2")
     guests.run("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", outside, "1M")
     lab.refuse(outside, "--whole")
@@ -199,7 +199,7 @@ def what_is_there_stays(env):
     contains(done.stderr, "it is there already")
     equal(trees.differences(before, trees.manifest(found)), {})
     for words in (["unpack", image], ["unpack"], [], ["frob", "x"], ["unpack", "--limit", "x", image, found], ["clean", "--fit", lab.bases],
-                  ["unpack", "--entries", "0", image, found], ["unpack", image, lab.bases / ".hidden"]):
+                  ["unpack", "--entries", "0", image, found], ["unpack", "--reserve", "91", image, found], ["unpack", image, lab.bases / ".hidden"]):
         equal(lab.run(*words).returncode, 2, words)
 
 

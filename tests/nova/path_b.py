@@ -2,9 +2,12 @@
 """Path B: our own compute driver in nova-compute, virtuserns-compute beside it, and virtusernsd behind that."""
 import pathlib
 
-import suite
+import suite  # the first: it knows where the others are
+import actions
+import boot_images
 import settings
 from compute import STATE
+from stage import check, equal
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 SOCKET = "/run/libvirt/compute.sock"  # each host sees its own
@@ -53,5 +56,32 @@ REFUSALS = {
     "live-migrate": ("cold migration only", "containers of virtuserns cannot be moved while they run"),
 }
 
+OWN_ACTIONS: list[actions.Action] = []
+action = actions.marker(OWN_ACTIONS)
+
+
+@action()
+def image_larger_than_the_flavors_disk(stage):
+    """Nova says so as it does of its own driver, tries no other host, and nothing of it is left."""
+    path = boot_images.large(pathlib.Path(stage.image_path).parent)
+    image = stage.admin.upload_image("large", path, "qcow2")
+    folders = [host.state / "adapter/images/bases" for host in stage.cloud.hosts.values()]
+
+    def bases():
+        return {path for folder in folders if folder.exists() for path in folder.iterdir()}
+    before = bases()
+    server = stage.begin_boot(image=image, flavor=stage.large)
+    found = server.await_status("ERROR", "ACTIVE")
+    said = " ".join(found.get("fault", {}).get("message", "").split())
+    equal(found["status"], "ERROR", "status")
+    check("choose a flavor with a larger disk" in said and "aborted" in said, f"the fault says it: {said}")
+    equal(bases(), before, "images that the hosts have")
+    equal([path for host in stage.cloud.hosts.values() for path in (host.state / "adapter/instances").glob(f"{server.id}*")], [],
+          "what is left of it")
+    server.delete()
+    stage.admin.delete_image(image)
+    pathlib.Path(path).unlink()
+
+
 if __name__ == "__main__":
-    suite.main(suite.Path("B", start_hosts, REFUSALS))
+    suite.main(suite.Path("B", start_hosts, REFUSALS, actions=[*actions.ACTIONS, *OWN_ACTIONS]))

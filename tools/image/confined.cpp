@@ -24,6 +24,7 @@
 #include "driver/kernel/pidfd.h"
 #include "driver/kernel/seccomp.h"
 #include "driver/kernel/seccomp_filter.h"
+#include "tools/image/bounds.h"
 
 namespace virtuserns::image {
 namespace {
@@ -146,7 +147,13 @@ Error ended_without_answer(int status) {
   return fail(VIR_ERR_OPERATION_FAILED, why);
 }
 
-constexpr char kGood = '+', kBad = '-';
+// How an answer begins. The parent believes no more of an error than whether the image is larger than it may be, here or anywhere.
+constexpr char kGood = '+', kBad = '-', kLarge = '>', kFull = '!';
+
+char verdict_on(const Error& error) {
+  if (error.sys_errno == ENOSPC) return kFull;
+  return error.code == kTooLarge ? kLarge : kBad;
+}
 
 }  // namespace
 
@@ -163,7 +170,7 @@ Result<std::string> run_confined(const Confined& request, const std::function<Re
   auto child = TRY(kernel::clone_process({kNamespaces}), "make a child");
   if (child.pid == 0) {
     const auto done = work_confined(request, theirs, work);
-    write_all(theirs, done ? kGood + *done : kBad + done.error().text);
+    write_all(theirs, done ? kGood + *done : verdict_on(done.error()) + done.error().text);
     ::_exit(0);
   }
   theirs.reset();
@@ -178,8 +185,10 @@ Result<std::string> run_confined(const Confined& request, const std::function<Re
   if (answer.empty() || !WIFEXITED(*status) || WEXITSTATUS(*status) != 0) return ended_without_answer(*status);
   const char verdict = answer.front();
   answer.erase(0, 1);
-  if (verdict != kGood) return fail(VIR_ERR_OPERATION_FAILED, printable(answer, 2048));
-  return answer;
+  if (verdict == kGood) return answer;
+  auto error = fail(verdict == kLarge ? kTooLarge : VIR_ERR_OPERATION_FAILED, printable(answer, 2048));
+  if (verdict == kFull) error.sys_errno = ENOSPC;
+  return error;
 }
 
 }  // namespace virtuserns::image

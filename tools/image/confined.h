@@ -30,8 +30,8 @@ struct Confined {
   std::vector<int> descriptors;  // that stay open, as they are
 };
 inline constexpr std::size_t kMaxAnswer = 256 * 1024;
-// What `work` returned in the child. It allocates, and calls no function that needs a file of the machine. The answer is to be
-// taken as from a stranger.
+// What `work` returned in the child: of an error its text, and whether it is kTooLarge or ENOSPC (bounds.h). It allocates, and calls no
+// function that needs a file of the machine. The answer is to be taken as from a stranger.
 [[nodiscard]] Result<std::string> run_confined(const Confined& request,
                                                const std::function<Result<std::string>()>& work);
 

@@ -70,15 +70,13 @@ Result<Studied> study(const convert::Image& image, const UnpackOptions& options,
 // What can be known before anything is written.
 Result<void> check_tree(const DirFd& root, const Limits& limits) {
   convert::WalkLimits bounds;
-  bounds.max_entries = limits.entries + 1;
+  bounds.max_entries = limits.entries.most + 1;
   const auto seen = TRY(convert::walk(root, kIdCount, bounds), "look at its files");
-  if (seen.entries > limits.entries)
-    return refused("it has more than the " + std::to_string(limits.entries) + " entries that it may have");
+  if (seen.entries > limits.entries.most) return exceeds(limits.entries, "it has", "entries");
   if (!seen.is_complete)
     return refused("its file system cannot be looked at as a whole: a directory cannot be read, or is too deep");
-  if (seen.bytes > limits.bytes)
-    return refused("its files have " + std::to_string(seen.bytes) + " bytes, and may have " +
-                   std::to_string(limits.bytes));
+  if (seen.bytes > limits.bytes.most)
+    return exceeds(limits.bytes, "its files have " + std::to_string(seen.bytes) + " bytes,", "bytes");
   if (seen.above_map.count > 0)
     return refused(quote(seen.above_map.examples.front()) + " and " + std::to_string(seen.above_map.count - 1) +
                    " others belong to ids that a container has not (it has 0 to " + std::to_string(kIdCount - 1) +
@@ -138,7 +136,7 @@ Result<Report> copy_disk(const convert::Image& image, const UnpackOptions& optio
     TRY(check_tree(guest.root(), options.limits));
     options.say("copying its files");
     const auto copied =
-        TRY(convert::copy_tree(guest.root(), to, options.limits.bytes, [](const auto&) {}), "copy its files");
+        TRY(convert::copy_tree(guest.root(), to, options.limits.bytes.most, [](const auto&) {}), "copy its files");
     report.entries = copied.entries;
     report.bytes = copied.bytes;
     report.findings.insert(report.findings.end(), copied.findings.begin(), copied.findings.end());
@@ -167,9 +165,7 @@ Result<Report> copy_whole(const convert::Image& image, const UnpackOptions& opti
     if (::pread(disk.file().get(), bytes.data(), size, static_cast<off_t>(at)) != static_cast<ssize_t>(size))
       return sys_fail("read the disk", errno == 0 ? EIO : errno);
     report.bytes += TRY(write_unless_zero(copy, {bytes.data(), size}, at));
-    if (report.bytes > options.limits.bytes)
-      return refused("more than " + std::to_string(options.limits.bytes) +
-                     " bytes of it are written, which is what it may have");
+    if (report.bytes > options.limits.bytes.most) return exceeds(options.limits.bytes, "it has", "bytes");
   }
   if (::fdatasync(copy.get()) != 0) return sys_fail("write the disk");
   TRY(disk.close());

@@ -2,6 +2,7 @@
 #include <archive_entry.h>
 #include <sys/stat.h>
 
+#include <cerrno>
 #include <memory>
 #include <set>
 
@@ -118,13 +119,12 @@ class Extractor {
 
   Result<void> charge(std::uint64_t bytes) {
     tally_.bytes += bytes;
-    if (tally_.bytes <= limits_.bytes) return {};
-    return refused("it needs more than the " + std::to_string(limits_.bytes) + " bytes that it may have");
+    if (tally_.bytes <= limits_.bytes.most) return {};
+    return exceeds(limits_.bytes, "it needs", "bytes");
   }
 
   Result<void> take(archive_entry* entry) {
-    if (++tally_.entries > limits_.entries)
-      return refused("it has more than the " + std::to_string(limits_.entries) + " entries that it may have");
+    if (++tally_.entries > limits_.entries.most) return exceeds(limits_.entries, "it has", "entries");
     const auto name = TRY(check_name(::archive_entry_pathname(entry), "entry"));
     ::archive_entry_copy_pathname(entry, name.c_str());
     TRY(charge_entry(entry, name));
@@ -180,7 +180,9 @@ class Extractor {
   }
 
   static Error of_entry(const std::string& name, archive* where) {
-    return refused("entry " + quote(name) + ": " + said(where));
+    auto error = refused("entry " + quote(name) + ": " + said(where));
+    if (::archive_errno(where) == ENOSPC || ::archive_errno(where) == EDQUOT) error.sys_errno = ENOSPC;
+    return error;
   }
 
   // Of all that it has, what a container may have.

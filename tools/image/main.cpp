@@ -19,7 +19,8 @@
 namespace virtuserns::image {
 namespace {
 
-constexpr int kError = 1, kMisused = 2;
+constexpr int kError = 1, kMisused = 2, kLarge = 3, kFull = 4;
+constexpr unsigned kMostReserve = 90;
 constexpr std::size_t kMaxFindings = 200, kMaxLowers = 64;
 constexpr const char* kUsage =
     "usage: virt-userns-image unpack [OPTION...] SOURCE DIRECTORY\n"
@@ -31,6 +32,7 @@ constexpr const char* kUsage =
     "      --root VOLUME    which volume is '/' (vda2, vg/root)\n"
     "      --limit BYTES[K|M|G|T]  that the files may have (what there is room for)\n"
     "      --entries N      files and directories that there may be (4000000)\n"
+    "      --reserve PERCENT  of the file system that are left free (5)\n"
     "      --fit            change services and settings of a machine for a container\n"
     "      --whole          a disk stays one: DIRECTORY gets it as the raw file 'disk'\n"
     "pack: OUTPUT, which is new, or '-', becomes an image of the files of TREE\n"
@@ -41,16 +43,22 @@ constexpr const char* kUsage =
     "  -j, --json           say what was done as a document for scripts\n"
     "  -q, --quiet          no progress\n"
     "  -h, --help, --version\n"
-    "exit status: 0 done, 1 an error, 2 misused\n";
+    "exit status: 0 done, 1 an error, 2 misused, 3 the image is larger than it may be, 4 there is no room for it\n";
 
-enum LongOnly { kRoot = 256, kLimit, kEntries, kFit, kWhole, kLower };
-constexpr option kLong[] = {
-    {"format", required_argument, nullptr, 'f'},   {"root", required_argument, nullptr, kRoot},
-    {"limit", required_argument, nullptr, kLimit}, {"entries", required_argument, nullptr, kEntries},
-    {"fit", no_argument, nullptr, kFit},           {"whole", no_argument, nullptr, kWhole},
-    {"lower", required_argument, nullptr, kLower}, {"json", no_argument, nullptr, 'j'},
-    {"quiet", no_argument, nullptr, 'q'},          {"help", no_argument, nullptr, 'h'},
-    {"version", no_argument, nullptr, 'V'},        {nullptr, 0, nullptr, 0}};
+enum LongOnly { kRoot = 256, kLimit, kEntries, kReserve, kFit, kWhole, kLower };
+constexpr option kLong[] = {{"format", required_argument, nullptr, 'f'},
+                            {"root", required_argument, nullptr, kRoot},
+                            {"limit", required_argument, nullptr, kLimit},
+                            {"entries", required_argument, nullptr, kEntries},
+                            {"reserve", required_argument, nullptr, kReserve},
+                            {"fit", no_argument, nullptr, kFit},
+                            {"whole", no_argument, nullptr, kWhole},
+                            {"lower", required_argument, nullptr, kLower},
+                            {"json", no_argument, nullptr, 'j'},
+                            {"quiet", no_argument, nullptr, 'q'},
+                            {"help", no_argument, nullptr, 'h'},
+                            {"version", no_argument, nullptr, 'V'},
+                            {nullptr, 0, nullptr, 0}};
 
 struct Options {
   UnpackOptions unpack;
@@ -95,12 +103,19 @@ Result<void> take_option(Options& options, int option, std::string value) {
       unpack.root = value;
       return {};
     case kLimit:
-      unpack.limits.bytes = TRY(parse_bytes(value));
+      unpack.limits.bytes.most = TRY(parse_bytes(value));
       return {};
     case kEntries: {
       const auto number = parse_number<std::uint64_t>(value);
       if (!number || *number == 0 || *number > 1'000'000'000) return wrong(quote(value) + " is no number of entries");
-      unpack.limits.entries = *number;
+      unpack.limits.entries.most = *number;
+      return {};
+    }
+    case kReserve: {
+      const auto number = parse_number<unsigned>(value);
+      if (!number || *number > kMostReserve)
+        return wrong(quote(value) + " is no share: name 0 to " + std::to_string(kMostReserve) + " percent");
+      unpack.reserve_percent = *number;
       return {};
     }
     case kWhole:
@@ -219,6 +234,8 @@ Result<int> run(int argc, char** argv) {
 int main(int argc, char** argv) {
   using namespace virtuserns;
   return exec::run_program("virt-userns-image", argc, argv, image::run, [](const Error& error) {
+    if (error.sys_errno == ENOSPC || error.sys_errno == EDQUOT) return image::kFull;
+    if (error.code == image::kTooLarge) return image::kLarge;
     return error.code == VIR_ERR_INVALID_ARG ? image::kMisused : image::kError;
   });
 }

@@ -3,23 +3,19 @@
 
 #include <cstdint>
 #include <functional>
-#include <limits>
 #include <string>
 #include <vector>
 
 #include "tools/convert/findings.h"
+#include "tools/image/bounds.h"
 
 namespace virtuserns::image {
-
-struct Limits {
-  std::uint64_t bytes = std::numeric_limits<std::uint64_t>::max();  // on the disk
-  std::uint64_t entries = 4'000'000;
-};
 
 struct UnpackOptions {
   std::string format;  // empty: by the content
   std::string root;    // the volume that is "/"; empty: it is found
   Limits limits;
+  unsigned reserve_percent = 5;  // of the file system, that is left free
   bool is_fitted = false;
   bool is_whole = false;  // a disk as it is, and none of its files
   std::function<void(const std::string&)> say = [](const std::string&) {};

@@ -3,11 +3,8 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sys/mount.h>
-#include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <unistd.h>
-
-#include <algorithm>
 
 #include "conf/base/file.h"
 #include "conf/base/text.h"
@@ -26,8 +23,6 @@
 namespace virtuserns::image {
 namespace {
 
-// Of the file system of the directory, for everybody else.
-constexpr std::uint64_t kReserve = 64u << 20, kReservedInodes = 4096;
 constexpr std::uint64_t kOfExtractor = capability_bit(CAP_CHOWN) | capability_bit(CAP_DAC_OVERRIDE) |
                                        capability_bit(CAP_FOWNER) | capability_bit(CAP_FSETID) |
                                        capability_bit(CAP_SETFCAP);
@@ -43,18 +38,6 @@ Result<std::string> read_start(const Fd& file) {
   if (got < 0) return sys_fail("read");
   start.resize(static_cast<std::size_t>(got));
   return start;
-}
-
-// No image takes the last of what there is.
-Result<void> bound_by_room(Limits& limits, const DirFd& root) {
-  struct statvfs space {};
-  if (::fstatvfs(root.get(), &space) != 0) return sys_fail("look at the file system");
-  const auto free = std::uint64_t{space.f_bavail} * space.f_frsize;
-  limits.bytes = std::min(limits.bytes, free > kReserve ? free - kReserve : 0);
-  if (space.f_files == 0) return {};  // it makes them as they are needed
-  const auto inodes = std::uint64_t{space.f_favail};
-  limits.entries = std::min(limits.entries, inodes > kReservedInodes ? inodes - kReservedInodes : 0);
-  return {};
 }
 
 Result<Report> extract(const Fd& archive, Compression compression, const UnpackOptions& options, const Place& place,
@@ -100,7 +83,7 @@ Result<Report> unpack(const std::string& source, const std::string& directory, U
   const auto detected = TRY(detect(TRY(read_start(file), what), options.format), what);
   const auto workplace = TRY(convert::make_workplace());
   auto place = TRY(Place::make(directory));
-  TRY(bound_by_room(options.limits, place.root()));
+  TRY(bound_by_room(options.limits, place.root(), options.reserve_percent));
   const auto fill = [&]() -> Result<Report> {
     if (options.is_whole && detected.format == kRootTar)
       return fail(VIR_ERR_OPERATION_FAILED, "it is an archive of files and no disk");

@@ -91,6 +91,7 @@ TEST(Kinds, EveryCodeIsOneAndOnlyWaitingHelpsThose) {
                                                     {VIR_ERR_XML_ERROR, "invalid"},
                                                     {kImageMissing, "image-missing"},
                                                     {kImageRefused, "image-refused"},
+                                                    {kImageTooLarge, "image-too-large"},
                                                     {VIR_ERR_NO_MEMORY, "no-space"},
                                                     {VIR_ERR_DEVICE_MISSING, "device-not-found"},
                                                     {VIR_ERR_RESOURCE_BUSY, "busy"},
@@ -127,6 +128,8 @@ TEST(Settings, EveryKeyIsOptionalAndChecked) {
       {"connect = 1", "f:1: key 'connect' needs a string"},
       {"log_level = 5", "f:1: key 'log_level' needs a number from 1 to 4"},
       {"log_level = \"3\"", "f:1: key 'log_level' needs a number from 1 to 4"},
+      {"image_limit_gb = 1.5", "f:1: key 'image_limit_gb' needs a number from 0 to 1048576"},
+      {"image_reserve_percent = 91", "f:1: key 'image_reserve_percent' needs a number from 0 to 90"},
       {"patience_s = -1", "f:1: key 'patience_s' needs a number from 0 to 3600"}};
   for (const auto& [text, error] : wrong) EXPECT_EQ(parse_settings(text, "f").error().text, error);
   for (const char* text :

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "conf/base/file.h"
+#include "driver/compute/kinds.h"
 #include "tests/support/temp_dir.h"
 
 namespace virtuserns::compute {
@@ -34,8 +35,21 @@ while [ $# -gt 2 ]; do shift; done
 case $1 in
   */broken) echo 'virt-userns-image: error: image is no image' >&2; exit 1 ;;
   */slow) sleep 0.3 ;;
+  */alone) mkdir "$place/alone" || exit 1; sleep 0.1; rmdir "$place/alone" ;;
+  */met) # by another one
+    : >"$place/met-${last##*/}"
+    for _ in $(seq 400); do
+      set -- "$place"/met-*
+      [ $# -eq 2 ] && break
+      sleep 0.05
+    done
+    [ $# -eq 2 ] || exit 1 ;;
   */endless) exec sleep 1000 ;;
   */killed) mkdir "$last"; kill -9 $$ ;;
+  */large) echo 'virt-userns-image: error: it needs more' >&2; exit 3 ;;
+  */full) # room for one base beside another
+    set -- "${last%/*}"/*
+    if [ $# -gt 1 ]; then echo 'virt-userns-image: error: no room' >&2; exit 4; fi ;;
 esac
 mkdir "$last" || exit 1
 echo '{"format": "raw", "entries": 3, "bytes": 1000, "findings": []}'
@@ -79,8 +93,8 @@ TEST_F(Images, IsMadeOnceAndUsedAgain) {
   EXPECT_EQ(store.get("sha-1", source()).value(), base("sha-1"));
   EXPECT_EQ(open().get("sha-1", source()).value(), base("sha-1"));
   EXPECT_EQ(unpacks(), 1);
-  EXPECT_THAT(calls(),
-              HasSubstr("unpack --json --quiet --format qcow2 -- " + dir_.path() + "/image " + base("sha-1")));
+  EXPECT_THAT(calls(), HasSubstr("unpack --json --quiet --format qcow2 --reserve 5 -- " + dir_.path() + "/image " +
+                                 base("sha-1")));
   const auto bases = store.list().value();
   ASSERT_EQ(bases.size(), 1u);
   EXPECT_EQ(bases[0].bytes, 1000u);
@@ -88,11 +102,73 @@ TEST_F(Images, IsMadeOnceAndUsedAgain) {
 }
 
 TEST_F(Images, LimitsAndFittingAreSaid) {
-  options_.limit_bytes = 5, options_.limit_entries = 6;
+  options_.limit_bytes = 1 << 20, options_.reserve_percent = 7;
+  const auto store = open();
   auto fitted = source();
   fitted.is_fitted = true;
-  ASSERT_TRUE(open().get("a", fitted));
-  EXPECT_THAT(calls(), HasSubstr("--limit 5 --entries 6 --fit -- "));
+  ASSERT_TRUE(store.get("a", fitted));
+  EXPECT_THAT(calls(), HasSubstr("--limit 1048576 --entries 256 --reserve 7 --fit -- "));
+  auto own = source();
+  own.limit_bytes = std::uint64_t{1} << 40;
+  ASSERT_TRUE(store.get("b", own));
+  EXPECT_THAT(calls(), HasSubstr("--limit 1099511627776 --entries 4000000 --reserve 7 -- "));
+  own.limit_bytes = 0;
+  ASSERT_TRUE(store.get("c", own));
+  EXPECT_THAT(calls(), HasSubstr("--format qcow2 --reserve 7 -- "));
+}
+
+TEST_F(Images, WhatIsTooLargeIsGivenToNobody) {
+  const auto store = open();
+  const auto refused = [](const auto& got) { return !got && got.error().code == kImageTooLarge; };
+  const auto made = store.get("a", source("large"));
+  EXPECT_TRUE(refused(made));
+  EXPECT_EQ(made.error().text, "the image has more entries than any may have: make base 'a': it needs more");
+  EXPECT_TRUE(std::filesystem::is_empty(options_.folder + "/bases"));
+  EXPECT_TRUE(std::filesystem::is_empty(options_.folder + "/locks"));
+  // One that is there is held to the limit of whoever wants it now.
+  auto wanted = source();
+  ASSERT_TRUE(store.get("a", wanted));
+  wanted.limit_bytes = 999;
+  EXPECT_TRUE(refused(store.get("a", wanted)));
+  // With what is to be done at its beginning, which may be all that is seen of it.
+  wanted.file = source("large").file;
+  wanted.limit_bytes = 5 << 20;
+  EXPECT_THAT(store.get("b", wanted).error().text,
+              testing::StartsWith(
+                  "the image does not fit into the 5 MiB that it may have: choose a flavor with a larger disk"));
+  EXPECT_TRUE(refused(store.find("a", 999)));
+  EXPECT_TRUE(store.find("a", 1000).value());
+  EXPECT_TRUE(store.find("a").value());
+  EXPECT_FALSE(store.find("b", 1).value());
+  EXPECT_EQ(unpacks(), 3);
+}
+
+TEST_F(Images, RoomIsMadeOfWhatNobodyNeeds) {
+  const auto store = open();
+  for (const char* key : {"held", "old", "older", "new"}) ASSERT_TRUE(store.get(key, source()));
+  ASSERT_TRUE(store.hold("held", one_));
+  used("held", 9000), used("older", 8000), used("old", 7000);
+  // Each attempt costs no more than it may need.
+  auto large = source("full");
+  large.limit_bytes = 1000;
+  const auto made = store.get("a", large);
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().sys_errno, ENOSPC);
+  EXPECT_EQ(unpacks(), 7);
+  EXPECT_THAT(keys(store), ElementsAre("held", "new"));
+  used("new", 700);
+  ASSERT_TRUE(store.get("a", large));
+  EXPECT_THAT(keys(store), ElementsAre("a", "held"));
+}
+
+TEST_F(Images, NoMoreGoesThanRoomIsNeeded) {
+  const auto store = open();
+  for (const char* key : {"old", "older"}) ASSERT_TRUE(store.get(key, source()));
+  used("older", 8000), used("old", 7000);
+  auto large = source("full");
+  large.limit_bytes = 1000;
+  ASSERT_TRUE(store.get("a", large));
+  EXPECT_THAT(keys(store), ElementsAre("a", "old"));
 }
 
 TEST_F(Images, KeysAndFilesAreChecked) {
@@ -118,6 +194,27 @@ TEST_F(Images, ManyAtOnceMakeOne) {
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(good, 8);
   EXPECT_EQ(unpacks(), 1);
+}
+
+// Each of them looks at the same room.
+TEST_F(Images, SeveralAreMadeAtOnceWhereThereIsRoomForAll) {
+  const auto store = open();
+  const auto make = [&](const char* name, std::uint64_t limit_bytes) {
+    std::vector<std::thread> threads;
+    std::atomic<int> good = 0;
+    for (const char* key : {"a", "b"})
+      threads.emplace_back([&, key] {
+        auto wanted = source(name);
+        wanted.limit_bytes = limit_bytes;
+        good += store.get(std::string(key) + "-" + name, wanted) ? 1 : 0;
+      });
+    for (auto& thread : threads) thread.join();
+    return good.load();
+  };
+  EXPECT_EQ(make("met", 1 << 20), 2);
+  EXPECT_EQ(make("alone", std::uint64_t{1} << 60), 2);
+  for (const char* key : {"a", "b"}) (void)std::filesystem::remove_all(base(std::string(key) + "-alone"));
+  EXPECT_EQ(make("alone", 0), 2);
 }
 
 TEST_F(Images, TwoProcessesMakeOne) {

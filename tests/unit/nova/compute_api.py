@@ -15,7 +15,7 @@ _TYPES = {
     "bridge": str, "device": str, "mtu": (int, type(None)), "active": bool, "address": str, "prefix": int, "to": str,
     "via": str, "path": str, "readonly": bool, "shared": bool, "boot_index": (int, type(None)), "serial": str, "content": str, "mode": int,
     "power": bool, "disks": bool, "rebuild": bool, "resize": bool, "timeout": int, "retry_interval": int, "password": (str, type(None)),
-    "destination": str, "bytes": int, "ticket": dict, "type": str, "max_mb": int,
+    "destination": str, "bytes": int, "ticket": dict, "type": str, "max_mb": (int, type(None)),
     "max_age_s": int, "keep_unused_for_s": int,
 }
 

@@ -148,6 +148,7 @@ class RefusalTest(DriverCase):
         "instance-not-found": exception.InstanceNotFound, "instance-exists": exception.InstanceExists,
         "invalid-state": exception.InstanceInvalidState, "unsupported": NotImplementedError, "invalid": exception.InvalidInput,
         "image-missing": userns_adapter.ImageMissing, "image-refused": exception.ImageUnacceptable,
+        "image-too-large": exception.FlavorDiskSmallerThanImage,
         "no-space": exception.ComputeResourcesUnavailable, "device-not-found": exception.DeviceNotFound,
         "busy": exception.ComputeServiceUnavailable, "unavailable": exception.ComputeServiceUnavailable,
         "internal": exception.NovaException,

@@ -22,7 +22,7 @@ class ImageTest(ShimCase):
         self.script("instance.spawn", self.spawn_request)
         self.added = []
 
-    def add(self, key, format, path):
+    def add(self, key, format, path, max_mb):
         with open(path, "rb") as data:
             self.added.append((format, data.read(), os.stat(path).st_mode & 0o777))
         self.held.add(key)
@@ -85,6 +85,34 @@ class ImageTest(ShimCase):
         with self.assertRaisesRegex(exception.ImageUnacceptable, "it has two file systems"):
             self.spawn()
         self.assertEqual(self.spool(), [])
+
+    def spawned_with(self, **changes):
+        """The limits of both requests; and None where the second has none of its own."""
+        self.held.clear()
+        self.driver.spawn(CONTEXT, nova_objects.instance(**changes), nova_objects.image_meta(), [], None, {})
+        return self.adapter.asked("image.add")[-1]["max_mb"], self.adapter.asked("instance.spawn")[-1].get("max_mb")
+
+    def test_no_larger_than_the_flavors_disk(self):
+        self.assertEqual(self.spawned_with(), (1024, None))
+        self.assertEqual(self.spawned_with(flavor=nova_objects.flavor(root_gb=7)), (7168, None))
+        # That Nova means by it: as large as the image is.
+        self.assertEqual(self.spawned_with(flavor=nova_objects.flavor(root_gb=0)), (None, None))
+        # What it was shelved as it gets back; another's it does not.
+        self.assertEqual(self.spawned_with(system_metadata={"shelved_image_id": IMAGE_ID}), (0, 0))
+        self.assertEqual(self.spawned_with(system_metadata={"shelved_image_id": "another"}), (1024, None))
+        self.driver.cache_image(CONTEXT, IMAGE_ID)
+        self.held.clear()
+        self.driver.cache_image(CONTEXT, IMAGE_ID)
+        self.assertEqual(self.adapter.asked("image.add")[-1]["max_mb"], None)
+
+    def test_too_large(self):
+        """For Nova it is what libvirt's driver says: it is not tried elsewhere."""
+        for method in ("image.add", "instance.spawn"):
+            self.refuse(method, "image-too-large", "choose a flavor with a larger disk")
+            with self.assertRaisesRegex(exception.FlavorDiskSmallerThanImage, "choose a flavor with a larger disk"):
+                self.spawn()
+            self.assertEqual(self.spool(), [])
+        self.assertEqual(len(self.glance.downloads), 1)
 
     def test_glance_fails(self):
         def fail():

@@ -63,7 +63,7 @@ class SignedCase(ShimCase):
         self.glance.downloads.append(args)
         return Chunks([self.content[:2], self.content[2:]])
 
-    def add(self, key, format, path):
+    def add(self, key, format, path, max_mb):
         with open(path, "rb") as data:
             self.held[key] = data.read()
         self.added.append(key)

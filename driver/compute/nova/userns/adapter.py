@@ -39,6 +39,8 @@ _BY_KIND = {
     'invalid': lambda error, uuid, image: exception.InvalidInput(reason=error.message),
     'image-missing': lambda error, uuid, image: ImageMissing(reason=error.message),
     'image-refused': lambda error, uuid, image: exception.ImageUnacceptable(image_id=image, reason=error.message),
+    # As of libvirt's driver: no other host is tried, because the flavor is the same there.
+    'image-too-large': lambda error, uuid, image: exception.FlavorDiskSmallerThanImage(error.message),
     'no-space': lambda error, uuid, image: exception.ComputeResourcesUnavailable(reason=error.message),
     'device-not-found': lambda error, uuid, image: exception.DeviceNotFound(error.message, device=''),
     'busy': lambda error, uuid, image: Busy(error.message, host=CONF.host),

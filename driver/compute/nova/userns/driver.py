@@ -124,14 +124,17 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
                 tags.refresh(context, instance)
                 tagged = contextlib.nullcontext()
             drive = self._config_drive(context, instance, injected_files, admin_password, network_info)
+            image_id = _image_id(image_meta, connected)
+            most = marshal.max_image_mb(instance, image_id)
             with tagged, self._vifs.plugged(instance, network_info, wait=power_on):
                 try:
                     answer = self._images.using(
-                        context, _image_id(image_meta, connected), instance.trusted_certs,
+                        context, image_id, instance.trusted_certs, most,
                         lambda image: self._adapter.call_long(
                             'instance.spawn', instance=marshal.instance(instance), image=image,
                             network=network, volumes=connected, files=marshal.files(injected_files),
-                            config_drive=drive, password=_password(admin_password), power=power_on))
+                            config_drive=drive, password=_password(admin_password), power=power_on,
+                            **({'max_mb': most} if most == marshal.ANY_SIZE else {})))
                 except NotImplementedError as error:  # Nova would try other hosts until none is left, and say that
                     raise exception.InvalidInput(reason=str(error)) from error
         marshal.note_ids(instance, answer['ids'])
@@ -240,7 +243,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         drive = self._config_drive(context, instance, [], rescue_password, network_info)
         with self._vifs.plugged(instance, network_info):
             self._images.using(
-                context, image_meta.id, instance.trusted_certs,
+                context, image_meta.id, instance.trusted_certs, marshal.max_image_mb(instance, image_meta.id),
                 lambda image: self._adapter.call_long(
                     'instance.rescue', uuid=instance.uuid, image=image, network=marshal.network(network_info),
                     volumes=connected, files=[], config_drive=drive, password=rescue_password))

@@ -18,6 +18,7 @@ import nova.conf
 from nova import exception
 from nova.image import glance
 from nova.virt.userns import adapter as userns_adapter
+from nova.virt.userns import marshal
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -71,21 +72,23 @@ class Images:
 
     def ensure(self, context, image_id, trusted_certs=None):
         """Have the adapter hold an image. Whether it had to be fetched."""
-        return self._ensure(self._find(context, image_id, trusted_certs))
+        return self._ensure(self._find(context, image_id, trusted_certs), None)
 
-    def using(self, context, image_id, trusted_certs, request):
-        """What `request(image)` returns. The cache is asked by that request itself: an image that it has costs no other."""
+    def using(self, context, image_id, trusted_certs, max_mb, request):
+        """What `request(image)` returns. The cache is asked by that request itself: an image that it has costs no other. `max_mb`:
+        of image.add."""
         found = self._find(context, image_id, trusted_certs) if image_id else None
-        return self._repeated(lambda: request(found and found.image), found and (lambda: self._ensure(found)))
+        return self._repeated(lambda: request(found and found.image), found and (lambda: self._ensure(found, max_mb)))
 
     def using_again(self, context, image_id, trusted_certs, image, request):
         """What `request()` returns, of an instance that was made of the base `image` elsewhere. Glance is asked where that has to
-        be fetched only: no certificate that has expired since keeps an instance from going on."""
+        be fetched only: no certificate that has expired since keeps an instance from going on, nor does the size of what it is
+        made of, which its flavor of that time allowed."""
         def fetch():
             found = self._find(context, image_id, trusted_certs)
             if image == self.reference(context, image_id):  # the instance is older than Nova's wish for signatures
                 found = found._replace(image=image)
-            self._ensure(found)
+            self._ensure(found, marshal.ANY_SIZE)
         return self._repeated(request, image_id and fetch)
 
     @staticmethod
@@ -119,7 +122,7 @@ class Images:
         return _Found(image_id, self.reference(context, image_id),
                       lambda path: self._glance.download(context, image_id, dest_path=path))
 
-    def _ensure(self, found):
+    def _ensure(self, found, max_mb):
         key = found.image['key']
         if self._adapter.call('image.has', key=key)['present']:
             return False
@@ -130,7 +133,7 @@ class Images:
                 LOG.info('Fetching image %(id)s for virtuserns-compute, as %(key)s', {'id': found.id, 'key': key})
                 with _judging(found.id):
                     found.download(path)
-                self._adapter.call_long('image.add', key=key, format=found.image['format'], path=path)
+                self._adapter.call_long('image.add', key=key, format=found.image['format'], path=path, max_mb=max_mb)
         return True
 
 

@@ -11,6 +11,7 @@ from nova.virt import event as virtevent
 
 # Where an instance keeps its id range: the database takes it along to another host, and over a rebuild.
 IDS_KEY = 'userns_idmap'
+ANY_SIZE = 0  # of an image, as `max_mb`
 _IMAGE_PREFIX = 'image_'
 
 # A container whose init died is one that is shut down: Nova acts upon the event STOPPED only when get_info agrees.
@@ -42,6 +43,13 @@ def flavor(nova_flavor):
         'swap_mb': nova_flavor.swap,
         'extra_specs': dict(nova_flavor.extra_specs) if nova_flavor.obj_attr_is_set('extra_specs') else {},
     }
+
+
+def max_image_mb(nova_instance, image_id):
+    """What an image may take that it is made of or rescued by; None: its flavor does not say, as Nova means a disk of 0."""
+    if image_id and nova_instance.system_metadata.get('shelved_image_id') == image_id:
+        return ANY_SIZE  # with what it had written it may be larger than its disk; that it has it back counts more
+    return nova_instance.flavor.root_gb * 1024 or None
 
 
 def instance(nova_instance):
