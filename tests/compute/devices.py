@@ -269,6 +269,18 @@ def a_dump_holds_up_no_destroy(env):
         with refused("instance-not-found"):
             waiting.end()
         equal(list((lab.adapter.folder / "dumps").iterdir()), [])
+@test(drivers=USERNS)
+def many_dumps_of_one_push_out_no_others(env):
+    with Lab(env, dumps_kept=3) as lab:
+        quiet, other, greedy = (instance(name) for name in ("quiet", "other", "greedy"))
+        for spec in (quiet, other, greedy):
+            lab.spawn(spec)
+        made = []
+        for spec in (quiet, other, *[greedy] * 4):
+            made.append(pathlib.Path(lab.call("instance.crash_dump", uuid=spec["uuid"])["path"]).name)
+        equal(sorted(path.name for path in (lab.adapter.folder / "dumps").iterdir()), sorted([*made[:2], made[-1]]), "those that are kept")
+
+
         lab.nothing_left()
 
 
