@@ -1,5 +1,6 @@
 #include "driver/compute/compute.h"
 
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -89,6 +90,28 @@ Result<Compute::Held> Compute::hold_to_start(const std::string& uuid) {
     }
   }
   return hold_ready(uuid);
+}
+
+Compute::Held Compute::hold_to_destroy(const std::string& uuid) {
+  const bool is_dumped = [&] {
+    const std::lock_guard lock(mutex_);
+    doomed_.insert(uuid);
+    if (const auto packed = packed_.find(uuid); packed != packed_.end())
+      (void)::eventfd_write(packed->second->get(), 1);
+    return dumped_ == uuid;
+  }();
+  // Whatever comes of that: it is destroyed as soon as the dump has ended.
+  if (is_dumped)
+    if (const auto ended = hypervisor_.ensure_off(uuid); !ended) log_warning("compute", ended.error().text);
+  auto held = hold(uuid);
+  const std::lock_guard lock(mutex_);
+  doomed_.erase(doomed_.find(uuid));
+  return held;
+}
+
+Result<void> Compute::check_not_doomed_locked(const std::string& uuid) const {
+  if (!doomed_.contains(uuid)) return {};
+  return fail(VIR_ERR_NO_DOMAIN, "instance " + uuid + " is being destroyed");
 }
 
 std::optional<Record> Compute::peek(const std::string& uuid) {

@@ -86,17 +86,6 @@ Result<void> prune(const std::string& folder, std::size_t kept) {
 
 }  // namespace
 
-Compute::Held Compute::hold_to_destroy(const std::string& uuid) {
-  const bool is_dumped = [&] {
-    const std::lock_guard lock(mutex_);
-    return dumped_ == uuid;
-  }();
-  // Whatever comes of that: it is destroyed as soon as the dump has ended.
-  if (is_dumped)
-    if (const auto ended = hypervisor_.ensure_off(uuid); !ended) log_warning("compute", ended.error().text);
-  return hold(uuid);
-}
-
 Result<std::string> Compute::crash_dump(const std::string& uuid) {
   // Its user may ask as often as he likes, and an instance makes its dump last. Those who wait here are no more than there are instances,
   // and not all that the adapter and its client serve at once.
@@ -120,13 +109,16 @@ Result<std::string> Compute::crash_dump(const std::string& uuid) {
   const auto style = guests_.dump_style();
   if (style.has_memory) TRY(check_space(settings_.dumps, facts.max_memory_kib * 1024));
   const auto path = TRY(name_dump(settings_.dumps, uuid, style.suffix));
-  const auto note = [&](const std::string& dumped) {
+  {
     const std::lock_guard dumped_lock(mutex_);
-    dumped_ = dumped;
-  };
-  note(uuid);
+    TRY(check_not_doomed_locked(uuid));
+    dumped_ = uuid;
+  }
   auto dumped = hypervisor_.dump(uuid, path, style.flags);
-  note("");
+  {
+    const std::lock_guard dumped_lock(mutex_);
+    dumped_.clear();
+  }
   TRY(std::move(dumped));
   if (const auto pruned = prune(settings_.dumps, settings_.dumps_kept); !pruned)
     log_warning("compute", "old dumps stay: " + pruned.error().text);
