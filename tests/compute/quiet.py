@@ -93,6 +93,27 @@ def who_froze_it_and_went_away_holds_it_up_for_a_while_only(env):
 
 
 @test(drivers=USERNS)
+def a_frozen_one_becomes_an_image(env):
+    with Lab(env) as lab:
+        spec = instance()
+        lab.spawn(spec)
+        path = lab.adapter.folder / "snapshot.tar"
+        path.touch()
+        lab.call("instance.quiesce", uuid=spec["uuid"])
+        try:
+            with lab.adapter.client(timeout_s=20) as client:
+                equal(client.call("instance.snapshot", uuid=spec["uuid"], path=str(path))["format"], "root-tar")
+        except OSError:
+            # Who waits for a frozen file system hears no signal.
+            run("fsfreeze", "--unfreeze", *lab.adapter.state.glob("instances/*/disk"))
+            raise
+        writer = Writer(lab, spec)
+        eventually(writer.waits, "a write waits after a snapshot")
+        lab.call("instance.unquiesce", uuid=spec["uuid"])
+        writer.ends()
+
+
+@test(drivers=USERNS)
 def a_root_that_is_a_volume_stands_still_too(env):
     with Lab(env, root_volumes=True) as lab:
         image = lab.adapter.folder / "root.img"
