@@ -44,10 +44,7 @@ Compute::Compute(Settings settings, Hypervisor& hypervisor, const Guests& guests
       guests_(guests),
       images_(images),
       consoles_(hypervisor),
-      thaws_([this](const std::string& uuid) {
-        log_warning("compute", "instance " + uuid + " stood still for too long, and is thawed");
-        if (const auto thawed = unquiesce(uuid); !thawed) log_error("compute", thawed.error().text);
-      }) {}
+      thaws_([this](const std::string& uuid) { thaw_overdue(uuid); }) {}
 
 std::string Compute::folder_of(const std::string& uuid) const { return settings_.state + "/instances/" + uuid; }
 
@@ -59,7 +56,8 @@ Compute::Held Compute::hold(const std::string& uuid) {
     if (!known) known = std::make_shared<Slot>();
     slot = known;
   }
-  return {*this, std::move(slot), folder_of(uuid)};
+  std::unique_lock job(slot->job);
+  return {*this, std::move(slot), std::move(job), folder_of(uuid)};
 }
 
 Compute::Held::~Held() {
@@ -112,6 +110,15 @@ Compute::Held Compute::hold_to_destroy(const std::string& uuid) {
 Result<void> Compute::check_not_doomed_locked(const std::string& uuid) const {
   if (!doomed_.contains(uuid)) return {};
   return fail(VIR_ERR_NO_DOMAIN, "instance " + uuid + " is being destroyed");
+}
+
+std::optional<Compute::Held> Compute::hold_if_free(const std::string& uuid) {
+  const std::lock_guard lock(mutex_);
+  auto& slot = slots_[uuid];
+  if (!slot) slot = std::make_shared<Slot>();
+  std::unique_lock job(slot->job, std::try_to_lock);
+  if (!job) return std::nullopt;
+  return Held(*this, slot, std::move(job), folder_of(uuid));
 }
 
 std::optional<Record> Compute::peek(const std::string& uuid) {

@@ -163,10 +163,10 @@ class Compute {
   // The instance, for as long as this lives.
   class Held {
    public:
-    Held(Compute& owner, std::shared_ptr<Slot> slot, std::string folder)
+    Held(Compute& owner, std::shared_ptr<Slot> slot, std::unique_lock<std::mutex> job, std::string folder)
         : owner_(owner),
           slot_(std::move(slot)),
-          lock_(slot_->job),
+          lock_(std::move(job)),
           folder_(std::move(folder)),
           disk_(owner.guests_.disk(folder_)) {}
     Held(Held&&) = default;
@@ -188,6 +188,8 @@ class Compute {
   [[nodiscard]] Held hold(const std::string& uuid);
   // As hold(), of what is to be destroyed: a dump that holds it ends with its domain, and a snapshot at once; none begins any more.
   [[nodiscard]] Held hold_to_destroy(const std::string& uuid);
+  // Without waiting; none: something is done with it.
+  [[nodiscard]] std::optional<Held> hold_if_free(const std::string& uuid);
   [[nodiscard]] Result<void> check_not_doomed_locked(const std::string& uuid) const;
   // VIR_ERR_NO_DOMAIN without a complete record, and of one that has moved away.
   [[nodiscard]] Result<Held> hold_ready(const std::string& uuid);
@@ -211,6 +213,8 @@ class Compute {
   // Domain, disk, folder, hold on the image.
   [[nodiscard]] Result<void> remove(Held& held);
   [[nodiscard]] Result<void> thaw(Held& held);
+  // Without waiting: one that something is done with is thawed afterwards.
+  void thaw_overdue(const std::string& uuid);
   // What it is made of, and no more: the definition, which has its ids, stays for the one that is made next.
   [[nodiscard]] Result<void> empty(Held& held);
   [[nodiscard]] Result<void> run_on(Held& held);
