@@ -70,11 +70,16 @@ Result<void> write_part(const Fd& target, const std::vector<char>& part, std::si
 Result<std::string> mounted_device(const std::string& device) {
   struct stat wanted {};
   if (::stat(device.c_str(), &wanted) != 0) return sys_fail("look at " + quote(device));
+  // The kernel says 0 for what is no device, of such a file as of those that loop devices are over: it would be somebody else's.
+  if (!S_ISBLK(wanted.st_mode))
+    return fail(VIR_ERR_OPERATION_UNSUPPORTED,
+                quote(device) + " is no block device: nothing can be held up that is written to it");
   for (const auto& name : TRY(list_directory("/sys/block"))) {
     if (!name.starts_with("loop")) continue;
     const Fd loop(::open(("/dev/" + name).c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
     loop_info64 facts{};
-    if (loop && ::ioctl(loop.get(), LOOP_GET_STATUS64, &facts) == 0 && facts.lo_rdevice == wanted.st_rdev)
+    if (loop && ::ioctl(loop.get(), LOOP_GET_STATUS64, &facts) == 0 && facts.lo_rdevice == wanted.st_rdev &&
+        facts.lo_offset == 0)
       return "/dev/" + name;
   }
   return device;

@@ -1,5 +1,6 @@
 #include "driver/compute/compute.h"
 
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,10 +44,7 @@ Compute::Compute(Settings settings, Hypervisor& hypervisor, const Guests& guests
       guests_(guests),
       images_(images),
       consoles_(hypervisor),
-      thaws_([this](const std::string& uuid) {
-        log_warning("compute", "instance " + uuid + " stood still for too long, and is thawed");
-        if (const auto thawed = unquiesce(uuid); !thawed) log_error("compute", thawed.error().text);
-      }) {}
+      thaws_([this](const std::string& uuid) { thaw_overdue(uuid); }) {}
 
 std::string Compute::folder_of(const std::string& uuid) const { return settings_.state + "/instances/" + uuid; }
 
@@ -58,7 +56,8 @@ Compute::Held Compute::hold(const std::string& uuid) {
     if (!known) known = std::make_shared<Slot>();
     slot = known;
   }
-  return {*this, std::move(slot), folder_of(uuid)};
+  std::unique_lock job(slot->job);
+  return {*this, std::move(slot), std::move(job), folder_of(uuid)};
 }
 
 Compute::Held::~Held() {
@@ -89,6 +88,37 @@ Result<Compute::Held> Compute::hold_to_start(const std::string& uuid) {
     }
   }
   return hold_ready(uuid);
+}
+
+Compute::Held Compute::hold_to_destroy(const std::string& uuid) {
+  const bool is_dumped = [&] {
+    const std::lock_guard lock(mutex_);
+    doomed_.insert(uuid);
+    if (const auto packed = packed_.find(uuid); packed != packed_.end())
+      (void)::eventfd_write(packed->second->get(), 1);
+    return dumped_ == uuid;
+  }();
+  // Whatever comes of that: it is destroyed as soon as the dump has ended.
+  if (is_dumped)
+    if (const auto ended = hypervisor_.ensure_off(uuid); !ended) log_warning("compute", ended.error().text);
+  auto held = hold(uuid);
+  const std::lock_guard lock(mutex_);
+  doomed_.erase(doomed_.find(uuid));
+  return held;
+}
+
+Result<void> Compute::check_not_doomed_locked(const std::string& uuid) const {
+  if (!doomed_.contains(uuid)) return {};
+  return fail(VIR_ERR_NO_DOMAIN, "instance " + uuid + " is being destroyed");
+}
+
+std::optional<Compute::Held> Compute::hold_if_free(const std::string& uuid) {
+  const std::lock_guard lock(mutex_);
+  auto& slot = slots_[uuid];
+  if (!slot) slot = std::make_shared<Slot>();
+  std::unique_lock job(slot->job, std::try_to_lock);
+  if (!job) return std::nullopt;
+  return Held(*this, slot, std::move(job), folder_of(uuid));
 }
 
 std::optional<Record> Compute::peek(const std::string& uuid) {

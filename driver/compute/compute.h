@@ -117,7 +117,7 @@ class Compute {
 
   [[nodiscard]] Result<void> rescue(const RescueRequest& request);
   [[nodiscard]] Result<void> unrescue(const std::string& uuid);
-  // Writes to `output`, which is the caller's.
+  // Writes to `output`, which is the caller's, and empty after an error. Fails at once when the instance is destroyed meanwhile.
   [[nodiscard]] Result<Packed> snapshot(const std::string& uuid, const Fd& output);
   [[nodiscard]] Result<void> resize(const std::string& uuid, const Flavor& flavor);
 
@@ -164,10 +164,10 @@ class Compute {
   // The instance, for as long as this lives.
   class Held {
    public:
-    Held(Compute& owner, std::shared_ptr<Slot> slot, std::string folder)
+    Held(Compute& owner, std::shared_ptr<Slot> slot, std::unique_lock<std::mutex> job, std::string folder)
         : owner_(owner),
           slot_(std::move(slot)),
-          lock_(slot_->job),
+          lock_(std::move(job)),
           folder_(std::move(folder)),
           disk_(owner.guests_.disk(folder_)) {}
     Held(Held&&) = default;
@@ -187,8 +187,11 @@ class Compute {
   };
 
   [[nodiscard]] Held hold(const std::string& uuid);
-  // As hold(), of what is to be destroyed: a dump that holds it ends with its domain.
+  // As hold(), of what is to be destroyed: a dump that holds it ends with its domain, and a snapshot at once; none begins any more.
   [[nodiscard]] Held hold_to_destroy(const std::string& uuid);
+  // Without waiting; none: something is done with it.
+  [[nodiscard]] std::optional<Held> hold_if_free(const std::string& uuid);
+  [[nodiscard]] Result<void> check_not_doomed_locked(const std::string& uuid) const;
   // VIR_ERR_NO_DOMAIN without a complete record, and of one that has moved away.
   [[nodiscard]] Result<Held> hold_ready(const std::string& uuid);
   // As hold_ready(), of what is to run here: one that had moved away is taken back, because the scheduler has decided so, though the
@@ -211,6 +214,8 @@ class Compute {
   // Domain, disk, folder, hold on the image.
   [[nodiscard]] Result<void> remove(Held& held);
   [[nodiscard]] Result<void> thaw(Held& held);
+  // Without waiting: one that something is done with is thawed afterwards.
+  void thaw_overdue(const std::string& uuid);
   // What it is made of, and no more: the definition, which has its ids, stays for the one that is made next.
   [[nodiscard]] Result<void> empty(Held& held);
   [[nodiscard]] Result<void> run_on(Held& held);
@@ -239,8 +244,10 @@ class Compute {
   Consoles consoles_;
   std::mutex dumps_;    // one dump is made at a time; before an instance is held, since others may hold up its dump
   std::string dumped_;  // by mutex_: whose
-  std::set<std::string> wanted_dumps_;  // by mutex_: of whom one is made or waited for
-  std::mutex mutex_;                    // of slots_, of who has one, and of records read without their job
+  std::set<std::string> wanted_dumps_;       // by mutex_: of whom one is made or waited for
+  std::multiset<std::string> doomed_;        // by mutex_: who is to be destroyed, as often as somebody waits for that
+  std::map<std::string, const Fd*> packed_;  // by mutex_: of whom an image is made, and what ends that
+  std::mutex mutex_;                         // of slots_, of who has one, and of records read without their job
   std::map<std::string, std::shared_ptr<Slot>> slots_;
   Thaws thaws_;  // the last: its thread uses the others
 };

@@ -1,11 +1,6 @@
 #include "driver/compute/containers.h"
 
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <algorithm>
 
 #include "conf/base/file.h"
 #include "conf/base/log.h"
@@ -13,14 +8,13 @@
 #include "conf/daemon_config.h"
 #include "driver/compute/blocks.h"
 #include "driver/compute/host.h"
+#include "driver/compute/packing.h"
 #include "driver/compute/tree.h"
-#include "driver/kernel/program.h"
 
 namespace virtuserns::compute {
 namespace {
 
 constexpr std::uint64_t kSectorBytes = 512;
-constexpr std::size_t kMaxErrors = 4096;
 
 // Of /sys/block/loop3/stat (Documentation/block/stat.rst).
 Result<DiskCounters> read_counters(const std::string& device) {
@@ -30,19 +24,6 @@ Result<DiskCounters> read_counters(const std::string& device) {
   if (fields.size() < 7)
     return fail(VIR_ERR_INTERNAL_ERROR, "the counters of " + quote(device) + " are not as they should be");
   return DiskCounters{fields[2] * kSectorBytes, fields[0], fields[6] * kSectorBytes, fields[4]};
-}
-
-Result<void> run_pack(const std::string& program, const std::string& base, const std::string& upper,
-                      const Fd& output) {
-  const Fd errors(::memfd_create("errors", MFD_CLOEXEC));
-  if (!errors) return sys_fail("make a file for what it says");
-  auto running = TRY(kernel::Running::start({program, "pack", "--lower", base, upper, "-"}, output, errors));
-  const int status = TRY(running.wait());
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
-  char said[kMaxErrors];
-  const auto size = ::pread(errors.get(), said, sizeof said, 0);
-  const std::string_view text(said, static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
-  return fail(VIR_ERR_OPERATION_FAILED, text.empty() ? "it was killed" : printable(trim(text), 1024));
 }
 
 }  // namespace
@@ -155,9 +136,12 @@ Result<void> Containers::remove_rescue(const Instance& instance) const {
 
 Guests::DumpStyle Containers::dump_style() const { return {VIR_DUMP_LIVE, ".tar"}; }
 
-Result<Packed> Containers::pack(const Instance& instance, const Fd& output) const {
+Result<Packed> Containers::pack(const Instance& instance, const Fd& output, const Fd& stop) const {
   const auto base = TRY(bases_.find(instance.record.image->key));
-  TRY(run_pack(bases_.program(), base, Disk(instance.folder).root() + "/upper", output), "pack the instance's files");
+  TRY(run_packing(
+          {bases_.program(), "pack", "--quiet", "--lower", base, Disk(instance.folder).root() + "/upper", "-"},
+          output, stop),
+      "pack the instance's files");
   struct stat found {};
   if (::fstat(output.get(), &found) != 0) return sys_fail("look at the snapshot");
   return Packed{"root-tar", static_cast<std::uint64_t>(found.st_size)};

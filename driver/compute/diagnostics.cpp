@@ -101,6 +101,14 @@ Result<void> Compute::unquiesce(const std::string& uuid) {
   return thaw(held);
 }
 
+void Compute::thaw_overdue(const std::string& uuid) {
+  auto held = hold_if_free(uuid);
+  if (!held) return;  // and asked again
+  if (!held->record() || held->record()->phase != Phase::kReady) return thaws_.forget(uuid);
+  log_warning("compute", "instance " + uuid + " stood still for too long, and is thawed");
+  if (const auto thawed = thaw(*held); !thawed) log_error("compute", thawed.error().text);
+}
+
 Result<void> Compute::thaw(Held& held) {
   auto record = *held.record();
   thaws_.forget(record.spec.uuid);

@@ -34,7 +34,9 @@ Result<struct stat> look_at(const std::string& path) {
 
 bool is_missing(const Error& error) { return error.sys_errno == ENOENT; }
 
+// Of one that is there nothing is asked but that: whoever would make it waits for a file system that is frozen, and may be who is to thaw it.
 Result<void> make_directory(const std::string& path, mode_t mode) {
+  if (look_at(path)) return {};
   if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) return sys_fail("make " + quote(path));
   return {};
 }

@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <ctime>
+#include <map>
+#include <set>
+#include <tuple>
 
 #include "conf/base/file.h"
 #include "conf/base/log.h"
@@ -54,40 +57,34 @@ Result<std::string> name_dump(const std::string& folder, const std::string& uuid
   return fail(VIR_ERR_RESOURCE_BUSY, "a thousand dumps of the instance were made within this second");
 }
 
-// Oldest first, until `kept` are left. Others' files are none of ours to remove.
+// Until `kept` are left: of the instance that has the most the oldest goes, so that who asks for many loses his own. Others' files are none
+// of ours to remove.
 Result<void> prune(const std::string& folder, std::size_t kept) {
-  struct Dump {
-    timespec at;
-    std::string path;
-  };
-  std::vector<Dump> dumps;
+  using Dump = std::tuple<time_t, long, std::string>;  // of when, and its path
+  std::map<std::string, std::set<Dump>> dumps;         // by instance
+  std::size_t count = 0;
   for (const auto& name : TRY(list_directory(folder))) {
     struct stat found {};
-    const auto path = folder + "/" + name;
-    const bool is_ours = name.size() > 37 && parse_uuid(name.substr(0, 36)) && name[36] == '-';
-    if (is_ours && ::lstat(path.c_str(), &found) == 0 && S_ISREG(found.st_mode))
-      dumps.push_back({found.st_mtim, path});
+    const auto path = folder + "/" + name, uuid = name.substr(0, 36);
+    const bool is_ours = name.size() > 37 && parse_uuid(uuid) && name[36] == '-';
+    if (!is_ours || ::lstat(path.c_str(), &found) != 0 || !S_ISREG(found.st_mode)) continue;
+    dumps[uuid].emplace(found.st_mtim.tv_sec, found.st_mtim.tv_nsec, path);
+    ++count;
   }
-  std::sort(dumps.begin(), dumps.end(), [](const Dump& a, const Dump& b) {
-    return a.at.tv_sec != b.at.tv_sec ? a.at.tv_sec < b.at.tv_sec : a.at.tv_nsec < b.at.tv_nsec;
-  });
-  for (std::size_t i = 0; i + kept < dumps.size(); ++i)
-    if (::unlink(dumps[i].path.c_str()) != 0) return sys_fail("remove " + quote(dumps[i].path));
+  for (; count > kept; --count) {
+    auto& most = std::max_element(dumps.begin(), dumps.end(), [](const auto& a, const auto& b) {
+                   const auto &x = a.second, &y = b.second;
+                   // Of those that have as many, the one whose oldest is older.
+                   return x.size() != y.size() ? x.size() < y.size() : !x.empty() && *y.begin() < *x.begin();
+                 })->second;
+    const auto path = std::get<std::string>(*most.begin());
+    if (::unlink(path.c_str()) != 0) return sys_fail("remove " + quote(path));
+    most.erase(most.begin());
+  }
   return {};
 }
 
 }  // namespace
-
-Compute::Held Compute::hold_to_destroy(const std::string& uuid) {
-  const bool is_dumped = [&] {
-    const std::lock_guard lock(mutex_);
-    return dumped_ == uuid;
-  }();
-  // Whatever comes of that: it is destroyed as soon as the dump has ended.
-  if (is_dumped)
-    if (const auto ended = hypervisor_.ensure_off(uuid); !ended) log_warning("compute", ended.error().text);
-  return hold(uuid);
-}
 
 Result<std::string> Compute::crash_dump(const std::string& uuid) {
   // Its user may ask as often as he likes, and an instance makes its dump last. Those who wait here are no more than there are instances,
@@ -112,13 +109,16 @@ Result<std::string> Compute::crash_dump(const std::string& uuid) {
   const auto style = guests_.dump_style();
   if (style.has_memory) TRY(check_space(settings_.dumps, facts.max_memory_kib * 1024));
   const auto path = TRY(name_dump(settings_.dumps, uuid, style.suffix));
-  const auto note = [&](const std::string& dumped) {
+  {
     const std::lock_guard dumped_lock(mutex_);
-    dumped_ = dumped;
-  };
-  note(uuid);
+    TRY(check_not_doomed_locked(uuid));
+    dumped_ = uuid;
+  }
   auto dumped = hypervisor_.dump(uuid, path, style.flags);
-  note("");
+  {
+    const std::lock_guard dumped_lock(mutex_);
+    dumped_.clear();
+  }
   TRY(std::move(dumped));
   if (const auto pruned = prune(settings_.dumps, settings_.dumps_kept); !pruned)
     log_warning("compute", "old dumps stay: " + pruned.error().text);

@@ -40,7 +40,7 @@ Result<void> Guests::write_config_drive(const Instance&, const std::vector<FileT
   return not_offered("config_drive");
 }
 Result<void> Guests::remove_rescue(const Instance&) const { return not_offered("rescue"); }
-Result<Packed> Guests::pack(const Instance&, const Fd&) const { return not_offered("snapshot"); }
+Result<Packed> Guests::pack(const Instance&, const Fd&, const Fd&) const { return not_offered("snapshot"); }
 
 Result<void> GuestsOfImages::find_image(const std::string& key, std::uint64_t limit_bytes) const {
   (void)TRY(bases_.find(key, limit_bytes));

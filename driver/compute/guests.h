@@ -99,8 +99,8 @@ class Guests {
     bool has_memory = false;  // all of the instance's
   };
   [[nodiscard]] virtual DumpStyle dump_style() const { return {}; }
-  // To a file of the caller's; the instance does not run meanwhile, and its disk is mounted.
-  [[nodiscard]] virtual Result<Packed> pack(const Instance& instance, const Fd& output) const;
+  // To a file of the caller's, until `stop` can be read (packing.h); the instance does not run meanwhile, and its disk is mounted.
+  [[nodiscard]] virtual Result<Packed> pack(const Instance& instance, const Fd& output, const Fd& stop) const;
   [[nodiscard]] virtual Result<std::vector<DiskCounters>> disk_counters(const Instance& instance) const;
 };
 

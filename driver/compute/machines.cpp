@@ -1,7 +1,6 @@
 #include "driver/compute/machines.h"
 
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 
@@ -11,6 +10,7 @@
 #include "driver/compute/host.h"
 #include "driver/compute/hypervisor.h"
 #include "driver/compute/machine_xml.h"
+#include "driver/compute/packing.h"
 #include "driver/compute/tree.h"
 #include "driver/kernel/program.h"
 
@@ -102,12 +102,11 @@ Result<void> Machines::remove_rescue(const Instance& instance) const {
 Guests::DumpStyle Machines::dump_style() const { return {VIR_DUMP_LIVE | VIR_DUMP_MEMORY_ONLY, ".core", true}; }
 
 // Of one that is paused qemu has written everything; it holds the file still (-U).
-Result<Packed> Machines::pack(const Instance& instance, const Fd& output) const {
-  const auto target = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(output.get());
-  (void)TRY(kernel::need_program({"qemu-img", "convert", "-q", "-U", "-f", "qcow2", "-O", "qcow2",
-                                  MachineDisk::own(instance.folder).image(), target},
-                                 kProgramMs),
-            "pack the instance's disk");
+Result<Packed> Machines::pack(const Instance& instance, const Fd& output, const Fd& stop) const {
+  TRY(run_packing({"qemu-img", "convert", "-q", "-U", "-f", "qcow2", "-O", "qcow2",
+                   MachineDisk::own(instance.folder).image(), "/proc/self/fd/1"},
+                  output, stop),
+      "pack the instance's disk");
   struct stat found {};
   if (::fstat(output.get(), &found) != 0) return sys_fail("look at the snapshot");
   return Packed{"qcow2", static_cast<std::uint64_t>(found.st_size)};

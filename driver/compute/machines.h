@@ -24,7 +24,7 @@ class Machines : public GuestsOfImages {
                                                 const std::vector<FileToWrite>& files) const override;
   [[nodiscard]] Result<void> remove_rescue(const Instance& instance) const override;
   [[nodiscard]] DumpStyle dump_style() const override;
-  [[nodiscard]] Result<Packed> pack(const Instance& instance, const Fd& output) const override;
+  [[nodiscard]] Result<Packed> pack(const Instance& instance, const Fd& output, const Fd& stop) const override;
   [[nodiscard]] Result<std::vector<DiskCounters>> disk_counters(const Instance& instance) const override;
 
  private:

@@ -1,10 +1,12 @@
 // What an instance has on its disk, as an image.
+#include <sys/eventfd.h>
 
 #include "conf/base/log.h"
 #include "conf/base/undo.h"
 #include "driver/compute/compute.h"
 
 namespace virtuserns::compute {
+
 // After a snapshot, or the death of whoever made one.
 Result<void> Compute::run_on(Held& held) {
   auto record = *held.record();
@@ -23,7 +25,18 @@ Result<Packed> Compute::snapshot(const std::string& uuid, const Fd& output) {
   const bool is_running = TRY(hypervisor_.facts(uuid)).state == PowerState::kRunning;
   const auto& disk = held.disk();
   const bool was_mounted = TRY(disk.is_mounted());
-  Undo undo;
+  const Fd stop(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!stop) return sys_fail("make an event");
+  Undo undo;  // which ends before `stop` does
+  {
+    const std::lock_guard lock(mutex_);
+    TRY(check_not_doomed_locked(uuid));
+    packed_[uuid] = &stop;
+  }
+  undo.add([&] {
+    const std::lock_guard lock(mutex_);
+    packed_.erase(uuid);
+  });
   TRY(disk.mount());
   if (!was_mounted) undo.add([&] { (void)disk.unmount(); });
   // So that it is of one moment.
@@ -37,7 +50,7 @@ Result<Packed> Compute::snapshot(const std::string& uuid, const Fd& output) {
     TRY(save(held, std::move(paused)));
     TRY(hypervisor_.ensure_paused(uuid));
   }
-  return guests_.pack(held.instance(), output);
+  return guests_.pack(held.instance(), output, stop);
 }
 
 }  // namespace virtuserns::compute

@@ -3,6 +3,11 @@
 #include <algorithm>
 
 namespace virtuserns::compute {
+namespace {
+
+constexpr auto kAgain = std::chrono::seconds(1);
+
+}  // namespace
 
 Thaws::Thaws(std::function<void(const std::string&)> thaw) : thaw_(std::move(thaw)), thread_([this] { run(); }) {}
 
@@ -41,11 +46,12 @@ void Thaws::run() {
       continue;
     }
     const auto [uuid, when] = *first;
-    if (std::chrono::steady_clock::now() < when) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < when) {
       changed_.wait_until(lock, when);
       continue;
     }
-    due_.erase(first);
+    first->second = now + kAgain;
     lock.unlock();
     thaw_(uuid);
     lock.lock();

@@ -14,7 +14,8 @@ namespace virtuserns::compute {
 // Thread-safe.
 class Thaws {
  public:
-  // `thaw` is called by a thread of this class, with the uuid.
+  // `thaw` is called by a thread of this class, with the uuid; it does not wait for anybody, since all who are frozen wait for it. Whoever it
+  // does not forget is its to thaw again a second later.
   explicit Thaws(std::function<void(const std::string&)> thaw);
   ~Thaws();  // without thawing what is not due
   Thaws(const Thaws&) = delete;

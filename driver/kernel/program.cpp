@@ -6,10 +6,12 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <chrono>
 
+#include "conf/base/file.h"
 #include "conf/base/text.h"
 #include "driver/kernel/pidfd.h"
 
@@ -144,6 +146,19 @@ Result<int> Running::wait() {
   const auto status = TRY(wait_process(process_));
   process_.reset();
   return *status;
+}
+
+std::chrono::nanoseconds Running::time_used() const {
+  constexpr std::string_view kMark = "\nPid:\t";
+  const auto facts = read_kernel_file("/proc/self/fdinfo/" + std::to_string(process_.get()));
+  const auto at = facts ? facts->find(kMark) : std::string::npos;
+  if (at == std::string::npos) return {};
+  const auto rest = std::string_view(*facts).substr(at + kMark.size());
+  const auto pid = parse_number<pid_t>(rest.substr(0, rest.find('\n')));
+  clockid_t clock{};
+  timespec used{};
+  if (!pid || ::clock_getcpuclockid(*pid, &clock) != 0 || ::clock_gettime(clock, &used) != 0) return {};
+  return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
 }
 
 Running& Running::operator=(Running&& other) noexcept {

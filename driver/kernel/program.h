@@ -2,6 +2,7 @@
 // in namespaces of their own of mounts, network and ipc, and ended with us.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,9 @@ class Running {
   [[nodiscard]] Result<int> wait();
   // SIGINT, which is what a program in a jail hears, and waits. An error: it did not end well.
   [[nodiscard]] Result<void> end(int timeout_ms);
+  // Of the processor, by all its threads; none when it has ended.
+  [[nodiscard]] std::chrono::nanoseconds time_used() const;
+  [[nodiscard]] const PidFd& process() const { return process_; }
 
  private:
   PidFd process_;

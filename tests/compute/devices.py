@@ -7,7 +7,7 @@ import socket
 import tarfile
 import time
 
-from lab import BRIDGE, MIB, USERNS, Lab, instance, run, vif
+from lab import BRIDGE, MIB, USERNS, Lab, StuckPacks, instance, run, vif
 from api import Client, refused
 from harness import MANY_PROCESSES, check, contains, daemon_module, equal, eventually, main, state_of, test
 from world import bridge
@@ -214,6 +214,33 @@ def a_snapshot_becomes_an_image(env):
 
 
 @test(drivers=USERNS)
+def a_snapshot_holds_up_no_destroy(env):
+    stuck = StuckPacks(env)
+    with Lab(env, image_program=str(stuck.program)) as lab, lab.adapter.client() as packing, lab.adapter.client() as waiting:
+        spec = instance()
+        lab.spawn(spec)
+        paths = [lab.adapter.folder / name for name in ("first.tar", "second.tar")]
+        for path in paths:
+            path.touch()
+        packing.begin("instance.snapshot", uuid=spec["uuid"], path=str(paths[0]))
+        try:
+            eventually(lambda: paths[0].read_text() == "half", "it is packed")
+            waiting.begin("instance.snapshot", uuid=spec["uuid"], path=str(paths[1]))
+            begin = time.monotonic()
+            with lab.adapter.client(timeout_s=20) as client:
+                client.call("instance.destroy", uuid=spec["uuid"], disks=True)
+            check(time.monotonic() - begin < 10 * daemon_module.TIME_FACTOR, "it waited for the snapshot")
+        finally:
+            stuck.end()
+        with refused("instance-not-found", "pack the instance's files", "is being destroyed"):
+            packing.end()
+        with refused("instance-not-found"):
+            waiting.end()
+        equal([path.stat().st_size for path in paths], [0, 0], "what was packed of it")
+        lab.nothing_left()
+
+
+@test(drivers=USERNS)
 def dumps_of_one_that_runs(env):
     with Lab(env, dumps_kept=3) as lab:
         spec = instance()
@@ -240,6 +267,18 @@ def dumps_of_one_that_runs(env):
         lab.call("instance.power_off", uuid=uuid, timeout=0, retry_interval=1)
         with refused("invalid-state", "does not run"):
             lab.call("instance.crash_dump", uuid=uuid)
+
+
+@test(drivers=USERNS)
+def many_dumps_of_one_push_out_no_others(env):
+    with Lab(env, dumps_kept=3) as lab:
+        quiet, other, greedy = (instance(name) for name in ("quiet", "other", "greedy"))
+        for spec in (quiet, other, greedy):
+            lab.spawn(spec)
+        made = []
+        for spec in (quiet, other, *[greedy] * 4):
+            made.append(pathlib.Path(lab.call("instance.crash_dump", uuid=spec["uuid"])["path"]).name)
+        equal(sorted(path.name for path in (lab.adapter.folder / "dumps").iterdir()), sorted([*made[:2], made[-1]]), "those that are kept")
 
 
 @test(drivers=USERNS)

@@ -151,6 +151,24 @@ class Adapter:
                       and not path.name.endswith(".lock"))
 
 
+class StuckPacks:
+    """In place of virt-userns-image one that begins to pack and then stands still, as over a storage that does not answer."""
+
+    def __init__(self, env):
+        folder = pathlib.Path(env.folder, f"stuck-{uuid_module.uuid4()}")
+        folder.mkdir()
+        self.program, self._pids = folder / "image-program", folder / "pids"
+        real = os.path.join(env.daemon.build, "tools", "image", "virt-userns-image")
+        self.program.write_text(f'#!/bin/sh\nif [ "$1" = pack ]; then echo $$ >> {self._pids}; printf half; kill -STOP $$; fi\nexec {real} "$@"\n')
+        self.program.chmod(0o755)
+
+    def end(self):
+        for pid in map(int, self._pids.read_text().split()):
+            with contextlib.suppress(OSError):
+                if str(self.program).encode() in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+
+
 class Lab:
     """An adapter, for containers with an image "busybox", and what tests do with instances."""
 

@@ -4,7 +4,7 @@ import os
 import pathlib
 import subprocess
 
-from lab import USERNS, Lab, instance, run
+from lab import USERNS, Lab, StuckPacks, instance, run
 from api import refused
 from harness import check, contains, daemon_module, equal, eventually, main, test
 
@@ -90,6 +90,53 @@ def who_froze_it_and_went_away_holds_it_up_for_a_while_only(env):
         writer.ends()
         contains(lab.adapter.text(), "stood still for too long")
         equal(lab.call("instance.unquiesce", uuid=spec["uuid"]), {})
+
+
+@test(drivers=USERNS)
+def one_that_is_busy_holds_up_no_other(env):
+    """Its thaw waits for what is done with it, and no other's waits for that."""
+    stuck = StuckPacks(env)
+    with Lab(env, quiesce_limit_s=int(6 * daemon_module.TIME_FACTOR), image_program=str(stuck.program)) as lab, \
+            lab.adapter.client() as packing:
+        busy, other = instance("busy"), instance("other")
+        path = lab.adapter.folder / "snapshot.tar"
+        path.touch()
+        for spec in (busy, other):
+            lab.spawn(spec)
+        lab.call("instance.quiesce", uuid=busy["uuid"])
+        packing.begin("instance.snapshot", uuid=busy["uuid"], path=str(path))
+        try:
+            eventually(lambda: path.read_text() == "half", "it is packed")
+            lab.call("instance.quiesce", uuid=other["uuid"])
+            writer = Writer(lab, other)
+            eventually(writer.waits, "a write waits")
+            writer.ends()
+        finally:
+            stuck.end()
+        with refused("internal", "pack the instance's files"):
+            packing.end()
+        Writer(lab, busy).ends()
+
+
+@test(drivers=USERNS)
+def a_frozen_one_becomes_an_image(env):
+    with Lab(env) as lab:
+        spec = instance()
+        lab.spawn(spec)
+        path = lab.adapter.folder / "snapshot.tar"
+        path.touch()
+        lab.call("instance.quiesce", uuid=spec["uuid"])
+        try:
+            with lab.adapter.client(timeout_s=20) as client:
+                equal(client.call("instance.snapshot", uuid=spec["uuid"], path=str(path))["format"], "root-tar")
+        except OSError:
+            # Who waits for a frozen file system hears no signal.
+            run("fsfreeze", "--unfreeze", *lab.adapter.state.glob("instances/*/disk"))
+            raise
+        writer = Writer(lab, spec)
+        eventually(writer.waits, "a write waits after a snapshot")
+        lab.call("instance.unquiesce", uuid=spec["uuid"])
+        writer.ends()
 
 
 @test(drivers=USERNS)

@@ -25,6 +25,7 @@ import cloud as cloud_module  # noqa: E402
 import daemon as daemon_module  # noqa: E402
 import host_state  # noqa: E402
 import owned  # noqa: E402
+import pid_namespace  # noqa: E402
 from actions import ACTIONS  # noqa: E402
 from invariants import INVARIANTS  # noqa: E402
 from rest import Refused, WentWrong  # noqa: E402
@@ -137,7 +138,6 @@ def _session(paths: tuple[Path, ...], subject: Subject, arguments) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_in_order)
     host_state.become_subreaper()
-    owned.collect_dead()
     with tempfile.TemporaryDirectory(prefix=owned.name("nova") + "-") as folder, contextlib.ExitStack() as stack:
         os.chmod(folder, 0o755)  # containers must be able to reach their roots
         state, files = os.path.join(folder, "state"), os.path.join(folder, "files")
@@ -159,8 +159,11 @@ def _session(paths: tuple[Path, ...], subject: Subject, arguments) -> int:
 
 
 def main(*paths: Path, subject: Subject | None = None) -> None:
+    arguments = _arguments()
+    owned.collect_dead()
     try:
-        code = _session(paths, subject or Subject(), _arguments())
+        pid_namespace.enter()
+        code = _session(paths, subject or Subject(), arguments)
     except daemon_module.NotPossible as reason:
         print(f"skipped: {reason}")
         code = 77

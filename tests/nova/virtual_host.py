@@ -11,6 +11,7 @@ import shlex
 import subprocess
 
 import daemon as daemon_module
+import owned
 import settings
 import ssh
 from compute import STATE, Host
@@ -61,7 +62,7 @@ class VirtualHost(Host):
         argv = [str(VM), *WITH, "run", "--build", self.build, "--forward", f"{SSH_PORT}:22", "--deadline", str(MACHINE_S),
                 "--memory", "2048", "--serial", str(LOGS / f"serial-{self.name}"), "--", "env", f"VIRTUSERNS_BUILD={self.build}",
                 f"VIRTUSERNS_TIME_FACTOR={daemon_module.TIME_FACTOR}", "python3", str(GUEST), key, *map(str, PORTS)]
-        self.machine = Program(f"machine-{self.name}", argv, LOGS / f"machine-{self.name}.log").start()
+        self.machine = Program(f"machine-{self.name}", argv, LOGS / f"machine-{self.name}.log", {"VIRTUSERNS_OWNER": str(owned.owner())}).start()
         self.machine.wait_until(self._lets_in, "it lets us in", 90)
         self.socket.parent.mkdir(parents=True, exist_ok=True)
         self.link = Program(f"link-{self.name}", self._ssh("-M", "-N", "-L", f"{self.socket}:/run/libvirt/virtusernsd-sock"),
