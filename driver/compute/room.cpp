@@ -25,9 +25,11 @@ std::uint64_t Room::spare_bytes() const {
 std::uint64_t Room::enter(std::uint64_t limit_bytes) {
   const auto bytes = limit_bytes == 0 ? kUnbounded : std::min(limit_bytes, kUnbounded);
   std::unique_lock lock(mutex_);
-  const auto mine = came_++;
-  changed_.wait(lock, [&] { return mine == served_ && (running_ == 0 || promised_ + bytes <= spare_bytes()); });
-  ++served_;
+  const auto mine = waiting_.emplace(waiting_.end());
+  (void)changed_.wait_for(lock, patience_, [&] {
+    return mine == waiting_.begin() && (running_ == 0 || promised_ + bytes <= spare_bytes());
+  });
+  waiting_.erase(mine);
   ++running_;
   promised_ += bytes;
   changed_.notify_all();

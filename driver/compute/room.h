@@ -1,11 +1,14 @@
 // Whose turn it is to unpack an image. Each looks at what is free when it begins, and several at once would see the same room: so
-// they are at it together only where there is room for all that they may take, and else one after the other, as they came.
+// they are at it together only where there is room for all that they may take, and else one after the other, as they came. But whoever
+// has waited for long goes on: an image that takes an hour shall not keep everybody from booting for as long.
 //
 // Thread-safe.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <list>
 #include <mutex>
 #include <string>
 
@@ -13,8 +16,10 @@ namespace virtuserns::compute {
 
 class Room {
  public:
-  Room(std::string folder, unsigned reserve_percent)
-      : folder_(std::move(folder)), reserve_percent_(reserve_percent) {}
+  static constexpr std::chrono::milliseconds kPatience = std::chrono::minutes(2);
+
+  Room(std::string folder, unsigned reserve_percent, std::chrono::milliseconds patience = kPatience)
+      : folder_(std::move(folder)), reserve_percent_(reserve_percent), patience_(patience) {}
 
   // From when it is one's turn, for which it waits, until it is gone.
   class Turn {
@@ -36,9 +41,12 @@ class Room {
 
   const std::string folder_;
   const unsigned reserve_percent_;
+  const std::chrono::milliseconds patience_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::uint64_t came_ = 0, served_ = 0, running_ = 0, promised_ = 0;
+  struct Waiting {};
+  std::list<Waiting> waiting_;  // as they came
+  std::uint64_t running_ = 0, promised_ = 0;
 };
 
 }  // namespace virtuserns::compute

@@ -12,6 +12,7 @@
 
 #include "conf/base/file.h"
 #include "driver/compute/kinds.h"
+#include "driver/compute/room.h"
 #include "tests/support/temp_dir.h"
 
 namespace virtuserns::compute {
@@ -215,6 +216,12 @@ TEST_F(Images, SeveralAreMadeAtOnceWhereThereIsRoomForAll) {
   EXPECT_EQ(make("alone", std::uint64_t{1} << 60), 2);
   for (const char* key : {"a", "b"}) (void)std::filesystem::remove_all(base(std::string(key) + "-alone"));
   EXPECT_EQ(make("alone", 0), 2);
+}
+
+TEST_F(Images, OneThatTakesLongHoldsUpNobodyForEver) {
+  Room room("/tmp", 5, std::chrono::milliseconds(50));
+  const Room::Turn first(room, 0);
+  const Room::Turn second(room, 0);
 }
 
 TEST_F(Images, TwoProcessesMakeOne) {
