@@ -32,8 +32,8 @@ Result<std::uint64_t> Bases::add(const std::string& key, const Fd& file, const s
   const auto made = store_.get(key, {path, format, false, limit_bytes});
   if (!made) {
     auto error = made.error();
-    const bool is_the_images =
-        error.sys_errno != ENOSPC && error.code != VIR_ERR_OPERATION_TIMEOUT && error.code != kImageTooLarge;
+    const bool is_the_images = error.sys_errno != ENOSPC && error.code != VIR_ERR_OPERATION_TIMEOUT &&
+                               error.code != kUnavailable && error.code != kImageTooLarge;
     if (is_the_images) error.code = kImageRefused;
     return error;
   }

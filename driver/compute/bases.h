@@ -27,6 +27,7 @@ class Bases {
   [[nodiscard]] Result<void> hold(const std::string& key, const std::string& instance) const;
   void release(const std::string& key, const std::string& instance) const;
   [[nodiscard]] Result<void> release_all(const std::string& instance) const;
+  void stop() const { store_.stop(); }  // no more are made
   [[nodiscard]] Result<std::vector<Base>> list() const { return store_.list(); }
   // Of those that no instance needs.
   [[nodiscard]] Result<std::vector<std::string>> sweep(const SweepLimits& limits) const {

@@ -13,6 +13,8 @@ namespace {
 
 using client::last_error;
 
+constexpr auto kPauseAfterFailure = std::chrono::minutes(1);  // of a thaw
+
 // Of one that runs off it: a rescue runs off a disk of its own.
 std::optional<VolumeRef> root_volume_of(const Record& record) {
   const auto root =
@@ -103,20 +105,25 @@ Result<void> Compute::unquiesce(const std::string& uuid) {
 
 void Compute::thaw_overdue(const std::string& uuid) {
   auto held = hold_if_free(uuid);
-  if (!held) return;  // and asked again
+  if (!held || !thaws_.is_overdue(uuid)) return;  // and asked again
   if (!held->record() || held->record()->phase != Phase::kReady) return thaws_.forget(uuid);
   log_warning("compute", "instance " + uuid + " stood still for too long, and is thawed");
-  if (const auto thawed = thaw(*held); !thawed) log_error("compute", thawed.error().text);
+  if (const auto thawed = thaw(*held); !thawed) {
+    log_error("compute", thawed.error().text);
+    thaws_.expect(uuid, std::chrono::steady_clock::now() + kPauseAfterFailure);
+  }
 }
 
 Result<void> Compute::thaw(Held& held) {
   auto record = *held.record();
-  thaws_.forget(record.spec.uuid);
   TRY(held.disk().thaw());
-  if (!record.is_frozen) return {};
-  if (const auto root = root_volume_of(record)) TRY(thaw_filesystem(root->path), "thaw the root of the instance");
-  record.is_frozen = false;
-  return save(held, std::move(record));
+  if (record.is_frozen) {
+    if (const auto root = root_volume_of(record)) TRY(thaw_filesystem(root->path), "thaw the root of the instance");
+    record.is_frozen = false;
+    TRY(save(held, record));
+  }
+  thaws_.forget(record.spec.uuid);  // the last: a thaw that fails is tried again
+  return {};
 }
 
 }  // namespace virtuserns::compute

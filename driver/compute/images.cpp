@@ -55,6 +55,11 @@ std::uint64_t bytes_of(std::string_view printed) {
   return parse_number<std::uint64_t>(rest.substr(0, rest.find_first_not_of("0123456789"))).value_or(0);
 }
 
+// 0: as many as the program lets in.
+std::uint64_t entries_of(std::uint64_t limit_bytes) {
+  return limit_bytes == 0 ? 0 : std::clamp<std::uint64_t>(limit_bytes / kBytesOfEntry, 1, kMostEntries);
+}
+
 // What is to be done comes first: of a long one a user may see the beginning only (of Nova's 255 characters).
 Error too_large(std::uint64_t limit_bytes, const std::string& why) {
   const auto what =
@@ -150,7 +155,7 @@ Result<void> ImageStore::make_base(const std::string& key, const ImageSource& so
   if (!source.format.empty()) add("--format", source.format);
   if (const auto limit = limit_of(source); limit != 0) {
     add("--limit", std::to_string(limit));
-    add("--entries", std::to_string(std::clamp<std::uint64_t>(limit / kBytesOfEntry, 1, kMostEntries)));
+    add("--entries", std::to_string(entries_of(limit)));
   }
   add("--reserve", std::to_string(options_.reserve_percent));
   if (source.is_fitted) argv.emplace_back("--fit");
@@ -198,7 +203,9 @@ Result<std::string> ImageStore::get(const std::string& key, const ImageSource& s
   if (!is_there(key)) {
     const auto lock = TRY(take_lock(path(kLocks, key), Wait::kYes));
     if (!is_there(key)) {
-      const Room::Turn turn(*room_, limit_of(source));
+      const Room::Turn turn(*room_, {limit_of(source), entries_of(limit_of(source))});
+      if (room_->is_ending())
+        return fail(kUnavailable, "make base " + quote(key) + ": this program is about to end; ask again");
       auto made = make_base(key, source, lock);
       while (!made && made.error().sys_errno == ENOSPC && make_room(limit_of(source)))
         made = make_base(key, source, lock);
@@ -261,12 +268,15 @@ Result<std::vector<Base>> ImageStore::list() const {
   return all;
 }
 
-// Not while it is made, nor while somebody begins to hold it.
-Result<bool> ImageStore::remove_unheld(const std::string& key) const {
+// Not while it is made, nor while somebody begins to hold it, nor after it was used since `base` was looked at.
+Result<bool> ImageStore::remove_unheld(const Base& base) const {
+  const auto& key = base.key;
   const auto lock = take_lock(path(kLocks, key), Wait::kNo);
   if (!lock) return lock.error().code == VIR_ERR_RESOURCE_BUSY ? Result<bool>(false) : Result<bool>(lock.error());
   const auto no_new_holds = TRY(take_lock(path(kLocks, kHoldsLock), Wait::kYes));
   if (!TRY(holders(key)).empty()) return false;
+  struct stat facts {};
+  if (::lstat(path(kFacts, key).c_str(), &facts) == 0 && facts.st_mtime != base.used_at) return false;
   TRY(take_away(key));
   (void)::unlink(path(kLocks, key).c_str());
   return true;
@@ -286,7 +296,7 @@ Result<std::vector<std::string>> ImageStore::sweep(const SweepLimits& limits) co
     const bool is_old = limits.max_age && now - base.used_at > limits.max_age->count();
     const bool is_too_much = limits.max_bytes && bytes > *limits.max_bytes;
     if (!is_old && !is_too_much) continue;
-    if (!TRY(remove_unheld(base.key), "remove base " + quote(base.key))) continue;
+    if (!TRY(remove_unheld(base), "remove base " + quote(base.key))) continue;
     bytes -= base.bytes;
     gone.push_back(base.key);
   }

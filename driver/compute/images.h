@@ -79,6 +79,8 @@ class ImageStore {
   [[nodiscard]] Result<std::vector<Base>> list() const;  // by key
   // Removes bases that nobody holds, the one that was not used for longest first, until the limits are kept. The keys that are gone.
   [[nodiscard]] Result<std::vector<std::string>> sweep(const SweepLimits& limits) const;
+  // None is made any more (kUnavailable); those that are go on.
+  void stop() const { room_->stop(); }
 
  private:
   explicit ImageStore(StoreOptions options)
@@ -92,7 +94,7 @@ class ImageStore {
   [[nodiscard]] std::uint64_t bytes(const std::string& key) const;
   [[nodiscard]] bool make_room(std::uint64_t wanted_bytes) const;
   [[nodiscard]] Result<void> take_away(const std::string& key) const;
-  [[nodiscard]] Result<bool> remove_unheld(const std::string& key) const;
+  [[nodiscard]] Result<bool> remove_unheld(const Base& base) const;
   [[nodiscard]] Result<void> clean() const;
 
   StoreOptions options_;

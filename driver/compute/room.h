@@ -16,6 +16,10 @@ namespace virtuserns::compute {
 
 class Room {
  public:
+  struct Amount {
+    std::uint64_t bytes = 0, entries = 0;  // of a limit: 0 is none
+  };
+
   static constexpr std::chrono::milliseconds kPatience = std::chrono::minutes(2);
 
   Room(std::string folder, unsigned reserve_percent, std::chrono::milliseconds patience = kPatience)
@@ -24,20 +28,24 @@ class Room {
   // From when it is one's turn, for which it waits, until it is gone.
   class Turn {
    public:
-    Turn(Room& room, std::uint64_t limit_bytes) : room_(room), bytes_(room.enter(limit_bytes)) {}
-    ~Turn() { room_.leave(bytes_); }
+    Turn(Room& room, Amount limit) : room_(room), promised_(room.enter(limit)) {}
+    ~Turn() { room_.leave(promised_); }
     Turn(const Turn&) = delete;
     Turn& operator=(const Turn&) = delete;
 
    private:
     Room& room_;
-    std::uint64_t bytes_;
+    Amount promised_;
   };
 
+  // Nobody waits any more. Who has a turn asks whether that is why.
+  void stop();
+  [[nodiscard]] bool is_ending();
+
  private:
-  std::uint64_t enter(std::uint64_t limit_bytes);  // 0: none
-  void leave(std::uint64_t bytes);
-  [[nodiscard]] std::uint64_t spare_bytes() const;
+  Amount enter(Amount limit);
+  void leave(Amount promised);
+  [[nodiscard]] Amount spare() const;
 
   const std::string folder_;
   const unsigned reserve_percent_;
@@ -46,7 +54,9 @@ class Room {
   std::condition_variable changed_;
   struct Waiting {};
   std::list<Waiting> waiting_;  // as they came
-  std::uint64_t running_ = 0, promised_ = 0;
+  std::uint64_t running_ = 0;
+  Amount promised_;
+  bool is_ending_ = false;
 };
 
 }  // namespace virtuserns::compute

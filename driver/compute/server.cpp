@@ -191,6 +191,7 @@ Result<void> Server::serve(const Fd& stop) {
   }
   (void)::sd_notify(0, "STOPPING=1");
   events_.stop();
+  service_.compute.images().stop();
   listener_.reset();
   reap(true);
   return {};

@@ -39,8 +39,8 @@ Result<Packed> Compute::snapshot(const std::string& uuid, const Fd& output) {
   });
   TRY(disk.mount());
   if (!was_mounted) undo.add([&] { (void)disk.unmount(); });
-  // So that it is of one moment.
-  if (is_running) {
+  // So that it is of one moment. One that is quiesced is; and who waits for its disk cannot be stopped.
+  if (is_running && !thaws_.is_expected(uuid)) {
     undo.add([&] {
       if (const auto resumed = run_on(held); !resumed)
         log_error("compute", "instance " + uuid + " stays paused: " + resumed.error().text);

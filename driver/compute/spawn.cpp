@@ -55,10 +55,14 @@ Result<std::optional<IdRange>> Compute::spawn(const SpawnRequest& request) {
   }
   if (held.record() && held.record()->phase != Phase::kCreating)
     return fail(VIR_ERR_DOM_EXIST, "there is an instance " + uuid + " already");
+  // One that is rebuilt of the image that it had has nothing left but that: it was let in when it was made.
+  const bool has_been_let_in = held.record() && held.record()->image && held.record()->image == request.image;
   if (held.record()) TRY(empty(held), "remove what an earlier attempt left");
   // Before anything is made: whoever asks may have to bring the image first.
-  if (request.image)
-    TRY(guests_.find_image(request.image->key, request.image_limit_bytes.value_or(image_bytes(request.spec.flavor))));
+  if (request.image) {
+    const auto limit = request.image_limit_bytes.value_or(image_bytes(request.spec.flavor));
+    TRY(guests_.find_image(request.image->key, has_been_let_in ? 0 : limit));
+  }
 
   TRY(save(held, record_of(request)));
   Undo undo;

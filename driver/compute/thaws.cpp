@@ -22,7 +22,7 @@ Thaws::~Thaws() {
 
 void Thaws::expect(const std::string& uuid, std::chrono::steady_clock::time_point when) {
   const std::lock_guard lock(mutex_);
-  due_[uuid] = when;
+  due_[uuid] = {when, false};
   changed_.notify_all();
 }
 
@@ -36,22 +36,28 @@ bool Thaws::is_expected(const std::string& uuid) {
   return due_.contains(uuid);
 }
 
+bool Thaws::is_overdue(const std::string& uuid) {
+  const std::lock_guard lock(mutex_);
+  const auto found = due_.find(uuid);
+  return found != due_.end() && found->second.has_come;
+}
+
 void Thaws::run() {
   std::unique_lock lock(mutex_);
   while (!is_ending_) {
-    const auto first =
-        std::min_element(due_.begin(), due_.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+    const auto first = std::min_element(due_.begin(), due_.end(),
+                                        [](const auto& a, const auto& b) { return a.second.next < b.second.next; });
     if (first == due_.end()) {
       changed_.wait(lock);
       continue;
     }
-    const auto [uuid, when] = *first;
+    const auto uuid = first->first;
     const auto now = std::chrono::steady_clock::now();
-    if (now < when) {
-      changed_.wait_until(lock, when);
+    if (const auto next = first->second.next; now < next) {
+      changed_.wait_until(lock, next);
       continue;
     }
-    first->second = now + kAgain;
+    first->second = {now + kAgain, true};
     lock.unlock();
     thaw_(uuid);
     lock.lock();

@@ -25,6 +25,8 @@ class Thaws {
   void expect(const std::string& uuid, std::chrono::steady_clock::time_point when);
   void forget(const std::string& uuid);
   [[nodiscard]] bool is_expected(const std::string& uuid);
+  // Its time has come, and nobody has put it off since.
+  [[nodiscard]] bool is_overdue(const std::string& uuid);
 
  private:
   void run();
@@ -32,7 +34,11 @@ class Thaws {
   std::function<void(const std::string&)> thaw_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::map<std::string, std::chrono::steady_clock::time_point> due_;
+  struct Due {
+    std::chrono::steady_clock::time_point next;  // when to look at it
+    bool has_come = false;                       // it is overdue, and tried again
+  };
+  std::map<std::string, Due> due_;
   bool is_ending_ = false;
   std::thread thread_;
 };

@@ -166,6 +166,12 @@ def an_image_is_no_larger_than_the_flavors_disk(env):
             lab.destroy(other)
         with refused("image-too-large"):
             lab.spawn(instance(flavor={"root_gb": 2}), image=large, max_mb=1)
+        # One that has it keeps it over a rebuild, whatever is said of it by then.
+        other = instance("other", flavor={"root_gb": 1})
+        lab.spawn(other, image=large, power=False, max_mb=0)
+        lab.destroy(other, rebuild=True)
+        lab.spawn(other, image=large, power=False)
+        lab.destroy(other)
 
         # Nor is it rescued by one that is larger, but always by its own.
         def rescue(uuid):

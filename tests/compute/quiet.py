@@ -126,15 +126,17 @@ def a_frozen_one_becomes_an_image(env):
         path = lab.adapter.folder / "snapshot.tar"
         path.touch()
         lab.call("instance.quiesce", uuid=spec["uuid"])
+        # Who waits for a disk that stands still cannot be stopped.
+        writer = Writer(lab, spec)
+        eventually(writer.waits, "a write waits")
         try:
-            with lab.adapter.client(timeout_s=20) as client:
+            with lab.adapter.client(timeout_s=20 * daemon_module.TIME_FACTOR) as client:
                 equal(client.call("instance.snapshot", uuid=spec["uuid"], path=str(path))["format"], "root-tar")
         except OSError:
             # Who waits for a frozen file system hears no signal.
             run("fsfreeze", "--unfreeze", *lab.adapter.state.glob("instances/*/disk"))
             raise
-        writer = Writer(lab, spec)
-        eventually(writer.waits, "a write waits after a snapshot")
+        check(writer.waits(), "the write waits after a snapshot")
         lab.call("instance.unquiesce", uuid=spec["uuid"])
         writer.ends()
 

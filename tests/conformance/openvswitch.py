@@ -22,6 +22,9 @@ class Switch:
     def __init__(self, folder):
         self.folder, self.processes = folder, []
         self.environment = {**os.environ, "OVS_RUNDIR": folder, "OVS_DBDIR": folder, "OVS_LOGDIR": folder}
+
+    def bring_up(self):
+        folder = self.folder
         self.run("ovsdb-tool", "create", f"{folder}/conf.db", SCHEMA)
         self.start("ovsdb-server", f"{folder}/conf.db", f"--remote=punix:{folder}/db.sock")
         eventually(lambda: pathlib.Path(folder, "db.sock").exists(), "the database listens")
@@ -60,6 +63,7 @@ def switch():
     with tempfile.TemporaryDirectory() as folder:
         made = Switch(folder)
         try:
+            made.bring_up()
             yield made
         finally:
             with contextlib.suppress(Exception):

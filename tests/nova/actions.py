@@ -493,7 +493,8 @@ def disable_and_enable_a_host(stage):
             raise Mismatch(f"{host.name} has taken a server")
         except WentWrong as wrong:
             check("No valid host" in str(wrong), f"why it takes none: {wrong}")
-        server.delete()
+        finally:
+            server.delete()
     finally:
         stage.admin.nova("PUT", service, {"status": "enabled"})
     eventually(lambda: not is_marked(), f"Placement knows that {host.name} takes servers again")

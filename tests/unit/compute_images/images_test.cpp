@@ -220,8 +220,31 @@ TEST_F(Images, SeveralAreMadeAtOnceWhereThereIsRoomForAll) {
 
 TEST_F(Images, OneThatTakesLongHoldsUpNobodyForEver) {
   Room room("/tmp", 5, std::chrono::milliseconds(50));
-  const Room::Turn first(room, 0);
-  const Room::Turn second(room, 0);
+  const Room::Turn first(room, {});
+  const Room::Turn second(room, {});
+}
+
+TEST_F(Images, NobodyWaitsForRoomAtTheEnd) {
+  Room room("/tmp", 5, std::chrono::hours(1));
+  const Room::Turn first(room, {});
+  room.stop();
+  const Room::Turn second(room, {});
+  const auto store = open();
+  ASSERT_TRUE(store.get("a", source()));
+  store.stop();
+  const auto made = store.get("b", source());
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code, kUnavailable);
+  EXPECT_TRUE(store.get("a", source()));
+}
+
+// The bytes of both are there, the entries are not.
+TEST_F(Images, EntriesAreRoomAsWell) {
+  Room room("/tmp", 5, std::chrono::milliseconds(300));
+  const auto begin = std::chrono::steady_clock::now();
+  const Room::Turn first(room, {1 << 20, std::uint64_t{1} << 60});
+  const Room::Turn second(room, {1 << 20, 1});
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(300));
 }
 
 TEST_F(Images, TwoProcessesMakeOne) {

@@ -135,12 +135,13 @@ class ClientTest(ShimCase):
         self.assertEqual(answers, [2] * 200)
 
     def test_version(self):
-        self.assertEqual(self.client.check_version(), "1.0")
+        self.assertEqual(self.client.check_version(), "1.2")
         self.adapter.answers["api.version"] = {"version": "1.7", "program": "p"}
         self.assertEqual(self.client.check_version(), "1.7")
-        self.adapter.answers["api.version"] = {"version": "2.0", "program": "p"}
-        with self.assertRaisesRegex(client.AdapterError, "speaks version 2.0"):
-            self.client.check_version()
+        for refused in ("2.0", "1.1"):
+            self.adapter.answers["api.version"] = {"version": refused, "program": "p"}
+            with self.assertRaisesRegex(client.AdapterError, f"speaks version {refused}"):
+                self.client.check_version()
 
     def test_a_large_request(self):
         text = "x" * (4 * 1024 * 1024)

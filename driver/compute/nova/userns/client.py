@@ -15,7 +15,7 @@ import time
 _MAX_FRAME = 16 * 1024 * 1024
 _MAX_IDLE = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-_API_MAJOR = 1
+_API_MAJOR, _API_MINOR = 1, 2
 # JSON-RPC's own codes: an older adapter, and a request that was made wrongly.
 _KIND_OF_CODE = {-32601: 'unsupported', -32602: 'invalid'}
 
@@ -156,10 +156,11 @@ class Client:
 
     def check_version(self):
         version = self.call('api.version', {})['version']
-        if int(version.split('.')[0]) != _API_MAJOR:
+        major, minor = map(int, version.split('.'))
+        if major != _API_MAJOR or minor < _API_MINOR:
             raise AdapterError('api.version', 'unsupported',
-                               f'virtuserns-compute speaks version {version} of its interface, this driver {_API_MAJOR}.x: '
-                               'install both of one release')
+                               f'virtuserns-compute speaks version {version} of its interface, this driver {_API_MAJOR}.{_API_MINOR} and '
+                               f'later ones of {_API_MAJOR}: install both of one release')
         return version
 
     def close(self):

@@ -133,7 +133,8 @@ class Images:
                 LOG.info('Fetching image %(id)s for virtuserns-compute, as %(key)s', {'id': found.id, 'key': key})
                 with _judging(found.id):
                     found.download(path)
-                self._adapter.call_long('image.add', key=key, format=found.image['format'], path=path, max_mb=max_mb)
+                limit = {} if max_mb is None else {'max_mb': max_mb}
+                self._adapter.call_long('image.add', key=key, format=found.image['format'], path=path, **limit)
         return True
 
 
