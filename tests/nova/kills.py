@@ -229,12 +229,13 @@ def start_hosts(cloud):
 
 def start_host_of_a(cloud):
     """In place of the others."""
-    for host in cloud.hosts.values():
-        for program in (host.compute, *host.beside):
-            program.stop()
+    # While they live: Nova tells them, and waits a minute for one that it does not know to be gone.
     session = rest.Session.admin()
     for service in session.nova("GET", "/os-services?binary=nova-compute")["services"]:
         session.nova("PUT", f"/os-services/{service['id']}", {"status": "disabled"})
+    for host in cloud.hosts.values():
+        for program in (host.compute, *host.beside):
+            program.stop()
     cloud.start_compute("host3", path_a.CONF + kill_trials.REAP)
 
 
