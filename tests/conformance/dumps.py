@@ -39,11 +39,12 @@ def start(env, script="", **how):
 @contextlib.contextmanager
 def a_dump_that_lasts(env, *flags):
     """As of a domain that holds up whoever looks at it. The client that waits for it, and the program."""
-    client = subprocess.Popen(["virsh", "-c", env.uri, "dump", *flags, "web", str(pathlib.Path(env.folder, "dump.tar"))],
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "LC_ALL": "C"})
-    dumper = None
+    client, dumper = None, None
     try:
-        dumper = env.stop_dumper()
+        while not dumper:  # one that was over before it was seen is made again
+            client = subprocess.Popen(["virsh", "-c", env.uri, "dump", *flags, "web", str(pathlib.Path(env.folder, "dump.tar"))],
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "LC_ALL": "C"})
+            dumper = env.stop_dumper(client)
         yield client, dumper
     finally:
         client.kill()
@@ -157,8 +158,13 @@ def a_daemon_that_dies_in_it_leaves_nothing_paused(env):
 @test(drivers=USERNS)
 def all_of_its_processes(env):
     start(env, "for i in 1 2 3 4 5; do for j in 1 2 3 4 5 6; do sleep 98765 & done; done")
-    found = dump(env, "--live")
-    equal(sum("98765" in text for text in files(found, "cmdline").values()), 30)
+    found = {}
+
+    def sleepers():  # one that is not exec'd yet is a shell
+        found.clear()
+        found.update(dump(env, "--live"))
+        return sum("98765" in text for text in files(found, "cmdline").values())
+    eventually(lambda: sleepers() == 30, "all that sleep are in it")
     count = len(files(found, "status"))
     contains(found["MANIFEST"], f"processes {count} of {count}\n")
 

@@ -106,11 +106,15 @@ class VolumePlug(Plug):
         return self.volume.show()["status"] == ("in-use" if plugged else "available")
 
     def put_right(self) -> None:
+        known = self.stage.admin.cinder("GET", f"/attachments?volume_id={self.volume.id}")["attachments"]
         if self._attachment():
+            if not known:  # nova-compute died after it had told Cinder; without one Cinder does not let it be in use
+                self.stage.admin.cinder("POST", "/attachments", {"attachment": {"volume_uuid": self.volume.id,
+                                                                               "instance_uuid": self.server.id}})
             self._reset("in-use", "attached")
             self.request(False)
             return
-        for each in self.stage.admin.cinder("GET", f"/attachments?volume_id={self.volume.id}")["attachments"]:
+        for each in known:
             self.stage.admin.cinder("DELETE", f"/attachments/{each['id']}")
         self._reset("available", "detached")
 
