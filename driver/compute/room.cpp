@@ -1,37 +1,26 @@
 #include "driver/compute/room.h"
 
-#include <sys/statvfs.h>
-
 #include <algorithm>
+
+#include "conf/base/file.h"
+#include "conf/base/spare.h"
 
 namespace virtuserns::compute {
 namespace {
 
 // More than any file system has; and of many of them there is a sum.
 constexpr std::uint64_t kUnbounded = std::uint64_t{1} << 50;
-constexpr std::uint64_t kLeastReserve = 64u << 20, kLeastEntries = 4096;  // as virt-userns-image(1) has them
 
 }  // namespace
-
-Room::Amount Room::spare() const {
-  struct statvfs space {};
-  if (::statvfs(folder_.c_str(), &space) != 0) return {};
-  const auto besides = [&](std::uint64_t total, std::uint64_t free, std::uint64_t least) {
-    const auto reserve = std::max(total / 100 * reserve_percent_, least);
-    return free > reserve ? free - reserve : 0;
-  };
-  return {besides(std::uint64_t{space.f_blocks} * space.f_frsize, std::uint64_t{space.f_bavail} * space.f_frsize,
-                  kLeastReserve),
-          // Some file systems make them as they are needed, and say 0.
-          space.f_files == 0 ? kUnbounded : besides(space.f_files, space.f_favail, kLeastEntries)};
-}
 
 Room::Amount Room::enter(Amount limit) {
   const auto bounded = [](std::uint64_t value) { return value == 0 ? kUnbounded : std::min(value, kUnbounded); };
   const Amount wanted{bounded(limit.bytes), bounded(limit.entries)};
   const auto fits = [&] {
-    const auto free = spare();
-    return promised_.bytes + wanted.bytes <= free.bytes && promised_.entries + wanted.entries <= free.entries;
+    const auto folder = open_directory(folder_);
+    const auto spare = folder ? spare_of(*folder, reserve_percent_) : Result<Spare>(folder.error());
+    return spare && promised_.bytes + wanted.bytes <= spare->bytes &&
+           promised_.entries + wanted.entries <= spare->inodes;
   };
   std::unique_lock lock(mutex_);
   const auto mine = waiting_.emplace(waiting_.end());

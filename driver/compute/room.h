@@ -45,7 +45,6 @@ class Room {
  private:
   Amount enter(Amount limit);
   void leave(Amount promised);
-  [[nodiscard]] Amount spare() const;
 
   const std::string folder_;
   const unsigned reserve_percent_;

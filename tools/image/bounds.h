@@ -25,8 +25,7 @@ inline constexpr int kTooLarge = VIR_ERR_OVERFLOW;
 // `has`: "it needs"; `unit`: "bytes".
 [[nodiscard]] Error exceeds(const Bound& bound, std::string_view has, std::string_view unit);
 
-// No image takes the last of what the file system of `root` has: this share of it is left for everybody else, and 64 MiB and 4096 inodes
-// at least.
+// No image takes the last of what the file system of `root` has (spare_of()).
 [[nodiscard]] Result<void> bound_by_room(Limits& limits, const DirFd& root, unsigned reserve_percent);
 
 }  // namespace virtuserns::image
