@@ -173,6 +173,9 @@ Result<void> dump_for_daemon() {
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return sys_fail("end with the daemon");
   const auto ask = TRY(xdr::decode_exact<DumpAsk>(TRY(read_plan_bytes())));
   if (ask.version != kPlanVersion) return fail(VIR_ERR_INTERNAL_ERROR, "a dump of another version");
+  // It may have died before there was a death signal.
+  if (static_cast<std::uint64_t>(::getppid()) != ask.daemon_pid)
+    return fail(VIR_ERR_OPERATION_ABORTED, "the daemon that asked has ended");
   return dump(ask, Fd(::fcntl(kChannelFd, F_DUPFD_CLOEXEC, 0)));
 }
 

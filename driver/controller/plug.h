@@ -69,6 +69,7 @@ struct DumpAsk {
   std::uint32_t version = kPlanVersion;
   std::string name, uuid, definition, console_log;
   std::uint64_t init_pid = 0, at = 0;
+  std::uint64_t daemon_pid = 0;  // who asks; a dump does not outlive it
   std::vector<DumpedGroup> groups;
 };
 

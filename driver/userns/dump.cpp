@@ -42,6 +42,7 @@ controller::DumpAsk Backend::dump_ask(const DomainDef& live, pid_t init) const {
   ask.uuid = format_uuid(live.uuid);
   ask.definition = xml::format_domain(live, xml::FormatKind::kActive);
   ask.init_pid = static_cast<std::uint64_t>(init);
+  ask.daemon_pid = static_cast<std::uint64_t>(::getpid());
   ask.at = static_cast<std::uint64_t>(std::time(nullptr));
   for (const auto& console : live.consoles)
     if (!console.log_file.empty() && ask.console_log.empty()) ask.console_log = console.log_file;

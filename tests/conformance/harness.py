@@ -103,8 +103,15 @@ def state_of(pid):
     return None
 
 
+CHANNEL = 4  # driver/controller/protocol.h
 # A script for inside: a dump of so many takes a moment.
 MANY_PROCESSES = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do for j in 1 2 3 4 5 6 7 8 9 10; do sleep 98765 & done; done"
+
+
+def is_at_its_dump(pid):
+    """It has copied the descriptor that it writes to: what comes before, to end with the daemon as well, is done."""
+    links = {number: os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")}
+    return any(int(number) > CHANNEL and link == links.get(str(CHANNEL)) for number, link in links.items())
 
 
 @contextlib.contextmanager
@@ -223,7 +230,7 @@ class Env:
             for children in pathlib.Path(f"/proc/{self.daemon.process.pid}/task").glob("*/children"):
                 with contextlib.suppress(OSError):
                     for pid in children.read_text().split():
-                        if b"\0--dump\0" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+                        if b"\0--dump\0" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() and is_at_its_dump(pid):
                             os.kill(int(pid), signal.SIGSTOP)
                             eventually(lambda: state_of(pid) in ("T", "Z", None), "it stops")
                             if state_of(pid) == "T":
