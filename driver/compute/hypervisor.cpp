@@ -18,6 +18,7 @@ using std::chrono::steady_clock;
 constexpr auto kPauseBetweenTries = std::chrono::milliseconds(100), kPauseOfKeeper = std::chrono::milliseconds(500);
 constexpr auto kEndOfKeeper = std::chrono::seconds(2);
 constexpr auto kPoll = std::chrono::milliseconds(50);
+constexpr std::size_t kMostIdle = 4;  // connections that are kept for the next call
 constexpr int kKeepaliveSeconds = 5, kKeepaliveCount = 6;
 constexpr int kEventTickMs = 200;  // how long the loop of events may overlook that it is to end
 
@@ -56,6 +57,8 @@ Result<std::string> uuid_of(virDomainPtr domain) {
 bool is_off(const DomainFacts& facts) {
   return facts.state == PowerState::kShutdown || facts.state == PowerState::kCrashed;
 }
+
+bool is_alive(const std::shared_ptr<virConnect>& connection) { return ::virConnectIsAlive(connection.get()) == 1; }
 
 // The default loop of events of libvirt's library is one for the process.
 void start_event_loop() {
@@ -108,14 +111,17 @@ Hypervisor::~Hypervisor() {
     if (!changed_.wait_for(lock, kEndOfKeeper, [&] { return has_keeper_ended_; })) std::_Exit(0);
   }
   keeper_.join();
+  idle_.clear();
+  spent_.clear();
   connection_.reset();
   stops_events_ = true;
   events_.join();
 }
 
-Result<Hypervisor::Shared> Hypervisor::open() {
+Result<Hypervisor::Shared> Hypervisor::open(bool has_events) {
   auto opened = TRY(client::open_connection(uri_));
   (void)::virConnectSetKeepAlive(opened.get(), kKeepaliveSeconds, kKeepaliveCount);
+  if (!has_events) return Shared(std::move(opened));
   (void)::virConnectDomainEventRegisterAny(opened.get(), nullptr, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
                                            VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), this, nullptr);
   (void)::virConnectDomainEventRegisterAny(opened.get(), nullptr, VIR_DOMAIN_EVENT_ID_REBOOT,
@@ -129,48 +135,85 @@ Result<Hypervisor::Shared> Hypervisor::open() {
 }
 
 // The keeper alone opens connections, since that may take as long as it likes.
-Result<Hypervisor::Shared> Hypervisor::connect(steady_clock::time_point deadline) {
+//
+// No two threads use one at the same time: the one that reads the socket is woken by g_main_loop_quit() when another has something to be
+// sent, and in libvirt 9.0 that is lost when it comes before g_main_loop_run(). The call then waits for whatever comes next on the
+// connection, 5 s for a sign of life, or for ever without those.
+Result<Hypervisor::Shared> Hypervisor::borrow(steady_clock::time_point deadline) {
   std::unique_lock lock(mutex_);
-  const bool is_there = changed_.wait_until(lock, deadline, [&] { return connection_ || is_ending_; });
-  if (is_there && connection_) return connection_;
+  ++wanted_;
+  changed_.notify_all();
+  const bool is_there = changed_.wait_until(lock, deadline, [&] { return has_idle_locked() || is_ending_; });
+  --wanted_;
+  if (is_there && !idle_.empty()) {
+    auto found = std::move(idle_.back());
+    idle_.pop_back();
+    const auto raw = found.get();
+    return Shared(raw, [this, found = std::move(found)](virConnectPtr) mutable { give_back(std::move(found)); });
+  }
   return Error{
       kUnavailable, 0,
       (why_not_.empty() ? "connect to " + quote(uri_) + ": no answer" : why_not_) + "; is its daemon running?"};
 }
 
-void Hypervisor::drop(const Shared& connection) {
+void Hypervisor::give_back(Shared connection) {
   const std::lock_guard lock(mutex_);
-  // The caller has it still, so it is not closed under the lock.
-  if (connection_ == connection) connection_.reset();
+  (is_alive(connection) ? idle_ : spent_).push_back(std::move(connection));
   changed_.notify_all();
+}
+
+// Whether there is one that lives.
+bool Hypervisor::has_idle_locked() {
+  while (!idle_.empty() && !is_alive(idle_.back())) {
+    spent_.push_back(std::move(idle_.back()));
+    idle_.pop_back();
+  }
+  return !idle_.empty();
+}
+
+// Those that are dead, and those that there are too many of.
+std::vector<Hypervisor::Shared> Hypervisor::take_spent_locked() {
+  if (connection_ && !is_alive(connection_)) spent_.push_back(std::exchange(connection_, nullptr));
+  (void)has_idle_locked();
+  // The one that is told events is the last to go.
+  if (const auto told = std::find(idle_.begin(), idle_.end(), connection_); told != idle_.end())
+    std::rotate(told, told + 1, idle_.end());
+  while (idle_.size() > kMostIdle + wanted_) {
+    spent_.push_back(std::move(idle_.front()));
+    idle_.erase(idle_.begin());
+  }
+  return std::exchange(spent_, {});
 }
 
 // So that events come also while nobody asks anything.
 void Hypervisor::keep_connected() {
   std::unique_lock lock(mutex_);
   while (!is_ending_) {
-    if (!connection_) {
+    if (auto spent = take_spent_locked(); !spent.empty()) {
       lock.unlock();
-      auto opened = open();
-      lock.lock();
-      why_not_ = opened ? "" : opened.error().text;
-      if (opened) {
-        connection_ = *opened;
-        if (was_connected_) tell({"", "lost"});
-        was_connected_ = true;
-        changed_.notify_all();
-      }
-    } else if (::virConnectIsAlive(connection_.get()) != 1) {
-      auto dead = std::exchange(connection_, nullptr);
-      lock.unlock();
-      dead.reset();  // which asks the daemon, and waits for it
+      spent.clear();  // which asks the daemon, and waits for it
       lock.lock();
       continue;
     }
-    if (connection_)
-      changed_.wait_for(lock, kPauseOfKeeper, [&] { return is_ending_ || !connection_; });
-    else
+    if (!is_short_locked()) {
+      changed_.wait_for(lock, kPauseOfKeeper, [&] { return is_ending_ || is_short_locked(); });
+      continue;
+    }
+    const bool has_events = !connection_;
+    lock.unlock();
+    auto opened = open(has_events);
+    lock.lock();
+    why_not_ = opened ? "" : opened.error().text;
+    if (!opened) {
       changed_.wait_for(lock, kPauseBetweenTries, [&] { return is_ending_; });
+      continue;
+    }
+    idle_.push_back(*opened);
+    changed_.notify_all();
+    if (!has_events) continue;
+    connection_ = *opened;
+    if (was_connected_) tell({"", "lost"});
+    was_connected_ = true;
   }
   has_keeper_ended_ = true;
   changed_.notify_all();

@@ -49,15 +49,14 @@ class Hypervisor {
   Hypervisor(const Hypervisor&) = delete;
   Hypervisor& operator=(const Hypervisor&) = delete;
 
-  // Calls `ask` with a connection that lives, again when that was lost under it.
+  // Calls `ask` with a connection that lives and that nobody else uses meanwhile, again when that was lost under it.
   template <class Ask>
   auto run(Ask&& ask) -> decltype(ask(virConnectPtr())) {
     const auto deadline = std::chrono::steady_clock::now() + patience_;
     while (true) {
-      const auto connection = TRY(connect(deadline));
+      const auto connection = TRY(borrow(deadline));
       auto answer = ask(connection.get());
       if (answer || ::virConnectIsAlive(connection.get()) == 1) return answer;
-      drop(connection);
     }
   }
   // As run(), with the domain. VIR_ERR_NO_DOMAIN: there is none.
@@ -95,9 +94,12 @@ class Hypervisor {
  private:
   using Shared = std::shared_ptr<virConnect>;
 
-  [[nodiscard]] Result<Shared> connect(std::chrono::steady_clock::time_point deadline);
-  [[nodiscard]] Result<Shared> open();
-  void drop(const Shared& connection);
+  [[nodiscard]] Result<Shared> borrow(std::chrono::steady_clock::time_point deadline);  // until it is released
+  void give_back(Shared connection);
+  [[nodiscard]] Result<Shared> open(bool has_events);
+  [[nodiscard]] bool has_idle_locked();
+  [[nodiscard]] std::vector<Shared> take_spent_locked();
+  [[nodiscard]] bool is_short_locked() const { return !connection_ || wanted_ > idle_.size(); }
   void keep_connected();
   void tell(const DomainEvent& event);
   void count_reboot(const std::string& uuid);
@@ -111,7 +113,10 @@ class Hypervisor {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  Shared connection_;           // null: none that is known to live
+  Shared connection_;           // which is told events, and used like the others; null: none that is known to live
+  std::vector<Shared> idle_;    // which nobody has borrowed, connection_ among them
+  std::vector<Shared> spent_;   // to be closed by the keeper, since that may take long too
+  std::size_t wanted_ = 0;      // how many wait for one
   bool was_connected_ = false;  // once: a new one has missed something
   bool is_ending_ = false, has_keeper_ended_ = false;
   std::string why_not_;                                         // of the last attempt to connect

@@ -311,6 +311,36 @@ def a_dump_holds_up_no_destroy(env):
         lab.nothing_left()
 
 
+def connections_of(pid, path="/run/libvirt/virtusernsd-sock"):
+    """How many a daemon has that came by this socket."""
+    fields = [line.split() for line in pathlib.Path(f"/proc/{pid}/net/unix").read_text().splitlines()]
+    connected = {f"socket:[{line[6]}]" for line in fields if line[7:] == [path] and line[5] == "03"}
+    return sum(1 for number in os.listdir(f"/proc/{pid}/fd") if os.readlink(f"/proc/{pid}/fd/{number}") in connected)
+
+
+@test(drivers=USERNS)
+def a_dump_has_a_connection_of_its_own(env):
+    """Two threads that share one of libvirt's can miss each other, until its next sign of life 5 s later."""
+    with Lab(env) as lab, lab.adapter.client() as dumping:
+        spec, other = instance(), instance("other")
+        for one in (spec, other):
+            lab.spawn(one)
+            lab.until_up(one)
+        lab.sh(spec, f"setsid sh -c '{MANY_PROCESSES}' </dev/null >/dev/null 2>&1")
+        dumping.begin("instance.crash_dump", uuid=spec["uuid"])
+        dumper = env.stop_dumper()
+        try:
+            for _ in range(20):
+                equal(lab.call("instance.info", uuid=other["uuid"])["state"], "running")
+            check(connections_of(env.daemon.process.pid) >= 2, "they use the connection that the dump uses")
+        finally:
+            os.kill(dumper, signal.SIGCONT)
+        dumping.end()
+        lab.destroy(spec)
+        lab.destroy(other)
+        lab.nothing_left()
+
+
 @test(drivers=USERNS)
 def the_host(env):
     with Lab(env) as lab:
