@@ -176,22 +176,27 @@ void Consoles::run(Session& session) {
   session.is_done = true;
 }
 
+// The connection is the console's until it ends: hypervisor.cpp says why none is shared.
 void Consoles::relay(const std::string& uuid, const SocketFd& visitor) {
-  auto opened = hypervisor_.run_on(uuid, [&](client::Domain domain) { return open_stream(std::move(domain), uuid); });
-  if (!opened) {
-    log_info("compute", "a console: " + opened.error().text);
-    return;
-  }
+  const auto opened = hypervisor_.run_on(uuid, [&](client::Domain domain) -> Result<void> {
+    const auto stream = TRY(open_stream(std::move(domain), uuid));
+    relay(stream, visitor);
+    return {};
+  });
+  if (!opened) log_info("compute", "a console: " + opened.error().text);
+}
+
+void Consoles::relay(const client::Stream& stream, const SocketFd& visitor) {
   const Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   auto* number = new int(wake.get());
   const auto on_readable = [](virStreamPtr, int, void* fd) { (void)::eventfd_write(*static_cast<int*>(fd), 1); };
   if (!wake ||
-      ::virStreamEventAddCallback(opened->get(), VIR_STREAM_EVENT_READABLE | VIR_STREAM_EVENT_HANGUP, on_readable,
+      ::virStreamEventAddCallback(stream.get(), VIR_STREAM_EVENT_READABLE | VIR_STREAM_EVENT_HANGUP, on_readable,
                                   number, [](void* fd) { delete static_cast<int*>(fd); }) != 0) {
     delete number;
     return;
   }
-  Relay both(opened->get(), visitor);
+  Relay both(stream.get(), visitor);
   bool is_open = both.from_instance();
   while (is_open && !is_ending_) {
     pollfd polled[] = {{visitor.get(), both.wanted(), 0}, {wake.get(), POLLIN, 0}};
@@ -206,8 +211,8 @@ void Consoles::relay(const std::string& uuid, const SocketFd& visitor) {
   // Its last words, to whoever reads them now.
   pollfd last{visitor.get(), POLLOUT, 0};
   if (::poll(&last, 1, kTickMs) > 0) (void)both.tell_visitor();
-  (void)::virStreamEventRemoveCallback(opened->get());
-  (void)::virStreamAbort(opened->get());
+  (void)::virStreamEventRemoveCallback(stream.get());
+  (void)::virStreamAbort(stream.get());
 }
 
 }  // namespace virtuserns::compute

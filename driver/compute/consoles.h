@@ -40,6 +40,7 @@ class Consoles {
   };
   void run(Session& session);
   void relay(const std::string& uuid, const SocketFd& visitor);
+  void relay(const client::Stream& stream, const SocketFd& visitor);
   void reap();
 
   Hypervisor& hypervisor_;

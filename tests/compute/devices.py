@@ -97,6 +97,13 @@ def memory_of(process):
     return int(re.search(r"RssAnon:\s*(\d+) kB", (process / "status").read_text())[1]) * 1024
 
 
+def connections_of(pid, path="/run/libvirt/virtusernsd-sock"):
+    """How many a daemon has that came by this socket."""
+    fields = [line.split() for line in pathlib.Path(f"/proc/{pid}/net/unix").read_text().splitlines()]
+    connected = {f"socket:[{line[6]}]" for line in fields if line[7:] == [path] and line[5] == "03"}
+    return sum(1 for number in os.listdir(f"/proc/{pid}/fd") if os.readlink(f"/proc/{pid}/fd/{number}") in connected)
+
+
 @test(drivers=USERNS)
 def what_it_says_on_its_console(env):
     with Lab(env) as lab:
@@ -116,6 +123,10 @@ def what_it_says_on_its_console(env):
         with socket.create_connection((found["host"], found["port"]), 30) as console:
             until_echo(console)
             check(lab.call("instance.serial_console", uuid=uuid)["port"] != found["port"], "the next one gets one of his own")
+            # As of a_dump_has_a_connection_of_its_own: what the visitor types would wait.
+            for _ in range(20):
+                equal(lab.call("instance.info", uuid=uuid)["state"], "running")
+            check(connections_of(env.daemon.process.pid) >= 2, "they use the connection that the console uses")
         lab.call("instance.power_off", uuid=uuid, timeout=0, retry_interval=1)
         with refused("invalid-state"):
             lab.call("instance.serial_console", uuid=uuid)
@@ -309,13 +320,6 @@ def a_dump_holds_up_no_destroy(env):
             waiting.end()
         equal(list((lab.adapter.folder / "dumps").iterdir()), [])
         lab.nothing_left()
-
-
-def connections_of(pid, path="/run/libvirt/virtusernsd-sock"):
-    """How many a daemon has that came by this socket."""
-    fields = [line.split() for line in pathlib.Path(f"/proc/{pid}/net/unix").read_text().splitlines()]
-    connected = {f"socket:[{line[6]}]" for line in fields if line[7:] == [path] and line[5] == "03"}
-    return sum(1 for number in os.listdir(f"/proc/{pid}/fd") if os.readlink(f"/proc/{pid}/fd/{number}") in connected)
 
 
 @test(drivers=USERNS)
