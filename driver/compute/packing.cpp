@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "conf/base/log.h"
 #include "conf/base/text.h"
 #include "driver/kernel/program.h"
 
@@ -74,7 +75,8 @@ Result<void> run_packing(const std::vector<std::string>& argv, const Fd& output,
     return sys_fail("empty the file of the image");
   auto done = run(argv, output, stop, patience);
   // Half an image is nobody's, and takes space for as long as its owner has not heard of it.
-  if (!done) (void)::ftruncate(output.get(), 0);
+  if (!done && ::ftruncate(output.get(), 0) != 0)
+    log_warning("compute", "half an image stays: " + sys_fail("empty its file").text);
   return done;
 }
 
