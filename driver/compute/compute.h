@@ -102,7 +102,8 @@ class Compute {
 
   // Its ids, if it has some of its own.
   [[nodiscard]] Result<std::optional<IdRange>> spawn(const SpawnRequest& request);
-  [[nodiscard]] Result<void> destroy(const std::string& uuid, bool has_disks_removed);
+  // `reverts`: it is gone back from a resize on this host, so what was before it stays; none: if there was one.
+  [[nodiscard]] Result<void> destroy(const std::string& uuid, bool has_disks_removed, std::optional<bool> reverts);
   // As destroy() with its disks, but its ids are nobody else's until it is spawned again, or this program starts anew.
   [[nodiscard]] Result<void> destroy_for_rebuild(const std::string& uuid);
 
@@ -230,6 +231,7 @@ class Compute {
   [[nodiscard]] Result<void> fetch(Held& held, const Ticket& ticket);
   [[nodiscard]] Result<void> resize_here(Held& held, const ArrivalRequest& request);
   [[nodiscard]] Result<void> undo_resize(Held& held);
+  [[nodiscard]] Result<void> forget_before_resize(Held& held);  // from here on there is no way back
   [[nodiscard]] static Result<void> remove_kept(const Held& held);
   [[nodiscard]] std::uint64_t disk_bytes(const Flavor& flavor) const;
   // That the image of such an instance may have; 0: any number.

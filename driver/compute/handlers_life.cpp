@@ -48,10 +48,12 @@ Result<Json> instance_spawn(const Call& call) {
 
 Result<Json> instance_destroy(const Call& call) {
   const auto uuid = TRY(call.uuid());
+  std::optional<bool> reverts;
+  if (call.params.has("revert")) reverts = TRY(call.params.flag_or("revert", false));
   if (TRY(call.params.flag_or("rebuild", false)))
     TRY(call.compute().destroy_for_rebuild(uuid));
   else
-    TRY(call.compute().destroy(uuid, TRY(call.params.flag_or("disks", true))));
+    TRY(call.compute().destroy(uuid, TRY(call.params.flag_or("disks", true)), reverts));
   return nothing();
 }
 
@@ -124,7 +126,7 @@ std::span<const Method> life_methods() {
       {"instance.spawn",
        instance_spawn,
        {"instance", "image", "network", "volumes", "files", "config_drive", "password", "power", "max_mb"}},
-      {"instance.destroy", instance_destroy, {"uuid", "disks", "rebuild"}},
+      {"instance.destroy", instance_destroy, {"uuid", "disks", "rebuild", "revert"}},
       {"instance.power_off", instance_power_off, {"uuid", "timeout", "retry_interval"}},
       {"instance.power_on", instance_power_on, {"uuid", "network", "volumes"}},
       {"instance.reboot", instance_reboot, {"uuid", "type", "network", "volumes"}},

@@ -11,7 +11,7 @@
 
 namespace virtuserns::compute {
 
-inline constexpr std::string_view kApiVersion = "1.2";
+inline constexpr std::string_view kApiVersion = "1.3";
 
 struct Service {
   Compute& compute;

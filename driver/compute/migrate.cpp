@@ -83,10 +83,13 @@ Result<Ticket> Compute::migrate_out(const std::string& uuid, std::chrono::second
     return fail(VIR_ERR_NO_DOMAIN, "there is no instance " + uuid + " here");
   auto record = *held.record();
   if (record.rescue) return fail(VIR_ERR_OPERATION_INVALID, "the instance is being rescued: unrescue it first");
-  if (record.before_resize)
-    return fail(VIR_ERR_OPERATION_INVALID,
-                "the instance was resized and that is not confirmed yet: confirm or revert it first");
   if (record.phase == Phase::kReady) {
+    if (record.before_resize) {
+      // Its confirmation was lost, or the scheduler would not have it moved.
+      log_info("compute", "instance " + uuid + " was resized and is to move: the resize is confirmed");
+      TRY(forget_before_resize(held));
+      record = *held.record();
+    }
     TRY(stop(held, timeout));
     record.phase = Phase::kMoved;
     record.token = TRY(make_token());
@@ -231,6 +234,10 @@ Result<void> Compute::migrate_confirm(const std::string& uuid) {
   auto held = hold(uuid);
   if (!held.record()) return {};
   if (held.record()->phase == Phase::kMoved) return remove(held);
+  return forget_before_resize(held);
+}
+
+Result<void> Compute::forget_before_resize(Held& held) {
   auto record = *held.record();
   record.before_resize.reset();
   TRY(save(held, std::move(record)));

@@ -88,12 +88,14 @@ Result<std::optional<IdRange>> Compute::spawn(const SpawnRequest& request) {
   return ids;
 }
 
-Result<void> Compute::destroy(const std::string& uuid, bool has_disks_removed) {
+Result<void> Compute::destroy(const std::string& uuid, bool has_disks_removed, std::optional<bool> reverts) {
   auto held = hold_to_destroy(uuid);
   if (!held.record()) return {};
-  // Of a resize on one host the scheduler has the new one destroyed in order to go back to the old one.
-  if (held.record()->before_resize) return undo_resize(held);
+  // Of a resize on one host the scheduler has the new one destroyed in order to go back to the old one. Asked twice it is that already.
+  if (reverts.value_or(true) && held.record()->before_resize) return undo_resize(held);
+  if (reverts.value_or(false) && held.record()->phase == Phase::kMoved) return {};
   if (has_disks_removed) return remove(held);
+  if (held.record()->before_resize) TRY(forget_before_resize(held));
   TRY(hypervisor_.ensure_off(uuid));
   TRY(hypervisor_.ensure_undefined(uuid));
   TRY(held.disk().unmount());

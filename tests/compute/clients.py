@@ -18,7 +18,7 @@ from harness import OURS, check, contains, equal, eventually, main, test
 
 STRANGER, GROUP = 65534, 4  # nobody; adm
 MAX_FRAME = 16 << 20
-VERSION = "1.2"
+VERSION = "1.3"
 
 
 def as_user(uid, gid, groups, act):

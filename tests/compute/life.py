@@ -301,6 +301,48 @@ def resized_here_to_a_disk_that_is_named(env):
 
 
 @test(drivers=USERNS)
+def a_resize_here_whose_end_was_lost(env):
+    """An operator has set the state: the scheduler has it moved again, or deleted, without a confirmation."""
+    def resize(lab, spec, memory_mb):
+        ticket = lab.call("instance.migrate_out", uuid=spec["uuid"], destination="127.0.0.1", timeout=0, retry_interval=1)["ticket"]
+        changed = {**spec, "flavor": {**spec["flavor"], "memory_mb": memory_mb}}
+        lab.call("instance.migrate_in", instance=changed, ticket=ticket, network=[], volumes=[], resize=True, power=True)
+
+    with Lab(env) as lab:
+        spec = instance()
+        uuid = spec["uuid"]
+        lab.spawn(spec)
+        lab.sh(spec, "echo first > /root/kept")
+        resize(lab, spec, 80)
+        lab.sh(spec, "echo second > /root/kept")
+        resize(lab, spec, 96)
+        equal(lab.sh(spec, "cat /root/kept").strip(), "second")
+        lab.sh(spec, "echo third > /root/kept")
+        # A revert goes back to where the last one began, however often it is asked for.
+        for _ in range(2):
+            lab.call("instance.destroy", uuid=uuid, disks=True, revert=True)
+            with refused("instance-not-found", "has moved away"):
+                lab.call("instance.pause", uuid=uuid)
+        lab.call("instance.migrate_revert", uuid=uuid, network=[], volumes=[], power=True)
+        equal(lab.sh(spec, "cat /root/kept").strip(), "second")
+        equal(lab.call("instance.diagnostics", uuid=uuid)["memory"]["maximum_mb"], 80)
+        # A client of 1.2 says nothing of it.
+        resize(lab, spec, 96)
+        lab.call("instance.destroy", uuid=uuid, disks=True)
+        lab.call("instance.migrate_revert", uuid=uuid, network=[], volumes=[], power=True)
+        # What keeps the disk is no revert.
+        resize(lab, spec, 96)
+        lab.sh(spec, "echo last > /root/kept")
+        lab.call("instance.destroy", uuid=uuid, disks=False, revert=False)
+        lab.call("instance.power_on", uuid=uuid, network=[], volumes=[])
+        equal(lab.sh(spec, "cat /root/kept").strip(), "last")
+        # And one that is deleted leaves nothing.
+        resize(lab, spec, 80)
+        lab.call("instance.destroy", uuid=uuid, disks=True, revert=False)
+        lab.nothing_left()
+
+
+@test(drivers=USERNS)
 def a_disk_is_never_mounted_twice(env):
     """What looks around in a mount namespace of its own keeps a disk in use that is unmounted here: it must not be written by two."""
     with Lab(env) as lab:

@@ -45,8 +45,8 @@ class ClientTest(ShimCase):
                 raise fake_adapter.HangUp
             return {}
         self.script("instance.destroy", once)
-        self.client.call("instance.destroy", {"uuid": "a", "disks": True, "rebuild": False})
-        self.assertEqual(self.adapter.asked("instance.destroy"), [{"uuid": "a", "disks": True, "rebuild": False}] * 2)
+        self.client.call("instance.destroy", {"uuid": "a", "disks": True, "rebuild": False, "revert": False})
+        self.assertEqual(self.adapter.asked("instance.destroy"), [{"uuid": "a", "disks": True, "rebuild": False, "revert": False}] * 2)
 
     def test_nobody_is_there(self):
         self.adapter.stop()
@@ -135,7 +135,7 @@ class ClientTest(ShimCase):
         self.assertEqual(answers, [2] * 200)
 
     def test_version(self):
-        self.assertEqual(self.client.check_version(), "1.2")
+        self.assertEqual(self.client.check_version(), "1.3")
         self.adapter.answers["api.version"] = {"version": "1.7", "program": "p"}
         self.assertEqual(self.client.check_version(), "1.7")
         for refused in ("2.0", "1.1"):

@@ -151,7 +151,7 @@ class SpawnTest(DriverCase):
         self.neutron_is_late()
         with self.assertRaises(exception.VirtualInterfaceCreateException):
             self.spawn()
-        self.assertEqual(self.adapter.asked("instance.destroy"), [{"uuid": UUID, "disks": True, "rebuild": False}])
+        self.assertEqual(self.adapter.asked("instance.destroy"), [{"uuid": UUID, "disks": True, "rebuild": False, "revert": False}])
         self.unplug.assert_called_once()
 
     def test_neutron_reports_a_failure(self):
@@ -164,7 +164,7 @@ class SpawnTest(DriverCase):
         self.refuse("instance.spawn", "no-space", "no range is left")
         with self.assertRaisesRegex(exception.ComputeResourcesUnavailable, "no range is left"):
             self.spawn()
-        self.assertEqual(self.adapter.asked("instance.destroy"), [{"uuid": UUID, "disks": True, "rebuild": False}])
+        self.assertEqual(self.adapter.asked("instance.destroy"), [{"uuid": UUID, "disks": True, "rebuild": False, "revert": False}])
         self.unplug.assert_called_once()
         self.assertEqual(self.instance.system_metadata.get("userns_idmap"), None)
 
@@ -206,11 +206,11 @@ class LifeTest(DriverCase):
             (lambda: driver.suspend(CONTEXT, instance), "suspend", {"uuid": UUID}),
             (lambda: driver.resume(CONTEXT, instance, self.network), "resume", with_links),
             (lambda: driver.unrescue(CONTEXT, instance), "unrescue", {"uuid": UUID}),
-            (lambda: driver.destroy(CONTEXT, instance, self.network), "destroy", {"uuid": UUID, "disks": True, "rebuild": False}),
+            (lambda: driver.destroy(CONTEXT, instance, self.network), "destroy", {"uuid": UUID, "disks": True, "rebuild": False, "revert": False}),
             (lambda: driver.destroy(CONTEXT, instance, self.network, None, False),
-             "destroy", {"uuid": UUID, "disks": False, "rebuild": False}),
-            (lambda: driver.cleanup(CONTEXT, instance, None), "destroy", {"uuid": UUID, "disks": True, "rebuild": False}),
-            (lambda: driver.delete_instance_files(instance), "destroy", {"uuid": UUID, "disks": True, "rebuild": False}),
+             "destroy", {"uuid": UUID, "disks": False, "rebuild": False, "revert": False}),
+            (lambda: driver.cleanup(CONTEXT, instance, None), "destroy", {"uuid": UUID, "disks": True, "rebuild": False, "revert": False}),
+            (lambda: driver.delete_instance_files(instance), "destroy", {"uuid": UUID, "disks": True, "rebuild": False, "revert": False}),
             (lambda: driver.set_admin_password(instance, "new"), "set_password",
              {"uuid": UUID, "user": "root", "password": "new"}),
             (lambda: driver.trigger_crash_dump(instance), "crash_dump", {"uuid": UUID}),
@@ -291,6 +291,12 @@ class LifeTest(DriverCase):
         self.instance.host = "where-it-is-evacuated-to"
         self.driver.destroy(CONTEXT, self.instance, self.network)
         self.assertEqual([asked["rebuild"] for asked in self.adapter.asked("instance.destroy")], [True, False])
+
+    def test_only_a_revert_goes_back(self):
+        for task in ("resize_reverting", "deleting", None):
+            self.instance.task_state = task
+            self.driver.destroy(CONTEXT, self.instance, self.network)
+        self.assertEqual([asked["revert"] for asked in self.adapter.asked("instance.destroy")], [True, False, False])
 
     def test_destroy_of_what_is_gone(self):
         self.refuse("instance.destroy", "instance-not-found")

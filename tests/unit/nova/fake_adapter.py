@@ -23,7 +23,7 @@ DESCRIBED = {
     "address": "127.0.0.1",
 }
 ANSWERS = {
-    "api.version": {"version": "1.2", "program": "virtuserns-compute 0.1.0"},
+    "api.version": {"version": "1.3", "program": "virtuserns-compute 0.1.0"},
     "host.describe": DESCRIBED,
     "host.resources": {"vcpus": 2, "vcpus_used": 1, "memory_mb": 4096, "memory_mb_used": 1024, "disk_gb": 40, "disk_gb_used": 5,
                        "disk_available_gb": 30, "running": 1},

@@ -15,7 +15,7 @@ import time
 _MAX_FRAME = 16 * 1024 * 1024
 _MAX_IDLE = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-_API_MAJOR, _API_MINOR = 1, 2
+_API_MAJOR, _API_MINOR = 1, 3
 # JSON-RPC's own codes: an older adapter, and a request that was made wrongly.
 _KIND_OF_CODE = {-32601: 'unsupported', -32602: 'invalid'}
 

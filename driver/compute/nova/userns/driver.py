@@ -147,7 +147,8 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
                 destroy_vifs=True, destroy_secrets=True, **kwargs):
         try:
             self._adapter.call_long('instance.destroy', uuid=instance.uuid, disks=destroy_disks,
-                                    rebuild=_is_rebuilt_here(instance))
+                                    rebuild=_is_rebuilt_here(instance),
+                                    revert=instance.task_state == task_states.RESIZE_REVERTING)
         except exception.InstanceNotFound:
             LOG.warning('The instance was gone already', instance=instance)
         if destroy_vifs:
@@ -179,7 +180,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
             LOG.warning('Not all links are unplugged: %s', error, instance=instance)
 
     def delete_instance_files(self, instance):
-        self._adapter.call_long('instance.destroy', uuid=instance.uuid, disks=True, rebuild=False)
+        self._adapter.call_long('instance.destroy', uuid=instance.uuid, disks=True, rebuild=False, revert=False)
         return True
 
     # ---- power
