@@ -12,7 +12,8 @@ BEGIN, END = "<!-- matrix -->", "<!-- /matrix -->"
 BY_HAND = "state set by hand"  # as kills.py says it
 BY_HAND_NOTE = ("kill -9 at random moments: the action ends, well or with an error, and can be done again; \"by hand\": now and then "
                 "Nova's own request is lost with nova-compute, and `openstack server set --state active` and a hard reboot bring the "
-                "instance back; for a volume or a port it is the device's own state that is set")
+                "instance back; for a volume or a port it is the device's own state that is set, for the lost second half of a revert also the "
+                "instance's host in Nova's database")
 SIGNS = {"pass": "yes", "refused": "no", "FAIL": "**broken**"}
 
 
