@@ -37,7 +37,7 @@ class Trials:
     """What all trials have in common: another instance, which runs on, and what has to be so after each. `names`: of the actions."""
 
     names: tuple[str, ...] = ()
-    directed: tuple[tuple[str, str], ...] = ()  # those that are tried in any case, with the victim of each
+    directed: tuple[tuple[str, str], ...] = ()  # tried as they are in a long run, with the victim of each
 
     def __init__(self, stage: Stage):
         self.stage, self.random = stage, random.Random(SEED)
@@ -152,11 +152,10 @@ def runner(trials: type[Trials]):
     def run_all(path: suite.Path, stage: Stage, arguments, results) -> suite.Suite:
         kills, victims = trials(stage), VICTIMS[path.name]
         names = [name for name in kills.names if not path.tried or name in path.tried]
-        chosen = [(name, victim) for name in names for victim in victims for _ in range(MOMENTS)]
+        chosen = [*((name, victim) for name in names for victim in victims for _ in range(MOMENTS)), *kills.directed]
         if arguments.short:
             sample = kills.random.sample(names, min(SHORT_TRIALS, len(names)))
             chosen = [(name, victims[number % len(victims)]) for number, name in enumerate(sample)]
-        chosen += kills.directed
         print(f"seed {SEED}", flush=True)
         done = suite.Suite(path, stage, results)
         for name, victim in chosen:
