@@ -60,6 +60,11 @@ class Host:
             self.holder.wait_until(lambda: comm.read_text() == "sleep\n", "its namespaces are there", 15)
         return ["nsenter", "-t", str(self.holder.pid), "--mount", "--uts", *argv]
 
+    def command(self, *argv: str) -> str:
+        """An operator's, on this host."""
+        return subprocess.run(self._enter(list(argv)), capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL,
+                              timeout=30 * daemon_module.TIME_FACTOR).stdout
+
     # ---- virtusernsd ----
 
     def start_daemon(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pathlib
 import random
+import re
 import subprocess
 import time
 
@@ -24,6 +25,9 @@ SHORT_TRIALS = 6
 VICTIMS = {"A": ("nova-compute", "virtusernsd"), "B": ("nova-compute", "adapter", "virtusernsd")}  # of each path
 SETTLE_S = 15.0  # without a change; nova-compute is up again after 4
 TRIES = 5        # of bringing an instance back
+NOVA_INSTANCES = pathlib.Path("/var/lib/nova/compute/instances")  # of Nova's own driver
+# It deletes the folder of a container whose start failed while the root is mounted in it, and cannot.
+OF_A_FAILED_START = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}_del")
 
 # Nova looks twice an hour for what was deleted and is still there; who sets states by hand leaves such things.
 REAP = "[DEFAULT]\nrunning_deleted_instance_poll_interval = 5\n"
@@ -45,6 +49,7 @@ class Trials:
         self.bystander = self.boot_bystander()
         self.init = self.bystander.init()
         self.seconds: dict[str, float] = {}  # that an action takes undisturbed
+        self.put_right = ""                  # what was left, and removed by hand
 
     def boot_bystander(self) -> Server:
         return self.stage.boot()
@@ -65,8 +70,9 @@ class Trials:
     def trial(self, name: str, victim: str):
         """A function of a stage, for a suite."""
         def run(_: Stage) -> str:
+            self.put_right = ""
             try:
-                return self.act(name, victim)
+                return self.act(name, victim) + self.put_right
             except BaseException:
                 self.clear()
                 raise
@@ -144,7 +150,18 @@ class Trials:
             subprocess.run([*nova_manage(), "placement", "audit", "--delete"], env=program_environment({}), stdin=subprocess.DEVNULL,
                            capture_output=True, check=False)
             left = left_of(self.stage, [self.bystander])
+        if left and self.stage.path == "A" and all(OF_A_FAILED_START.search(each) for each in left):
+            self._put_away(set(OF_A_FAILED_START.search(each).group() for each in left))
+            left = left_of(self.stage, [self.bystander])
         check(not left, "left: " + "; ".join(left[:20]))
+
+    def _put_away(self, names: set[str]) -> None:
+        """docs/openstack.md, "Path A"."""
+        for name in names:
+            for host in self.stage.cloud.hosts.values():
+                host.command("sh", "-c", 'if [ -d "$0" ]; then umount "$0/rootfs"; losetup -j "$0/disk" | cut -d: -f1 | xargs -r losetup -d; '
+                             'rm -r --one-file-system "$0"; fi', str(NOVA_INSTANCES / name))
+        self.put_right = ", what Nova's driver left removed by hand"
 
 
 def runner(trials: type[Trials]):
