@@ -143,7 +143,7 @@ Result<Hypervisor::Shared> Hypervisor::borrow(steady_clock::time_point deadline)
   std::unique_lock lock(mutex_);
   ++wanted_;
   changed_.notify_all();
-  const bool is_there = changed_.wait_until(lock, deadline, [&] { return has_idle_locked() || is_ending_; });
+  const bool is_there = changed_.wait_until(lock, deadline, [&] { return find_live_locked() || is_ending_; });
   --wanted_;
   if (is_there && !idle_.empty()) {
     auto found = std::move(idle_.back());
@@ -162,8 +162,8 @@ void Hypervisor::give_back(Shared connection) {
   changed_.notify_all();
 }
 
-// Whether there is one that lives.
-bool Hypervisor::has_idle_locked() {
+// Whether an idle one lives; it is the last of them then.
+bool Hypervisor::find_live_locked() {
   while (!idle_.empty() && !is_alive(idle_.back())) {
     spent_.push_back(std::move(idle_.back()));
     idle_.pop_back();
@@ -174,7 +174,7 @@ bool Hypervisor::has_idle_locked() {
 // Those that are dead, and those that there are too many of.
 std::vector<Hypervisor::Shared> Hypervisor::take_spent_locked() {
   if (connection_ && !is_alive(connection_)) spent_.push_back(std::exchange(connection_, nullptr));
-  (void)has_idle_locked();
+  (void)find_live_locked();
   // The one that is told events is the last to go.
   if (const auto told = std::find(idle_.begin(), idle_.end(), connection_); told != idle_.end())
     std::rotate(told, told + 1, idle_.end());

@@ -97,7 +97,7 @@ class Hypervisor {
   [[nodiscard]] Result<Shared> borrow(std::chrono::steady_clock::time_point deadline);  // until it is released
   void give_back(Shared connection);
   [[nodiscard]] Result<Shared> open(bool has_events);
-  [[nodiscard]] bool has_idle_locked();
+  [[nodiscard]] bool find_live_locked();
   [[nodiscard]] std::vector<Shared> take_spent_locked();
   [[nodiscard]] bool is_short_locked() const { return !connection_ || wanted_ > idle_.size(); }
   void keep_connected();

@@ -292,16 +292,21 @@ def many_dumps_of_one_push_out_no_others(env):
         equal(sorted(path.name for path in (lab.adapter.folder / "dumps").iterdir()), sorted([*made[:2], made[-1]]), "those that are kept")
 
 
+def begin_dump(env, lab, client):
+    """Of one of two instances, which are returned, and the program that makes it and stands still."""
+    spec, other = instance(), instance("other")
+    for one in (spec, other):
+        lab.spawn(one)
+        lab.until_up(one)
+    lab.sh(spec, f"setsid sh -c '{MANY_PROCESSES}' </dev/null >/dev/null 2>&1")
+    client.begin("instance.crash_dump", uuid=spec["uuid"])
+    return spec, other, env.stop_dumper()
+
+
 @test(drivers=USERNS)
 def a_dump_holds_up_no_destroy(env):
     with Lab(env) as lab, lab.adapter.client() as dumping, lab.adapter.client() as waiting:
-        spec, other = instance(), instance("other")
-        for one in (spec, other):
-            lab.spawn(one)
-            lab.until_up(one)
-        lab.sh(spec, f"setsid sh -c '{MANY_PROCESSES}' </dev/null >/dev/null 2>&1")
-        dumping.begin("instance.crash_dump", uuid=spec["uuid"])
-        dumper = env.stop_dumper()
+        spec, other, dumper = begin_dump(env, lab, dumping)
         try:
             # Whoever asks again and again does not take all connections.
             with refused("busy", "being made already"):
@@ -326,13 +331,7 @@ def a_dump_holds_up_no_destroy(env):
 def a_dump_has_a_connection_of_its_own(env):
     """Two threads that share one of libvirt's can miss each other, until its next sign of life 5 s later."""
     with Lab(env) as lab, lab.adapter.client() as dumping:
-        spec, other = instance(), instance("other")
-        for one in (spec, other):
-            lab.spawn(one)
-            lab.until_up(one)
-        lab.sh(spec, f"setsid sh -c '{MANY_PROCESSES}' </dev/null >/dev/null 2>&1")
-        dumping.begin("instance.crash_dump", uuid=spec["uuid"])
-        dumper = env.stop_dumper()
+        spec, other, dumper = begin_dump(env, lab, dumping)
         try:
             for _ in range(20):
                 equal(lab.call("instance.info", uuid=other["uuid"])["state"], "running")

@@ -241,7 +241,7 @@ class Kills(Trials):
 
     def _put_back_on_its_source(self, server: Server) -> bool:
         """Of a revert between hosts the second half was lost: what it was resized to is gone, and where it came from Nova has not written
-        yet. docs/openstack.md, Troubleshooting."""
+        yet. docs/openstack.md, "When it does not work"."""
         lost = [each for each in self._migrations(server) if each["status"] == "reverted" and each["source_compute"] != each["dest_compute"]]
         if not lost or server.host.name == lost[0]["source_compute"]:
             return False

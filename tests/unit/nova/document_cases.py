@@ -22,7 +22,7 @@ FREE = {"host", "secret", "tx_octets", "tx_packets", "tx_drop", "tx_errors", "fi
 class DocumentTest(unittest.TestCase):
     def test_table_is_read(self):
         known = compute_api.parameters()
-        self.assertEqual(known["instance.destroy"], ["uuid", "disks", "rebuild", "revert"])
+        self.assertEqual(known["instance.destroy"], ["uuid", "disks", "rebuild", "revert?"])
         self.assertEqual(known["instance.unpause"], ["uuid"])
         self.assertEqual(known["instance.reboot"], ["uuid", "type", "network", "volumes"])
         self.assertEqual(known["api.version"], [])
@@ -37,10 +37,10 @@ class DocumentTest(unittest.TestCase):
         self.assertEqual(set(fake_adapter.DESCRIBED["features"]), compute_api.features())
 
     def test_wrong_requests_are_told(self):
-        for params in ({}, {"uuid": "a"}, {"uuid": "a", "disks": 1, "rebuild": False, "revert": False},
+        for params in ({}, {"uuid": "a"}, {"uuid": "a", "disks": 1, "rebuild": False},
                        {"uuid": "a", "disks": True, "rebuild": False, "more": 1}):
             self.assertTrue(compute_api.complaints("instance.destroy", params), params)
-        self.assertEqual(compute_api.complaints("instance.destroy", {"uuid": "a", "disks": True, "rebuild": False, "revert": False}), [])
+        self.assertEqual(compute_api.complaints("instance.destroy", {"uuid": "a", "disks": True, "rebuild": False}), [])
         vif = {"id": "a", "mac": "b", "color": "red"}
         self.assertEqual(compute_api.complaints("instance.attach_interface", {"uuid": "a", "vif": vif}),
                          ["instance.attach_interface: vif.color is not in the document"])
