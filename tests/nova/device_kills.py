@@ -6,8 +6,9 @@
 Each is tried undisturbed, and then with a kill at a moment of the time that it took. Then: the instance itself and another one have run
 on, the same can be asked for again and does what it should, as does its opposite, and when instance and device are deleted nothing of
 them is left. A request that was lost with nova-compute (Nova acknowledges it before it works on it) leaves a volume `attaching` or
-`detaching` in Cinder and a port half bound in Neutron: what an operator then does (`openstack volume set --state`, `openstack port unset
---device`) is done here; the line of the trial says so.
+`detaching` in Cinder, and is asked for again when nova-compute is back; a port that is half bound in Neutron is unplugged by its owner. Where
+that is not enough, what an operator then does (`openstack volume set --state`, `openstack port unset --device`) is done here; the line of the
+trial says so.
 """
 import contextlib
 import threading
@@ -244,12 +245,18 @@ class DeviceKills(Trials):
         return asking
 
     def _make_so(self, plug: Plug, plugged: bool) -> str:
-        """Asked for until it is so; where Nova does not take the request, put right by hand. What had to be done."""
+        """Asked for until it is so, also by who unplugs first what is half plugged in; where that is not enough, put right by hand. What
+        had to be done."""
         notes, refusal = "", ""
         for attempt in range(TRIES):
             if plug.is_so(plugged):
                 return notes
-            if attempt > 1:
+            if attempt == 2 and plugged:
+                notes = ", unplugged first"
+                with contextlib.suppress(Refused):
+                    plug.request(False)
+                self.still(lambda: (*plug.state(), plug.is_so(False)), lambda now: now[-1])
+            elif attempt > 1:
                 notes = f", {BY_HAND}"
                 with contextlib.suppress(Refused):
                     plug.put_right()

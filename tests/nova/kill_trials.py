@@ -15,15 +15,15 @@ import suite
 import daemon as daemon_module
 from database import nova_manage
 from invariants import left_of
+from matrix import BY_HAND
 from processes import program_environment
 from rest import Refused, WentWrong
 from stage import Server, Stage, check, equal
 
 SEED = int(os.environ.get("VIRTUSERNS_SEED", str(int(time.time()) // 86400)))
 MOMENTS = int(os.environ.get("VIRTUSERNS_KILLS", "1"))  # of each action and victim, in a long run
-SHORT_TRIALS = 6
-VICTIMS = {"A": ("nova-compute", "virtusernsd"), "B": ("nova-compute", "adapter", "virtusernsd")}  # of each path
-SETTLE_S = 15.0  # without a change; nova-compute is up again after 4
+VICTIMS = {"A": ("nova-compute", "virtusernsd"), "B": ("nova-compute", "adapter", "virtusernsd")}
+SETTLE_S = 20.0  # without a change; nova-compute is up again after 4, and has looked for lost requests after 10
 TRIES = 5        # of bringing an instance back
 NOVA_INSTANCES = pathlib.Path("/var/lib/nova/compute/instances")  # of Nova's own driver
 # It deletes the folder of a container whose start failed while the root is mounted in it, and cannot.
@@ -31,17 +31,21 @@ OF_A_FAILED_START = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}_del")
 
 # Nova looks twice an hour for what was deleted and is still there; who sets states by hand leaves such things.
 REAP = "[DEFAULT]\nrunning_deleted_instance_poll_interval = 5\n"
+# As soon as nova-compute listens, which is sooner here than on a real host.
+LOST_REQUESTS = f"[userns]\nlost_requests_delay = {int(6 * daemon_module.TIME_FACTOR)}\n"
 
 
 def start_host(cloud, name: str, more: str = "") -> None:
-    path_b.start_host(cloud, name, conf=path_b.CONF + REAP + more)
+    path_b.start_host(cloud, name, conf=path_b.CONF + REAP + LOST_REQUESTS + more)
 
 
 class Trials:
     """What all trials have in common: another instance, which runs on, and what has to be so after each. `names`: of the actions."""
 
     names: tuple[str, ...] = ()
-    directed: tuple[tuple[str, str], ...] = ()  # tried as they are in a long run, with the victim of each
+    victims = VICTIMS  # of each path
+    done_to_them = "killed"
+    in_short = 6  # trials
 
     def __init__(self, stage: Stage):
         self.stage, self.random = stage, random.Random(SEED)
@@ -130,9 +134,17 @@ class Trials:
             except Refused as refused:
                 equal(refused.code, 404, "the answer to who asks for it")
                 return "gone", None
-            return found["status"], found["OS-EXT-STS:task_state"]
+            task = found["OS-EXT-STS:task_state"]
+            if found["status"] == "VERIFY_RESIZE" and not task:  # Nova shows a confirmation here only
+                task = self._confirming(server)
+            return found["status"], task
         status, task = self.still(look, lambda now: now[1] is None and now[0] != "BUILD")
         return status if task is None and status != "BUILD" else f"{status}, {task}"
+
+    def _confirming(self, server: Server) -> str | None:
+        migrations = self.stage.admin.nova("GET", f"/os-migrations?instance_uuid={server.id}")["migrations"]
+        status = max(migrations, key=lambda each: each["id"])["status"]
+        return status if status in ("confirming", "confirmed") else None
 
     def delete(self, server: Server) -> None:
         """Gone, and nothing is left of it."""
@@ -149,6 +161,7 @@ class Trials:
             # Of a migration whose end was lost with nova-compute: Nova has a command that finds them.
             subprocess.run([*nova_manage(), "placement", "audit", "--delete"], env=program_environment({}), stdin=subprocess.DEVNULL,
                            capture_output=True, check=False)
+            self.put_right = f", {BY_HAND}: claims"
             left = left_of(self.stage, [self.bystander])
         if left and self.stage.path == "A" and all(OF_A_FAILED_START.search(each) for each in left):
             self._put_away(set(OF_A_FAILED_START.search(each).group() for each in left))
@@ -167,16 +180,16 @@ class Trials:
 def runner(trials: type[Trials]):
     """For suite.Subject: all of them, or a sample in a short run."""
     def run_all(path: suite.Path, stage: Stage, arguments, results) -> suite.Suite:
-        kills, victims = trials(stage), VICTIMS[path.name]
+        kills, victims = trials(stage), trials.victims[path.name]
         names = [name for name in kills.names if not path.tried or name in path.tried]
-        chosen = [*((name, victim) for name in names for victim in victims for _ in range(MOMENTS)), *kills.directed]
+        chosen = [(name, victim) for name in names for victim in victims for _ in range(MOMENTS)]
         if arguments.short:
-            sample = kills.random.sample(names, min(SHORT_TRIALS, len(names)))
+            sample = kills.random.sample(names, min(kills.in_short, len(names)))
             chosen = [(name, victims[number % len(victims)]) for number, name in enumerate(sample)]
         print(f"seed {SEED}", flush=True)
         done = suite.Suite(path, stage, results)
         for name, victim in chosen:
-            title = f"{name}-when-{victim}-is-killed"
+            title = f"{name}-when-{victim}-is-{kills.done_to_them}"
             if arguments.matches(title):
                 done.run("kill", title, (), kills.trial(name, victim))
         return done

@@ -6,24 +6,23 @@ them.
 
 Each action is tried undisturbed, which tells how long it takes, and then with a kill at a moment of that time. What was killed is
 started again at once, as a service manager would. Then: another instance has run on, the action has ended, well or with an error, the
-instance can be brought back with its disk, the same action does what it should, and when it is deleted nothing of it is on a host or
-claimed in Placement. Where the request was lost with the process (Nova acknowledges a request before it works on it), an operator's
-`openstack server set --state active` and a hard reboot are the way back, and are done; for one that was being unshelved and has no disk
-yet it is a rebuild of its shelved image, for one that was going back to another host it is first its host in Nova's database. The line of
-the trial says so. What a migration whose end was lost still claims is found by `nova-manage placement audit`.
+instance can be brought back with its disk by who owns it, the same action does what it should, and when it is deleted nothing of it is on
+a host or claimed in Placement.
+
+Nova acknowledges a request before it works on it, so that some are lost with nova-compute. Path B asks for them again or sets them back
+(lost_requests.py tries that for each action at the worst moment). On path A an operator's `openstack server set --state active` and a hard
+reboot are the way back, and are done; where the instance has no disk yet it is a rebuild of its shelved image. The line of the trial says
+so, for path B as well where it should come to that.
 """
 import contextlib
 import dataclasses
 import time
 
 import kill_trials
-import kombu
 import path_a
 import rest
-import settings
 import suite
 import libvirt
-from database import query
 from kill_trials import TRIES, Trials
 from matrix import BY_HAND
 from rest import Refused, WentWrong
@@ -36,7 +35,6 @@ RESCUE, UNRESCUE = ("rescue", "RESCUE", None), ("unrescue", "ACTIVE", None)
 SHELVE, UNSHELVE = ("shelve", "SHELVED_OFFLOADED", None), ("unshelve", "ACTIVE", None)
 CONFIRM, REVERT = ("confirmResize", "ACTIVE", None), ("revertResize", "ACTIVE", None)
 MIGRATE = ("migrate", "VERIFY_RESIZE", None)
-LOST_REVERT = "second-half-of-a-revert"
 RESIZE = ("resize", "VERIFY_RESIZE", {"flavorRef": None})  # to the one of two flavors that it has not
 HARD, SOFT = ("reboot", "ACTIVE", {"type": "HARD"}), ("reboot", "ACTIVE", {"type": "SOFT"})
 BACK = {"SHUTOFF": START, "PAUSED": UNPAUSE, "SUSPENDED": RESUME, "RESCUE": UNRESCUE, "VERIFY_RESIZE": REVERT,
@@ -84,8 +82,6 @@ class Kills(Trials):
         super().__init__(stage)
         self.operations = operations(stage)
         self.names = ("boot", "delete", *self.operations)
-        if stage.path == "B":
-            self.directed = ((LOST_REVERT, "nova-compute"),)
 
     def boot_bystander(self) -> Server:
         return self.stage.boot(flavor=next(iter(self.flavors.values())))
@@ -93,8 +89,6 @@ class Kills(Trials):
     def act(self, name: str, victim: str) -> str:
         if name == "boot":
             return self._boot(victim)
-        if name == LOST_REVERT:
-            return self._lose_revert()
         return self._delete(victim) if name == "delete" else self._operate(name, victim)
 
     # ---- what is tried ----
@@ -110,7 +104,7 @@ class Kills(Trials):
         moment = self.kill_during(name, host, victim)
         found = self.settled(server)
         self.await_hosts()
-        notes = self._bring_back(server, found)
+        notes = self._bring_back(server, found, operation.step)
         self._judge_disk(server, operation)
         notes += self._repeat(server, (*operation.before, operation.step, *operation.after))
         self._judge_disk(server, operation)
@@ -145,26 +139,6 @@ class Kills(Trials):
         found = self.settled(server)
         self.delete(server)
         return f"at {moment:.2f} s: {found}"
-
-    def _lose_revert(self) -> str:
-        """What a nova-compute has taken from the queue and dies with before it has written anything: too short to be met by chance."""
-        server = self._prepared(Operation(REVERT, before=(MIGRATE,)))
-        source = self.stage.cloud.hosts[self._migrations(server)[0]["source_compute"]]
-        source.compute.kill()
-        server.act("revertResize", None)
-        with kombu.Connection(settings.BROKER.replace("rabbit:", "amqp:")) as broker:
-            self.stage.eventually_empty(lambda: [] if broker.default_channel.queue_purge(f"compute.{source.name}") else ["it is not told"])
-        source.compute.start()
-        found = self.settled(server)
-        self.await_hosts()
-        equal(found, "REVERT_RESIZE, resize_reverting", "its state")
-        notes = self._bring_back(server, found)
-        equal(server.host.name, source.name, "its host")
-        equal(server.read("marker"), "mine", "a file from before")
-        notes += self._repeat(server, (MIGRATE, REVERT))
-        equal(server.read("marker"), "mine", "a file from before")
-        self.delete(server)
-        return f"{found}{notes}"
 
     # ---- its parts ----
 
@@ -214,39 +188,29 @@ class Kills(Trials):
                 notes += self._bring_back(server, self.settled(server))
         return notes
 
-    def _bring_back(self, server: Server, found: str) -> str:
-        """It runs, whatever came of the action. What an operator had to do."""
+    def _bring_back(self, server: Server, found: str, tried: tuple = HARD) -> str:
+        """It runs, whatever came of the action `tried`. What an operator had to do."""
         notes, is_stuck = "", False
-        for _ in range(TRIES):
+        # What its owner may ask of one that is in ERROR, the last first.
+        of_an_error = [tried, HARD] if tried[0] == "rebuild" else [HARD]
+        for _ in range(TRIES + 1):
             if found == "ACTIVE" and self._runs(server):
                 return notes
             step = BACK.get(found, HARD)
-            if found == "ERROR" or "," in found or is_stuck:
+            if found == "ERROR" and of_an_error:
+                step = of_an_error.pop()
+            elif found == "ERROR" or "," in found or is_stuck:
                 notes, step = f", {BY_HAND}", HARD
                 server.act("os-resetState", {"state": "active"})
-            if is_stuck and (image := self._shelved_image(server)):  # it has no disk: it had not been made of the image again
-                notes, step = f", {BY_HAND}, rebuilt", ("rebuild", "ACTIVE", {"imageRef": image})
-            if is_stuck and self._put_back_on_its_source(server):
-                notes = f", {BY_HAND}, its host too"
+                if is_stuck and (image := self._shelved_image(server)):  # it has no disk: it had not been made of the image again
+                    notes, step = f", {BY_HAND}, rebuilt", ("rebuild", "ACTIVE", {"imageRef": image})
             is_stuck = False
             try:
                 self._walk(server, (step,))
             except (WentWrong, Refused):
                 is_stuck = True
             found = self.settled(server)
-        raise WentWrong(f"{found}, after {TRIES} tries to bring it back: {server.reason()}")
-
-    def _migrations(self, server: Server) -> list[dict]:
-        return self.stage.admin.nova("GET", f"/os-migrations?instance_uuid={server.id}")["migrations"]
-
-    def _put_back_on_its_source(self, server: Server) -> bool:
-        """Of a revert between hosts the second half was lost: what it was resized to is gone, and where it came from Nova has not written
-        yet. docs/openstack.md, "When it does not work"."""
-        lost = [each for each in self._migrations(server) if each["status"] == "reverted" and each["source_compute"] != each["dest_compute"]]
-        if not lost or server.host.name == lost[0]["source_compute"]:
-            return False
-        query(f"UPDATE nova.instances SET host='{lost[0]['source_compute']}', node='{lost[0]['source_node']}' WHERE uuid='{server.id}'")
-        return True
+        raise WentWrong(f"{found}, after {TRIES + 1} tries to bring it back: {server.reason()}")
 
     def _shelved_image(self, server: Server) -> str | None:
         """Nova deletes it when the instance runs again."""

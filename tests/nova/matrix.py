@@ -10,10 +10,10 @@ import sys
 
 BEGIN, END = "<!-- matrix -->", "<!-- /matrix -->"
 BY_HAND = "state set by hand"  # as kills.py says it
-BY_HAND_NOTE = ("kill -9 at random moments: the action ends, well or with an error, and can be done again; \"by hand\": now and then "
-                "Nova's own request is lost with nova-compute, and `openstack server set --state active` and a hard reboot bring the "
-                "instance back; for a volume or a port it is the device's own state that is set, for the lost second half of a revert also the "
-                "instance's host in Nova's database; on path A what Nova's driver leaves of a start that failed is removed")
+BY_HAND_NOTE = ("kill -9 at random moments: the action ends, well or with an error, and can be done again by who asked for it; \"by hand\": "
+                "now and then not without an operator (a request of path A's was lost with nova-compute, `openstack server set --state active` and a "
+                "hard reboot bring the instance back; a volume's or a port's own state is set; what Nova's driver leaves of a start that failed "
+                "is removed)")
 SIGNS = {"pass": "yes", "refused": "no", "FAIL": "**broken**"}
 
 
@@ -53,6 +53,7 @@ def kills(results: list[dict], path: str, notes: list[str]) -> list[str]:
         if "kill" not in result or result["path"] != path:
             continue
         action, victim = result["kill"].removesuffix("-is-killed").split("-when-")
+        victim = victim.replace("its-request-is-lost", "its request is lost")
         by_hand = result["result"] == "pass" and "by hand" in result["reason"]
         text = "**broken**" if result["result"] != "pass" else "by hand" if by_hand else "yes"
         found = (["yes", "by hand", "**broken**"].index(text), text)

@@ -16,7 +16,7 @@ except ImportError as error:
     sys.exit(77)
 import unittest
 
-CASES = ["client_cases", "device_cases", "document_cases", "driver_cases", "event_cases", "host_cases", "image_cases",
+CASES = ["client_cases", "device_cases", "document_cases", "driver_cases", "event_cases", "host_cases", "image_cases", "lost_cases",
          "marshal_cases", "signature_cases", "signed_cases"]
 
 

@@ -21,6 +21,9 @@ _OPTIONS = [
     cfg.IntOpt('reconnect_timeout', default=15, min=0,
                help='Seconds to try again while virtuserns-compute cannot be reached (it is being restarted) or says '
                     'that it could do this later.'),
+    cfg.IntOpt('lost_requests_delay', default=30, min=-1,
+               help='Seconds after it begins to listen that nova-compute looks for requests that were lost when it was killed, and has them '
+                    'asked for again or set back. What had waited in its queue has to have begun by then. -1: leave them to an operator.'),
     cfg.StrOpt('spool_path', default='$state_path/userns',
                help='Where images are kept on their way from Glance to virtuserns-compute, and snapshots on their way '
                     'back.'),

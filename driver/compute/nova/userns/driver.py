@@ -19,6 +19,7 @@ from nova.virt.userns import conf
 from nova.virt.userns import events
 from nova.virt.userns import host
 from nova.virt.userns import images
+from nova.virt.userns import lost
 from nova.virt.userns import marshal
 from nova.virt.userns import migrate
 from nova.virt.userns import tags
@@ -46,6 +47,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         self._images = images.Images(self._adapter)
         self._vifs = userns_vif.Vifs(virtapi)
         self._events = events.Events(self._adapter, self.emit_event)
+        self._lost = lost.LostRequests(self)
         self._described = None
 
     # ---- the service and its host
@@ -53,12 +55,14 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
     def init_host(self, host):
         version = self._adapter.check_version()
         self._vifs.start()
+        self._lost.note(host)
         images.clear_spool()
         described = self._describe()
         self._events.start()
         LOG.info('virtuserns-compute (interface %(version)s) offers %(uri)s', {'version': version, 'uri': described['uri']})
 
     def cleanup_host(self, host):
+        self._lost.stop()
         self._events.stop()
         self._adapter.close()
 
@@ -69,6 +73,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         return {_local_node_uuid(): self.get_available_nodes(refresh)[0]}
 
     def get_available_resource(self, nodename):
+        self._lost.look()  # Nova asks this first just before it listens
         # Asked anew each time: the adapter may have been upgraded, and the host changed.
         found = host.available_resource(self._describe(anew=True), self._adapter.call('host.resources'), nodename)
         node_uuid = _local_node_uuid()

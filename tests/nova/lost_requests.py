@@ -1,0 +1,106 @@
+#!/usr/bin/python3
+"""A request that nova-compute has taken from its queue and dies with before it has written down anything, for each action on path B.
+
+    tests/nova/lost_requests.py --build build-check/gcc [-k 'resize|step'] [--short]
+
+kills.py meets this moment by chance only. Here nova-compute is dead when it is asked, and what it was asked is taken out of its queue
+before it lives again. Then the instance comes to rest without an operator, and as in kills.py it can be brought back with its disk by who
+owns it, the same action does what it should, and nothing is left. Actions that are several requests between hosts are tried with each.
+"""
+import contextlib
+import threading
+import time
+
+import suite  # the first: it knows where the others are
+import daemon as daemon_module
+import kill_trials
+import kills
+import kombu
+import settings
+from kills import MIGRATE, REVERT, Operation
+from matrix import BY_HAND
+from rest import Refused
+from stage import Server, check
+
+# Of a migration and of a revert, beside the first: who is asked, and in which task.
+STEPS = {
+    "second-step-of-a-migration": (Operation(MIGRATE, after=(REVERT,)), "source", None),
+    "third-step-of-a-migration": (Operation(MIGRATE, after=(REVERT,)), "destination", "resize_migrating"),
+    "second-step-of-a-revert": (Operation(REVERT, before=(MIGRATE,)), "source", None),
+}
+# Nova's own start looks after these, and calls it an error.
+ENDS_IN_ERROR = ("rebuild",)
+
+
+class LostRequests(kills.Kills):
+    victims = {"B": ("its-request",)}
+    done_to_them = "lost"
+    in_short = 3
+
+    def __init__(self, stage):
+        super().__init__(stage)
+        self.names = (*self.operations, *STEPS)
+
+    def act(self, name: str, victim: str) -> str:
+        operation, role, task = STEPS.get(name, (self.operations.get(name), None, None))
+        server = self._prepared(operation)
+        self._lose(server, operation.step, role, task)
+        found = self.settled(server)
+        self.await_hosts()
+        check("," not in found, f"nothing is under way: {found}")
+        check(found != "ERROR" or name in ENDS_IN_ERROR, f"it is no error: {server.reason()}")
+        notes = self._bring_back(server, found, operation.step)
+        self._judge_disk(server, operation)
+        notes += self._repeat(server, (*operation.before, operation.step, *operation.after))
+        self._judge_disk(server, operation)
+        self.delete(server)
+        check(BY_HAND not in notes + self.put_right, f"no operator has to do anything: {found}{notes}{self.put_right}")
+        return found + notes
+
+    def _lose(self, server: Server, step: tuple, role: str | None, task: str | None) -> None:
+        """`role`: of a migration, who loses it; None: whoever is asked first. `task`: in which that is killed; None: before the request."""
+        hosts = list(self.stage.cloud.hosts.values())
+        if role:
+            other = next(each for each in hosts if each is not server.host)
+            # A server that has moved has its source behind it.
+            hosts = [server.host if (role == "source") != (step is REVERT) else other]
+        if task is None:
+            self._kill(hosts)
+        asking = threading.Thread(target=self._ask, args=(server, step))
+        asking.start()
+        try:
+            if task is not None:
+                self._await_task(server, task)
+                self._kill(hosts)
+            with kombu.Connection(settings.BROKER.replace("rabbit:", "amqp:")) as broker:
+                left = self.stage.eventually_empty(lambda: [] if self._purge(broker, hosts) else ["no request"])
+        finally:
+            for host in hosts:
+                host.compute.start()
+            asking.join()
+        check(not left, "somebody was asked")
+
+    def _ask(self, server: Server, step: tuple) -> None:
+        """For a password Nova waits for the answer, and says that there is none."""
+        with contextlib.suppress(Refused, OSError):
+            server.act(step[0], self._filled_in(server, step[2]))
+
+    def _await_task(self, server: Server, task: str) -> None:
+        """It is a short one."""
+        deadline = time.monotonic() + 60 * daemon_module.TIME_FACTOR
+        while self.stage.admin.server(server.id)["OS-EXT-STS:task_state"] != task:
+            check(time.monotonic() < deadline, f"its task is {task}")
+            time.sleep(0.01)
+
+    @staticmethod
+    def _kill(hosts) -> None:
+        for host in hosts:
+            host.compute.kill()
+
+    @staticmethod
+    def _purge(broker, hosts) -> int:
+        return sum(broker.default_channel.queue_purge(f"compute.{host.name}") for host in hosts)
+
+
+if __name__ == "__main__":
+    suite.main(suite.Path("B", kills.start_hosts, {}), subject=suite.Subject(run=kill_trials.runner(LostRequests)))

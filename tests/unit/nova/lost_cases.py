@@ -1,0 +1,299 @@
+"""Requests that were lost with a nova-compute: which are taken for lost, whose turn it is, and what is done."""
+import types
+import unittest.mock
+
+import nova_objects
+from nova import exception
+from nova.compute import power_state
+from nova_objects import UUID
+from shim_case import ShimCase
+
+HERE, THERE = "compute-1", "compute-2"
+MIGRATION = "eeeeeeee-0000-4000-8000-000000000001"
+ids = iter(range(1, 1000000))
+
+
+def event(step, host, ended=True):
+    return types.SimpleNamespace(id=next(ids), event=f"compute_{step}", host=host, finish_time=ended or None)
+
+
+class LostTest(ShimCase):
+    def setUp(self):
+        super().setUp()
+        from nova.virt.userns import lost
+        self.instances, self.migrations, self.events, self.claims, self.volumes = [], [], [], [], {}
+        self.action = types.SimpleNamespace(id=1, action="any")
+        for name, look in [("InstanceActionList.get_by_instance_uuid", lambda *_a, **_k: [self.action] if self.action else []),
+                           ("InstanceActionEventList.get_by_action", lambda *_: list(self.events)),
+                           ("InstanceList.get_by_filters", self._find_instances),
+                           ("InstanceList.get_by_host", lambda _c, host, **_k: [each for each in self.instances if each.host == host]),
+                           ("Instance.get_by_uuid", self._instance_of),
+                           ("MigrationList.get_by_filters", self._find_migrations),
+                           ("ComputeNodeList.get_all_by_host", lambda *_: [types.SimpleNamespace(uuid="node")]),
+                           ("RequestSpec.get_by_instance_uuid", lambda *_: self.spec)]:
+            self._patch(f"nova.objects.{name}", side_effect=look)
+        self.spec = unittest.mock.Mock()
+        self.rpc = self._patch("nova.compute.rpcapi.ComputeAPI").return_value
+        self.placement = self._patch("nova.scheduler.client.report.report_client_singleton").return_value
+        self.placement.get_allocations_for_resource_provider.side_effect = lambda *_: types.SimpleNamespace(allocations=self.claims)
+        self.cinder = self._patch("nova.volume.cinder.API").return_value
+        self.cinder.get.side_effect = lambda _context, volume: self.volumes[volume]
+        self.is_volume_backed = self._patch("nova.compute.utils.is_volume_backed_instance", return_value=False)
+        self.host = unittest.mock.Mock()
+        self.host.get_info.return_value.state = power_state.SHUTDOWN
+        self.lost = lost.LostRequests(self.host)
+
+    def _patch(self, what, **more):
+        patch = unittest.mock.patch(what, **more)
+        self.addCleanup(patch.stop)
+        return patch.start()
+
+    def _find_instances(self, _context, filters, **_more):
+        self.assertIs(filters["deleted"], False)
+        wanted = {name: value if isinstance(value, list) else [value] for name, value in filters.items() if name != "deleted"}
+        return [each for each in self.instances if all(getattr(each, name) in values for name, values in wanted.items())]
+
+    def _instance_of(self, _context, uuid, **_more):
+        for each in self.instances:
+            if each.uuid == uuid:
+                return each
+        raise exception.InstanceNotFound(instance_id=uuid)
+
+    def _find_migrations(self, _context, filters):
+        return [each for each in self.migrations if each.status == filters.get("status", each.status)
+                and each.uuid in filters.get("uuid", [each.uuid])]
+
+    def instance(self, task, vm_state="active", **changes):
+        found = nova_objects.instance(**{"task_state": task, "vm_state": vm_state, "old_flavor": None, "new_flavor": None, **changes})
+        found.drop_migration_context = unittest.mock.Mock()
+        self.instances.append(found)
+        return found
+
+    def migration(self, status, source=HERE, destination=THERE, kind="migration"):
+        found = types.SimpleNamespace(id=next(ids), uuid=MIGRATION, status=status, source_compute=source, dest_compute=destination,
+                                      instance_uuid=UUID, migration_type=kind, cross_cell_move=False, save=unittest.mock.Mock())
+        self.migrations.append(found)
+        return found
+
+    def start(self, meanwhile=lambda: None):
+        """What a nova-compute does. `meanwhile`: before it has looked."""
+        self.lost.note(HERE)
+        meanwhile()
+        with unittest.mock.patch.object(self.lost._stopped, "wait", side_effect=[False, False, True]):
+            self.lost._run()
+
+    # ---- of this host
+
+    def test_that_an_instance_is_set_back_to_what_it_is(self):
+        instance = self.instance("rebooting")
+        self.start()
+        self.assertEqual((instance.task_state, instance.vm_state, instance.power_state), (None, "stopped", power_state.SHUTDOWN))
+        instance.save.assert_called_once_with(expected_task_state="rebooting")
+
+    def test_states_that_are_not_of_power_stay(self):
+        for state in ("rescued", "error", "shelved"):
+            self.instances.clear()
+            instance = self.instance("unrescuing", vm_state=state)
+            self.start()
+            self.assertEqual((instance.task_state, instance.vm_state), (None, state))
+
+    def test_what_is_under_way_is_left_alone(self):
+        instance = self.instance("rebooting")
+
+        def ask_again():
+            self.action = types.SimpleNamespace(id=2, action="reboot")
+        for meanwhile in (ask_again, lambda: self.events.append(event("reboot_instance", HERE, ended=False))):
+            self.start(meanwhile)
+            self.assertEqual(instance.task_state, "rebooting")
+        instance.save.assert_not_called()
+
+    def test_what_is_asked_for_later_is_not_lost(self):
+        instance = self.instance(None)
+
+        def ask():
+            instance.task_state = "rebooting"
+        self.start(ask)
+        self.assertEqual(instance.task_state, "rebooting")
+
+    def test_what_nova_itself_or_another_host_looks_after(self):
+        for task, action, vm_state in [("migrating", "live-migration", "active"), ("deleting", "delete", "active"),
+                                       ("rebuilding", "evacuate", "active"), ("spawning", "create", "building")]:
+            self.instances.clear()
+            self.action = types.SimpleNamespace(id=1, action=action)
+            instance = self.instance(task, vm_state=vm_state)
+            self.start()
+            self.assertEqual(instance.task_state, task)
+
+    def test_that_it_is_tried_again(self):
+        instance = self.instance("rebooting")
+        self.host.get_info.side_effect = [exception.ComputeServiceUnavailable("restarting", host=HERE), unittest.mock.DEFAULT]
+        self.start()
+        self.assertIsNone(instance.task_state)
+
+    def test_that_it_may_be_left_to_an_operator(self):
+        nova_objects.CONF.set_override("lost_requests_delay", -1, group="userns")
+        self.addCleanup(nova_objects.CONF.clear_override, "lost_requests_delay", group="userns")
+        instance = self.instance("rebooting")
+        self.start()
+        self.lost.look()
+        self.assertEqual(instance.task_state, "rebooting")
+        self.assertIsNone(self.lost._thread)
+
+    def test_that_an_offloading_is_asked_for_again(self):
+        instance = self.instance("shelving_offloading")
+        self.start()
+        instance.task_state, self.is_volume_backed.return_value = "shelving", True
+        self.start()
+        self.assertEqual(self.rpc.shelve_offload_instance.call_count, 2)
+
+    # ---- of moves
+
+    def move(self, task, host, *events):
+        self.instances.clear()
+        self.events = list(events)
+        self.instance(task, host=host)
+        self.start()
+        asked = [call[0] for call in self.rpc.method_calls]
+        self.rpc.reset_mock()
+        return asked
+
+    def test_whose_turn_a_revert_is(self):
+        migration = self.migration("reverting", source=HERE, destination=THERE)
+        begun, done = event("revert_resize", THERE, ended=False), event("revert_resize", THERE)
+        finishing = event("finish_revert_resize", HERE, ended=False)
+        # The source's.
+        self.assertEqual(self.move("resize_reverting", THERE, done), ["finish_revert_resize"])
+        self.assertEqual(self.move("resize_reverting", HERE, done, finishing), ["finish_revert_resize"])
+        self.assertEqual(self.move("resize_reverting", THERE), [])
+        self.assertEqual(self.move("resize_reverting", THERE, begun), [])
+        migration.status = "reverted"
+        self.assertEqual(self.move("resize_reverting", THERE, begun), ["finish_revert_resize"])
+        # The destination's.
+        migration.source_compute, migration.dest_compute, migration.status = THERE, HERE, "reverting"
+        begun, done = event("revert_resize", HERE, ended=False), event("revert_resize", HERE)
+        self.assertEqual(self.move("resize_reverting", HERE), ["revert_resize"])
+        self.assertEqual(self.move("resize_reverting", HERE, begun), ["revert_resize"])
+        self.assertEqual(self.move("resize_reverting", HERE, done), [])
+        self.assertEqual(self.move("resize_reverting", THERE, begun, event("finish_revert_resize", THERE, ended=False)), [])
+        migration.status = "reverted"
+        self.assertEqual(self.move("resize_reverting", HERE, begun), ["finish_revert_resize"])
+
+    def test_that_a_disk_that_came_back_is_not_taken_for_the_one_to_be_removed(self):
+        """On one host the second half is at work when the end of the first was not written down."""
+        self.migration("reverting", source=HERE, destination=HERE)
+        begun = event("revert_resize", HERE, ended=False)
+        self.assertEqual(self.move("resize_reverting", HERE, begun, event("finish_revert_resize", HERE, ended=False)), ["finish_revert_resize"])
+
+    def test_one_that_did_not_arrive_goes_back(self):
+        migration = self.migration("post-migrating", source=THERE, destination=HERE)
+        left, finishing = event("resize_instance", THERE), event("finish_resize", HERE, ended=False)
+        self.host.get_info.side_effect = exception.InstanceNotFound(instance_id=UUID)
+        self.assertEqual(self.move("resize_migrated", HERE, event("resize_instance", THERE, ended=False)), [])
+        self.assertEqual(migration.status, "post-migrating")
+        self.assertEqual(self.move("resize_migrated", HERE, left), ["revert_resize"])
+        self.assertEqual((migration.status, self.instances[0].task_state), ("reverting", "resize_reverting"))
+        self.assertEqual(self.move("resize_finish", HERE, left, finishing), ["revert_resize"])
+        # Told, but not written down.
+        self.assertEqual(self.move("resize_migrated", HERE, event("resize_instance", THERE, ended=False), finishing), ["revert_resize"])
+        migration.source_compute, migration.dest_compute = HERE, THERE
+        self.assertEqual(self.move("resize_migrated", THERE, event("resize_instance", HERE, ended=False)), ["revert_resize"])
+        self.assertEqual(self.move("resize_migrated", THERE, event("resize_instance", HERE)), [])
+        self.assertEqual(self.move("resize_migrated", THERE, event("resize_instance", HERE, ended=False),
+                                   event("finish_resize", THERE, ended=False)), [])
+
+    def test_one_that_has_arrived_stays(self):
+        migration = self.migration("post-migrating", source=THERE, destination=HERE)
+        self.mappings.append(types.SimpleNamespace(volume_id="volume", attachment_id="attachment"))
+        self.assertEqual(self.move("resize_finish", HERE, event("resize_instance", THERE), event("finish_resize", HERE, ended=False)), [])
+        self.assertEqual((migration.status, self.instances[0].vm_state, self.instances[0].task_state), ("finished", "resized", None))
+        self.cinder.attachment_complete.assert_called_once_with(unittest.mock.ANY, "attachment")
+
+    def test_one_that_has_not_left_stays_with_its_claims(self):
+        migration = self.migration("pre-migrating", source=THERE, destination=None)
+        self.move("resize_prep", THERE)
+        self.assertEqual(migration.status, "pre-migrating")  # the scheduler has chosen another host
+        self.claims = [UUID]
+        self.move("resize_prep", THERE, event("prep_resize", "compute-3", ended=False))
+        self.assertEqual(migration.status, "pre-migrating")
+        migration.dest_compute = HERE
+        self.move("resize_prep", THERE, event("prep_resize", HERE))
+        self.assertEqual(migration.status, "pre-migrating")  # it is the source's turn
+        migration.dest_compute = None
+        self.move("resize_prep", THERE, event("prep_resize", "compute-3"))  # rescheduled
+        self.placement.move_allocations.assert_called_once_with(unittest.mock.ANY, MIGRATION, UUID)
+        self.assertEqual((migration.status, self.instances[0].task_state), ("error", None))
+        self.assertEqual(self.spec.flavor, self.instances[0].flavor)
+
+    def test_one_that_nova_has_brought_back_gives_up_its_migration(self):
+        for status in ("pre-migrating", "migrating", "post-migrating"):
+            self.instances.clear()
+            self.migrations.clear()
+            migration, instance = self.migration(status), self.instance("resize_migrating")
+
+            def bring_back():
+                instance.task_state = None  # noqa: B023
+            self.start(bring_back)
+            self.assertEqual(migration.status, "error")
+        self.placement.move_allocations.assert_called_with(unittest.mock.ANY, MIGRATION, UUID)
+
+    def test_that_a_confirmation_is_asked_for_again(self):
+        migration, instance = self.migration("confirming"), self.instance(None, vm_state="resized", host=THERE)
+        self.start()
+        self.rpc.confirm_resize.assert_called_once_with(unittest.mock.ANY, instance, migration, HERE)
+        migration.source_compute = THERE
+        self.start()
+        self.rpc.confirm_resize.assert_called_once()
+
+    def test_that_a_confirmation_is_ended(self):
+        """Its status is written first, and Nova takes it for done then."""
+        self.migration("confirmed")
+        instance = self.instance(None, vm_state="resized", host=THERE, power_state=power_state.RUNNING)
+        self.claims = [UUID, MIGRATION]
+        self.start()
+        self.assertEqual(instance.vm_state, "active")
+        self.placement.delete_allocation_for_instance.assert_called_once_with(unittest.mock.ANY, MIGRATION, consumer_type="migration",
+                                                                              force=True)
+
+    # ---- of unshelving
+
+    def test_one_that_was_being_unshelved_is_shelved(self):
+        other = "bbbbbbbb-0000-4000-8000-000000000001"
+        for task, claims, ends in [("unshelving", [], "unshelving"), ("unshelving", [UUID], None), ("spawning", [UUID], None)]:
+            self.instances.clear()
+            self.claims = claims
+            instance = self.instance(task, vm_state="shelved_offloaded", host=None, image_ref=other,
+                                     system_metadata={"image_base_image_ref": nova_objects.IMAGE_ID})
+            self.start()
+            self.assertEqual(instance.task_state, ends)
+        self.assertEqual((instance.vm_state, instance.image_ref), ("shelved_offloaded", nova_objects.IMAGE_ID))
+        self.placement.delete_allocation_for_instance.assert_called_with(unittest.mock.ANY, UUID, force=True)
+
+    def test_that_it_is_shelved_before_nova_looks_unless_it_is_whole(self):
+        instance = self.instance("spawning", vm_state="shelved_offloaded", info_cache=None)
+        self._patch("nova.objects.Instance.get_network_info", return_value=nova_objects.network_info())
+        self.lost.note(HERE)
+        self.host.destroy.assert_not_called()
+        self.assertEqual((instance.host, instance.task_state), (HERE, "spawning"))
+        self.host.get_info.side_effect = exception.InstanceNotFound(instance_id=UUID)
+        self.lost.note(HERE)
+        self.host.destroy.assert_called_once()
+        self.assertEqual((instance.host, instance.task_state), (None, None))
+
+    # ---- of volumes
+
+    def test_volumes(self):
+        self.volumes = {status: {"status": status} for status in ("in-use", "detaching", "reserved")}
+        self.volumes["shared"] = {"status": "detaching", "multiattach": True}
+        self.mappings += [types.SimpleNamespace(volume_id=volume, attachment_id="a") for volume in (*self.volumes, None)]
+        self.instance(None)
+        for name, asked in [("attach_volume", "reserved"), ("detach_volume", "detaching")]:
+            self.action = types.SimpleNamespace(id=1, action=name)
+            self.rpc.reset_mock()
+            self.start()
+            (called, arguments, _), = self.rpc.method_calls
+            self.assertEqual(called, name)
+            self.assertEqual(getattr(arguments[2], "volume_id", arguments[2]), asked)
+        self.rpc.reset_mock()
+        self.events = [event("detach_volume", HERE)]
+        self.start()
+        self.assertEqual(self.rpc.method_calls, [])
