@@ -23,15 +23,18 @@ class LostTest(ShimCase):
         from nova.virt.userns import lost
         self.instances, self.migrations, self.events, self.claims, self.volumes = [], [], [], [], {}
         self.action = types.SimpleNamespace(id=1, action="any")
-        for name, look in [("InstanceActionList.get_by_instance_uuid", lambda *_a, **_k: [self.action] if self.action else []),
+        for name, look in [("InstanceActionList.get_by_instance_uuid", lambda *_a, **_k: [*self.locked, *([self.action] if self.action else [])]),
                            ("InstanceActionEventList.get_by_action", lambda *_: list(self.events)),
                            ("InstanceList.get_by_filters", self._find_instances),
                            ("InstanceList.get_by_host", lambda _c, host, **_k: [each for each in self.instances if each.host == host]),
                            ("Instance.get_by_uuid", self._instance_of),
                            ("MigrationList.get_by_filters", self._find_migrations),
                            ("ComputeNodeList.get_all_by_host", lambda *_: [types.SimpleNamespace(uuid="node")]),
+                           ("Service.get_by_compute_host", lambda *_: types.SimpleNamespace(report_count=next(ids))),
                            ("RequestSpec.get_by_instance_uuid", lambda *_: self.spec)]:
             self._patch(f"nova.objects.{name}", side_effect=look)
+        self.locked = []
+        self._patch("nova.objects.Instance.get_network_info", return_value=nova_objects.network_info())
         self.spec = unittest.mock.Mock()
         self.rpc = self._patch("nova.compute.rpcapi.ComputeAPI").return_value
         self.placement = self._patch("nova.scheduler.client.report.report_client_singleton").return_value
@@ -75,11 +78,14 @@ class LostTest(ShimCase):
         self.migrations.append(found)
         return found
 
-    def start(self, meanwhile=lambda: None):
+    def start(self, meanwhile=lambda: None, looks=2):
         """What a nova-compute does. `meanwhile`: before it has looked."""
-        self.lost.note(HERE)
-        meanwhile()
-        with unittest.mock.patch.object(self.lost._stopped, "wait", side_effect=[False, False, True]):
+        with unittest.mock.patch("threading.Thread") as thread:
+            self.lost.start(HERE)
+            meanwhile()
+            if not thread.called:
+                return
+        with unittest.mock.patch.object(self.lost._stopped, "wait", side_effect=[False, *[False] * looks, True]):
             self.lost._run()
 
     # ---- of this host
@@ -88,7 +94,7 @@ class LostTest(ShimCase):
         instance = self.instance("rebooting")
         self.start()
         self.assertEqual((instance.task_state, instance.vm_state, instance.power_state), (None, "stopped", power_state.SHUTDOWN))
-        instance.save.assert_called_once_with(expected_task_state="rebooting")
+        instance.save.assert_called_once_with(expected_task_state=["rebooting"])
 
     def test_states_that_are_not_of_power_stay(self):
         for state in ("rescued", "error", "shelved"):
@@ -102,7 +108,10 @@ class LostTest(ShimCase):
 
         def ask_again():
             self.action = types.SimpleNamespace(id=2, action="reboot")
-        for meanwhile in (ask_again, lambda: self.events.append(event("reboot_instance", HERE, ended=False))):
+        def lock():
+            self.locked.append(types.SimpleNamespace(id=3, action="lock"))
+            self.events.append(event("reboot_instance", HERE, ended=False))
+        for meanwhile in (ask_again, lock, lambda: self.events.append(event("reboot_instance", HERE, ended=False))):
             self.start(meanwhile)
             self.assertEqual(instance.task_state, "rebooting")
         instance.save.assert_not_called()
@@ -116,10 +125,9 @@ class LostTest(ShimCase):
         self.assertEqual(instance.task_state, "rebooting")
 
     def test_what_nova_itself_or_another_host_looks_after(self):
-        for task, action, vm_state in [("migrating", "live-migration", "active"), ("deleting", "delete", "active"),
-                                       ("rebuilding", "evacuate", "active"), ("spawning", "create", "building")]:
+        self.migration("pre-migrating", kind="evacuation", destination=THERE)
+        for task, vm_state in [("migrating", "active"), ("deleting", "active"), ("rebuilding", "active"), ("spawning", "building")]:
             self.instances.clear()
-            self.action = types.SimpleNamespace(id=1, action=action)
             instance = self.instance(task, vm_state=vm_state)
             self.start()
             self.assertEqual(instance.task_state, task)
@@ -135,9 +143,20 @@ class LostTest(ShimCase):
         self.addCleanup(nova_objects.CONF.clear_override, "lost_requests_delay", group="userns")
         instance = self.instance("rebooting")
         self.start()
-        self.lost.look()
         self.assertEqual(instance.task_state, "rebooting")
         self.assertIsNone(self.lost._thread)
+
+    def test_that_only_what_needs_them_waits_for_claims(self):
+        self.placement.get_allocations_for_resource_provider.side_effect = RuntimeError
+        instance = self.instance("rebooting")
+        self.start()
+        self.assertIsNone(instance.task_state)
+
+    def test_that_it_is_not_looked_before_nova_listens(self):
+        instance = self.instance("rebooting")
+        with unittest.mock.patch("nova.objects.Service.get_by_compute_host", return_value=types.SimpleNamespace(report_count=7)):
+            self.start(looks=5)
+        self.assertEqual(instance.task_state, "rebooting")
 
     def test_that_an_offloading_is_asked_for_again(self):
         instance = self.instance("shelving_offloading")
@@ -148,17 +167,19 @@ class LostTest(ShimCase):
 
     # ---- of moves
 
-    def move(self, task, host, *events):
+    def move(self, task, host, *events, looks=2):
         self.instances.clear()
         self.events = list(events)
         self.instance(task, host=host)
-        self.start()
+        self.start(looks=looks)
         asked = [call[0] for call in self.rpc.method_calls]
         self.rpc.reset_mock()
         return asked
 
     def test_whose_turn_a_revert_is(self):
         migration = self.migration("reverting", source=HERE, destination=THERE)
+        self.assertEqual(self.move("resize_reverting", THERE), ["revert_resize"])  # of a move that goes back, and did not get to this
+        self.action.action = "revertResize"
         begun, done = event("revert_resize", THERE, ended=False), event("revert_resize", THERE)
         finishing = event("finish_revert_resize", HERE, ended=False)
         # The source's.
@@ -167,6 +188,7 @@ class LostTest(ShimCase):
         self.assertEqual(self.move("resize_reverting", THERE), [])
         self.assertEqual(self.move("resize_reverting", THERE, begun), [])
         migration.status = "reverted"
+        self.assertEqual(self.move("resize_reverting", THERE, begun, looks=1), [])  # it may be telling
         self.assertEqual(self.move("resize_reverting", THERE, begun), ["finish_revert_resize"])
         # The destination's.
         migration.source_compute, migration.dest_compute, migration.status = THERE, HERE, "reverting"
@@ -206,6 +228,7 @@ class LostTest(ShimCase):
         self.mappings.append(types.SimpleNamespace(volume_id="volume", attachment_id="attachment"))
         self.assertEqual(self.move("resize_finish", HERE, event("resize_instance", THERE), event("finish_resize", HERE, ended=False)), [])
         self.assertEqual((migration.status, self.instances[0].vm_state, self.instances[0].task_state), ("finished", "resized", None))
+        self.host.note_ids.assert_called_once_with(self.instances[0])
         self.cinder.attachment_complete.assert_called_once_with(unittest.mock.ANY, "attachment")
 
     def test_one_that_has_not_left_stays_with_its_claims(self):
@@ -268,16 +291,20 @@ class LostTest(ShimCase):
         self.assertEqual((instance.vm_state, instance.image_ref), ("shelved_offloaded", nova_objects.IMAGE_ID))
         self.placement.delete_allocation_for_instance.assert_called_with(unittest.mock.ANY, UUID, force=True)
 
-    def test_that_it_is_shelved_before_nova_looks_unless_it_is_whole(self):
-        instance = self.instance("spawning", vm_state="shelved_offloaded", info_cache=None)
-        self._patch("nova.objects.Instance.get_network_info", return_value=nova_objects.network_info())
-        self.lost.note(HERE)
+    def test_that_nova_does_not_see_it_unless_it_is_whole(self):
+        instance = self.instance("spawning", vm_state="shelved_offloaded")
+        self.claims = [UUID]
+        self.start(lambda: self.assertEqual(instance.host, HERE))
+        self.assertEqual(instance.task_state, "spawning")
         self.host.destroy.assert_not_called()
-        self.assertEqual((instance.host, instance.task_state), (HERE, "spawning"))
         self.host.get_info.side_effect = exception.InstanceNotFound(instance_id=UUID)
-        self.lost.note(HERE)
+        self.mappings.append(types.SimpleNamespace(volume_id="volume", attachment_id="old", save=unittest.mock.Mock()))
+        self.cinder.attachment_create.return_value = {"id": "new"}
+        with unittest.mock.patch("nova.virt.driver.get_block_device_info"):
+            self.start(lambda: self.assertIsNone(instance.host))
         self.host.destroy.assert_called_once()
-        self.assertEqual((instance.host, instance.task_state), (None, None))
+        self.cinder.attachment_delete.assert_called_once_with(unittest.mock.ANY, "old")
+        self.assertEqual((instance.host, instance.task_state, self.mappings[0].attachment_id), (None, None, "new"))
 
     # ---- of volumes
 

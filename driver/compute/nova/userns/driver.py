@@ -55,7 +55,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
     def init_host(self, host):
         version = self._adapter.check_version()
         self._vifs.start()
-        self._lost.note(host)
+        self._lost.start(host)
         images.clear_spool()
         described = self._describe()
         self._events.start()
@@ -73,7 +73,6 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         return {_local_node_uuid(): self.get_available_nodes(refresh)[0]}
 
     def get_available_resource(self, nodename):
-        self._lost.look()  # Nova asks this first just before it listens
         # Asked anew each time: the adapter may have been upgraded, and the host changed.
         found = host.available_resource(self._describe(anew=True), self._adapter.call('host.resources'), nodename)
         node_uuid = _local_node_uuid()
@@ -108,6 +107,10 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
     def get_info(self, instance, use_cache=True):
         answer = self._adapter.call('instance.info', uuid=instance.uuid)
         return hardware.InstanceInfo(state=marshal.POWER_STATES[answer['state']], internal_id=answer['id'])
+
+    def note_ids(self, instance):
+        """Those that it has here, in its system metadata; whoever calls saves it."""
+        marshal.note_ids(instance, self._adapter.call('instance.info', uuid=instance.uuid)['ids'])
 
     def list_instances(self):
         return [entry['name'] for entry in self._adapter.call('instance.list')]

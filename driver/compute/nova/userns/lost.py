@@ -30,31 +30,32 @@ _UNDER_WAY = ('pre-migrating', 'migrating', 'post-migrating')  # of a migration
 _OF_VOLUMES = (instance_actions.ATTACH_VOLUME, instance_actions.DETACH_VOLUME)
 _LOADED = ['flavor', 'info_cache', 'metadata', 'system_metadata']
 _LOOKS = 10  # while something that is needed for it does not answer
+_LAST_ACTIONS = 20  # among which there is one that does more than to lock
+_POLL_S = 1
 
 
 class LostRequests:
     def __init__(self, instances):
-        """`instances`: a ComputeDriver, which knows what there is of an instance and can destroy it."""
+        """`instances`: the driver."""
         self._mender = mend.Mender(instances)
         self._stopped, self._thread = threading.Event(), None
-        self._host, self._noted = None, {}
+        self._host, self._noted, self._reports = None, {}, 0
 
-    def note(self, host):
+    def start(self, host):
         """Before anything is done here, by Nova's own start or by what waits in the queue: nothing under way is this host's then, and what
         is asked for later is not lost."""
         self._host = host
         if CONF.userns.lost_requests_delay < 0:
             return
+        context = nova.context.get_admin_context()
         try:
-            self._note(nova.context.get_admin_context())
+            self._reports = self._count_reports(context)
+            self._note(context)
         except Exception:
             LOG.exception('Requests that may have been lost are not looked for')
-
-    def look(self):
-        """Once, when all has begun that waited in the queue. Called as nova-compute is about to listen to that."""
-        if self._host and CONF.userns.lost_requests_delay >= 0 and not self._thread:
-            self._thread = threading.Thread(target=self._run, name='userns-lost-requests', daemon=True)
-            self._thread.start()
+            return
+        self._thread = threading.Thread(target=self._run, name='userns-lost-requests', daemon=True)
+        self._thread.start()
 
     def stop(self):
         self._stopped.set()
@@ -64,8 +65,9 @@ class LostRequests:
     # ---- what may be lost
 
     def _note(self, context):
-        for instance in self._shelved_and_begun(context):
-            self._guarded(self._mender.shelve_again, context, instance)
+        # Nova would call them errors, from which there is no way to their image.
+        for instance in self._with(context, host=self._host, vm_state=[vm_states.SHELVED_OFFLOADED], task_state=[tasks.SPAWNING]):
+            self._guarded(self._mender.take_from_nova, instance)
         found = {instance.uuid: instance for instance in [*self._with(context, task_state=[*_UNSHELVING, *_MOVING]),
                                                           *self._with(context, vm_state=[vm_states.RESIZED]),
                                                           *objects.InstanceList.get_by_host(context, self._host)]}
@@ -76,79 +78,93 @@ class LostRequests:
             if trail and (instance.task_state or instance.vm_state == vm_states.RESIZED or trail.action in _OF_VOLUMES):
                 self._noted[instance.uuid] = trail
 
-    def _shelved_and_begun(self, context):
-        """Nova would call them errors, from which there is no way to their image."""
-        return self._with(context, host=self._host, vm_state=[vm_states.SHELVED_OFFLOADED], task_state=[tasks.SPAWNING])
-
     @staticmethod
     def _with(context, **filters):
         return objects.InstanceList.get_by_filters(context, {'deleted': False, **filters}, expected_attrs=_LOADED)
 
     @staticmethod
-    def _guarded(function, context, instance):
-        """Whether it could be done. One that cannot be mended is no reason to leave the others."""
+    def _guarded(function, instance, *more):
+        """What it returns; None: it could not be done. One that cannot be mended is no reason to leave the others."""
         try:
-            function(context, instance)
+            return function(instance, *more)
         except exception.InstanceNotFound:
-            pass
+            return True
         except Exception:
             LOG.exception('What was lost with a nova-compute that was killed is not mended', instance=instance)
-            return False
-        return True
+            return None
 
     # ---- what is lost
 
     def _run(self):
         context = nova.context.get_admin_context()
+        if not self._await_listening(context):
+            return
         for _ in range(_LOOKS):
             if self._stopped.wait(CONF.userns.lost_requests_delay):
                 return
             try:
-                self._look(context)
+                if self._look(context):
+                    return
             except Exception:
                 LOG.exception('Requests that may have been lost could not be looked at')
-            if not self._noted:
-                return
+
+    def _count_reports(self, context):
+        try:
+            return objects.Service.get_by_compute_host(context, self._host).report_count
+        except exception.ComputeHostNotFound:  # before its first start
+            return 0
+
+    def _await_listening(self, context):
+        """A nova-compute reports that it lives when it has begun to listen."""
+        while CONF.servicegroup_driver == 'db':
+            if self._stopped.wait(_POLL_S):
+                return False
+            try:
+                if self._count_reports(context) > self._reports:
+                    break
+            except Exception as error:  # the conductor is busy or away
+                LOG.debug('No count of reports: %s', error)
+        return True
 
     def _look(self, context):
-        claims = self._claims(context)
+        """Whether nothing is left to be looked at."""
+        claims = _Claims(context, self._host)
         for uuid in list(self._noted):
             try:
                 instance = objects.Instance.get_by_uuid(context, uuid, expected_attrs=_LOADED)
             except exception.InstanceNotFound:
                 del self._noted[uuid]
                 continue
-            if self._guarded(lambda context, instance: self._take_up(context, instance, claims), context, instance):
+            if self._guarded(lambda instance: self._take_up(context, instance, claims), instance):
                 del self._noted[uuid]
-        self._mender.free_confirmed(context, claims)
-
-    def _claims(self, context):
-        """Who has been given a place on this host: instances, and migrations."""
-        found = set()
-        for node in objects.ComputeNodeList.get_all_by_host(context, self._host):
-            found |= set(report.report_client_singleton().get_allocations_for_resource_provider(context, node.uuid).allocations)
-        return found
+        self._mender.free_confirmed(context, claims.all())
+        return not self._noted
 
     def _take_up(self, context, instance, claims):
+        """Whether it need not be looked at again."""
         noted, trail = self._noted[instance.uuid], _Trail.read(context, instance)
         if trail.action_id != noted.action_id or trail.has_begun_since(noted, self._host):
-            return
-        trail.migration = _migration_of(context, instance)
+            return True
+        trail.migration = _migration_of(context, instance, self._host)
+        if trail.is_being_passed_on() and not noted.was_being_passed_on:
+            noted.was_being_passed_on = True
+            return False
         chosen = self._choose(context, instance, trail, claims)
         if chosen:
             LOG.warning('%(action)s (%(task)s) was lost with a nova-compute that was killed: %(what)s',
                         {'action': trail.action, 'task': instance.task_state, 'what': chosen.__name__.replace('_', ' ')}, instance=instance)
             chosen(context, instance, trail)
+        return True
 
     # ---- whose turn it is
 
     def _choose(self, context, instance, trail, claims):
         """What of mend.Mender is to be done here; None: nothing, or it is for another host."""
         task, is_here = instance.task_state, instance.host == self._host
-        if trail.action == instance_actions.EVACUATE:  # by another host, from one that was thought to be dead
+        if trail.migration and trail.migration.migration_type == 'evacuation':  # by another host, from this one that was thought to be dead
             return None
         if task in _UNSHELVING:
-            is_lost = instance.vm_state == vm_states.SHELVED_OFFLOADED and not instance.host and instance.uuid in claims
+            is_lost = instance.vm_state == vm_states.SHELVED_OFFLOADED and not instance.host and claims.have(instance.uuid)
             return self._mender.give_back if is_lost else None
         if task in _MOVING:
             return trail.migration and self._choose_of_move(instance, trail, claims)
@@ -171,12 +187,14 @@ class LostRequests:
         if task == tasks.RESIZE_PREP:
             # Of the destination. Where the source was killed Nova itself lets go of it.
             has_passed_it_on = destination == self._host and trail.has_ended('prep_resize')
-            is_lost = instance.uuid in claims and not has_passed_it_on and not trail.is_at_work('prep_resize', self._host)
+            is_lost = not has_passed_it_on and not trail.is_at_work('prep_resize', self._host) and claims.have(instance.uuid)
             return self._mender.give_up_move if is_lost else None
         if task == tasks.RESIZE_REVERTING:
             has_begun, has_ended = trail.has_begun('finish_revert_resize'), trail.has_ended('revert_resize')
             if instance.host == destination and not has_ended and not has_begun and migration.status != 'reverted':
-                return self._mender.revert if destination == self._host else None
+                # What goes back was sent by the source, or should have been.
+                is_unsent = source == self._host and trail.action != instance_actions.REVERT_RESIZE and not trail.has_begun('revert_resize')
+                return self._mender.revert if destination == self._host or is_unsent else None
             # The destination's last deed is to tell the source, which has heard it if it lives.
             is_untold = destination == self._host and not has_ended and not has_begun
             return self._mender.finish_revert if source == self._host or is_untold else None
@@ -187,16 +205,36 @@ class LostRequests:
         return None
 
 
+class _Claims:
+    """Who has been given a place on a host: instances, and migrations. Placement is asked for what needs it only."""
+
+    def __init__(self, context, host):
+        self._context, self._host, self._found = context, host, None
+
+    def all(self):
+        if self._found is None:
+            client, nodes = report.report_client_singleton(), objects.ComputeNodeList.get_all_by_host(self._context, self._host)
+            self._found = {uuid for node in nodes
+                           for uuid in client.get_allocations_for_resource_provider(self._context, node.uuid).allocations}
+        return self._found
+
+    def have(self, uuid):
+        return uuid in self.all()
+
+
 class _Trail:
     """What Nova has written down of the newest action on an instance: an event for each step. `migration`: its newest."""
 
     def __init__(self, action, events):
-        self.action, self.action_id, self._events, self.migration = action.action, action.id, events, None
+        self.action, self.action_id, self.migration, self.was_being_passed_on = action.action, action.id, None, False
+        self._events = sorted(events, key=lambda event: event.id)
 
     @classmethod
     def read(cls, context, instance):
-        actions = objects.InstanceActionList.get_by_instance_uuid(context, instance.uuid, limit=1)
-        return cls(actions[0], list(objects.InstanceActionEventList.get_by_action(context, actions[0].id))) if actions else None
+        actions = objects.InstanceActionList.get_by_instance_uuid(context, instance.uuid, limit=_LAST_ACTIONS)
+        # An instance may be locked whatever is under way.
+        found = next((each for each in actions if each.action not in (instance_actions.LOCK, instance_actions.UNLOCK)), None)
+        return found and cls(found, objects.InstanceActionEventList.get_by_action(context, found.id))
 
     def _of(self, step):
         return [event for event in self._events if event.event == f'compute_{step}']
@@ -208,15 +246,23 @@ class _Trail:
         return any(event.finish_time for event in self._of(step))
 
     def is_at_work(self, step, but):
-        """On another host."""
-        return any(event.host != but and not event.finish_time for event in self._of(step))
+        """On another host. Of several hosts that tried the newest counts: Nova writes the end of any into the first."""
+        return any(event.host != but and not event.finish_time for event in self._of(step)[-1:])
 
     def has_begun_since(self, earlier, host):
         known = {event.id for event in earlier._events}
         return any(event.host == host and event.id not in known for event in self._events)
 
+    def is_being_passed_on(self):
+        """By a destination that has reverted all it had, and tells the source in this moment or has died."""
+        return self.migration and self.migration.status == 'reverted' and not self.has_ended('revert_resize')
 
-def _migration_of(context, instance):
-    found = [each for each in objects.MigrationList.get_by_filters(context, {'instance_uuid': instance.uuid})
-             if each.migration_type in ('resize', 'migration') and not each.cross_cell_move]
-    return max(found, key=lambda each: each.id, default=None)
+
+def _migration_of(context, instance, host):
+    """The newest, of those that lost.py knows; or an evacuation from here that has not ended."""
+    found = objects.MigrationList.get_by_filters(context, {'instance_uuid': instance.uuid})
+    for each in found:
+        if each.migration_type == 'evacuation' and each.source_compute == host and each.status in ('accepted', 'pre-migrating'):
+            return each
+    moves = [each for each in found if each.migration_type in ('resize', 'migration') and not each.cross_cell_move]
+    return max(moves, key=lambda each: each.id, default=None)

@@ -25,7 +25,7 @@ class Mender:
     """Each method gets an instance, and its trail with the newest migration. A state is only written over the one that was read."""
 
     def __init__(self, instances):
-        """`instances`: a ComputeDriver."""
+        """`instances`: the driver, which knows what there is of an instance and can destroy it."""
         self._instances = instances
 
     # ---- set back
@@ -50,23 +50,26 @@ class Mender:
         if instance.task_state:
             _save(instance, None)
 
-    def give_back(self, context, instance, _trail=None):
+    def take_from_nova(self, instance):
+        """One that was being unshelved here, before Nova looks at it: give_back comes later. Where it is whole it is more than its image,
+        which may be gone: Nova then calls it an error, and it can be started."""
+        if not self._is_here(instance):
+            instance.host = instance.node = None
+            instance.save(expected_task_state=[tasks.SPAWNING])
+
+    def give_back(self, context, instance, _trail):
         """One that was being unshelved: shelved, on no host. Nova has put the image that it was to be made of in place of its own."""
+        mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
+        self._instances.destroy(context, instance, instance.get_network_info(), driver.get_block_device_info(instance, mappings))
+        for mapping in mappings:
+            if mapping.volume_id and mapping.attachment_id:
+                _reserve_again(context, instance, mapping)
         report.report_client_singleton().delete_allocation_for_instance(context, instance.uuid, force=True)
         instance.image_ref = instance.system_metadata.get('image_base_image_ref') or instance.image_ref
         instance.host = instance.node = instance.launched_on = instance.availability_zone = None
         if 'compute_id' in instance.fields:  # of newer releases
             instance.compute_id = None
         _save(instance, None)
-
-    def shelve_again(self, context, instance):
-        """give_back, of one of this host. Where it is whole it is more than its image: Nova then calls it an error, and it can be started."""
-        if self._is_here(instance):
-            return
-        LOG.warning('It was being unshelved when nova-compute was killed: give back', instance=instance)
-        mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
-        self._instances.destroy(context, instance, instance.get_network_info(), driver.get_block_device_info(instance, mappings))
-        self.give_back(context, instance)
 
     # ---- asked for again
 
@@ -110,15 +113,16 @@ class Mender:
         trail.migration.save()
         instance.vm_state, instance.power_state = vm_states.RESIZED, self._power(instance)
         instance.launched_at = timeutils.utcnow()
+        self._instances.note_ids(instance)
         _save(instance, None)
 
     def go_back(self, context, instance, trail):
         """As if it had arrived, and were reverted. No confirmation may remove its disk."""
         if instance.old_flavor:
             _set_flavor(context, instance, instance.old_flavor)
-        _save(instance, tasks.RESIZE_REVERTING)
         trail.migration.status = 'reverting'
         trail.migration.save()
+        _save(instance, tasks.RESIZE_REVERTING)
         self.revert(context, instance, trail)
 
     def end_confirmation(self, context, instance, _trail):
@@ -151,7 +155,15 @@ class Mender:
 
 def _save(instance, task_state):
     expected, instance.task_state = instance.task_state, task_state
-    instance.save(expected_task_state=expected)
+    instance.save(expected_task_state=[expected])  # as a list, because None alone would be anything
+
+
+def _reserve_again(context, instance, mapping):
+    """The volume stays the instance's, and is of no host."""
+    volumes, old = cinder.API(), mapping.attachment_id
+    mapping.attachment_id = volumes.attachment_create(context, mapping.volume_id, instance.uuid)['id']
+    volumes.attachment_delete(context, old)
+    mapping.save()
 
 
 def _set_flavor(context, instance, flavor):
