@@ -96,6 +96,12 @@ class LostTest(ShimCase):
         self.assertEqual((instance.task_state, instance.vm_state, instance.power_state), (None, "stopped", power_state.SHUTDOWN))
         instance.save.assert_called_once_with(expected_task_state=["rebooting"])
 
+    def test_that_an_old_migration_does_not_delay_it(self):
+        self.migration("reverted")
+        instance = self.instance("rebooting")
+        self.start(looks=1)
+        self.assertIsNone(instance.task_state)
+
     def test_states_that_are_not_of_power_stay(self):
         for state in ("rescued", "error", "shelved"):
             self.instances.clear()

@@ -146,7 +146,7 @@ class LostRequests:
         if trail.action_id != noted.action_id or trail.has_begun_since(noted, self._host):
             return True
         trail.migration = _migration_of(context, instance, self._host)
-        if trail.is_being_passed_on() and not noted.was_being_passed_on:
+        if instance.task_state == tasks.RESIZE_REVERTING and trail.is_being_passed_on() and not noted.was_being_passed_on:
             noted.was_being_passed_on = True
             return False
         chosen = self._choose(context, instance, trail, claims)
