@@ -23,7 +23,7 @@ from stage import Server, Stage, check, equal
 SEED = int(os.environ.get("VIRTUSERNS_SEED", str(int(time.time()) // 86400)))
 MOMENTS = int(os.environ.get("VIRTUSERNS_KILLS", "1"))  # of each action and victim, in a long run
 VICTIMS = {"A": ("nova-compute", "virtusernsd"), "B": ("nova-compute", "adapter", "virtusernsd")}
-SETTLE_S = 20.0  # without a change; nova-compute is up again after 4, says so after 10, and looks then for lost requests
+SETTLE_S = 30.0  # without a change; nova-compute is up again after 10, says so after 15, and looks for lost requests then
 TRIES = 5        # of bringing an instance back
 NOVA_INSTANCES = pathlib.Path("/var/lib/nova/compute/instances")  # of Nova's own driver
 # It deletes the folder of a container whose start failed while the root is mounted in it, and cannot.
