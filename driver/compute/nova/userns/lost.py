@@ -83,10 +83,10 @@ class LostRequests:
         return objects.InstanceList.get_by_filters(context, {'deleted': False, **filters}, expected_attrs=_LOADED)
 
     @staticmethod
-    def _guarded(function, instance, *more):
+    def _guarded(function, instance):
         """What it returns; None: it could not be done. One that cannot be mended is no reason to leave the others."""
         try:
-            return function(instance, *more)
+            return function(instance)
         except exception.InstanceNotFound:
             return True
         except Exception:
@@ -206,7 +206,8 @@ class LostRequests:
 
 
 class _Claims:
-    """Who has been given a place on a host: instances, and migrations. Placement is asked for what needs it only."""
+    """Who has been given a place on a host: instances, and migrations. Placement is asked by the first who needs it, once: where it is
+    away the others are mended all the same."""
 
     def __init__(self, context, host):
         self._context, self._host, self._found = context, host, None
