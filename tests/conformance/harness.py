@@ -33,6 +33,7 @@ ALL_DRIVERS = ("test", "userns", "reference")
 OURS = ("test", "userns")
 TEST_TIMEOUT_S = 120 * daemon_module.TIME_FACTOR
 TESTS = []
+FOLDER = pathlib.Path(__file__).resolve().parents[1]
 
 
 class Skip(Exception):
@@ -310,7 +311,7 @@ def _run_one(name, function, env):
     except Exception as failure:  # noqa: BLE001 - a test may raise anything; the runner must go on
         where = traceback.extract_tb(failure.__traceback__)
         lines = [f"{pathlib.Path(frame.filename).name}:{frame.lineno}" for frame in where
-                 if frame.filename.startswith(str(pathlib.Path(__file__).parents[1])) and "harness" not in frame.filename]
+                 if pathlib.Path(frame.filename).resolve().is_relative_to(FOLDER) and "harness" not in frame.filename]
         return "FAIL", f"[{' '.join(lines)}] {type(failure).__name__}: {failure}"
     finally:
         faulthandler.cancel_dump_traceback_later()

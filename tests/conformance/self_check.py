@@ -323,6 +323,15 @@ def checks_that_should_fail_do():
             raise AssertionError("a false claim passed")
 
 
+def a_failure_says_where():
+    """Also of a program that is started by a path with "..", as meson does."""
+    folder = pathlib.Path(__file__).resolve().parent
+    for name in (folder / "some.py", f"{folder}/../conformance/some.py"):
+        scope = {}
+        exec(compile("def fails(env):\n    1 / 0", name, "exec"), scope)  # noqa: S102
+        harness.equal(harness._run_one("some", scope["fails"], None), ("FAIL", "[some.py:2] ZeroDivisionError: division by zero"))
+
+
 def main():
     try:
         host_state.become_subreaper()
@@ -336,7 +345,7 @@ def main():
                      a_namespace_is_seen, a_mount_is_seen, a_link_is_seen, an_address_is_seen, a_table_is_seen, a_key_is_seen,
                      a_changed_owner_is_seen, a_group_and_its_new_owner_are_seen, a_loop_device_is_seen, files_are_seen,
                      what_a_daemon_keeps_is_seen, a_root_test_that_leaks_fails, the_run_directories_are_private, folders_that_are_missing_are_there_for_us_alone,
-                     two_references_run_at_once, checks_that_should_fail_do):
+                     two_references_run_at_once, checks_that_should_fail_do, a_failure_says_where):
         try:
             function()
             print(f"ok   self_check.{function.__name__}")

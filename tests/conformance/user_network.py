@@ -24,7 +24,7 @@ def by_passt(env):
         env.virsh("define", env.write_xml(xml)).ok()
         env.virsh("start", "web").ok()
         controller, = named("virtuserns-ctl")
-        init = next(pid for pid in host_state.children(controller) if pid not in named("virtuserns-"))
+        init = host_state.init_of(controller)
         equal(udp(init, WORLD, 53), "world heard hello")
         eventually(lambda: ask(HOST, 8080) == "hello", "the forwarded port answers")
         equal(ask(HOST, 8081), "ConnectionRefusedError")

@@ -21,7 +21,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import invariants  # noqa: E402
 from bench import Bench, Destroy, none, parse_options  # noqa: E402
-from harness import check, equal, eventually, main, test  # noqa: E402
+from harness import check, equal, eventually, host_state, main, test  # noqa: E402
 from invariants import controllers, settled  # noqa: E402
 
 CLONE_NEWPID, SYS_CLONE3 = 0x20000000, 435
@@ -216,6 +216,21 @@ def a_signal_by_a_pid_inside_is_for_the_domain(env):
         env.virsh("resume", "web").ok()
         check(namesake.is_well(), "the process of another container got the signal")
         check(f"the domain has no process {inside}" in answers[0], answers[0])
+
+
+@test(["userns"])
+def a_command_with_a_lower_pid_is_no_init(env):
+    """What the suites take for init when pids have begun again from below: a command is a child of the controller too."""
+    LAST_PID.write_text("20000")
+    env.start("web")
+    controller = int(env.virsh("domid", "web").ok().out)
+    init = host_state.init_of(controller)
+    LAST_PID.write_text("300")
+    with subprocess.Popen([f"{env.daemon.build}/driver/exec/virt-userns-exec", "web", "--", "sleep", "4713"]) as command:
+        other = eventually(lambda: process_of("sleep", "4713"), "the command runs")
+        check(other < init and other in host_state.children(controller), f"{other}, init {init}: this would show nothing")
+        equal(host_state.init_of(controller), init)
+        command.kill()
 
 
 @test(["userns"])

@@ -87,7 +87,7 @@ def anti_spoofing(stage: NetworkStage):
     """The same is tried on a port without port security, where it must get through: else this would show nothing."""
     victim, target = stage.boot_on(stage.red)
     server, port = stage.boot_on(stage.red)
-    stolen, foreign_mac = f"{stage.red.prefix}.222", "fa:16:3e:00:be:ef"
+    stolen, foreign_mac = stage.red.address(222), "fa:16:3e:00:be:ef"
     with gone_at_the_end(server, victim):
         check(reaches(server, address_of(target)), "as itself it gets an answer")
         server.run("/bin/ip", "addr", "add", f"{stolen}/24", "dev", "eth0")

@@ -30,6 +30,10 @@ class Network:
     prefix: str  # of its addresses, as "10.20.0"
     mtu: int
 
+    def address(self, number: int) -> str:
+        """From 200 on it is no port's: for those who take what is not theirs."""
+        return f"{self.prefix}.{number}"
+
 
 class NetworkStage(Stage):
     """Two networks. Servers are in the red one unless it is said otherwise."""
@@ -43,6 +47,7 @@ class NetworkStage(Stage):
     def make_network(self, name: str, prefix: str, mtu: int, **subnet) -> Network:
         made = self.admin.neutron("POST", "/networks", {"network": {"name": name, "mtu": mtu}})["network"]
         self.admin.neutron("POST", "/subnets", {"subnet": {"network_id": made["id"], "cidr": f"{prefix}.0/24", "ip_version": 4,
+                                                           "allocation_pools": [{"start": f"{prefix}.10", "end": f"{prefix}.199"}],
                                                            "enable_dhcp": False, **subnet}})
         return Network(made["id"], prefix, mtu)
 
@@ -67,7 +72,7 @@ class NetworkStage(Stage):
 
     def reaches_from_own_address(self, server: Server, other: dict) -> bool:
         """As if the other's network was at its link: the server, which is in the red one, gets an address of the blue one."""
-        own = f"{self.blue.prefix}.200"
+        own = self.blue.address(200)
         server.run("/bin/ip", "addr", "add", f"{own}/24", "dev", "eth0")
         return reaches(server, address_of(other), "-I", own)
 

@@ -48,7 +48,7 @@ def _try_all(stage: NetworkStage, name_of) -> None:
         first.act_until("os-start", "ACTIVE")
         eventually(lambda: reaches(first, address_of(target)), "it answers after a stop and a start")
         _check_port(stage, first, port, name_of(port))
-        stolen = f"{stage.red.prefix}.222"
+        stolen = stage.red.address(222)
         first.run("/bin/ip", "addr", "add", f"{stolen}/24", "dev", "eth0")
         check(not reaches(first, address_of(target), "-I", stolen), "with another address it gets no answer")
         for each in (port, other):

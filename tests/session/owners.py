@@ -61,9 +61,7 @@ class System:
         return self.virsh("define", user.write_xml(xml))
 
     def init(self, name):
-        controller = int(self.virsh("domid", name).ok().out)
-        return next(pid for pid in host_state.children(controller)
-                    if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() != "virtuserns-stem")
+        return host_state.init_of(int(self.virsh("domid", name).ok().out))
 
 
 def system(lines=""):

@@ -143,8 +143,9 @@ class User:
 
     def init(self, name):
         """None between two boots."""
-        return next((pid for pid in host_state.children(self.controller(name)) if comm_of(pid) not in ("", "virtuserns-stem", "virtuserns-net")),
-                    None)
+        with contextlib.suppress(LookupError):
+            return host_state.init_of(self.controller(name))
+        return None
 
     def clean(self):
         """Whatever a test has left of domains, and the daemon."""
