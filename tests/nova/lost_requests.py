@@ -6,6 +6,7 @@
 kills.py meets this moment by chance only. Here nova-compute is dead when it is asked, and what it was asked is taken out of its queue
 before it lives again. Then the instance comes to rest without an operator, and as in kills.py it can be brought back with its disk by who
 owns it, the same action does what it should, and nothing is left. Actions that are several requests between hosts are tried with each.
+An evacuation is its operator's, who can ask for it again.
 """
 import contextlib
 import threading
@@ -16,11 +17,13 @@ import daemon as daemon_module
 import kill_trials
 import kills
 import kombu
+import libvirt
 import settings
-from kills import MIGRATE, REVERT, Operation
+from actions import lost_host_of
+from kills import HARD, MIGRATE, REVERT, Operation
 from matrix import BY_HAND
 from rest import Refused
-from stage import Server, check
+from stage import Server, check, equal
 
 # Of a migration and of a revert, beside the first: who is asked, and in which task.
 STEPS = {
@@ -28,6 +31,8 @@ STEPS = {
     "third-step-of-a-migration": (Operation(MIGRATE, after=(REVERT,)), "destination", "resize_migrating"),
     "second-step-of-a-revert": (Operation(REVERT, before=(MIGRATE,)), "source", None),
 }
+EVACUATE = ("evacuate", "ACTIVE", {})
+EVACUATIONS = ("evacuation", "evacuation-that-has-begun")
 # Nova's own start looks after these, and calls it an error.
 ENDS_IN_ERROR = ("rebuild",)
 
@@ -39,9 +44,45 @@ class LostRequests(kills.Kills):
 
     def __init__(self, stage):
         super().__init__(stage)
-        self.names = (*self.operations, *STEPS)
+        self.names = (*self.operations, *STEPS, *EVACUATIONS)
 
     def act(self, name: str, victim: str) -> str:
+        return self._evacuate(name) if name in EVACUATIONS else self._lose_and_repeat(name)
+
+    def _evacuate(self, name: str) -> str:
+        server = self._prepared(Operation(EVACUATE))
+        with lost_host_of(self.stage, server) as lost:
+            if name == EVACUATIONS[0]:
+                self._lose(server, EVACUATE, "destination", None)
+            else:
+                self._lose_in_its_middle(server)
+            equal(self.settled(server), "ACTIVE", "its status, which is as before")
+            check(server.host is lost, "it is still the lost host's")
+            equal(len(self.stage.admin.allocations(server.id)), 1, "hosts on which there is a claim for it")
+            self._walk(server, (EVACUATE,))
+            check(server.host is not lost, "asked for again, it is on the other host")
+        self.await_hosts()
+        server.act_until(*HARD[:2], HARD[2])
+        self.delete(server)
+        check(not self.put_right, f"no operator has to do more: {self.put_right}")
+        return "ACTIVE"
+
+    def _lose_in_its_middle(self, server: Server) -> None:
+        """As soon as there is something of it. The adapter goes on, and there is nobody who hears of it."""
+        host = next(each for each in self.stage.cloud.hosts.values() if each is not server.host)
+        with libvirt.open(host.uri) as connection:
+            before = len(connection.listAllDomains())
+            server.act(EVACUATE[0], EVACUATE[2])
+            deadline = time.monotonic() + 60 * daemon_module.TIME_FACTOR
+            while len(connection.listAllDomains()) == before:
+                check(time.monotonic() < deadline, f"something of it is on {host.name}")
+                time.sleep(0.005)
+        host.compute.kill()
+        task = self.stage.admin.server(server.id)["OS-EXT-STS:task_state"]
+        host.compute.start()
+        equal(task, "rebuild_spawning", "its task, of which nova-compute was killed")
+
+    def _lose_and_repeat(self, name: str) -> str:
         operation, role, task = STEPS.get(name, (self.operations.get(name), None, None))
         server = self._prepared(operation)
         self._lose(server, operation.step, role, task)

@@ -63,18 +63,20 @@ class LostTest(ShimCase):
         raise exception.InstanceNotFound(instance_id=uuid)
 
     def _find_migrations(self, _context, filters):
-        return [each for each in self.migrations if each.status == filters.get("status", each.status)
-                and each.uuid in filters.get("uuid", [each.uuid])]
+        wanted = {name: value if isinstance(value, list) else [value] for name, value in filters.items() if name != "host"}
+        return [each for each in self.migrations if all(getattr(each, name) in values for name, values in wanted.items())
+                and filters.get("host", each.source_compute) in (each.source_compute, each.dest_compute)]
 
     def instance(self, task, vm_state="active", **changes):
         found = nova_objects.instance(**{"task_state": task, "vm_state": vm_state, "old_flavor": None, "new_flavor": None, **changes})
-        found.drop_migration_context = unittest.mock.Mock()
+        found.drop_migration_context = found.apply_migration_context = unittest.mock.Mock()
         self.instances.append(found)
         return found
 
     def migration(self, status, source=HERE, destination=THERE, kind="migration"):
         found = types.SimpleNamespace(id=next(ids), uuid=MIGRATION, status=status, source_compute=source, dest_compute=destination,
-                                      instance_uuid=UUID, migration_type=kind, cross_cell_move=False, save=unittest.mock.Mock())
+                                      dest_node=f"node of {destination}", instance_uuid=UUID, migration_type=kind, cross_cell_move=False,
+                                      save=unittest.mock.Mock())
         self.migrations.append(found)
         return found
 
@@ -282,6 +284,53 @@ class LostTest(ShimCase):
         self.assertEqual(instance.vm_state, "active")
         self.placement.delete_allocation_for_instance.assert_called_once_with(unittest.mock.ANY, MIGRATION, consumer_type="migration",
                                                                               force=True)
+
+    # ---- of evacuations
+
+    def evacuation(self, task, *events, status="pre-migrating", destination=HERE, **changes):
+        """Of an instance of another host, whose start it does not live to see."""
+        self.instances.clear()
+        self.migrations.clear()
+        self.events, self.action.action = list(events), "evacuate"
+        migration = self.migration(status, source=THERE, destination=destination, kind="evacuation")
+        instance = self.instance(task, host=THERE, **{"power_state": power_state.NOSTATE, **changes})
+        self.start()
+        return migration.status, instance.host, instance.task_state
+
+    def test_an_evacuation_that_did_not_end_is_given_up(self):
+        given_up, begun = ("failed", THERE, None), event("rebuild_instance", HERE, ended=False)
+        for task in ("rebuilding", "rebuild_block_device_mapping", "rebuild_spawning"):
+            self.assertEqual(self.evacuation(task, begun), given_up)
+            self.host.destroy.assert_called_once()
+            self.host.destroy.reset_mock()
+            self.placement.remove_provider_tree_from_instance_allocation.assert_called_with(unittest.mock.ANY, UUID, "node")
+        self.assertEqual(self.evacuation("rebuilding"), given_up)
+        self.claims = [UUID]
+        self.assertEqual(self.evacuation("rebuilding", status="accepted", destination=None), given_up)
+        self.assertEqual(self.instances[0].vm_state, "active")
+
+    def test_whose_an_evacuation_is(self):
+        left = ("accepted", THERE, "rebuilding")
+        self.assertEqual(self.evacuation("rebuilding", status="accepted", destination=None), left)  # of another host, which has a claim
+        self.assertEqual(self.evacuation("rebuilding", status="accepted", destination="compute-3"), left)
+        self.claims = [UUID]
+        other = event("rebuild_instance", "compute-3", ended=False)
+        self.assertEqual(self.evacuation("rebuilding", other, status="accepted", destination=None), left)
+        self.host.destroy.assert_not_called()
+
+    def test_an_evacuation_that_has_arrived_is_ended(self):
+        done, begun = ("done", HERE, None), event("rebuild_instance", HERE, ended=False)
+        self.assertEqual(self.evacuation(None, begun, power_state=power_state.RUNNING), done)
+        self.assertEqual(self.evacuation("powering-off", begun, power_state=power_state.RUNNING), done)
+        self.assertEqual((self.instances[0].node, self.instances[0].vm_state), (f"node of {HERE}", "stopped"))
+        self.host.destroy.assert_not_called()
+
+    def test_an_evacuation_that_an_operator_has_reset_has_not_arrived(self):
+        """Before it was made, or while it was."""
+        left, begun = ("pre-migrating", THERE, None), event("rebuild_instance", HERE, ended=False)
+        self.assertEqual(self.evacuation(None, begun), left)
+        self.host.get_info.side_effect = exception.InstanceNotFound(instance_id=UUID)
+        self.assertEqual(self.evacuation(None, begun, power_state=power_state.RUNNING), left)
 
     # ---- of unshelving
 

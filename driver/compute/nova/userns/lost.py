@@ -9,6 +9,7 @@ import threading
 from oslo_log import log as logging
 
 from nova.compute import instance_actions
+from nova.compute import power_state
 from nova.compute import task_states as tasks
 from nova.compute import utils as compute_utils
 from nova.compute import vm_states
@@ -25,9 +26,13 @@ LOG = logging.getLogger(__name__)
 _UNSHELVING = (tasks.UNSHELVING, tasks.SPAWNING)
 # Tasks in which the next step may be that of another host than the instance's.
 _MOVING = (tasks.RESIZE_PREP, tasks.RESIZE_MIGRATING, tasks.RESIZE_MIGRATED, tasks.RESIZE_FINISH, tasks.RESIZE_REVERTING)
+# Of an evacuation: the instance is still of the host that it comes from.
+_ARRIVING = (tasks.REBUILDING, tasks.REBUILD_BLOCK_DEVICE_MAPPING, tasks.REBUILD_SPAWNING)
 _NOT_OURS = (*_UNSHELVING, *_MOVING, tasks.MIGRATING, tasks.DELETING)
 _UNDER_WAY = ('pre-migrating', 'migrating', 'post-migrating')  # of a migration
+_OF_EVACUATIONS = ('accepted', 'pre-migrating')  # until its end
 _OF_VOLUMES = (instance_actions.ATTACH_VOLUME, instance_actions.DETACH_VOLUME)
+_NOTED_WITHOUT_TASK = (*_OF_VOLUMES, instance_actions.EVACUATE)
 _LOADED = ['flavor', 'info_cache', 'metadata', 'system_metadata']
 _LOOKS = 10  # while something that is needed for it does not answer
 _LAST_ACTIONS = 20  # among which there is one that does more than to lock
@@ -44,7 +49,7 @@ class LostRequests:
     def start(self, host):
         """Before anything is done here, by Nova's own start or by what waits in the queue: nothing under way is this host's then, and what
         is asked for later is not lost."""
-        self._host = host
+        self._host = self._mender.host = host
         if CONF.userns.lost_requests_delay < 0:
             return
         context = nova.context.get_admin_context()
@@ -68,15 +73,22 @@ class LostRequests:
         # Nova would call them errors, from which there is no way to their image.
         for instance in self._with(context, host=self._host, vm_state=[vm_states.SHELVED_OFFLOADED], task_state=[tasks.SPAWNING]):
             self._guarded(self._mender.take_from_nova, instance)
-        found = {instance.uuid: instance for instance in [*self._with(context, task_state=[*_UNSHELVING, *_MOVING]),
+        found = {instance.uuid: instance for instance in [*self._with(context, task_state=[*_UNSHELVING, *_MOVING, *_ARRIVING]),
+                                                          *self._evacuated_to_here(context),
                                                           *self._with(context, vm_state=[vm_states.RESIZED]),
                                                           *objects.InstanceList.get_by_host(context, self._host)]}
         for instance in found.values():
             if instance.vm_state == vm_states.BUILDING:  # which Nova itself looks after
                 continue
             trail = _Trail.read(context, instance)
-            if trail and (instance.task_state or instance.vm_state == vm_states.RESIZED or trail.action in _OF_VOLUMES):
+            if trail and (instance.task_state or instance.vm_state == vm_states.RESIZED or trail.action in _NOTED_WITHOUT_TASK):
                 self._noted[instance.uuid] = trail
+
+    def _evacuated_to_here(self, context):
+        """Those whose end is not written: of such an instance nothing else is under way."""
+        uuids = [each.instance_uuid for each in objects.MigrationList.get_by_filters(
+            context, {'host': self._host, 'migration_type': 'evacuation', 'status': list(_OF_EVACUATIONS)}) if each.dest_compute == self._host]
+        return self._with(context, uuid=uuids) if uuids else []
 
     @staticmethod
     def _with(context, **filters):
@@ -161,8 +173,8 @@ class LostRequests:
     def _choose(self, context, instance, trail, claims):
         """What of mend.Mender is to be done here; None: nothing, or it is for another host."""
         task, is_here = instance.task_state, instance.host == self._host
-        if trail.migration and trail.migration.migration_type == 'evacuation':  # by another host, from this one that was thought to be dead
-            return None
+        if trail.migration and trail.migration.migration_type == 'evacuation':
+            return self._choose_of_evacuation(instance, trail, claims)
         if task in _UNSHELVING:
             is_lost = instance.vm_state == vm_states.SHELVED_OFFLOADED and not instance.host and claims.have(instance.uuid)
             return self._mender.give_back if is_lost else None
@@ -180,6 +192,17 @@ class LostRequests:
         if task == tasks.SHELVING_OFFLOADING or (task == tasks.SHELVING and compute_utils.is_volume_backed_instance(context, instance)):
             return self._mender.offload
         return self._mender.set_back
+
+    def _choose_of_evacuation(self, instance, trail, claims):
+        if self._host == trail.migration.source_compute or trail.action != instance_actions.EVACUATE:
+            return None  # it is another host's, and this one was thought to be dead; or another request has come since
+        if instance.task_state in _ARRIVING and instance.host == trail.migration.source_compute:
+            is_here = trail.migration.dest_compute == self._host or claims.have(instance.uuid)
+            return self._mender.give_up_evacuation if is_here and not trail.is_at_work('rebuild_instance', self._host) else None
+        # Nova switches it off again at the end, where it was off. One that was not made an operator may have reset, but Nova knows of no
+        # power then.
+        has_arrived = instance.task_state in (None, tasks.POWERING_OFF) and instance.power_state != power_state.NOSTATE
+        return self._mender.end_evacuation if has_arrived and trail.migration.dest_compute == self._host else None
 
     def _choose_of_move(self, instance, trail, claims):
         task, migration = instance.task_state, trail.migration
@@ -260,10 +283,11 @@ class _Trail:
 
 
 def _migration_of(context, instance, host):
-    """The newest, of those that lost.py knows; or an evacuation from here that has not ended."""
-    found = objects.MigrationList.get_by_filters(context, {'instance_uuid': instance.uuid})
+    """The newest, of those that lost.py knows; or an evacuation that has not ended, from here or, if it is the newest of all, to here."""
+    found = sorted(objects.MigrationList.get_by_filters(context, {'instance_uuid': instance.uuid}), key=lambda each: each.id)
     for each in found:
-        if each.migration_type == 'evacuation' and each.source_compute == host and each.status in ('accepted', 'pre-migrating'):
+        is_ours = each.source_compute == host or (each is found[-1] and each.dest_compute in (None, host))
+        if each.migration_type == 'evacuation' and each.status in _OF_EVACUATIONS and is_ours:
             return each
     moves = [each for each in found if each.migration_type in ('resize', 'migration') and not each.cross_cell_move]
-    return max(moves, key=lambda each: each.id, default=None)
+    return moves[-1] if moves else None

@@ -26,7 +26,7 @@ class Mender:
 
     def __init__(self, instances):
         """`instances`: the driver, which knows what there is of an instance and can destroy it."""
-        self._instances = instances
+        self._instances, self.host = instances, None
 
     # ---- set back
 
@@ -49,6 +49,18 @@ class Mender:
         instance.drop_migration_context()
         if instance.task_state:
             _save(instance, None)
+
+    def give_up_evacuation(self, context, instance, trail):
+        """As Nova does with one that fails, but it is no error: whoever asked for it may do so again. It stays its host's, which is then
+        not told to remove what it has of it."""
+        mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
+        self._instances.destroy(context, instance, instance.get_network_info(), driver.get_block_device_info(instance, mappings))
+        for node in objects.ComputeNodeList.get_all_by_host(context, self.host):
+            report.report_client_singleton().remove_provider_tree_from_instance_allocation(context, instance.uuid, node.uuid)
+        trail.migration.status = 'failed'
+        trail.migration.save()
+        instance.drop_migration_context()
+        _save(instance, None)
 
     def take_from_nova(self, instance):
         """One that was being unshelved here, before Nova looks at it: give_back comes later. Where it is whole it is more than its image,
@@ -132,6 +144,19 @@ class Mender:
         instance.old_flavor = instance.new_flavor = None
         instance.system_metadata.pop('old_vm_state', None)
         _save(instance, None)
+
+    def end_evacuation(self, context, instance, trail):
+        """It runs here, and Nova does not know that it is this host's."""
+        if not self._is_here(instance):
+            return
+        instance.apply_migration_context()
+        instance.host, instance.node = self.host, trail.migration.dest_node
+        if 'compute_id' in instance.fields:  # of newer releases
+            instance.compute_id = objects.ComputeNode.get_by_host_and_nodename(context, instance.host, instance.node).id
+        self.set_back(context, instance, trail)
+        instance.drop_migration_context()
+        trail.migration.status = 'done'
+        trail.migration.save()
 
     @staticmethod
     def free_confirmed(context, claims):
