@@ -226,7 +226,6 @@ Result<void> ImageStore::hold(const std::string& key, const Uuid& instance) cons
   const auto lock = TRY(take_lock(path(kLocks, kHoldsLock), Wait::kYes));
   const auto folder = path(kHolds, key);
   TRY(make_directories(folder, 0700));
-  TRY(sync_directory(path(kHolds, "")));
   // Nothing is in it: it needs no more than its name.
   const auto name = folder + "/" + format_uuid(instance);
   const Fd file(::open(name.c_str(), O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));

@@ -57,7 +57,7 @@ bool Spares::take(std::uint64_t bytes, const std::string& path) {
   }
   changed_.notify_all();
   if (found.empty()) return false;
-  if (::rename(found.c_str(), path.c_str()) == 0 && sync_directory(path.substr(0, path.rfind('/')))) return true;
+  if (::rename(found.c_str(), path.c_str()) == 0) return true;
   remove_file(found);
   return false;
 }

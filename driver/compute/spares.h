@@ -28,8 +28,8 @@ class Spares {
   Spares(const Spares&) = delete;
   Spares& operator=(const Spares&) = delete;
 
-  // A disk of this size gets the name `path`, on the same file system. False: there was none, or it could not be moved. A thread of this
-  // class makes the next one soon after.
+  // A disk of this size gets the name `path`, on the same file system; durable, but for that name: the journal is written beside it before
+  // anybody hears of the instance. False: there was none, or it could not be moved. A thread of this class makes the next one soon after.
   [[nodiscard]] bool take(std::uint64_t bytes, const std::string& path);
 
  private:

@@ -209,6 +209,8 @@ class LifeTest(DriverCase):
             (lambda: driver.destroy(CONTEXT, instance, self.network), "destroy", {"uuid": UUID, "disks": True, "rebuild": False, "revert": False}),
             (lambda: driver.destroy(CONTEXT, instance, self.network, None, False),
              "destroy", {"uuid": UUID, "disks": False, "rebuild": False, "revert": False}),
+            (lambda: driver.remove_arrival(instance, self.network, None), "destroy",
+             {"uuid": UUID, "disks": True, "rebuild": False, "revert": True}),
             (lambda: driver.cleanup(CONTEXT, instance, None), "destroy", {"uuid": UUID, "disks": True, "rebuild": False, "revert": False}),
             (lambda: driver.delete_instance_files(instance), "destroy", {"uuid": UUID, "disks": True, "rebuild": False, "revert": False}),
             (lambda: driver.set_admin_password(instance, "new"), "set_password",

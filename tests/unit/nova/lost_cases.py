@@ -39,6 +39,8 @@ class LostTest(ShimCase):
         self.rpc = self._patch("nova.compute.rpcapi.ComputeAPI").return_value
         self.placement = self._patch("nova.scheduler.client.report.report_client_singleton").return_value
         self.placement.get_allocations_for_resource_provider.side_effect = lambda *_: types.SimpleNamespace(allocations=self.claims)
+        self.placement.get_allocs_for_consumer.return_value = {"allocations": {"node": {}}}
+        self._patch("nova.availability_zones.get_host_availability_zone", side_effect=lambda _context, host: f"zone of {host}")
         self.cinder = self._patch("nova.volume.cinder.API").return_value
         self.cinder.get.side_effect = lambda _context, volume: self.volumes[volume]
         self.is_volume_backed = self._patch("nova.compute.utils.is_volume_backed_instance", return_value=False)
@@ -133,8 +135,7 @@ class LostTest(ShimCase):
         self.assertEqual(instance.task_state, "rebooting")
 
     def test_what_nova_itself_or_another_host_looks_after(self):
-        self.migration("pre-migrating", kind="evacuation", destination=THERE)
-        for task, vm_state in [("migrating", "active"), ("deleting", "active"), ("rebuilding", "active"), ("spawning", "building")]:
+        for task, vm_state in [("migrating", "active"), ("deleting", "active"), ("spawning", "building")]:
             self.instances.clear()
             instance = self.instance(task, vm_state=vm_state)
             self.start()
@@ -287,11 +288,12 @@ class LostTest(ShimCase):
 
     # ---- of evacuations
 
-    def evacuation(self, task, *events, status="pre-migrating", destination=HERE, **changes):
+    def evacuation(self, task, *events, status="pre-migrating", destination=HERE, action="evacuate", is_sent=True, earlier=(), **changes):
         """Of an instance of another host, whose start it does not live to see."""
         self.instances.clear()
-        self.migrations.clear()
-        self.events, self.action.action = list(events), "evacuate"
+        self.migrations[:] = earlier
+        self.events, self.action.action = [types.SimpleNamespace(id=next(ids), event="rebuild_server", host="conductor", finish_time=is_sent),
+                                           *events], action
         migration = self.migration(status, source=THERE, destination=destination, kind="evacuation")
         instance = self.instance(task, host=THERE, **{"power_state": power_state.NOSTATE, **changes})
         self.start()
@@ -300,14 +302,51 @@ class LostTest(ShimCase):
     def test_an_evacuation_that_did_not_end_is_given_up(self):
         given_up, begun = ("failed", THERE, None), event("rebuild_instance", HERE, ended=False)
         for task in ("rebuilding", "rebuild_block_device_mapping", "rebuild_spawning"):
+            self.host.remove_arrival.reset_mock()
             self.assertEqual(self.evacuation(task, begun), given_up)
-            self.host.destroy.assert_called_once()
-            self.host.destroy.reset_mock()
+            self.assertEqual(self.host.remove_arrival.called, task == "rebuild_spawning")
             self.placement.remove_provider_tree_from_instance_allocation.assert_called_with(unittest.mock.ANY, UUID, "node")
         self.assertEqual(self.evacuation("rebuilding"), given_up)
         self.claims = [UUID]
         self.assertEqual(self.evacuation("rebuilding", status="accepted", destination=None), given_up)
-        self.assertEqual(self.instances[0].vm_state, "active")
+        self.assertEqual(self.migrations[0].dest_compute, HERE)
+        found = self.instances[0]
+        self.assertEqual((found.vm_state, found.power_state, found.availability_zone), ("active", power_state.RUNNING, f"zone of {THERE}"))
+
+    def test_that_it_is_given_up_again(self):
+        """Killed in the middle of that; or in the middle of Nova's own failure, or when the lost host was back before."""
+        for status in ("failed", "completed"):
+            self.assertEqual(self.evacuation("rebuilding", status=status), ("failed", THERE, None))
+
+    def test_that_it_is_not_given_up_without_its_claim(self):
+        self.placement.remove_provider_tree_from_instance_allocation.return_value = False
+        self.assertEqual(self.evacuation("rebuilding"), ("pre-migrating", THERE, "rebuilding"))
+
+    def test_that_earlier_ones_do_not_stay_open(self):
+        """The lost host would remove what it has."""
+        first = self.migration("pre-migrating", source=THERE, destination=HERE, kind="evacuation")
+        self.assertEqual(self.evacuation("rebuilding", earlier=[first]), ("failed", THERE, None))
+        self.assertEqual(first.status, "failed")
+        first.status = "pre-migrating"  # Nova may take the earlier one for the later request
+        self.claims = [UUID]
+        self.assertEqual(self.evacuation("rebuilding", earlier=[first], status="accepted", destination=None), ("failed", THERE, None))
+        self.assertEqual(first.status, "failed")
+
+    def test_that_the_lost_host_leaves_it_alone(self):
+        for status in ("accepted", "pre-migrating", "completed", "failed"):
+            for task in ("rebuilding", "rebuild_spawning", "powering-off"):
+                self.instances.clear()
+                self.action.action = "evacuate"
+                self.migrations[:] = []
+                self.migration(status, source=HERE, destination=THERE, kind="evacuation")
+                instance = self.instance(task)
+                self.start()
+                self.assertEqual(instance.task_state, task)
+        # But it is a host like others when it is back.
+        self.action.action = "reboot"
+        instance.task_state = "rebooting"
+        self.start()
+        self.assertIsNone(instance.task_state)
 
     def test_whose_an_evacuation_is(self):
         left = ("accepted", THERE, "rebuilding")
@@ -316,21 +355,31 @@ class LostTest(ShimCase):
         self.claims = [UUID]
         other = event("rebuild_instance", "compute-3", ended=False)
         self.assertEqual(self.evacuation("rebuilding", other, status="accepted", destination=None), left)
-        self.host.destroy.assert_not_called()
+        self.assertEqual(self.evacuation("rebuilding", status="accepted", is_sent=False), left)
+        later = self.migration("pre-migrating", source=THERE, destination="compute-3", kind="evacuation")
+        later.id += 1000000
+        self.assertEqual(self.evacuation("rebuilding", earlier=[later]), ("pre-migrating", THERE, "rebuilding"))
+        self.placement.remove_provider_tree_from_instance_allocation.assert_not_called()
 
     def test_an_evacuation_that_has_arrived_is_ended(self):
         done, begun = ("done", HERE, None), event("rebuild_instance", HERE, ended=False)
         self.assertEqual(self.evacuation(None, begun, power_state=power_state.RUNNING), done)
-        self.assertEqual(self.evacuation("powering-off", begun, power_state=power_state.RUNNING), done)
         self.assertEqual((self.instances[0].node, self.instances[0].vm_state), (f"node of {HERE}", "stopped"))
-        self.host.destroy.assert_not_called()
+        self.assertEqual(self.evacuation("powering-off", begun, power_state=power_state.RUNNING), ("done", HERE, "powering-off"))
+        self.rpc.stop_instance.assert_called_once_with(unittest.mock.ANY, self.instances[0])
+        # Its owner has asked for something meanwhile.
+        self.assertEqual(self.evacuation("rebooting", action="reboot", power_state=power_state.RUNNING), done)
+        self.host.remove_arrival.assert_not_called()
 
     def test_an_evacuation_that_an_operator_has_reset_has_not_arrived(self):
         """Before it was made, or while it was."""
-        left, begun = ("pre-migrating", THERE, None), event("rebuild_instance", HERE, ended=False)
-        self.assertEqual(self.evacuation(None, begun), left)
+        self.locked = [types.SimpleNamespace(id=4, action="resetState")]
+        given_up, begun = ("failed", THERE, None), event("rebuild_instance", HERE, ended=False)
+        self.assertEqual(self.evacuation(None, begun), given_up)
+        self.host.remove_arrival.assert_called_once()
         self.host.get_info.side_effect = exception.InstanceNotFound(instance_id=UUID)
-        self.assertEqual(self.evacuation(None, begun, power_state=power_state.RUNNING), left)
+        self.assertEqual(self.evacuation(None, begun, power_state=power_state.RUNNING), given_up)
+        self.host.remove_arrival.assert_called_once()
 
     # ---- of unshelving
 

@@ -153,15 +153,23 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
 
     def cleanup(self, context, instance, network_info, block_device_info=None, destroy_disks=True, migrate_data=None,
                 destroy_vifs=True, destroy_secrets=True, **kwargs):
-        try:
-            self._adapter.call_long('instance.destroy', uuid=instance.uuid, disks=destroy_disks,
-                                    rebuild=_is_rebuilt_here(instance),
-                                    revert=instance.task_state == task_states.RESIZE_REVERTING)
-        except exception.InstanceNotFound:
-            LOG.warning('The instance was gone already', instance=instance)
+        self._remove(instance, disks=destroy_disks, rebuild=_is_rebuilt_here(instance),
+                     revert=instance.task_state == task_states.RESIZE_REVERTING)
         if destroy_vifs:
             self._unplug_all(instance, network_info)
         volumes.disconnect_all(block_device_info)
+
+    def remove_arrival(self, instance, network_info, block_device_info):
+        """What was made here of one that is another host's still. Not a disk that is kept of it since it was moved away."""
+        self._remove(instance, disks=True, rebuild=False, revert=True)
+        self._unplug_all(instance, network_info)
+        volumes.disconnect_all(block_device_info)
+
+    def _remove(self, instance, **how):
+        try:
+            self._adapter.call_long('instance.destroy', uuid=instance.uuid, **how)
+        except exception.InstanceNotFound:
+            LOG.warning('The instance was gone already', instance=instance)
 
     @contextlib.contextmanager
     def _cleaning_up(self, context, instance, network_info, block_device_info, destroy=True):

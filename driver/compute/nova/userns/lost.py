@@ -26,16 +26,14 @@ LOG = logging.getLogger(__name__)
 _UNSHELVING = (tasks.UNSHELVING, tasks.SPAWNING)
 # Tasks in which the next step may be that of another host than the instance's.
 _MOVING = (tasks.RESIZE_PREP, tasks.RESIZE_MIGRATING, tasks.RESIZE_MIGRATED, tasks.RESIZE_FINISH, tasks.RESIZE_REVERTING)
-# Of an evacuation: the instance is still of the host that it comes from.
-_ARRIVING = (tasks.REBUILDING, tasks.REBUILD_BLOCK_DEVICE_MAPPING, tasks.REBUILD_SPAWNING)
 _NOT_OURS = (*_UNSHELVING, *_MOVING, tasks.MIGRATING, tasks.DELETING)
 _UNDER_WAY = ('pre-migrating', 'migrating', 'post-migrating')  # of a migration
-_OF_EVACUATIONS = ('accepted', 'pre-migrating')  # until its end
 _OF_VOLUMES = (instance_actions.ATTACH_VOLUME, instance_actions.DETACH_VOLUME)
-_NOTED_WITHOUT_TASK = (*_OF_VOLUMES, instance_actions.EVACUATE)
+# They change nothing of what is under way.
+_BESIDE = (instance_actions.LOCK, instance_actions.UNLOCK, instance_actions.RESET_STATE)
 _LOADED = ['flavor', 'info_cache', 'metadata', 'system_metadata']
 _LOOKS = 10  # while something that is needed for it does not answer
-_LAST_ACTIONS = 20  # among which there is one that does more than to lock
+_LAST_ACTIONS = 20  # among which there is one that does more
 _POLL_S = 1
 
 
@@ -73,21 +71,23 @@ class LostRequests:
         # Nova would call them errors, from which there is no way to their image.
         for instance in self._with(context, host=self._host, vm_state=[vm_states.SHELVED_OFFLOADED], task_state=[tasks.SPAWNING]):
             self._guarded(self._mender.take_from_nova, instance)
-        found = {instance.uuid: instance for instance in [*self._with(context, task_state=[*_UNSHELVING, *_MOVING, *_ARRIVING]),
-                                                          *self._evacuated_to_here(context),
+        evacuated = self._evacuated_to_here(context)
+        found = {instance.uuid: instance for instance in [*self._with(context, task_state=[*_UNSHELVING, *_MOVING, *mend.ARRIVING]), *evacuated,
                                                           *self._with(context, vm_state=[vm_states.RESIZED]),
                                                           *objects.InstanceList.get_by_host(context, self._host)]}
         for instance in found.values():
             if instance.vm_state == vm_states.BUILDING:  # which Nova itself looks after
                 continue
             trail = _Trail.read(context, instance)
-            if trail and (instance.task_state or instance.vm_state == vm_states.RESIZED or trail.action in _NOTED_WITHOUT_TASK):
+            is_wanted = (instance.task_state or instance.vm_state == vm_states.RESIZED or
+                         instance.uuid in [each.uuid for each in evacuated])
+            if trail and (is_wanted or trail.action in _OF_VOLUMES):
                 self._noted[instance.uuid] = trail
 
     def _evacuated_to_here(self, context):
-        """Those whose end is not written: of such an instance nothing else is under way."""
-        uuids = [each.instance_uuid for each in objects.MigrationList.get_by_filters(
-            context, {'host': self._host, 'migration_type': 'evacuation', 'status': list(_OF_EVACUATIONS)}) if each.dest_compute == self._host]
+        """Those whose end is not written, whatever has become of their task."""
+        found = objects.MigrationList.get_by_filters(context, {'host': self._host, 'migration_type': 'evacuation', 'status': 'pre-migrating'})
+        uuids = [each.instance_uuid for each in found if each.dest_compute == self._host]
         return self._with(context, uuid=uuids) if uuids else []
 
     @staticmethod
@@ -158,6 +158,8 @@ class LostRequests:
         if trail.action_id != noted.action_id or trail.has_begun_since(noted, self._host):
             return True
         trail.migration = _migration_of(context, instance, self._host)
+        if trail.is_evacuation and instance.task_state in mend.ARRIVING and not trail.has_been_passed_on():
+            return False
         if instance.task_state == tasks.RESIZE_REVERTING and trail.is_being_passed_on() and not noted.was_being_passed_on:
             noted.was_being_passed_on = True
             return False
@@ -173,8 +175,10 @@ class LostRequests:
     def _choose(self, context, instance, trail, claims):
         """What of mend.Mender is to be done here; None: nothing, or it is for another host."""
         task, is_here = instance.task_state, instance.host == self._host
-        if trail.migration and trail.migration.migration_type == 'evacuation':
+        if trail.is_evacuation:
             return self._choose_of_evacuation(instance, trail, claims)
+        if trail.action == instance_actions.EVACUATE:  # another host's, and this one was thought to be dead; or there is one no more
+            return None
         if task in _UNSHELVING:
             is_lost = instance.vm_state == vm_states.SHELVED_OFFLOADED and not instance.host and claims.have(instance.uuid)
             return self._mender.give_back if is_lost else None
@@ -194,15 +198,15 @@ class LostRequests:
         return self._mender.set_back
 
     def _choose_of_evacuation(self, instance, trail, claims):
-        if self._host == trail.migration.source_compute or trail.action != instance_actions.EVACUATE:
-            return None  # it is another host's, and this one was thought to be dead; or another request has come since
-        if instance.task_state in _ARRIVING and instance.host == trail.migration.source_compute:
-            is_here = trail.migration.dest_compute == self._host or claims.have(instance.uuid)
-            return self._mender.give_up_evacuation if is_here and not trail.is_at_work('rebuild_instance', self._host) else None
-        # Nova switches it off again at the end, where it was off. One that was not made an operator may have reset, but Nova knows of no
-        # power then.
-        has_arrived = instance.task_state in (None, tasks.POWERING_OFF) and instance.power_state != power_state.NOSTATE
-        return self._mender.end_evacuation if has_arrived and trail.migration.dest_compute == self._host else None
+        """Its host is another one as yet."""
+        if trail.is_at_work('rebuild_instance', self._host):
+            return None
+        if instance.task_state in mend.ARRIVING:
+            is_to_here = trail.migration.dest_compute == self._host or claims.have(instance.uuid)
+            return self._mender.give_up_evacuation if is_to_here and trail.action == instance_actions.EVACUATE else None
+        # Nova writes down that there is none before it is made. An operator may have reset the task of one that was not.
+        is_made = instance.power_state != power_state.NOSTATE and self._mender.is_here(instance)
+        return self._mender.end_evacuation if is_made else self._mender.give_up_evacuation
 
     def _choose_of_move(self, instance, trail, claims):
         task, migration = instance.task_state, trail.migration
@@ -256,8 +260,7 @@ class _Trail:
     @classmethod
     def read(cls, context, instance):
         actions = objects.InstanceActionList.get_by_instance_uuid(context, instance.uuid, limit=_LAST_ACTIONS)
-        # An instance may be locked whatever is under way.
-        found = next((each for each in actions if each.action not in (instance_actions.LOCK, instance_actions.UNLOCK)), None)
+        found = next((each for each in actions if each.action not in _BESIDE), None)
         return found and cls(found, objects.InstanceActionEventList.get_by_action(context, found.id))
 
     def _of(self, step):
@@ -277,17 +280,30 @@ class _Trail:
         known = {event.id for event in earlier._events}
         return any(event.host == host and event.id not in known for event in self._events)
 
+    @property
+    def is_evacuation(self):
+        return self.migration and self.migration.migration_type == 'evacuation'
+
+    def has_been_passed_on(self):
+        """By the conductor, to the host that it is evacuated to."""
+        return any(event.event == 'rebuild_server' and event.finish_time for event in self._events)
+
     def is_being_passed_on(self):
         """By a destination that has reverted all it had, and tells the source in this moment or has died."""
         return self.migration and self.migration.status == 'reverted' and not self.has_ended('revert_resize')
 
 
 def _migration_of(context, instance, host):
-    """The newest, of those that lost.py knows; or an evacuation that has not ended, from here or, if it is the newest of all, to here."""
+    """The newest, of those that lost.py knows; before that an evacuation to this host whose end is not written."""
     found = sorted(objects.MigrationList.get_by_filters(context, {'instance_uuid': instance.uuid}), key=lambda each: each.id)
-    for each in found:
-        is_ours = each.source_compute == host or (each is found[-1] and each.dest_compute in (None, host))
-        if each.migration_type == 'evacuation' and each.status in _OF_EVACUATIONS and is_ours:
-            return each
+    if instance.host != host:
+        evacuations = mend.evacuations_to(host, instance.host, found)
+        is_newest = found[-1:] == evacuations[-1:]
+        for each in reversed(evacuations):
+            if each.status == 'pre-migrating' and (is_newest or found[-1].status != 'pre-migrating'):
+                return each
+        # The lost host, when it is back, calls it completed, and this one may have died when it had failed.
+        if instance.task_state in mend.ARRIVING and evacuations and is_newest:
+            return found[-1]
     moves = [each for each in found if each.migration_type in ('resize', 'migration') and not each.cross_cell_move]
     return moves[-1] if moves else None

@@ -8,6 +8,7 @@ from nova.compute import power_state
 from nova.compute import rpcapi
 from nova.compute import task_states as tasks
 from nova.compute import vm_states
+from nova import availability_zones
 from nova import exception
 from nova import objects
 from nova.scheduler.client import report
@@ -19,6 +20,9 @@ LOG = logging.getLogger(__name__)
 # States that say what the hypervisor does, and what they are by that.
 _OF_POWER = {power_state.RUNNING: vm_states.ACTIVE, power_state.SHUTDOWN: vm_states.STOPPED, power_state.PAUSED: vm_states.PAUSED,
              power_state.SUSPENDED: vm_states.SUSPENDED}
+_POWER_OF = {state: power for power, state in _OF_POWER.items()}
+# Of an evacuation: the instance is still of the host that it comes from.
+ARRIVING = (tasks.REBUILDING, tasks.REBUILD_BLOCK_DEVICE_MAPPING, tasks.REBUILD_SPAWNING)
 
 
 class Mender:
@@ -53,19 +57,40 @@ class Mender:
     def give_up_evacuation(self, context, instance, trail):
         """As Nova does with one that fails, but it is no error: whoever asked for it may do so again. It stays its host's, which is then
         not told to remove what it has of it."""
-        mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
-        self._instances.destroy(context, instance, instance.get_network_info(), driver.get_block_device_info(instance, mappings))
-        for node in objects.ComputeNodeList.get_all_by_host(context, self.host):
-            report.report_client_singleton().remove_provider_tree_from_instance_allocation(context, instance.uuid, node.uuid)
-        trail.migration.status = 'failed'
+        trail.migration.dest_compute = self.host  # of one that Nova had not begun: so it is known again, should this be killed
         trail.migration.save()
+        # Before that nothing of it is made here, and its volumes may be connected as they were there.
+        if instance.task_state == tasks.REBUILD_SPAWNING or (instance.task_state not in ARRIVING and self.is_here(instance)):
+            mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
+            self._instances.remove_arrival(instance, instance.get_network_info(), driver.get_block_device_info(instance, mappings))
+        self._give_back_claims(context, instance)
+        self._end_evacuations(context, instance, trail, 'failed')
         instance.drop_migration_context()
-        _save(instance, None)
+        instance.power_state = _POWER_OF.get(instance.vm_state, instance.power_state)
+        instance.availability_zone = availability_zones.get_host_availability_zone(context, instance.host)
+        _save(instance, None if instance.task_state in ARRIVING else instance.task_state)
+
+    def _give_back_claims(self, context, instance):
+        client = report.report_client_singleton()
+        for node in objects.ComputeNodeList.get_all_by_host(context, self.host):
+            is_claimed = node.uuid in client.get_allocs_for_consumer(context, instance.uuid)['allocations']
+            if is_claimed and not client.remove_provider_tree_from_instance_allocation(context, instance.uuid, node.uuid):
+                raise exception.AllocationDeleteFailed(consumer_uuid=instance.uuid, error='Placement has refused it')
+
+    def _end_evacuations(self, context, instance, trail, status):
+        """And earlier ones that somebody has reset: while one is open its lost host removes what it has of it."""
+        found = objects.MigrationList.get_by_filters(context, {'instance_uuid': instance.uuid, 'status': ['accepted', 'pre-migrating']})
+        for each in evacuations_to(self.host, trail.migration.source_compute, found):
+            if each.id != trail.migration.id:
+                each.status = 'failed'
+                each.save()
+        trail.migration.status = status
+        trail.migration.save()
 
     def take_from_nova(self, instance):
         """One that was being unshelved here, before Nova looks at it: give_back comes later. Where it is whole it is more than its image,
         which may be gone: Nova then calls it an error, and it can be started."""
-        if not self._is_here(instance):
+        if not self.is_here(instance):
             instance.host = instance.node = None
             instance.save(expected_task_state=[tasks.SPAWNING])
 
@@ -115,7 +140,7 @@ class Mender:
 
     def arrive(self, context, instance, trail):
         """One that has left its host, and is whole here or goes back."""
-        if instance.task_state != tasks.RESIZE_FINISH or not self._is_here(instance):
+        if instance.task_state != tasks.RESIZE_FINISH or not self.is_here(instance):
             self.go_back(context, instance, trail)
             return
         for mapping in objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid):
@@ -146,17 +171,18 @@ class Mender:
         _save(instance, None)
 
     def end_evacuation(self, context, instance, trail):
-        """It runs here, and Nova does not know that it is this host's."""
-        if not self._is_here(instance):
-            return
+        """It is whole here, and Nova does not know that it is this host's."""
         instance.apply_migration_context()
         instance.host, instance.node = self.host, trail.migration.dest_node
         if 'compute_id' in instance.fields:  # of newer releases
             instance.compute_id = objects.ComputeNode.get_by_host_and_nodename(context, instance.host, instance.node).id
-        self.set_back(context, instance, trail)
+        if instance.task_state == tasks.POWERING_OFF:  # as it was on its lost host
+            _save(instance, instance.task_state)
+            rpcapi.ComputeAPI().stop_instance(context, instance)
+        else:
+            self.set_back(context, instance, trail)
         instance.drop_migration_context()
-        trail.migration.status = 'done'
-        trail.migration.save()
+        self._end_evacuations(context, instance, trail, 'done')
 
     @staticmethod
     def free_confirmed(context, claims):
@@ -168,7 +194,7 @@ class Mender:
 
     # ---- what is seen
 
-    def _is_here(self, instance):
+    def is_here(self, instance):
         return self._power(instance) != power_state.NOSTATE
 
     def _power(self, instance):
@@ -176,6 +202,12 @@ class Mender:
             return self._instances.get_info(instance).state
         except exception.InstanceNotFound:
             return power_state.NOSTATE
+
+
+def evacuations_to(host, source, migrations):
+    """Those from `source` that may be to this host."""
+    return [each for each in migrations if each.migration_type == 'evacuation' and each.source_compute == source
+            and each.dest_compute in (None, host)]
 
 
 def _save(instance, task_state):
