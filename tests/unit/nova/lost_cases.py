@@ -315,8 +315,9 @@ class LostTest(ShimCase):
 
     def test_that_it_is_given_up_again(self):
         """Killed in the middle of that; or in the middle of Nova's own failure, or when the lost host was back before."""
-        for status in ("failed", "completed"):
+        for status, state in (("failed", "active"), ("completed", "error")):
             self.assertEqual(self.evacuation("rebuilding", status=status), ("failed", THERE, None))
+            self.assertEqual(self.instances[0].vm_state, state)
 
     def test_that_it_is_not_given_up_without_its_claim(self):
         self.placement.remove_provider_tree_from_instance_allocation.return_value = False
@@ -369,7 +370,43 @@ class LostTest(ShimCase):
         self.rpc.stop_instance.assert_called_once_with(unittest.mock.ANY, self.instances[0])
         # Its owner has asked for something meanwhile.
         self.assertEqual(self.evacuation("rebooting", action="reboot", power_state=power_state.RUNNING), done)
+        self.assertEqual(self.evacuation("deleting", action="delete", power_state=power_state.RUNNING), ("done", HERE, "deleting"))
+        self.rpc.terminate_instance.assert_called_once()
         self.host.remove_arrival.assert_not_called()
+
+    def test_an_evacuation_that_has_arrived_when_the_lost_host_is_back(self):
+        """It has removed what it had. This is all there is, unless it was made there again."""
+        self.assertEqual(self.evacuation(None, status="completed", power_state=power_state.RUNNING), ("completed", THERE, None))
+        self.claims = [UUID]
+        self.assertEqual(self.evacuation(None, status="completed", power_state=power_state.RUNNING, action="rebuild")[1], THERE)
+        self.assertEqual(self.evacuation(None, status="completed", power_state=power_state.RUNNING), ("completed", HERE, None))
+
+    def test_an_evacuation_of_one_that_has_gone_on(self):
+        """Reset, and evacuated once more."""
+        for host, ends, removed in (("compute-3", "failed", True), (HERE, "failed", False)):
+            self.instances.clear()
+            self.host.remove_arrival.reset_mock()
+            self.migrations[:] = []
+            old = self.migration("pre-migrating", source=THERE, destination=HERE, kind="evacuation")
+            self.migration("done", source=THERE, destination=host, kind="evacuation")
+            self.instance("rebooting", host=host)
+            self.events = [event("reboot_instance", host, ended=False)]
+            self.start()
+            self.assertEqual(old.status, "pre-migrating")  # something is under way
+            self.instances[0].task_state = None
+            self.start()
+            self.assertEqual((old.status, self.host.remove_arrival.called), (ends, removed))
+        self.migrations[:] = [self.migration("pre-migrating", source=THERE, destination=HERE, kind="evacuation")]
+        self.start()  # killed before Nova wrote that it was done
+        self.assertEqual(self.migrations[0].status, "done")
+
+    def test_one_that_an_operator_resets_meanwhile_is_left_alone(self):
+        instance = self.instance("rebooting")
+
+        def reset():
+            self.locked.append(types.SimpleNamespace(id=5, action="resetState"))
+        self.start(reset)
+        self.assertEqual(instance.task_state, "rebooting")
 
     def test_an_evacuation_that_an_operator_has_reset_has_not_arrived(self):
         """Before it was made, or while it was."""
@@ -379,6 +416,8 @@ class LostTest(ShimCase):
         self.host.remove_arrival.assert_called_once()
         self.host.get_info.side_effect = exception.InstanceNotFound(instance_id=UUID)
         self.assertEqual(self.evacuation(None, begun, power_state=power_state.RUNNING), given_up)
+        self.claims = [UUID]
+        self.assertEqual(self.evacuation(None, status="accepted", destination=None, power_state=power_state.RUNNING), given_up)
         self.host.remove_arrival.assert_called_once()
 
     # ---- of unshelving

@@ -9,7 +9,6 @@ import threading
 from oslo_log import log as logging
 
 from nova.compute import instance_actions
-from nova.compute import power_state
 from nova.compute import task_states as tasks
 from nova.compute import utils as compute_utils
 from nova.compute import vm_states
@@ -18,6 +17,7 @@ import nova.context
 from nova import exception
 from nova import objects
 from nova.scheduler.client import report
+from nova.virt.userns import evacuated
 from nova.virt.userns import mend
 
 CONF = nova.conf.CONF
@@ -41,13 +41,14 @@ class LostRequests:
     def __init__(self, instances):
         """`instances`: the driver."""
         self._mender = mend.Mender(instances)
+        self._evacuations = evacuated.Evacuations(instances, self._mender)
         self._stopped, self._thread = threading.Event(), None
         self._host, self._noted, self._reports = None, {}, 0
 
     def start(self, host):
         """Before anything is done here, by Nova's own start or by what waits in the queue: nothing under way is this host's then, and what
         is asked for later is not lost."""
-        self._host = self._mender.host = host
+        self._host = self._evacuations.host = host
         if CONF.userns.lost_requests_delay < 0:
             return
         context = nova.context.get_admin_context()
@@ -71,24 +72,27 @@ class LostRequests:
         # Nova would call them errors, from which there is no way to their image.
         for instance in self._with(context, host=self._host, vm_state=[vm_states.SHELVED_OFFLOADED], task_state=[tasks.SPAWNING]):
             self._guarded(self._mender.take_from_nova, instance)
-        evacuated = self._evacuated_to_here(context)
-        found = {instance.uuid: instance for instance in [*self._with(context, task_state=[*_UNSHELVING, *_MOVING, *mend.ARRIVING]), *evacuated,
-                                                          *self._with(context, vm_state=[vm_states.RESIZED]),
-                                                          *objects.InstanceList.get_by_host(context, self._host)]}
+        own = objects.InstanceList.get_by_host(context, self._host)
+        others = self._of_other_hosts(context, {each.uuid for each in own})
+        found = {instance.uuid: instance for instance in [*self._with(context, task_state=[*_UNSHELVING, *_MOVING, *evacuated.ARRIVING]),
+                                                          *self._with(context, vm_state=[vm_states.RESIZED]), *own, *others]}
+        others = {each.uuid for each in others}
         for instance in found.values():
             if instance.vm_state == vm_states.BUILDING:  # which Nova itself looks after
                 continue
             trail = _Trail.read(context, instance)
-            is_wanted = (instance.task_state or instance.vm_state == vm_states.RESIZED or
-                         instance.uuid in [each.uuid for each in evacuated])
+            is_wanted = instance.task_state or instance.vm_state == vm_states.RESIZED or instance.uuid in others
             if trail and (is_wanted or trail.action in _OF_VOLUMES):
                 self._noted[instance.uuid] = trail
 
-    def _evacuated_to_here(self, context):
-        """Those whose end is not written, whatever has become of their task."""
-        found = objects.MigrationList.get_by_filters(context, {'host': self._host, 'migration_type': 'evacuation', 'status': 'pre-migrating'})
-        uuids = [each.instance_uuid for each in found if each.dest_compute == self._host]
-        return self._with(context, uuid=uuids) if uuids else []
+    def _of_other_hosts(self, context, own):
+        """Those with an open evacuation to here, or a claim."""
+        uuids = self._evacuations.open_ones(context)
+        try:
+            uuids |= _Claims(context, self._host).all() - own
+        except Exception as error:
+            LOG.warning('Claims of instances of other hosts are not looked at: %s', error)
+        return self._with(context, uuid=list(uuids)) if uuids else []
 
     @staticmethod
     def _with(context, **filters):
@@ -155,10 +159,11 @@ class LostRequests:
     def _take_up(self, context, instance, claims):
         """Whether it need not be looked at again."""
         noted, trail = self._noted[instance.uuid], _Trail.read(context, instance)
-        if trail.action_id != noted.action_id or trail.has_begun_since(noted, self._host):
+        self._evacuations.close_old(context, instance)
+        if trail.action_id != noted.action_id or trail.reset_id != noted.reset_id or trail.has_begun_since(noted, self._host):
             return True
-        trail.migration = _migration_of(context, instance, self._host)
-        if trail.is_evacuation and instance.task_state in mend.ARRIVING and not trail.has_been_passed_on():
+        trail.migration = self._migration_of(context, instance, claims)
+        if trail.is_evacuation and instance.task_state in evacuated.ARRIVING and not trail.has_been_passed_on():
             return False
         if instance.task_state == tasks.RESIZE_REVERTING and trail.is_being_passed_on() and not noted.was_being_passed_on:
             noted.was_being_passed_on = True
@@ -170,13 +175,19 @@ class LostRequests:
             chosen(context, instance, trail)
         return True
 
+    def _migration_of(self, context, instance, claims):
+        """The newest, of those that are known here; before that an evacuation to this host whose end is not written."""
+        found = sorted(objects.MigrationList.get_by_filters(context, {'instance_uuid': instance.uuid}), key=lambda each: each.id)
+        moves = [each for each in found if each.migration_type in ('resize', 'migration') and not each.cross_cell_move]
+        return self._evacuations.find(instance, found, claims) or (moves[-1] if moves else None)
+
     # ---- whose turn it is
 
     def _choose(self, context, instance, trail, claims):
         """What of mend.Mender is to be done here; None: nothing, or it is for another host."""
         task, is_here = instance.task_state, instance.host == self._host
         if trail.is_evacuation:
-            return self._choose_of_evacuation(instance, trail, claims)
+            return self._evacuations.choose(instance, trail, claims)
         if trail.action == instance_actions.EVACUATE:  # another host's, and this one was thought to be dead; or there is one no more
             return None
         if task in _UNSHELVING:
@@ -196,17 +207,6 @@ class LostRequests:
         if task == tasks.SHELVING_OFFLOADING or (task == tasks.SHELVING and compute_utils.is_volume_backed_instance(context, instance)):
             return self._mender.offload
         return self._mender.set_back
-
-    def _choose_of_evacuation(self, instance, trail, claims):
-        """Its host is another one as yet."""
-        if trail.is_at_work('rebuild_instance', self._host):
-            return None
-        if instance.task_state in mend.ARRIVING:
-            is_to_here = trail.migration.dest_compute == self._host or claims.have(instance.uuid)
-            return self._mender.give_up_evacuation if is_to_here and trail.action == instance_actions.EVACUATE else None
-        # Nova writes down that there is none before it is made. An operator may have reset the task of one that was not.
-        is_made = instance.power_state != power_state.NOSTATE and self._mender.is_here(instance)
-        return self._mender.end_evacuation if is_made else self._mender.give_up_evacuation
 
     def _choose_of_move(self, instance, trail, claims):
         task, migration = instance.task_state, trail.migration
@@ -254,14 +254,19 @@ class _Trail:
     """What Nova has written down of the newest action on an instance: an event for each step. `migration`: its newest."""
 
     def __init__(self, action, events):
-        self.action, self.action_id, self.migration, self.was_being_passed_on = action.action, action.id, None, False
+        self.action, self.action_id, self.reset_id = action.action, action.id, None
+        self.migration, self.was_being_passed_on = None, False
         self._events = sorted(events, key=lambda event: event.id)
 
     @classmethod
     def read(cls, context, instance):
         actions = objects.InstanceActionList.get_by_instance_uuid(context, instance.uuid, limit=_LAST_ACTIONS)
         found = next((each for each in actions if each.action not in _BESIDE), None)
-        return found and cls(found, objects.InstanceActionEventList.get_by_action(context, found.id))
+        if found is None:
+            return None
+        trail = cls(found, objects.InstanceActionEventList.get_by_action(context, found.id))
+        trail.reset_id = max((each.id for each in actions if each.action == instance_actions.RESET_STATE), default=None)
+        return trail
 
     def _of(self, step):
         return [event for event in self._events if event.event == f'compute_{step}']
@@ -286,24 +291,8 @@ class _Trail:
 
     def has_been_passed_on(self):
         """By the conductor, to the host that it is evacuated to."""
-        return any(event.event == 'rebuild_server' and event.finish_time for event in self._events)
+        return self.has_begun('rebuild_instance') or any(event.event == 'rebuild_server' and event.finish_time for event in self._events)
 
     def is_being_passed_on(self):
         """By a destination that has reverted all it had, and tells the source in this moment or has died."""
         return self.migration and self.migration.status == 'reverted' and not self.has_ended('revert_resize')
-
-
-def _migration_of(context, instance, host):
-    """The newest, of those that lost.py knows; before that an evacuation to this host whose end is not written."""
-    found = sorted(objects.MigrationList.get_by_filters(context, {'instance_uuid': instance.uuid}), key=lambda each: each.id)
-    if instance.host != host:
-        evacuations = mend.evacuations_to(host, instance.host, found)
-        is_newest = found[-1:] == evacuations[-1:]
-        for each in reversed(evacuations):
-            if each.status == 'pre-migrating' and (is_newest or found[-1].status != 'pre-migrating'):
-                return each
-        # The lost host, when it is back, calls it completed, and this one may have died when it had failed.
-        if instance.task_state in mend.ARRIVING and evacuations and is_newest:
-            return found[-1]
-    moves = [each for each in found if each.migration_type in ('resize', 'migration') and not each.cross_cell_move]
-    return moves[-1] if moves else None

@@ -8,7 +8,6 @@ from nova.compute import power_state
 from nova.compute import rpcapi
 from nova.compute import task_states as tasks
 from nova.compute import vm_states
-from nova import availability_zones
 from nova import exception
 from nova import objects
 from nova.scheduler.client import report
@@ -18,11 +17,8 @@ from nova.volume import cinder
 LOG = logging.getLogger(__name__)
 
 # States that say what the hypervisor does, and what they are by that.
-_OF_POWER = {power_state.RUNNING: vm_states.ACTIVE, power_state.SHUTDOWN: vm_states.STOPPED, power_state.PAUSED: vm_states.PAUSED,
+OF_POWER = {power_state.RUNNING: vm_states.ACTIVE, power_state.SHUTDOWN: vm_states.STOPPED, power_state.PAUSED: vm_states.PAUSED,
              power_state.SUSPENDED: vm_states.SUSPENDED}
-_POWER_OF = {state: power for power, state in _OF_POWER.items()}
-# Of an evacuation: the instance is still of the host that it comes from.
-ARRIVING = (tasks.REBUILDING, tasks.REBUILD_BLOCK_DEVICE_MAPPING, tasks.REBUILD_SPAWNING)
 
 
 class Mender:
@@ -30,16 +26,16 @@ class Mender:
 
     def __init__(self, instances):
         """`instances`: the driver, which knows what there is of an instance and can destroy it."""
-        self._instances, self.host = instances, None
+        self._instances = instances
 
     # ---- set back
 
     def set_back(self, _context, instance, _trail):
         """It is what it is seen to be."""
         instance.power_state = self._power(instance)
-        if instance.vm_state in _OF_POWER.values():
-            instance.vm_state = _OF_POWER.get(instance.power_state, instance.vm_state)
-        _save(instance, None)
+        if instance.vm_state in OF_POWER.values():
+            instance.vm_state = OF_POWER.get(instance.power_state, instance.vm_state)
+        save(instance, None)
 
     def give_up_move(self, context, instance, trail):
         """One that has not left its host: that it stays there."""
@@ -52,40 +48,7 @@ class Mender:
         trail.migration.save()
         instance.drop_migration_context()
         if instance.task_state:
-            _save(instance, None)
-
-    def give_up_evacuation(self, context, instance, trail):
-        """As Nova does with one that fails, but it is no error: whoever asked for it may do so again. It stays its host's, which is then
-        not told to remove what it has of it."""
-        trail.migration.dest_compute = self.host  # of one that Nova had not begun: so it is known again, should this be killed
-        trail.migration.save()
-        # Before that nothing of it is made here, and its volumes may be connected as they were there.
-        if instance.task_state == tasks.REBUILD_SPAWNING or (instance.task_state not in ARRIVING and self.is_here(instance)):
-            mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
-            self._instances.remove_arrival(instance, instance.get_network_info(), driver.get_block_device_info(instance, mappings))
-        self._give_back_claims(context, instance)
-        self._end_evacuations(context, instance, trail, 'failed')
-        instance.drop_migration_context()
-        instance.power_state = _POWER_OF.get(instance.vm_state, instance.power_state)
-        instance.availability_zone = availability_zones.get_host_availability_zone(context, instance.host)
-        _save(instance, None if instance.task_state in ARRIVING else instance.task_state)
-
-    def _give_back_claims(self, context, instance):
-        client = report.report_client_singleton()
-        for node in objects.ComputeNodeList.get_all_by_host(context, self.host):
-            is_claimed = node.uuid in client.get_allocs_for_consumer(context, instance.uuid)['allocations']
-            if is_claimed and not client.remove_provider_tree_from_instance_allocation(context, instance.uuid, node.uuid):
-                raise exception.AllocationDeleteFailed(consumer_uuid=instance.uuid, error='Placement has refused it')
-
-    def _end_evacuations(self, context, instance, trail, status):
-        """And earlier ones that somebody has reset: while one is open its lost host removes what it has of it."""
-        found = objects.MigrationList.get_by_filters(context, {'instance_uuid': instance.uuid, 'status': ['accepted', 'pre-migrating']})
-        for each in evacuations_to(self.host, trail.migration.source_compute, found):
-            if each.id != trail.migration.id:
-                each.status = 'failed'
-                each.save()
-        trail.migration.status = status
-        trail.migration.save()
+            save(instance, None)
 
     def take_from_nova(self, instance):
         """One that was being unshelved here, before Nova looks at it: give_back comes later. Where it is whole it is more than its image,
@@ -106,7 +69,7 @@ class Mender:
         instance.host = instance.node = instance.launched_on = instance.availability_zone = None
         if 'compute_id' in instance.fields:  # of newer releases
             instance.compute_id = None
-        _save(instance, None)
+        save(instance, None)
 
     # ---- asked for again
 
@@ -151,7 +114,7 @@ class Mender:
         instance.vm_state, instance.power_state = vm_states.RESIZED, self._power(instance)
         instance.launched_at = timeutils.utcnow()
         self._instances.note_ids(instance)
-        _save(instance, None)
+        save(instance, None)
 
     def go_back(self, context, instance, trail):
         """As if it had arrived, and were reverted. No confirmation may remove its disk."""
@@ -159,7 +122,7 @@ class Mender:
             _set_flavor(context, instance, instance.old_flavor)
         trail.migration.status = 'reverting'
         trail.migration.save()
-        _save(instance, tasks.RESIZE_REVERTING)
+        save(instance, tasks.RESIZE_REVERTING)
         self.revert(context, instance, trail)
 
     def end_confirmation(self, context, instance, _trail):
@@ -168,21 +131,7 @@ class Mender:
         instance.vm_state = vm_states.STOPPED if instance.power_state == power_state.SHUTDOWN else vm_states.ACTIVE
         instance.old_flavor = instance.new_flavor = None
         instance.system_metadata.pop('old_vm_state', None)
-        _save(instance, None)
-
-    def end_evacuation(self, context, instance, trail):
-        """It is whole here, and Nova does not know that it is this host's."""
-        instance.apply_migration_context()
-        instance.host, instance.node = self.host, trail.migration.dest_node
-        if 'compute_id' in instance.fields:  # of newer releases
-            instance.compute_id = objects.ComputeNode.get_by_host_and_nodename(context, instance.host, instance.node).id
-        if instance.task_state == tasks.POWERING_OFF:  # as it was on its lost host
-            _save(instance, instance.task_state)
-            rpcapi.ComputeAPI().stop_instance(context, instance)
-        else:
-            self.set_back(context, instance, trail)
-        instance.drop_migration_context()
-        self._end_evacuations(context, instance, trail, 'done')
+        save(instance, None)
 
     @staticmethod
     def free_confirmed(context, claims):
@@ -204,13 +153,7 @@ class Mender:
             return power_state.NOSTATE
 
 
-def evacuations_to(host, source, migrations):
-    """Those from `source` that may be to this host."""
-    return [each for each in migrations if each.migration_type == 'evacuation' and each.source_compute == source
-            and each.dest_compute in (None, host)]
-
-
-def _save(instance, task_state):
+def save(instance, task_state):
     expected, instance.task_state = instance.task_state, task_state
     instance.save(expected_task_state=[expected])  # as a list, because None alone would be anything
 
