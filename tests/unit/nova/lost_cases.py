@@ -268,6 +268,30 @@ class LostTest(ShimCase):
             self.assertEqual(migration.status, "error")
         self.placement.move_allocations.assert_called_with(unittest.mock.ANY, MIGRATION, UUID)
 
+    def test_that_claims_are_back_before_nova_says_so(self):
+        """Its owner may ask for another move at once."""
+        migration, instance = self.migration("pre-migrating"), self.instance("resize_prep")
+
+        def ask_again():
+            self.assertEqual(migration.status, "error")
+            self.placement.move_allocations.assert_called_once_with(unittest.mock.ANY, MIGRATION, UUID)
+            self.action = types.SimpleNamespace(id=2, action="resize")
+        self.start(ask_again)
+        self.assertEqual(instance.task_state, "resize_prep")  # Nova's to reset
+        old = self.migration("confirmed")
+        self.start()
+        self.assertEqual(old.status, "confirmed")
+
+    def test_that_one_that_nova_brings_back_has_its_claims(self):
+        migration, instance = self.migration("migrating"), self.instance("resize_migrating")
+        self.start()
+        self.placement.move_allocations.return_value = False
+        self.lost.note_brought_back("context", instance, migration)
+        self.assertEqual(migration.status, "migrating")
+        self.placement.move_allocations.return_value = True
+        self.lost.note_brought_back("context", instance, migration)
+        self.assertEqual(migration.status, "error")
+
     def test_that_a_confirmation_is_asked_for_again(self):
         migration, instance = self.migration("confirming"), self.instance(None, vm_state="resized", host=THERE)
         self.start()

@@ -80,10 +80,22 @@ class LostRequests:
         for instance in found.values():
             if instance.vm_state == vm_states.BUILDING:  # which Nova itself looks after
                 continue
+            if instance.host == self._host and instance.task_state == tasks.RESIZE_PREP:  # which Nova resets
+                self._guarded(lambda each: self._give_back_move(context, each), instance)
             trail = _Trail.read(context, instance)
             is_wanted = instance.task_state or instance.vm_state == vm_states.RESIZED or instance.uuid in others
             if trail and (is_wanted or trail.action in _OF_VOLUMES):
                 self._noted[instance.uuid] = trail
+
+    def _give_back_move(self, context, instance):
+        migration = self._migration_of(context, instance, None)
+        if migration and migration.source_compute == self._host and migration.status in _UNDER_WAY:
+            self._mender.give_back_move(context, instance, migration)
+
+    def note_brought_back(self, context, instance, migration):
+        """One that was killed on its way from here, by Nova's own start, which then says that it is as it was."""
+        if CONF.userns.lost_requests_delay >= 0:
+            self._guarded(lambda each: self._mender.give_back_move(context, each, migration), instance)
 
     def _of_other_hosts(self, context, own):
         """Those with an open evacuation to here, or a claim."""

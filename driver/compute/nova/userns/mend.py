@@ -39,16 +39,24 @@ class Mender:
 
     def give_up_move(self, context, instance, trail):
         """One that has not left its host: that it stays there."""
-        try:
-            report.report_client_singleton().move_allocations(context, trail.migration.uuid, instance.uuid)
-        except (exception.AllocationMoveFailed, KeyError) as error:  # of one whose claims were moved and lost
-            LOG.warning('Its claims are not as they were: %s', error, instance=instance)
-        _set_flavor(context, instance, instance.flavor)
-        trail.migration.status = 'error'
-        trail.migration.save()
-        instance.drop_migration_context()
+        self.give_back_move(context, instance, trail.migration)
         if instance.task_state:
             save(instance, None)
+
+    @staticmethod
+    def give_back_move(context, instance, migration):
+        """What the move has taken, before anybody hears that it is no more: it may be asked for again at once."""
+        try:
+            is_moved = report.report_client_singleton().move_allocations(context, migration.uuid, instance.uuid)
+        except KeyError as error:  # of one whose claims were moved and lost
+            LOG.warning('Its claims are not as they were: no %s', error, instance=instance)
+            is_moved = True
+        if not is_moved:
+            raise exception.AllocationMoveFailed(source_consumer=migration.uuid, target_consumer=instance.uuid, error='Placement has refused it')
+        _set_flavor(context, instance, instance.flavor)
+        migration.status = 'error'
+        migration.save()
+        instance.drop_migration_context()
 
     def take_from_nova(self, instance):
         """One that was being unshelved here, before Nova looks at it: give_back comes later. Where it is whole it is more than its image,

@@ -4,6 +4,7 @@ import json
 
 from oslo_log import log as logging
 
+from nova.compute import task_states
 from nova import exception
 from nova.virt.userns import marshal
 from nova.virt.userns import volumes
@@ -50,6 +51,8 @@ class Migrations:
         with self._vifs.plugged(instance, network_info, wait=power_on):
             self._adapter.call_long('instance.migrate_revert', uuid=instance.uuid,
                                     network=marshal.network(network_info), volumes=connected, power=power_on)
+        if instance.task_state == task_states.RESIZE_MIGRATING:  # no revert, but Nova's start after it was killed
+            self._lost.note_brought_back(context, instance, migration)
 
     # Containers move by cold migration: their processes do not travel. Nova is told before it begins.
     def check_can_live_migrate_destination(self, context, instance, src_compute_info, dst_compute_info,
