@@ -5,93 +5,11 @@ import unittest.mock
 import nova_objects
 from nova import exception
 from nova.compute import power_state
+from lost_case import HERE, LostCase, MIGRATION, THERE, event
 from nova_objects import UUID
-from shim_case import ShimCase
-
-HERE, THERE = "compute-1", "compute-2"
-MIGRATION = "eeeeeeee-0000-4000-8000-000000000001"
-ids = iter(range(1, 1000000))
 
 
-def event(step, host, ended=True):
-    return types.SimpleNamespace(id=next(ids), event=f"compute_{step}", host=host, finish_time=ended or None)
-
-
-class LostTest(ShimCase):
-    def setUp(self):
-        super().setUp()
-        from nova.virt.userns import lost
-        self.instances, self.migrations, self.events, self.claims, self.volumes = [], [], [], [], {}
-        self.action = types.SimpleNamespace(id=1, action="any")
-        for name, look in [("InstanceActionList.get_by_instance_uuid", lambda *_a, **_k: [*self.locked, *([self.action] if self.action else [])]),
-                           ("InstanceActionEventList.get_by_action", lambda *_: list(self.events)),
-                           ("InstanceList.get_by_filters", self._find_instances),
-                           ("InstanceList.get_by_host", lambda _c, host, **_k: [each for each in self.instances if each.host == host]),
-                           ("Instance.get_by_uuid", self._instance_of),
-                           ("MigrationList.get_by_filters", self._find_migrations),
-                           ("ComputeNodeList.get_all_by_host", lambda *_: [types.SimpleNamespace(uuid="node")]),
-                           ("Service.get_by_compute_host", lambda *_: types.SimpleNamespace(report_count=next(ids))),
-                           ("RequestSpec.get_by_instance_uuid", lambda *_: self.spec)]:
-            self._patch(f"nova.objects.{name}", side_effect=look)
-        self.locked = []
-        self._patch("nova.objects.Instance.get_network_info", return_value=nova_objects.network_info())
-        self.spec = unittest.mock.Mock()
-        self.rpc = self._patch("nova.compute.rpcapi.ComputeAPI").return_value
-        self.placement = self._patch("nova.scheduler.client.report.report_client_singleton").return_value
-        self.placement.get_allocations_for_resource_provider.side_effect = lambda *_: types.SimpleNamespace(allocations=self.claims)
-        self.placement.get_allocs_for_consumer.return_value = {"allocations": {"node": {}}}
-        self._patch("nova.availability_zones.get_host_availability_zone", side_effect=lambda _context, host: f"zone of {host}")
-        self.cinder = self._patch("nova.volume.cinder.API").return_value
-        self.cinder.get.side_effect = lambda _context, volume: self.volumes[volume]
-        self.is_volume_backed = self._patch("nova.compute.utils.is_volume_backed_instance", return_value=False)
-        self.host = unittest.mock.Mock()
-        self.host.get_info.return_value.state = power_state.SHUTDOWN
-        self.lost = lost.LostRequests(self.host)
-
-    def _patch(self, what, **more):
-        patch = unittest.mock.patch(what, **more)
-        self.addCleanup(patch.stop)
-        return patch.start()
-
-    def _find_instances(self, _context, filters, **_more):
-        self.assertIs(filters["deleted"], False)
-        wanted = {name: value if isinstance(value, list) else [value] for name, value in filters.items() if name != "deleted"}
-        return [each for each in self.instances if all(getattr(each, name) in values for name, values in wanted.items())]
-
-    def _instance_of(self, _context, uuid, **_more):
-        for each in self.instances:
-            if each.uuid == uuid:
-                return each
-        raise exception.InstanceNotFound(instance_id=uuid)
-
-    def _find_migrations(self, _context, filters):
-        wanted = {name: value if isinstance(value, list) else [value] for name, value in filters.items() if name != "host"}
-        return [each for each in self.migrations if all(getattr(each, name) in values for name, values in wanted.items())
-                and filters.get("host", each.source_compute) in (each.source_compute, each.dest_compute)]
-
-    def instance(self, task, vm_state="active", **changes):
-        found = nova_objects.instance(**{"task_state": task, "vm_state": vm_state, "old_flavor": None, "new_flavor": None, **changes})
-        found.drop_migration_context = found.apply_migration_context = unittest.mock.Mock()
-        self.instances.append(found)
-        return found
-
-    def migration(self, status, source=HERE, destination=THERE, kind="migration"):
-        found = types.SimpleNamespace(id=next(ids), uuid=MIGRATION, status=status, source_compute=source, dest_compute=destination,
-                                      dest_node=f"node of {destination}", instance_uuid=UUID, migration_type=kind, cross_cell_move=False,
-                                      save=unittest.mock.Mock())
-        self.migrations.append(found)
-        return found
-
-    def start(self, meanwhile=lambda: None, looks=2):
-        """What a nova-compute does. `meanwhile`: before it has looked."""
-        with unittest.mock.patch("threading.Thread") as thread:
-            self.lost.start(HERE)
-            meanwhile()
-            if not thread.called:
-                return
-        with unittest.mock.patch.object(self.lost._stopped, "wait", side_effect=[False, *[False] * looks, True]):
-            self.lost._run()
-
+class LostTest(LostCase):
     # ---- of this host
 
     def test_that_an_instance_is_set_back_to_what_it_is(self):
@@ -125,6 +43,14 @@ class LostTest(ShimCase):
             self.start(meanwhile)
             self.assertEqual(instance.task_state, "rebooting")
         instance.save.assert_not_called()
+
+    def test_one_that_an_operator_resets_meanwhile_is_left_alone(self):
+        instance = self.instance("rebooting")
+
+        def reset():
+            self.locked.append(types.SimpleNamespace(id=5, action="resetState"))
+        self.start(reset)
+        self.assertEqual(instance.task_state, "rebooting")
 
     def test_what_is_asked_for_later_is_not_lost(self):
         instance = self.instance(None)
@@ -309,140 +235,6 @@ class LostTest(ShimCase):
         self.assertEqual(instance.vm_state, "active")
         self.placement.delete_allocation_for_instance.assert_called_once_with(unittest.mock.ANY, MIGRATION, consumer_type="migration",
                                                                               force=True)
-
-    # ---- of evacuations
-
-    def evacuation(self, task, *events, status="pre-migrating", destination=HERE, action="evacuate", is_sent=True, earlier=(), **changes):
-        """Of an instance of another host, whose start it does not live to see."""
-        self.instances.clear()
-        self.migrations[:] = earlier
-        self.events, self.action.action = [types.SimpleNamespace(id=next(ids), event="rebuild_server", host="conductor", finish_time=is_sent),
-                                           *events], action
-        migration = self.migration(status, source=THERE, destination=destination, kind="evacuation")
-        instance = self.instance(task, host=THERE, **{"power_state": power_state.NOSTATE, **changes})
-        self.start()
-        return migration.status, instance.host, instance.task_state
-
-    def test_an_evacuation_that_did_not_end_is_given_up(self):
-        given_up, begun = ("failed", THERE, None), event("rebuild_instance", HERE, ended=False)
-        for task in ("rebuilding", "rebuild_block_device_mapping", "rebuild_spawning"):
-            self.host.remove_arrival.reset_mock()
-            self.assertEqual(self.evacuation(task, begun), given_up)
-            self.assertEqual(self.host.remove_arrival.called, task == "rebuild_spawning")
-            self.placement.remove_provider_tree_from_instance_allocation.assert_called_with(unittest.mock.ANY, UUID, "node")
-        self.assertEqual(self.evacuation("rebuilding"), given_up)
-        self.claims = [UUID]
-        self.assertEqual(self.evacuation("rebuilding", status="accepted", destination=None), given_up)
-        self.assertEqual(self.migrations[0].dest_compute, HERE)
-        found = self.instances[0]
-        self.assertEqual((found.vm_state, found.power_state, found.availability_zone), ("active", power_state.RUNNING, f"zone of {THERE}"))
-
-    def test_that_it_is_given_up_again(self):
-        """Killed in the middle of that; or in the middle of Nova's own failure, or when the lost host was back before."""
-        for status, state in (("failed", "active"), ("completed", "error")):
-            self.assertEqual(self.evacuation("rebuilding", status=status), ("failed", THERE, None))
-            self.assertEqual(self.instances[0].vm_state, state)
-
-    def test_that_it_is_not_given_up_without_its_claim(self):
-        self.placement.remove_provider_tree_from_instance_allocation.return_value = False
-        self.assertEqual(self.evacuation("rebuilding"), ("pre-migrating", THERE, "rebuilding"))
-
-    def test_that_earlier_ones_do_not_stay_open(self):
-        """The lost host would remove what it has."""
-        first = self.migration("pre-migrating", source=THERE, destination=HERE, kind="evacuation")
-        self.assertEqual(self.evacuation("rebuilding", earlier=[first]), ("failed", THERE, None))
-        self.assertEqual(first.status, "failed")
-        first.status = "pre-migrating"  # Nova may take the earlier one for the later request
-        self.claims = [UUID]
-        self.assertEqual(self.evacuation("rebuilding", earlier=[first], status="accepted", destination=None), ("failed", THERE, None))
-        self.assertEqual(first.status, "failed")
-
-    def test_that_the_lost_host_leaves_it_alone(self):
-        for status in ("accepted", "pre-migrating", "completed", "failed"):
-            for task in ("rebuilding", "rebuild_spawning", "powering-off"):
-                self.instances.clear()
-                self.action.action = "evacuate"
-                self.migrations[:] = []
-                self.migration(status, source=HERE, destination=THERE, kind="evacuation")
-                instance = self.instance(task)
-                self.start()
-                self.assertEqual(instance.task_state, task)
-        # But it is a host like others when it is back.
-        self.action.action = "reboot"
-        instance.task_state = "rebooting"
-        self.start()
-        self.assertIsNone(instance.task_state)
-
-    def test_whose_an_evacuation_is(self):
-        left = ("accepted", THERE, "rebuilding")
-        self.assertEqual(self.evacuation("rebuilding", status="accepted", destination=None), left)  # of another host, which has a claim
-        self.assertEqual(self.evacuation("rebuilding", status="accepted", destination="compute-3"), left)
-        self.claims = [UUID]
-        other = event("rebuild_instance", "compute-3", ended=False)
-        self.assertEqual(self.evacuation("rebuilding", other, status="accepted", destination=None), left)
-        self.assertEqual(self.evacuation("rebuilding", status="accepted", is_sent=False), left)
-        later = self.migration("pre-migrating", source=THERE, destination="compute-3", kind="evacuation")
-        later.id += 1000000
-        self.assertEqual(self.evacuation("rebuilding", earlier=[later]), ("pre-migrating", THERE, "rebuilding"))
-        self.placement.remove_provider_tree_from_instance_allocation.assert_not_called()
-
-    def test_an_evacuation_that_has_arrived_is_ended(self):
-        done, begun = ("done", HERE, None), event("rebuild_instance", HERE, ended=False)
-        self.assertEqual(self.evacuation(None, begun, power_state=power_state.RUNNING), done)
-        self.assertEqual((self.instances[0].node, self.instances[0].vm_state), (f"node of {HERE}", "stopped"))
-        self.assertEqual(self.evacuation("powering-off", begun, power_state=power_state.RUNNING), ("done", HERE, "powering-off"))
-        self.rpc.stop_instance.assert_called_once_with(unittest.mock.ANY, self.instances[0])
-        # Its owner has asked for something meanwhile.
-        self.assertEqual(self.evacuation("rebooting", action="reboot", power_state=power_state.RUNNING), done)
-        self.assertEqual(self.evacuation("deleting", action="delete", power_state=power_state.RUNNING), ("done", HERE, "deleting"))
-        self.rpc.terminate_instance.assert_called_once()
-        self.host.remove_arrival.assert_not_called()
-
-    def test_an_evacuation_that_has_arrived_when_the_lost_host_is_back(self):
-        """It has removed what it had. This is all there is, unless it was made there again."""
-        self.assertEqual(self.evacuation(None, status="completed", power_state=power_state.RUNNING), ("completed", THERE, None))
-        self.claims = [UUID]
-        self.assertEqual(self.evacuation(None, status="completed", power_state=power_state.RUNNING, action="rebuild")[1], THERE)
-        self.assertEqual(self.evacuation(None, status="completed", power_state=power_state.RUNNING), ("completed", HERE, None))
-
-    def test_an_evacuation_of_one_that_has_gone_on(self):
-        """Reset, and evacuated once more."""
-        for host, ends, removed in (("compute-3", "failed", True), (HERE, "failed", False)):
-            self.instances.clear()
-            self.host.remove_arrival.reset_mock()
-            self.migrations[:] = []
-            old = self.migration("pre-migrating", source=THERE, destination=HERE, kind="evacuation")
-            self.migration("done", source=THERE, destination=host, kind="evacuation")
-            self.instance("rebooting", host=host)
-            self.events = [event("reboot_instance", host, ended=False)]
-            self.start()
-            self.assertEqual(old.status, "pre-migrating")  # something is under way
-            self.instances[0].task_state = None
-            self.start()
-            self.assertEqual((old.status, self.host.remove_arrival.called), (ends, removed))
-        self.migrations[:] = [self.migration("pre-migrating", source=THERE, destination=HERE, kind="evacuation")]
-        self.start()  # killed before Nova wrote that it was done
-        self.assertEqual(self.migrations[0].status, "done")
-
-    def test_one_that_an_operator_resets_meanwhile_is_left_alone(self):
-        instance = self.instance("rebooting")
-
-        def reset():
-            self.locked.append(types.SimpleNamespace(id=5, action="resetState"))
-        self.start(reset)
-        self.assertEqual(instance.task_state, "rebooting")
-
-    def test_an_evacuation_that_an_operator_has_reset_has_not_arrived(self):
-        """Before it was made, or while it was."""
-        self.locked = [types.SimpleNamespace(id=4, action="resetState")]
-        given_up, begun = ("failed", THERE, None), event("rebuild_instance", HERE, ended=False)
-        self.assertEqual(self.evacuation(None, begun), given_up)
-        self.host.remove_arrival.assert_called_once()
-        self.host.get_info.side_effect = exception.InstanceNotFound(instance_id=UUID)
-        self.assertEqual(self.evacuation(None, begun, power_state=power_state.RUNNING), given_up)
-        self.claims = [UUID]
-        self.assertEqual(self.evacuation(None, status="accepted", destination=None, power_state=power_state.RUNNING), given_up)
-        self.host.remove_arrival.assert_called_once()
 
     # ---- of unshelving
 

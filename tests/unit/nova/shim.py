@@ -16,8 +16,8 @@ except ImportError as error:
     sys.exit(77)
 import unittest
 
-CASES = ["client_cases", "device_cases", "document_cases", "driver_cases", "event_cases", "host_cases", "image_cases", "lost_cases",
-         "marshal_cases", "signature_cases", "signed_cases"]
+CASES = ["client_cases", "device_cases", "document_cases", "driver_cases", "evacuated_cases", "event_cases", "host_cases", "image_cases",
+         "lost_cases", "marshal_cases", "signature_cases", "signed_cases"]
 
 
 def load_tests(loader, _standard, _pattern):
