@@ -16,6 +16,8 @@ STEP_NAME=
 STEP_HINT=
 STEP_LOG=
 STEP_CHILD=
+JOB=
+JOB_STATUS=
 STEP_STARTED=$SECONDS
 
 say() { printf '%s\n' "$*"; }
@@ -49,6 +51,30 @@ run() {
   STEP_CHILD=
   return "$status"
 }
+
+# begin_job NAME COMMAND...: one in the background, with a log of its own. JOB leads its group, and is empty when there is none.
+# Its status is in a file: bash forgets that of a child whose number a later one got, and among thousands of them one does.
+begin_job() {
+  local name=$1
+  shift
+  JOB_STATUS=$LOG_DIR/$name.status
+  rm -f "$JOB_STATUS"
+  # shellcheck disable=SC2016  # the inner shell's
+  setsid bash -c 'status=$1 && shift && { "$@"; echo $? >"$status"; }' - "$JOB_STATUS" "$@" >"$LOG_DIR/$name.log" 2>&1 </dev/null &
+  JOB=$!
+}
+
+is_job_over() { [[ -s $JOB_STATUS ]] || ! kill -0 "$JOB" 2>/dev/null; }
+
+# end_job: waits for it. False when it failed, or was killed.
+end_job() {
+  until is_job_over; do sleep 0.2; done
+  JOB=
+  [[ $(cat "$JOB_STATUS" 2>/dev/null) == 0 ]]
+}
+
+# For the exit trap of the caller.
+stop_job() { [[ -z $JOB ]] || is_job_over || kill -- "-$JOB" 2>/dev/null || true; }
 
 # fail TEXT: ends the script; the exit trap prints the rest.
 fail() {
