@@ -33,6 +33,8 @@ STEPS = {
 }
 EVACUATE = ("evacuate", "ACTIVE", {})
 EVACUATIONS = ("evacuation", "evacuation-that-has-begun")
+# Killed on its way from its host, which Nova's start brings back, and asked for again before anybody has looked for what was lost.
+AT_ONCE = "migration-and-another-at-once"
 # Nova's own start looks after these, and calls it an error.
 ENDS_IN_ERROR = ("rebuild",)
 
@@ -44,10 +46,26 @@ class LostRequests(kills.Kills):
 
     def __init__(self, stage):
         super().__init__(stage)
-        self.names = (*self.operations, *STEPS, *EVACUATIONS)
+        self.names = (*self.operations, *STEPS, AT_ONCE, *EVACUATIONS)
 
     def act(self, name: str, victim: str) -> str:
+        if name == AT_ONCE:
+            return self._ask_again_at_once()
         return self._evacuate(name) if name in EVACUATIONS else self._lose_and_repeat(name)
+
+    def _ask_again_at_once(self) -> str:
+        server = self._prepared(Operation(MIGRATE))
+        host = server.host
+        server.act(MIGRATE[0], MIGRATE[2])
+        self._await_task(server, "resize_migrating")
+        self._kill([host])
+        host.compute.start()
+        equal(self.settled(server), "ACTIVE", "its status, which is as before")
+        self._walk(server, (MIGRATE, REVERT))
+        equal(server.read("marker"), "mine", "a file from before")
+        self.delete(server)
+        check(not self.put_right, f"no operator has to do anything: {self.put_right}")
+        return "ACTIVE"
 
     def _evacuate(self, name: str) -> str:
         server = self._prepared(Operation(EVACUATE))
