@@ -5,11 +5,11 @@ shim.py [--eventlet] [unittest's arguments]; with --eventlet as nova-compute of 
 """
 import sys
 
-if "--eventlet" in sys.argv:
-    sys.argv.remove("--eventlet")
-    import eventlet
-    eventlet.monkey_patch()
 try:
+    if "--eventlet" in sys.argv:
+        sys.argv.remove("--eventlet")
+        import eventlet
+        eventlet.monkey_patch()
     import nova.virt.driver  # noqa: F401
 except ImportError as error:
     print(f"Nova is not installed (package python3-nova): {error}")
