@@ -10,6 +10,7 @@ from nova import objects
 from nova.compute import power_state
 from nova.network import model
 from nova.objects import fields
+from nova.virt import block_device
 from nova_objects import CONF, CONTEXT, UUID
 from shim_case import ShimCase
 
@@ -98,6 +99,24 @@ class SpawnTest(DriverCase):
         with unittest.mock.patch.object(objects.VirtualInterfaceList, "get_by_instance_uuid", side_effect=late):
             self.spawn()
         self.assertEqual([each.tags for each in self.instance.device_metadata.devices], [["front"]])
+
+    def test_tags_that_need_not_be_asked_for(self):
+        """It has no links, and the disks are Nova's own."""
+        root = objects.BlockDeviceMapping(nova_objects.CONTEXT, source_type="image", destination_type="local", no_device=False, volume_size=1,
+                                          device_name="/dev/vda", disk_bus=None, device_type="disk", boot_index=0, guest_format=None,
+                                          tag="root", volume_id=None, image_id=None, encrypted=False, encryption_format=None,
+                                          encryption_options=None, encryption_secret_uuid=None)
+        disks = {**nova_objects.block_device_info(), "image": block_device.convert_local_images(objects.BlockDeviceMappingList(objects=[root]))}
+        self.assertEqual(len(disks["image"]), 1)
+        self.network = model.NetworkInfo([])
+        with unittest.mock.patch.object(objects.VirtualInterfaceList, "get_by_instance_uuid", side_effect=AssertionError), \
+                unittest.mock.patch.object(objects.BlockDeviceMappingList, "get_by_instance_uuid", side_effect=AssertionError):
+            self.spawn(block_device_info=disks)
+        self.assertEqual([(each.tags, each.path) for each in self.instance.device_metadata.devices], [(["root"], "/dev/vda")])
+        # A disk of which it is not known is asked for.
+        self.mappings.append(objects.BlockDeviceMapping(tag="data", volume_id=None, device_name="/dev/vdb"))
+        self.spawn(block_device_info=nova_objects.block_device_info(nova_objects.volume()))
+        self.assertEqual([each.path for each in self.instance.device_metadata.devices], ["/dev/vdb"])
 
     def test_tags_that_cannot_be_asked_for(self):
         with unittest.mock.patch.object(objects.VirtualInterfaceList, "get_by_instance_uuid",

@@ -127,7 +127,7 @@ class UsernsDriver(migrate.Migrations, driver.ComputeDriver):
         with self._cleaning_up(context, instance, network_info, block_device_info), self._events.spawning(instance.uuid):
             connected = volumes.connect_all(block_device_info)
             network = marshal.network(network_info)  # Nova allocates it meanwhile: this waits for it, and for its tags
-            tagged = tags.refreshed_meanwhile(context, instance)
+            tagged = tags.refreshed_meanwhile(context, instance, bool(network), block_device_info)
             if configdrive.required_by(instance):  # which says them
                 tags.refresh(context, instance)
                 tagged = contextlib.nullcontext()

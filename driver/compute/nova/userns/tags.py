@@ -13,15 +13,21 @@ def refresh(context, instance, without=None):
 
 
 @contextlib.contextmanager
-def refreshed_meanwhile(context, instance):
-    """refresh() beside what the block does. These are two questions to Nova's conductor, and a boot is not to wait for them.
+def refreshed_meanwhile(context, instance, has_links, block_device_info):
+    """refresh() beside what the block does, of a boot. These are questions to Nova's conductor, and a boot is not to wait for them, nor
+    to ask what it has been told: it has no links, or what disks.
 
     The block's failure is raised, or else that of the questions; a block that fails does not wait for their answers."""
+    links, mappings = None if has_links else [], _mappings_in(block_device_info)
+    if links is not None and mappings is not None:
+        yield
+        instance.device_metadata = _tagged(links, mappings)
+        return
     answer = futures.Future()
 
     def ask():
         try:
-            answer.set_result(_ask(context, instance.uuid))
+            answer.set_result(_ask(context, instance.uuid, links=links, mappings=mappings))
         except BaseException as error:  # it is raised where it is waited for
             answer.set_exception(error)
 
@@ -30,11 +36,25 @@ def refreshed_meanwhile(context, instance):
     instance.device_metadata = answer.result()
 
 
-def _ask(context, uuid, without=None):
-    devices = [objects.NetworkInterfaceMetadata(mac=vif.address, tags=[vif.tag])
-               for vif in objects.VirtualInterfaceList.get_by_instance_uuid(context, uuid)
-               if vif.tag and vif.address != without]
-    devices += [_disk(mapping) for mapping in objects.BlockDeviceMappingList.get_by_instance_uuid(context, uuid) if mapping.tag]
+def _mappings_in(block_device_info):
+    """Nova's own, of all disks; None: it does not say them all."""
+    info = block_device_info or {}
+    entries = [*(info.get('image') or []), *(info.get('ephemerals') or []), *(info.get('block_device_mapping') or []), info.get('swap')]
+    found = [getattr(entry, '_bdm_obj', None) for entry in entries if entry]
+    return found if 'image' in info and None not in found else None
+
+
+def _ask(context, uuid, without=None, links=None, mappings=None):
+    if links is None:
+        links = [vif for vif in objects.VirtualInterfaceList.get_by_instance_uuid(context, uuid) if vif.address != without]
+    if mappings is None:
+        mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(context, uuid)
+    return _tagged(links, mappings)
+
+
+def _tagged(links, mappings):
+    devices = [objects.NetworkInterfaceMetadata(mac=vif.address, tags=[vif.tag]) for vif in links if vif.tag]
+    devices += [_disk(mapping) for mapping in mappings if mapping.tag]
     return objects.InstanceDeviceMetadata(devices=devices) if devices else None
 
 
